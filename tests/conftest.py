@@ -1,0 +1,17 @@
+"""Shared fixtures: where the real data is, if it is anywhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with the real data sets: `$MRL_DATA`, or `shared/data` beside the project."""
+    folder = Path(os.environ.get("MRL_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+    if not (folder / "ml100k" / "train.txt").is_file():
+        pytest.skip(f"no real data in {folder}; set MRL_DATA")
+    return folder
