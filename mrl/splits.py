@@ -1,0 +1,165 @@
+"""Who is held out: settings, given parts, k-core and the split rules, on plain arrays.
+
+The masks are over pairs that are sorted by user and then item, without repeats. Ties in time are therefore
+broken by user and then item, in the order of their raw ids, whatever the order of the log.
+"""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+
+import numpy as np
+import polars as pl
+
+from mrl.errors import ConfigError, DataError
+
+SPLITS = ("auto", "given", "random", "leave_last", "temporal")
+TIMED_SPLITS = ("leave_last", "temporal")
+OVERLAPS = ("error", "drop_test")
+
+
+def check_fraction(name: str, value: float) -> float:
+    """Return `value` where it lies strictly between 0 and 1, else raise ConfigError."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < 1:
+        raise ConfigError(f"{name}={value!r}: must lie strictly between 0 and 1, such as 0.2")
+    return float(value)
+
+
+def check_whole(name: str, value: int, *, least: int) -> int:
+    """Return `value` where it is a whole number of at least `least`, else raise ConfigError."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ConfigError(f"{name}={value!r}: must be a whole number of at least {least}")
+    return int(value)
+
+
+def check_split_settings(
+    *,
+    split: str = "auto",
+    test_fraction: float = 0.2,
+    min_rating: float | None = None,
+    core: int = 1,
+    seed: int = 0,
+    overlap: str = "error",
+) -> None:
+    """Raise ConfigError, naming the setting, where one of them is impossible. Needs no data."""
+    if split not in SPLITS:
+        raise ConfigError(f"split={split!r}: must be one of {', '.join(SPLITS)}")
+    if overlap not in OVERLAPS:
+        raise ConfigError(f"overlap={overlap!r}: must be one of {', '.join(OVERLAPS)}")
+    check_fraction("test_fraction", test_fraction)
+    check_whole("core", core, least=1)
+    check_whole("seed", seed, least=0)
+    is_number = isinstance(min_rating, Real) and not isinstance(min_rating, bool)
+    if min_rating is not None and not (is_number and math.isfinite(min_rating)):
+        raise ConfigError(f"min_rating={min_rating!r}: must be a finite number, or None to keep every rating")
+
+
+def given_parts(log: pl.DataFrame, split: str, name: str) -> tuple[str, np.ndarray | None]:
+    """The split that `auto` stands for here, and (N,) bool, which rows are in the given test part."""
+    if "part" not in log.columns:
+        if split == "given":
+            raise DataError(f"{name}: split='given' needs a test part, and there is none; use split='random'")
+        return "random" if split == "auto" else split, None
+    odd = log.filter(~pl.col("part").is_in(["train", "test"]).fill_null(False))["part"]
+    if len(odd):
+        raise DataError(f"{name}: part {odd[0]!r} in {len(odd)} rows; it must be train or test")
+    in_test = (log["part"] == "test").to_numpy()
+    if split == "given" and not in_test.any():
+        raise DataError(f"{name}: split='given', but no row is in the test part; use split='random'")
+    if split == "auto":
+        split = "given" if in_test.any() else "random"
+    return split, in_test
+
+
+def finite_times(log: pl.DataFrame, split: str, name: str) -> np.ndarray:
+    """(N,) numbers: the timestamps, or DataError with the count where some are missing."""
+    if "timestamp" not in log.columns:
+        raise DataError(f"{name}: split={split!r} needs timestamps, and the data has none; use split='random'")
+    times = log["timestamp"]
+    if times.dtype.is_temporal():
+        times = times.to_physical()
+    if not times.dtype.is_numeric():
+        raise DataError(f"{name}: timestamps are {times.dtype}; split={split!r} needs numbers or dates")
+    missing = len(times) - int((times.is_not_null() & times.is_finite()).sum())
+    if missing:
+        raise DataError(f"{name}: {missing} rows have no timestamp; split={split!r} needs all, or use split='random'")
+    return times.to_numpy()
+
+
+def merge_pairs(keys: np.ndarray, times: np.ndarray | None, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
+    """The keys sorted and without repeats, each with its earliest time."""
+    if times is None:
+        merged = np.unique(keys)
+    else:
+        first = pl.DataFrame({"key": keys, "time": times}).group_by("key").agg(pl.col("time").min()).sort("key")
+        merged, times = first["key"].to_numpy(), first["time"].to_numpy()
+    if repeats := len(keys) - len(merged):
+        notes.append(f"{repeats} duplicate interactions merged")
+    return merged, times
+
+
+def merge_parts(
+    keys: np.ndarray, in_test: np.ndarray, overlap: str, name: str, notes: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The keys sorted and without repeats, and which of them are in test."""
+    train, test = np.unique(keys[~in_test]), np.unique(keys[in_test])
+    if repeats := len(keys) - len(train) - len(test):
+        notes.append(f"{repeats} duplicate interactions merged")
+    both = np.isin(test, train, assume_unique=True)
+    if both.any():
+        if overlap == "error":
+            raise DataError(f"{name}: {both.sum()} pairs are in train and in test; remove them, or overlap='drop_test'")
+        notes.append(f"{both.sum()} pairs that are also in train dropped from test")
+        test = test[~both]
+    merged = np.concatenate([train, test])
+    order = np.argsort(merged, kind="stable")
+    return merged[order], order >= len(train)
+
+
+def core_mask(users: np.ndarray, items: np.ndarray, core: int) -> np.ndarray:
+    """(N,) bool: the pairs of the largest set in which every user and every item occurs at least `core` times."""
+    kept = np.arange(len(users))
+    while len(kept):
+        often = (np.bincount(users[kept])[users[kept]] >= core) & (np.bincount(items[kept])[items[kept]] >= core)
+        if often.all():
+            break
+        kept = kept[often]
+    mask = np.zeros(len(users), dtype=bool)
+    mask[kept] = True
+    return mask
+
+
+def random_mask(users: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """(N,) bool: about `fraction` of each user's pairs, drawn at random.
+
+    A user with n ≥ 3 pairs gives round(n · fraction) of them, at least 1 and at most n - 1; others give none.
+    """
+    counts = np.bincount(users) if len(users) else np.zeros(0, dtype=np.int64)
+    held = np.where(counts >= 3, np.clip(np.floor(counts * fraction + 0.5), 1, np.maximum(counts - 1, 1)), 0)
+    # A stable sort by (user, noise) shuffles each user's pairs in place; the first `held` of them go.
+    noise = rng.integers(0, 2**32, size=len(users), dtype=np.uint32)
+    order = np.argsort(users.astype(np.int64) << 32 | noise, kind="stable")
+    first = np.cumsum(counts) - counts
+    mask = np.zeros(len(users), dtype=bool)
+    mask[order] = np.arange(len(users)) < (first + held.astype(np.int64))[users]
+    return mask
+
+
+def last_mask(users: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """(N,) bool: the latest pair of every user who has at least two; of equal times the last item."""
+    order = np.lexsort((times, users))  # stable: equal times stay in item order
+    sorted_users = users[order]
+    first = np.r_[True, sorted_users[1:] != sorted_users[:-1]][: len(users)]
+    last = np.r_[sorted_users[1:] != sorted_users[:-1], True][: len(users)]
+    mask = np.zeros(len(users), dtype=bool)
+    mask[order] = last & ~first
+    return mask
+
+
+def temporal_mask(times: np.ndarray, fraction: float) -> np.ndarray:
+    """(N,) bool: the latest round(N · fraction) pairs of all; equal times in the order of user, then item."""
+    held = int(np.floor(len(times) * fraction + 0.5))
+    mask = np.zeros(len(times), dtype=bool)
+    mask[np.argsort(times, kind="stable")[len(times) - held :]] = True
+    return mask
