@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The first example of a test pays for imports and allocations: a deadline would only measure the machine.
+settings.register_profile("mrl", deadline=None)
+settings.load_profile("mrl")
 
 
 @pytest.fixture(scope="session")

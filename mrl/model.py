@@ -1,0 +1,142 @@
+"""Backbones: modules whose forward pass returns the user and item matrices that score by inner product.
+
+`MatrixFactorization` is the 0-hop case; `LightGCN` (He et al., SIGIR 2020, arXiv 2002.02126) averages the
+embeddings of 0…h propagations over the symmetrically normalised interaction graph D^-½ A D^-½.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from mrl.errors import ConfigError
+from mrl.interactions import Positives
+
+BACKBONES = ("mf", "lightgcn")
+
+
+def xavier_uniform(rows: int, dim: int, generator: torch.Generator | None = None) -> Tensor:
+    """(rows, dim) drawn from U(−a, a), a = √(6 / (rows + dim)): Glorot & Bengio 2010."""
+    bound = (6.0 / (rows + dim)) ** 0.5
+    return (torch.rand(rows, dim, generator=generator) * 2 - 1) * bound
+
+
+class MatrixFactorization(nn.Module):
+    """One free vector a user and an item. Initial values are drawn on the CPU, so they are the same on every device."""
+
+    hops = 0
+
+    def __init__(self, num_users: int, num_items: int, dim: int, *, generator: torch.Generator | None = None):
+        super().__init__()
+        self.users = nn.Parameter(xavier_uniform(num_users, dim, generator))
+        self.items = nn.Parameter(xavier_uniform(num_items, dim, generator))
+
+    def by_hop(self, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """The embeddings of each hop: (U, H, D) and (I, H, D); here H = 1, the ego embeddings."""
+        return self.users.unsqueeze(1), self.items.unsqueeze(1)
+
+    def forward(self, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Users (U, D) and items (I, D), as they score."""
+        return self.users, self.items
+
+
+class LightGCN(MatrixFactorization):
+    """Linear propagation over the user–item graph, mean over hops 0…h.
+
+    edge_dropout: share of interactions left out of each propagation while training (both directions at once);
+    message_dropout: share of propagated entries zeroed while training. The kept ones are scaled up.
+    """
+
+    def __init__(
+        self,
+        positives: Positives,
+        dim: int,
+        *,
+        hops: int = 2,
+        edge_dropout: float = 0.0,
+        message_dropout: float = 0.0,
+        generator: torch.Generator | None = None,
+    ):
+        if hops < 0:
+            raise ConfigError(f"hops={hops}: must be 0 or more")
+        for name, share in (("edge_dropout", edge_dropout), ("message_dropout", message_dropout)):
+            if not 0 <= share < 1:
+                raise ConfigError(f"{name}={share}: must be at least 0 and below 1")
+        super().__init__(positives.num_users, positives.num_items, dim, generator=generator)
+        self.hops, self.edge_dropout, self.message_dropout = hops, edge_dropout, message_dropout
+        users, items = positives.users.long(), positives.items.long()
+        user_degree, item_degree = positives.counts.float(), positives.item_counts.float()
+        values = (user_degree[users] * item_degree[items]).rsqrt()
+        transposed = torch.argsort(items, stable=True)  # CSR order of the transpose: by item, then user
+        tables = {
+            "values": values,
+            "offsets": positives.offsets.to(torch.int32),
+            "columns": positives.items,
+            "transposed": transposed,
+            "transposed_offsets": torch.cat([torch.zeros(1), positives.item_counts.cumsum(0)]).to(torch.int32),
+            "transposed_columns": users[transposed].to(torch.int32),
+        }
+        for name, table in tables.items():
+            self.register_buffer(name, table, persistent=False)  # comes from the data, never from a checkpoint
+
+    def _graph(self, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """The normalised interaction matrix (U, I) and its transpose, as sparse CSR, with edge dropout applied."""
+        values = self.values
+        if self.training and self.edge_dropout > 0:
+            kept = torch.rand(len(values), device=values.device, generator=generator) >= self.edge_dropout
+            values = values * kept / (1 - self.edge_dropout)
+        shape = (len(self.users), len(self.items))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+            forward = torch.sparse_csr_tensor(self.offsets, self.columns, values, shape, check_invariants=False)
+            backward = torch.sparse_csr_tensor(
+                self.transposed_offsets,
+                self.transposed_columns,
+                values[self.transposed],
+                shape[::-1],
+                check_invariants=False,
+            )
+        return forward, backward
+
+    def _drop(self, messages: Tensor, generator: torch.Generator | None) -> Tensor:
+        if not self.training or self.message_dropout == 0:
+            return messages
+        kept = torch.rand(messages.shape, device=messages.device, generator=generator) >= self.message_dropout
+        return messages * kept / (1 - self.message_dropout)
+
+    def _hops(self, generator: torch.Generator | None) -> list[tuple[Tensor, Tensor]]:
+        layers = [(self.users, self.items)]
+        if self.hops:
+            graph, transpose = self._graph(generator)
+        for _ in range(self.hops):
+            users, items = layers[-1]
+            layers.append(
+                (
+                    self._drop(_Propagate.apply(graph, transpose, items), generator),
+                    self._drop(_Propagate.apply(transpose, graph, users), generator),
+                )
+            )
+        return layers
+
+    def by_hop(self, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        users, items = zip(*self._hops(generator), strict=True)
+        return torch.stack(users, 1), torch.stack(items, 1)
+
+    def forward(self, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        users, items = zip(*self._hops(generator), strict=True)
+        return sum(users) / len(users), sum(items) / len(items)
+
+
+class _Propagate(torch.autograd.Function):
+    """graph @ x, with the transpose at hand for the backward pass: torch would build it anew at every step."""
+
+    @staticmethod
+    def forward(ctx, graph: Tensor, transpose: Tensor, x: Tensor) -> Tensor:
+        ctx.transpose = transpose
+        return graph @ x
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[None, None, Tensor]:
+        return None, None, ctx.transpose @ gradient.contiguous()
