@@ -22,12 +22,14 @@ from mrl.splits import (
     check_split_settings,
     check_whole,
     core_mask,
+    distinct,
     finite_times,
     given_parts,
     last_mask,
     merge_pairs,
     merge_parts,
     random_mask,
+    rated_at_least,
     temporal_mask,
 )
 
@@ -47,7 +49,7 @@ class Positives:
     def from_pairs(cls, users, items, num_users: int, num_items: int) -> Positives:
         """Build from two equally long integer arrays of rows, in any order; duplicates are merged."""
         users, items = np.asarray(users, dtype=np.int64), np.asarray(items, dtype=np.int64)
-        keys = np.unique(users * num_items + items)
+        keys = distinct(users * num_items + items)
         counts = np.bincount(keys // num_items, minlength=num_users) if len(keys) else np.zeros(num_users, np.int64)
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         return cls(torch.from_numpy(offsets), torch.from_numpy((keys % num_items).astype(np.int32)), num_items)
@@ -201,7 +203,7 @@ def build(
     idle = log.filter(pl.col("item").is_null())["user"]
     log = log.filter(pl.col("item").is_not_null())
     if min_rating is not None:
-        log = _at_least(log, min_rating, name, notes)
+        log = rated_at_least(log, min_rating, name, notes)
     split, in_test = given_parts(log, split, name)
     times = finite_times(log, split, name) if split in TIMED_SPLITS else None
 
@@ -232,6 +234,8 @@ def build(
         mask = last_mask(users, times)
     elif split == "temporal":
         mask = temporal_mask(times, test_fraction)
+    if mask.all():
+        raise DataError(f"{name}: every interaction is in the test part, so there is nothing to train on; check `part`")
     size = (len(user_ids), len(item_ids))
     train = Positives.from_pairs(users[~mask], items[~mask], *size)
     test = Positives.from_pairs(users[mask], items[mask], *size)
@@ -256,7 +260,7 @@ def hold_out(data: Interactions, fraction: float = 0.1, *, seed: int = 0) -> Int
     check_whole("seed", seed, least=0)
     train = _all_training(data).train
     users, items = train.users.cpu().numpy(), train.items.cpu().numpy()
-    mask = random_mask(users, fraction, np.random.default_rng(seed))
+    mask = random_mask(users, fraction, np.random.default_rng([seed, 1]))  # not the stream that drew the test items
     size = (data.num_users, data.num_items)
     return replace(
         data,
@@ -308,16 +312,6 @@ def _compact(ids: pl.Series, rows: np.ndarray, length: int) -> tuple[pl.Series, 
 
 def _array(ids: pl.Series) -> np.ndarray:
     return ids.to_numpy() if ids.dtype == pl.Int64 else np.array(ids.to_list(), dtype=object)
-
-
-def _at_least(log: pl.DataFrame, min_rating: float, name: str, notes: list[str]) -> pl.DataFrame:
-    if "rating" not in log.columns:
-        raise DataError(f"{name}: min_rating={min_rating} needs ratings, and the data has none; leave min_rating out")
-    rating = pl.col("rating").cast(pl.Float64)
-    kept = log.filter((rating >= min_rating) & rating.is_not_nan())  # polars counts NaN as the largest number
-    if dropped := len(log) - len(kept):
-        notes.append(f"{dropped} ratings below min_rating={min_rating} or missing dropped")
-    return kept
 
 
 def _in_row_order(labels: pl.DataFrame, item_ids: pl.Series, name: str, notes: list[str]) -> pl.DataFrame:
