@@ -22,46 +22,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, normalize, softplus
+from torch.nn.functional import embedding, softplus
 
+from mrl.candidates import SIMILARITIES, UniformCandidates, level_scores, similarity
 from mrl.errors import ConfigError, DataError
 from mrl.interactions import Positives
 from mrl.widths import check_widths
 
 RULES = ("rns", "dns", "dns_mn", "mix", "cns", "ahns", "dens")
-SIMILARITIES = ("inner", "cosine", "distance")
-
-
-class UniformCandidates:
-    """Items a user has not met, drawn uniformly with replacement, exactly and without rejection.
-
-    The r-th unobserved item of a user is r + c, where c counts the positives with no more than r unobserved
-    items before them: one binary search a draw. It terminates for users who have nearly everything;
-    users who have everything have nothing to draw (`trainable` is False for them).
-    """
-
-    def __init__(self, positives: Positives):
-        self.num_items = positives.num_items
-        self.offsets = positives.offsets
-        self.free = positives.num_items - positives.counts  # (U,) unobserved items of each user
-        users = positives.users.long()
-        rank = torch.arange(len(positives), device=users.device) - self.offsets[users]
-        # Unobserved items before each positive, made increasing over the users by a stride of I + 1.
-        self._gaps = users * (self.num_items + 1) + positives.items - rank
-
-    @property
-    def trainable(self) -> Tensor:
-        """(U,) bool: users with at least one unobserved item."""
-        return self.free > 0
-
-    def __call__(self, users: Tensor, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
-        """users: (B,) int64 rows, each trainable. Returns (B, *shape) int64 item rows."""
-        rows = (...,) + (None,) * len(shape)
-        free = self.free[users][rows]
-        draw = torch.rand(len(users), *shape, dtype=torch.float64, device=users.device, generator=generator)
-        rank = (draw * free).long().clamp_(max=free - 1)
-        found = torch.searchsorted(self._gaps, rank + (users * (self.num_items + 1))[rows], right=True)
-        return rank + found - self.offsets[users][rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,85 +120,90 @@ class NegativeSampler(nn.Module):
             raise DataError("a user in the batch has every item, so there is no negative; leave out ~sampler.trainable")
         if positives.dim() == 2:
             positives, items = positives.unsqueeze(1), items.unsqueeze(1)  # one hop
+        hops = items.shape[1]
+        table = items.mean(1) if hops > 1 else items.squeeze(1)  # (I, D)
         picks = range(len(self.pick_widths)) if levels is None or not self.nested else levels.tolist()
+        widths = [self.pick_widths[level] for level in picks]
         drawn = 1 if self.rule == "rns" else self.candidates
         candidates = self.draw(user_rows, (len(picks), drawn), generator)  # (B, K, M)
-        with torch.no_grad():
-            chosen = [
-                self._pick(self.pick_widths[level], level, users, positives, items, candidates[:, n], progress, generator)
-                for n, level in enumerate(picks)
-            ]
-        rows = torch.stack([rows for rows, _ in chosen], 1)  # (B, K, H) with H = 1 but for mix
-        hops = items.shape[1]
         if self.rule == "mix":
-            amount = torch.stack([mix for _, mix in chosen], 1).unsqueeze(-1)  # (B, K, H, 1)
-            taken = items[rows, torch.arange(hops, device=rows.device)]  # (B, K, H, D)
-            vectors = (amount * positives.unsqueeze(1) + (1 - amount) * taken).mean(2)
-        else:
-            rows = rows.squeeze(-1)
-            vectors = embedding(rows, items.mean(1) if hops > 1 else items.squeeze(1))  # (B, K, D)
+            return self._mix(users, positives, items, candidates, widths, generator)
+        positives = positives.mean(1)  # (B, D)
+        with torch.no_grad():
+            chosen = self._choose(users, positives, table, candidates, widths, picks, progress, generator)
+        rows = candidates.gather(2, chosen.unsqueeze(-1)).squeeze(-1)  # (B, K)
+        vectors = embedding(rows, table)  # (B, K, D)
         auxiliary = vectors.new_zeros(())
         if self.rule == "dens":
             terms = [
-                self.gates[level].contrast(*(x[:, : self.pick_widths[level]] for x in (users, positives.mean(1), vectors[:, n])))
-                for n, level in enumerate(picks)
+                self.gates[level].contrast(users[:, :width], positives[:, :width], vectors[:, n, :width])
+                for n, (level, width) in enumerate(zip(picks, widths, strict=True))
             ]
             auxiliary = self.contrast * torch.stack(terms).mean()
         return Negatives(rows, vectors, auxiliary)
 
-    def _pick(
+    def _choose(
         self,
-        width: int,
-        level: int,
+        users: Tensor,
+        positives: Tensor,
+        table: Tensor,
+        candidates: Tensor,
+        widths: Sequence[int],
+        picks: Sequence[int],
+        progress: float,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """(B, K): which of each level's candidates (B, K, M) the rule picks."""
+        if self.rule == "rns":
+            return candidates.new_zeros(candidates.shape[:2])
+        if self.rule == "dens":
+            ramp = min(1.0, progress / max(self.warmup, 1e-9))
+            hardened = []
+            for n, (level, width) in enumerate(zip(picks, widths, strict=True)):
+                anchors, liked = users[:, :width], positives[:, :width]
+                vectors = self.gates[level].harden(anchors, liked, table[:, :width][candidates[:, n]], ramp)
+                hardened.append(similarity(self.similarity, anchors, vectors))
+            scores = torch.stack(hardened, 1)
+        else:
+            scores = level_scores(self.similarity, users, table, candidates, widths)  # (B, K, M)
+        if self.rule == "dns_mn":
+            highest = scores.topk(self.topk, dim=2).indices
+            one = torch.randint(self.topk, (*highest.shape[:2], 1), device=highest.device, generator=generator)
+            return highest.gather(2, one).squeeze(2)
+        if self.rule == "ahns":
+            alpha, beta, power = self.hardness
+            own = [similarity(self.similarity, users[:, :w], positives[:, None, :w]) for w in widths]
+            # Kept above zero, or the power has no value.
+            easy = (torch.stack(own, 1) + alpha).clamp_min(0.01)  # (B, K, 1)
+            return (scores - beta * easy.pow(power + 1)).abs().argmin(2)
+        active = max(1, int((1 - progress) * self.candidates)) if self.rule == "cns" else self.candidates
+        return scores[..., :active].argmax(2)
+
+    def _mix(
+        self,
         users: Tensor,
         positives: Tensor,
         items: Tensor,
         candidates: Tensor,
-        progress: float,
+        widths: Sequence[int],
         generator: torch.Generator | None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """The chosen rows (B, H) of one level's candidates (B, M), and for `mix` the mixing amounts (B, H)."""
-        if self.rule == "rns":
-            return candidates[:, :1], None
-        users, positives = users[:, :width], positives[..., :width]
-        if self.rule == "mix":
-            return self._pick_mix(users, positives, items[..., :width][candidates], candidates, generator)
-        positive = positives.mean(1)
-        table = items[..., :width]
-        vectors = (table.mean(1) if table.shape[1] > 1 else table.squeeze(1))[candidates]  # (B, M, d_k)
-        if self.rule == "dens":
-            vectors = self.gates[level].harden(users, positive, vectors, min(1.0, progress / max(self.warmup, 1e-9)))
-        scores = self.score(users, vectors)  # (B, M)
-        if self.rule == "dns_mn":
-            highest = scores.topk(self.topk, dim=1).indices
-            one = torch.randint(self.topk, (len(users), 1), device=users.device, generator=generator)
-            best = highest.gather(1, one)
-        elif self.rule == "ahns":
-            alpha, beta, power = self.hardness
-            easy = (self.score(users, positive.unsqueeze(1)) + alpha).clamp_min(0.01)  # its power must exist, and stay comparable
-            best = (scores - beta * easy.pow(power + 1)).abs().argmin(1, keepdim=True)
-        else:
-            active = max(1, int((1 - progress) * self.candidates)) if self.rule == "cns" else self.candidates
-            best = scores[:, :active].argmax(1, keepdim=True)
-        return candidates.gather(1, best), None
-
-    def _pick_mix(
-        self, users: Tensor, positives: Tensor, vectors: Tensor, candidates: Tensor, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor]:
-        batch, _, hops, _ = vectors.shape  # (B, M, H, d_k)
-        amount = torch.rand(batch, hops, device=users.device, generator=generator)
-        share = amount[:, None, :, None]
-        mixed = share * positives.unsqueeze(1) + (1 - share) * vectors
-        hardest = self.score(users, mixed.flatten(1, 2)).unflatten(1, (-1, hops)).argmax(1)  # (B, H)
-        return candidates.gather(1, hardest), amount
-
-    def score(self, users: Tensor, vectors: Tensor) -> Tensor:
-        """users (B, d), vectors (B, M, d) -> (B, M), by the sampler's similarity."""
-        if self.similarity == "distance":
-            return -(users.unsqueeze(1) - vectors).square().sum(-1)
-        if self.similarity == "cosine":
-            users, vectors = normalize(users, dim=-1), normalize(vectors, dim=-1)
-        return torch.bmm(vectors, users.unsqueeze(-1)).squeeze(-1)
+    ) -> Negatives:
+        """Per level and hop, the hardest mix of a candidate with the positive; the negative is their mean over hops."""
+        batch, hops = positives.shape[:2]
+        amount = torch.rand(batch, len(widths), hops, device=users.device, generator=generator)
+        rows = []
+        with torch.no_grad():
+            for level, width in enumerate(widths):
+                share = amount[:, level, None, :, None]  # (B, 1, H, 1)
+                vectors = items[..., :width][candidates[:, level]]  # (B, M, H, d_k)
+                mixed = share * positives[:, None, :, :width] + (1 - share) * vectors
+                scores = similarity(self.similarity, users[:, :width], mixed.flatten(1, 2)).unflatten(1, (-1, hops))
+                rows.append(candidates[:, level].gather(1, scores.argmax(1)))  # (B, H)
+        chosen = torch.stack(rows, 1)  # (B, K, H)
+        taken = items[chosen, torch.arange(hops, device=chosen.device)]  # (B, K, H, D)
+        share = amount.unsqueeze(-1)
+        vectors = (share * positives.unsqueeze(1) + (1 - share) * taken).mean(2)  # (B, K, D)
+        return Negatives(chosen, vectors, vectors.new_zeros(()))
 
 
 class _Gates(nn.Module):
