@@ -1,0 +1,81 @@
+# Needs Python 3.11 to 3.14, git and bash; everything else is installed into .venv. `make help` lists the targets.
+SHELL := bash
+.DEFAULT_GOAL := help
+.PHONY: help train test env lab clean
+
+DATASET = ml-100k
+PARAMS =
+ARGS =
+PYTHON =
+VENV = .venv
+BIN = $(VENV)/bin
+
+quote = '$(subst ','\'',$(1))'
+# Each NAME=value given to make is a parameter of the notebook, so a misspelt one is refused there and not lost here.
+# Only the command line counts: NAME or DEVICE in somebody's environment are not meant for us.
+given = $(sort $(filter-out DATASET PARAMS ARGS PYTHON VENV,$(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v))))
+parameters = -p dataset $(call quote,$(DATASET)) $(foreach v,$(given),-p $(shell echo $v | tr A-Z a-z) $(call quote,$($v)))
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@echo
+	@echo '  make train DATASET=tool EPOCHS=50 WIDTHS="[4, 8, 16]"   any notebook parameter, in capitals'
+	@echo '  make train PARAMS="-p epochs 50 -r name 007"           or anything that papermill takes'
+	@echo '  make test ARGS="-k widths"                             arguments for pytest'
+
+train: $(VENV)/.installed ## train on DATASET (ml-100k) and leave a run directory; EPOCHS=50 SEED=1 ... are passed on
+	$(call execute,train)
+
+test: $(VENV)/.installed-test ## lint and run the whole test suite
+	$(BIN)/ruff check mrl tests notebooks
+	$(BIN)/ruff format --check mrl tests notebooks
+	$(BIN)/python -m pytest $(ARGS)
+
+env: $(VENV)/.installed ## set up .venv, nothing else
+
+lab: $(VENV)/.installed ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+clean: ## remove .venv and caches; runs/ and downloaded data stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find mrl tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/pip
+	$(BIN)/python -m pip install -c constraints.txt -e .
+	@touch $@
+
+# The extras of pyproject.toml: .installed-test, .installed-explore, .installed-study.
+$(VENV)/.installed-%: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$*]'
+	@touch $@
+
+$(BIN)/pip:
+	@for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python); do \
+	  if "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo 'make: no Python 3.11 to 3.14 $(if $(PYTHON),at $(PYTHON),found); name one: make env PYTHON=/path/to/python3' >&2; \
+	  exit 1; \
+	fi; \
+	echo "Using $$("$$found" --version) ($$(command -v "$$found"))"; \
+	"$$found" -m venv $(VENV) || { \
+	  echo "make: $$found cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; \
+	  exit 1; \
+	}
+
+# Execute notebooks/$(1).ipynb. What the notebook prints, progress bars included, goes through `cat` to the terminal as it
+# comes: a pipe can be opened as /dev/stdout wherever our own output goes. Papermill's own stderr is kept in a log, out of
+# which a failure shows the notebook's error and not papermill's call stack. cat must outlive Ctrl-C to show the last words.
+define execute
+@set -o pipefail; mkdir -p runs/notebooks; \
+name=$$(basename $(call quote,$(DATASET)))-$(1); out="runs/notebooks/$$name.ipynb"; log="runs/notebooks/$$name.log"; \
+echo "Executing notebooks/$(1).ipynb as $$out"; \
+$(BIN)/papermill --no-progress-bar --log-level ERROR --stdout-file /dev/stdout --stderr-file /dev/stdout \
+  notebooks/$(1).ipynb "$$out" $(parameters) $(PARAMS) 2>"$$log" | (trap '' INT; exec cat) || { \
+  echo "Failed; the notebook as far as it came: $$out" >&2; \
+  if grep -q '^Exception encountered' "$$log"; then sed -n '/^Exception encountered/,$$p' "$$log"; else cat "$$log"; fi \
+    | sed '/^[[:space:]]*$$/d' >&2; \
+  exit 1; \
+}; \
+echo "Executed notebook: $$out"
+endef

@@ -1,0 +1,237 @@
+"""Parameters: unknown names and ill-typed values are refused in one line, also through a real papermill."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import nbformat
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+from mrl.errors import ConfigError
+from mrl.parameters import as_config, injected, one_line, read
+from mrl.widths import check_widths
+
+
+@dataclass(frozen=True)
+class Settings:
+    dataset: str = "ml-100k"
+    backbone: Literal["mf", "lightgcn"] = "mf"
+    widths: tuple[int, ...] = (4, 8, 16)
+    level_weights: tuple[float, ...] | None = None
+    nested_negatives: bool = True
+    epochs: int = Field(300, ge=1)
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    run_dir: Path | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Settings:
+        check_widths(self.widths)
+        return self
+
+
+NAMES = list(Settings.__dataclass_fields__)
+DEFAULTS = "\n".join(f"{name} = {value!r}" for name, value in asdict(Settings()).items())
+
+
+def session(*cells: str) -> dict:
+    """What a notebook's globals() are after these cells."""
+    namespace: dict = {"In": ["", *cells]}
+    for cell in cells:
+        exec(cell, namespace)
+    return namespace
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("widths", "[4, 8]", (4, 8)),
+        ("widths", [4, 8], (4, 8)),
+        ("widths", (4, 8), (4, 8)),
+        ("level_weights", "[1, 0.5]", (1.0, 0.5)),
+        ("level_weights", "null", None),
+        ("level_weights", None, None),
+        ("nested_negatives", "false", False),
+        ("nested_negatives", "False", False),
+        ("nested_negatives", True, True),
+        ("learning_rate", "1e-3", 0.001),
+        ("learning_rate", ".5", 0.5),
+        ("learning_rate", 1, 1.0),
+        ("epochs", "50", 50),
+        ("dataset", "[4, 8]", "[4, 8]"),
+        ("dataset", "true", "true"),
+        ("run_dir", "runs/a", Path("runs/a")),
+        ("run_dir", Path("runs/a"), Path("runs/a")),
+    ],
+)
+def test_text_becomes_the_right_type(name, value, expected):
+    found = getattr(as_config(Settings, {name: value}), name)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("learning_rate", float("nan"), "learning_rate=nan: must be a finite number"),
+        ("learning_rate", "nan", "learning_rate='nan': must be a finite number"),
+        ("learning_rate", "-inf", "learning_rate='-inf': must be a finite number"),
+        ("learning_rate", "1e400", "learning_rate='1e400': must be a finite number"),
+        ("learning_rate", "fast", "learning_rate='fast': must be a number"),
+        ("learning_rate", True, "learning_rate=True: must be a number"),
+        ("learning_rate", 0, "learning_rate=0: must be greater than 0"),
+        ("level_weights", "[1, nan]", "level_weights='[1, nan]': must be a list such as [4, 8]"),
+        ("level_weights", [1, float("inf")], "level_weights=[1, inf]: must be a finite number"),
+        ("epochs", 2.5, "epochs=2.5: must be a whole number"),
+        ("epochs", 50.0, "epochs=50.0: must be a whole number"),
+        ("epochs", True, "epochs=True: must be a whole number"),
+        ("epochs", 0, "epochs=0: must be greater than or equal to 1"),
+        ("epochs", None, "epochs=None: must be a whole number"),
+        ("nested_negatives", "maybe", "nested_negatives='maybe': must be true or false"),
+        ("nested_negatives", 1, "nested_negatives=1: must be true or false"),
+        ("widths", "[4, 8", "widths='[4, 8': must be a list such as [4, 8]"),
+        ("widths", "4", "widths='4': must be a list such as [4, 8]"),
+        ("widths", "[4, 8.5]", "widths='[4, 8.5]': must be a whole number"),
+        ("widths", "[8, 4]", "widths=[8, 4]: must increase without repeats, for example [4, 8]"),
+        ("backbone", "mlp", "backbone='mlp': must be 'mf' or 'lightgcn'"),
+        ("dataset", 7, "dataset=7: must be text (papermill makes numbers of digits; -r instead of -p keeps them text)"),
+        ("dataset", object, "must be text, a number, true, false, null or a list of them"),
+        ("lrr", 0.1, "unknown parameter 'lrr'"),
+    ],
+)
+def test_a_bad_value_is_one_line(name, value, message):
+    with pytest.raises(ConfigError) as error:
+        as_config(Settings, {name: value})
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_every_fault_is_named_first_fault_first():
+    with pytest.raises(ConfigError) as error:
+        as_config(Settings, {"epochs": "x", "widths": "y"})
+    assert str(error.value) == "epochs='x': must be a whole number; widths='y': must be a list such as [4, 8]"
+
+
+def test_one_line_of_a_pydantic_error():
+    with pytest.raises(ValidationError) as error:
+        Settings(backbone="mlp", level_weights="x", epochs=0)
+    assert one_line(error.value) == (
+        "backbone='mlp': must be 'mf' or 'lightgcn'; level_weights='x': must be a list such as [4, 8]; "
+        "epochs=0: must be greater than or equal to 1"
+    )
+
+
+@given(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.integers() | st.floats()))
+)
+def test_any_value_is_a_setting_or_a_config_error(value):
+    for name in NAMES:
+        try:
+            config = as_config(Settings, {name: value})
+        except ConfigError as error:
+            assert "\n" not in str(error)
+        else:
+            assert isinstance(config, Settings)
+
+
+def test_read_gives_the_injected_values():
+    namespace = session(DEFAULTS, "# Parameters\nepochs = 5\nwidths = '[4, 8]'\n", "import math")
+    assert injected(namespace) == {"epochs": 5, "widths": "[4, 8]"}
+    assert as_config(Settings, read(namespace, NAMES)) == Settings(epochs=5, widths=(4, 8))
+
+
+def test_read_outside_a_notebook():
+    assert read({"epochs": 3, "other": 4}, NAMES) == {"epochs": 3}
+    assert injected({}) == {}
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("lrr = 0.1", "unknown parameter 'lrr'; did you mean 'learning_rate'?"),
+        ("epoch = 5", "unknown parameter 'epoch'; did you mean 'epochs'?"),
+        ("amp = 'false'", f"unknown parameter 'amp'; the parameters are {', '.join(NAMES)}"),
+        ("epochs = 5\nwidth = 4", "unknown parameter 'width'; did you mean 'widths'?"),
+        ("widths[0] = 3", "unknown parameter 'widths[0]'; did you mean 'widths'?"),
+    ],
+)
+def test_an_unknown_injected_name_is_refused(cell, message):
+    namespace = {"In": ["", DEFAULTS, f"# Parameters\n{cell}\n"]}
+    with pytest.raises(ConfigError) as error:
+        read(namespace, NAMES)
+    assert str(error.value) == message
+
+
+@pytest.mark.robustness
+def test_a_name_misspelt_in_the_parameters_cell_is_refused():
+    with pytest.raises(ConfigError, match="unknown parameter 'epoch'; did you mean 'epochs'"):
+        read(session(DEFAULTS.replace("epochs", "epoch")), NAMES)
+
+
+def test_what_is_corrected_and_run_again_is_read():
+    wrong, right = "# Parameters\nlrr = 0.1\n", "# Parameters\nlearning_rate = 0.1\n"
+    assert read(session(DEFAULTS, wrong, right), NAMES)["learning_rate"] == 0.1
+
+
+def test_other_cells_are_nobodys_parameters():
+    other = ("%matplotlib inline", "epochs = 4\nfound = 3", "PAPERMILL_INPUT_PATH = 'a'")
+    namespace = {"In": ["", DEFAULTS, *other], "epochs": 4}
+    assert read(namespace, NAMES) == {"epochs": 4}
+    namespace["In"].append("# Parameters\nPAPERMILL_INPUT_PATH = 'a'\n")
+    assert read(namespace, NAMES) == {"epochs": 4}
+
+
+NOTEBOOK = """
+from mrl.parameters import as_config, read
+from pydantic.dataclasses import dataclass
+
+@dataclass
+class Settings:
+    epochs: int
+    learning_rate: float
+    widths: tuple[int, ...]
+
+config = as_config(Settings, read(globals(), Settings.__dataclass_fields__))
+print(config)
+"""
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    parameters = nbformat.v4.new_code_cell(
+        "epochs: int = 3  # how long\nlearning_rate: float = 0.1\nwidths: list = [4]"
+    )
+    parameters.metadata["tags"] = ["parameters"]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    cells = [parameters, nbformat.v4.new_code_cell(NOTEBOOK)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), tmp_path / "in.ipynb")
+    return tmp_path / "in.ipynb"
+
+
+def papermill(notebook: Path, *options: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", "--log-output", notebook, "out.ipynb", *options]
+    return subprocess.run(command, cwd=notebook.parent, capture_output=True, text=True, timeout=100)
+
+
+def test_papermill_passes_text_and_yaml(notebook):
+    run = papermill(notebook, "-p", "widths", "[4, 8]", "-y", "{learning_rate: 1e-3}")
+    assert run.returncode == 0, run.stderr
+    assert "Settings(epochs=3, learning_rate=0.001, widths=(4, 8))" in run.stderr
+
+
+@pytest.mark.robustness
+def test_papermill_with_an_unknown_name_fails_and_says_so_last(notebook):
+    run = papermill(notebook, "-p", "lrr", "0.1")
+    assert run.returncode != 0
+    assert run.stderr.strip().splitlines()[-1] == (
+        "ConfigError: unknown parameter 'lrr'; did you mean 'learning_rate'?"
+    )
