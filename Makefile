@@ -72,6 +72,9 @@ name=$$(basename $(call quote,$(DATASET)))-$(1); out="runs/notebooks/$$name.ipyn
 echo "Executing notebooks/$(1).ipynb as $$out"; \
 $(BIN)/papermill --no-progress-bar --log-level ERROR --stdout-file /dev/stdout --stderr-file /dev/stdout \
   notebooks/$(1).ipynb "$$out" $(parameters) $(PARAMS) 2>"$$log" | (trap '' INT; exec cat) || { \
+  if grep -q '^Aborted!' "$$log"; then \
+    echo "Interrupted; the same command goes on from the last checkpoint" >&2; exit 130; \
+  fi; \
   echo "Failed; the notebook as far as it came: $$out" >&2; \
   if grep -q '^Exception encountered' "$$log"; then sed -n '/^Exception encountered/,$$p' "$$log"; else cat "$$log"; fi \
     | sed '/^[[:space:]]*$$/d' >&2; \
