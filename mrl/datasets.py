@@ -23,6 +23,7 @@ from mrl.labels import read_atomic_items, read_item_table, read_movies, replay
 from mrl.parsers import read_adjacency, read_atomic, read_movielens, read_table
 from mrl.registry import DATASETS
 from mrl.splits import check_split_settings
+from mrl.synthetic import planted_interactions
 
 _COLUMNS = {"user_column": "user", "item_column": "item", "rating_column": None, "timestamp_column": None}
 TABLES = (".csv", ".tsv", ".parquet", ".pq")
@@ -253,12 +254,14 @@ def _paper_labels(log: pl.DataFrame) -> tuple[pl.DataFrame | None, str | None]:
 
 
 def _planted(settings: dict[str, object], planted: dict[str, object]) -> Interactions:
-    from mrl.synthetic import planted_interactions
-
-    accepted = inspect.signature(planted_interactions).parameters
+    accepted = [setting for setting in inspect.signature(planted_interactions).parameters if setting != "name"]
     for setting in planted:
         if setting not in accepted:
             close = difflib.get_close_matches(setting, accepted, n=1)
             meant = f"did you mean {close[0]}? " if close else ""
             raise ConfigError(f"{setting}: no such setting of planted; {meant}It has {', '.join(accepted)}")
+    if settings["split"] not in ("auto", "random"):
+        raise ConfigError(f"split={settings['split']!r}: planted has no times and no parts; use split='random'")
+    if settings["min_rating"] is not None:
+        raise ConfigError(f"min_rating={settings['min_rating']}: planted has no ratings; leave min_rating out")
     return planted_interactions(**{key: value for key, value in settings.items() if key in accepted}, **planted)

@@ -34,8 +34,9 @@ from mrl.parsers import no_data
 ATTEMPTS = 3
 TIMEOUT = (5, 15)  # seconds to connect, and between two packets
 SLOWEST = 1024  # bytes a second, on average after the first TIMEOUT[1] seconds
-BYTE_LIMIT = 2**28  # of one file, packed or unpacked: four times the largest in the registry
+BYTE_LIMIT = 2**28  # of one file, packed or unpacked: several times the largest in the registry
 FORGET_AFTER = 300  # seconds for which a host that was out of reach is not asked again
+PAUSE = 1.0  # seconds before the second attempt; twice that before the third
 
 _out_of_reach: dict[str, float] = {}
 
@@ -101,7 +102,7 @@ def download(url: str, remote: RemoteFile, folder: Path, partial: Path) -> None:
                 if isinstance(error, requests.ConnectionError) and not transient:
                     _out_of_reach[host] = time.monotonic()
                 raise DataError(f"{url}: {reason}") from None
-            time.sleep(attempt)
+            time.sleep(attempt * PAUSE)
     if remote.members:
         extract(partial / remote.name, remote.members, partial)
     for name in remote.kept:
@@ -130,6 +131,9 @@ def _retrieve(url: str, remote: RemoteFile, partial: Path) -> None:
 
 class _Progress(tqdm):
     """A bar that also ends a download that crawls or never ends; pooch tells it of every chunk."""
+
+    def __bool__(self) -> bool:
+        return True  # pooch asks whether there is a bar; tqdm would answer whether it has a length
 
     def update(self, n: float | None = 1) -> bool | None:
         seconds = time.time() - self.start_t
