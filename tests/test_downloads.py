@@ -18,10 +18,9 @@ from pathlib import Path
 import pytest
 
 from mrl import downloads
-from mrl.datasets import fetch
 from mrl.downloads import RemoteFile, extract, git_blob
 from mrl.errors import DataError
-from mrl.registry import DATASETS, Source, Wheel
+from mrl.registry import DATASETS, Source, Wheel, fetch
 
 TRAIN, TEST = b"0 1 2\n1 0\n", b"0 3\n"
 
@@ -201,20 +200,17 @@ def test_without_room_the_cache_is_named(server, monkeypatch, tmp_path):
 
 PROCESS = """
 import os
-from mrl import downloads
-from mrl.datasets import fetch
 from mrl.downloads import RemoteFile
-from mrl.registry import DATASETS, Source
+from mrl.registry import DATASETS, Source, fetch
 blob, sha = os.environ["BLOB"], os.environ["SHA"]
 DATASETS["tool"] = Source("", "", (RemoteFile("train.txt", git_blob=blob), RemoteFile("test.txt", sha256=sha)))
-print("ready", flush=True)
 fetch("tool")
 """
 
 
 def start_process() -> subprocess.Popen:
     environment = {**os.environ, "BLOB": blob(TRAIN), "SHA": sha(TEST), "PYTHONPATH": str(Path(__file__).parents[1])}
-    return subprocess.Popen([sys.executable, "-c", PROCESS], env=environment, stdout=subprocess.PIPE)
+    return subprocess.Popen([sys.executable, "-c", PROCESS], env=environment)
 
 
 def test_two_processes_download_once_and_a_killed_one_leaves_nothing_half(server):
