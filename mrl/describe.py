@@ -176,10 +176,11 @@ def _describe_classes(part: pl.DataFrame, narrow: int, wide: int, size: int) -> 
     if best:
         names = listed([f"{row['class']} ({row['value']:.2f})" for row in best])
         said.append(f"Read best from the first {narrow}: {names}.")
-    names = listed([f"{row['class']} ({row['value']:.2f})" for row in late])
-    said.append(
-        f"Read best from the last {size}: {names}." if late else f"The last {size} tell none apart beyond chance."
-    )
+    if late:
+        names = listed([f"{row['class']} ({row['value']:.2f})" for row in late])
+        said.append(f"Read best from the last {size}: {names}.")
+    else:
+        said.append(f"The last {size} tell no {readable(rows['label'][0])} apart beyond chance.")
     return " ".join(said)
 
 

@@ -100,7 +100,7 @@ def test_blocks_in_words():
     assert "tell genres apart with a mean ROC-AUC of 0.80 (last 32: at chance; chance 0.50)" in said
     assert "hold 40 % of the items' variance (last 32: 40 %)" in said
     assert "Read best from the first 4: Horror (0.90) and Drama (0.70)." in said
-    assert "The last 32 tell none apart beyond chance." in said
+    assert "The last 32 tell no genres apart beyond chance." in said
     assert "explain nothing of popularity (log) (last 32: 50 %)" in describe_blocks(blocks_table((0.0, 0.5)))
 
 
