@@ -23,7 +23,7 @@ from mrl.splits import check_whole
 CHUNK = 1_000_000  # draws at a time: bounds the memory beside the result
 ACTIVITY_SPREAD = 0.6  # sigma of the log-normal number of items of a user
 LOYALTY_CONCENTRATION = 3.0  # of the Dirichlet around `loyalty`: low enough that users clearly differ
-PATIENCE = 20  # rounds of drawing by popularity and loyalty before the rest is drawn uniformly
+TRIES = 4  # draws of an item that its user has already, before the next is made one branch further out
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +71,8 @@ def planted(
     popularity: exponent a of the weight rank⁻ᵃ of an item among all; 0 makes all alike.
     loyalty: weight of each depth in the mean user's draws, in proportion; None for equal weights.
 
-    A draw that its user has already is made again one branch further out, as far as depth 1, so the deep branches can
-    be used up: where they are small, the true shares lie below `loyalty`. What is still missing after PATIENCE rounds
+    A draw that its user has already is made again, and after TRIES of them one branch further out, as far as depth 1:
+    where branches are so small that they are used up, the true shares lie below `loyalty`. What is missing in the end
     is drawn uniformly from the catalogue, or where noise is 0 from depth 1; nobody has more than half of that. Time and
     memory are in proportion to `interactions`, 4 bytes each and a bounded rest. ConfigError for impossible settings.
     """
@@ -191,7 +191,10 @@ def _draw(
     kept = np.empty(0, dtype=np.int64)
     rounds = 0
     while len(users):
-        keys = users * wide + tree.items(homes[users], depth, rng, uniform=rounds >= PATIENCE)
+        desperate = rounds >= TRIES * (mixes.shape[1] + 1)
+        if desperate:
+            depth = np.full_like(depth, outermost)
+        keys = users * wide + tree.items(homes[users], depth, rng, uniform=desperate)
         order = np.argsort(keys, kind="stable")
         keys = keys[order]
         fresh = np.r_[True, keys[1:] != keys[:-1]]
@@ -201,7 +204,8 @@ def _draw(
         again = order[~fresh]
         users, depth = users[again], depth[again]
         rounds += 1
-        depth = np.maximum(depth - 1, np.minimum(depth, 1)) if rounds < PATIENCE else np.full_like(depth, outermost)
+        if rounds % TRIES == 0:
+            depth = np.maximum(depth - 1, np.minimum(depth, 1))
     return kept % wide
 
 
