@@ -1,0 +1,45 @@
+"""Nested (matryoshka) embeddings for recommendation: one table of vectors, every width a model.
+
+    from mrl import TrainConfig, fit, load
+    run = fit(TrainConfig(dataset="ml-100k"))
+    run.recommend([196], k=10, width=16)
+
+Lai et al., Matryoshka Representation Learning for Recommendation, arXiv 2406.07432.
+"""
+
+import os
+
+# Threads that wait by spinning make small steps ten times slower where another process wants the core too. Read when
+# torch loads its OpenMP, so it has to be said before that.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from mrl.config import TrainConfig
+from mrl.errors import ConfigError, DataError, MRLError, RunError
+from mrl.evaluate import evaluate
+from mrl.interactions import Interactions, Positives
+from mrl.loss import NestedLoss
+from mrl.model import LightGCN, MatrixFactorization
+from mrl.run import Run, load
+from mrl.sampler import NegativeSampler
+from mrl.train import fit, load_data
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "Interactions",
+    "LightGCN",
+    "MRLError",
+    "MatrixFactorization",
+    "NegativeSampler",
+    "NestedLoss",
+    "Positives",
+    "Run",
+    "RunError",
+    "TrainConfig",
+    "evaluate",
+    "fit",
+    "load",
+    "load_data",
+]

@@ -7,15 +7,17 @@ for the CPU (numba), which searches only within a user's own positives and never
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from mrl.compiled import compiled, in_threads
 from mrl.interactions import Positives
 
+LEAST = 512  # users a thread at least: fewer take less time than a thread to start
 SIMILARITIES = ("inner", "cosine", "distance")
 
 
@@ -45,7 +47,8 @@ class UniformCandidates:
         if self.compiled:
             flat = draw.flatten(1).numpy()
             rows = np.empty(flat.shape, np.int64)
-            _unobserved(users.numpy(), flat, self.offsets.numpy(), self._gaps.numpy(), self.num_items, rows)
+            batch, tables = users.numpy(), (self.offsets.numpy(), self._gaps.numpy(), self.num_items)
+            in_threads(lambda part: _unobserved(batch[part], flat[part], *tables, rows[part]), len(users), least=LEAST)
             return torch.from_numpy(rows).view(draw.shape)
         wide = (...,) + (None,) * len(shape)
         free = self.free[users][wide]
@@ -54,9 +57,9 @@ class UniformCandidates:
         return rank + found - self.offsets[users][wide]
 
 
-@numba.njit(parallel=True, cache=True, nogil=True)
-def _unobserved(users, draw, offsets, gaps, num_items, rows):  # pragma: no cover - compiled
-    for b in numba.prange(len(users)):
+@compiled
+def _unobserved(users, draw, offsets, gaps, num_items, rows):
+    for b in range(len(users)):
         start, stop = offsets[users[b]], offsets[users[b] + 1]
         free = num_items - (stop - start)
         for m in range(draw.shape[1]):
@@ -88,8 +91,9 @@ def level_scores(kind: str, users: Tensor, items: Tensor, candidates: Tensor, wi
     users, items = users.detach(), items.detach()
     if kind == "inner" and users.device.type == "cpu" and users.dtype == torch.float32:
         scores = np.empty(candidates.shape, np.float32)
-        tables = (users.contiguous().numpy(), items.contiguous().numpy())
-        _inner(*tables, candidates.numpy(), np.asarray(widths, np.int64), scores)
+        anchors, table, rows = users.contiguous().numpy(), items.contiguous().numpy(), candidates.numpy()
+        edges = np.asarray(widths, np.int64)
+        in_threads(lambda part: _inner(anchors[part], table, rows[part], edges, scores[part]), len(users), least=LEAST)
         return torch.from_numpy(scores)
     levels = (
         similarity(kind, users[:, :width], items[:, :width][candidates[:, level]]) for level, width in enumerate(widths)
@@ -97,9 +101,9 @@ def level_scores(kind: str, users: Tensor, items: Tensor, candidates: Tensor, wi
     return torch.stack(list(levels), 1)
 
 
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath=True)
-def _inner(users, items, candidates, widths, scores):  # pragma: no cover - compiled
-    for b in numba.prange(len(users)):
+@partial(compiled, fastmath=True)
+def _inner(users, items, candidates, widths, scores):
+    for b in range(len(users)):
         for k in range(len(widths)):
             for m in range(candidates.shape[2]):
                 row = candidates[b, k, m]

@@ -33,9 +33,7 @@ def check_widths(widths: Sequence[int], dim: int | None = None) -> tuple[int, ..
     if checked[0] < 1:
         raise ConfigError(f"widths={list(checked)}: every width must be at least 1")
     if any(narrow >= wide for narrow, wide in pairwise(checked)):
-        raise ConfigError(
-            f"widths={list(checked)}: must increase without repeats, for example {sorted(set(checked))}"
-        )
+        raise ConfigError(f"widths={list(checked)}: must increase without repeats, for example {sorted(set(checked))}")
     if dim is not None and checked[-1] > dim:
         raise ConfigError(f"widths={list(checked)}: {checked[-1]} is wider than the {dim} dimensions there are")
     return checked

@@ -1,0 +1,152 @@
+"""The settings of a training run: one frozen dataclass, checked before any data loads, saved beside the weights.
+
+Every field is a parameter of `notebooks/train.ipynb` under the same name.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, fields
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, FiniteFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic.dataclasses import dataclass
+
+from mrl.errors import ConfigError
+from mrl.widths import DEFAULT_WIDTHS, check_level_weights, check_widths
+
+# Settings that say where and whether, not what: two runs that differ only here are the same run.
+ELSEWHERE = ("resume", "run_dir", "device")
+
+Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Optional = BeforeValidator(lambda value: None if value in ("", "None", "null") else value)  # as papermill passes None
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class TrainConfig:
+    """What `mrl.train.fit` needs to know. Impossible values raise ConfigError (through pydantic, one line each).
+
+    Data
+        dataset: a registry name (`mrl.datasets.DATASETS`) or a path to a file or folder of your own.
+        protocol: `honest` (epoch from validation, refit on all of train, test touched once) or `paper`
+            (epoch picked on test; only to compare with published numbers).
+        split: auto, given, random, leave_last or temporal. test_fraction: for random and temporal.
+        valid_fraction: of each user's training items, held out under `honest`.
+        min_rating: keep ratings of at least this. core: k of the k-core filter, 1 for none.
+        overlap: what to do with a pair in train and test: error or drop_test.
+        user_column, item_column, rating_column, timestamp_column: of CSV, TSV and Parquet files.
+        planted: settings of `mrl.synthetic.planted_interactions`, for the data set `planted`.
+    Model
+        backbone: mf or lightgcn. hops, edge_dropout, message_dropout: of lightgcn.
+        widths: nested widths; the widest is the embedding size. level_weights: one a width, empty for equal.
+    Loss and negatives
+        loss: bpr, bce, cml, dau or uib. margin: of cml. uniformity: of dau.
+        rule: rns, dns, dns_mn, mix, cns, ahns or dens. candidates: M, drawn for each negative.
+        nested_negatives: each level its own candidates and negative (MNS), or one negative for all levels.
+        similarity: by which rules compare: inner, cosine or distance. topk: of dns_mn. hardness: α, β, p of ahns.
+        levels_per_step: a random subset of so many levels a step; 0 for all.
+    Optimisation
+        epochs: at most. batch_size: positives a step. learning_rate: of Adam. l2: λ on the batch's ego vectors.
+        eval_every: epochs between validations. patience: validations without a better one before stopping.
+        monitor: validation metric, averaged over the widths.
+        seed: of splits, initial values, shuffling and sampling. device: auto, cpu, cuda, cuda:1, …
+    Output
+        eval_widths: further widths to report, for example 6, 12, 24, 48. per_user: write every user's figures too.
+        run_dir: where the run goes; empty for runs/<dataset>-<name>-<seed>. name: empty for one made of the settings.
+        resume: go on from an interrupted run with the same settings.
+    """
+
+    dataset: Annotated[str, Field(min_length=1)] = "ml-100k"
+    protocol: Literal["honest", "paper"] = "honest"
+    split: Literal["auto", "given", "random", "leave_last", "temporal"] = "auto"
+    test_fraction: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.2
+    valid_fraction: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.1
+    min_rating: Annotated[FiniteFloat | None, Optional] = None
+    core: PositiveInt = 1
+    overlap: Literal["error", "drop_test"] = "error"
+    user_column: str = "user"
+    item_column: str = "item"
+    rating_column: Annotated[str | None, Optional] = None
+    timestamp_column: Annotated[str | None, Optional] = None
+    planted: dict[str, int | float | bool | tuple[float, ...]] = Field(default_factory=dict)
+
+    backbone: Literal["mf", "lightgcn"] = "mf"
+    hops: NonNegativeInt = 2
+    edge_dropout: Share = 0.0
+    message_dropout: Share = 0.0
+    widths: tuple[int, ...] = DEFAULT_WIDTHS
+    level_weights: tuple[float, ...] = ()
+
+    loss: Literal["bpr", "bce", "cml", "dau", "uib"] = "bpr"
+    margin: Positive = 0.5
+    uniformity: Positive = 1.0
+    rule: Literal["rns", "dns", "dns_mn", "mix", "cns", "ahns", "dens"] = "dns"
+    candidates: PositiveInt = 16
+    nested_negatives: bool = True
+    similarity: Literal["inner", "cosine", "distance"] = "inner"
+    topk: PositiveInt = 4
+    hardness: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = (1.0, 1.0, -2.0)
+    levels_per_step: NonNegativeInt = 0
+
+    epochs: PositiveInt = 300
+    batch_size: PositiveInt = 2048
+    learning_rate: Positive = 1e-3
+    l2: NotNegative = 1e-4
+    eval_every: PositiveInt = 5
+    patience: PositiveInt = 10
+    monitor: Literal["recall@10", "recall@20", "ndcg@10", "ndcg@20"] = "ndcg@20"
+    seed: NonNegativeInt = 0
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+
+    eval_widths: tuple[PositiveInt, ...] = ()
+    per_user: bool = False
+    run_dir: str = ""
+    name: Annotated[str, Field(pattern=r"^[\w.+-]*$")] = ""
+    resume: bool = True
+
+    @model_validator(mode="after")
+    def _together(self) -> TrainConfig:
+        check_widths(self.widths)
+        check_level_weights(self.level_weights, self.widths)
+        if self.rule == "dns_mn" and self.topk > self.candidates:
+            raise ConfigError(f"topk={self.topk}: must be at most candidates={self.candidates}")
+        if self.eval_widths:
+            check_widths(self.report_widths, self.widths[-1])
+        if self.levels_per_step > len(self.widths):
+            raise ConfigError(f"levels_per_step={self.levels_per_step}: there are {len(self.widths)} levels")
+        return self
+
+    @property
+    def run_name(self) -> str:
+        """`name`, or one made of what sets the run apart, for example mf-dns-mns."""
+        if self.name:
+            return self.name
+        backbone = self.backbone if self.backbone == "mf" else f"lightgcn{self.hops}"
+        parts = [backbone, *([self.loss] if self.loss != "bpr" else []), self.rule]
+        return "-".join([*parts, "mns" if self.nested_negatives else "shared"])
+
+    @property
+    def report_widths(self) -> tuple[int, ...]:
+        """The trained widths and `eval_widths`, in order."""
+        return tuple(sorted({*self.widths, *self.eval_widths}))
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        return tuple(field.name for field in fields(cls))
+
+
+def differing(a: dict, b: dict) -> dict[str, tuple]:
+    """Settings that two config dictionaries do not share, by name, as (a's, b's); ELSEWHERE is left out."""
+
+    def same(x: object, y: object) -> bool:
+        if isinstance(x, list | tuple) and isinstance(y, list | tuple):
+            return len(x) == len(y) and all(map(same, x, y))
+        return x == y or (isinstance(x, float) and isinstance(y, float) and math.isclose(x, y))
+
+    names = [name for name in {**a, **b} if name not in ELSEWHERE]
+    return {name: (a.get(name), b.get(name)) for name in names if not same(a.get(name), b.get(name))}

@@ -1,0 +1,56 @@
+"""Many runs: each its own process with its share of the cores, finished ones not trained again."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+
+import torch
+from tqdm import tqdm
+
+from mrl.config import TrainConfig, differing
+from mrl.run import Run, load
+from mrl.train import fit, run_path
+
+
+def finished(config: TrainConfig) -> Run | None:
+    """The run of these very settings, if it is there and complete; None if it is to be trained."""
+    path = run_path(config)
+    if not (path / "metrics.csv").is_file():
+        return None
+    run = load(path)
+    return None if differing(run.config, config.to_dict()) else run
+
+
+def fit_all(configs: Iterable[TrainConfig], *, processes: int | None = None, progress: bool = True) -> Iterator[Run]:
+    """Fit every config, several at once, and yield the runs as they get done.
+
+    processes: one a core by default, each with an equal share of the threads. On a GPU give 1 or a few. Stopped
+    half-way, the next call goes on: finished runs are loaded and interrupted ones resumed.
+    """
+    configs = list(configs)
+    cores = os.cpu_count() or 1
+    processes = max(1, min(processes or cores, len(configs)))
+    open_configs = []
+    with tqdm(total=len(configs), desc="runs", unit="run", disable=not progress) as bar:
+        for config in configs:
+            run = finished(config)
+            if run is None:
+                open_configs.append(config)
+            else:
+                bar.update()
+                yield run
+        # spawn, not fork: a child must not inherit the threads of torch and numba.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(processes, context, torch.set_num_threads, (max(1, cores // processes),)) as pool:
+            for done in as_completed([pool.submit(_fit, config) for config in open_configs]):
+                path = done.result()
+                bar.set_postfix_str(path.name, refresh=False)
+                bar.update()
+                yield load(path)
+
+
+def _fit(config: TrainConfig):
+    return fit(config, progress=False).path

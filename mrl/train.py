@@ -1,0 +1,225 @@
+"""From settings to a run directory: search the epoch, refit, test once, write.
+
+    from mrl import TrainConfig, fit
+    run = fit(TrainConfig(dataset="ml-100k", epochs=50))
+
+Under `honest` the epoch with the best validation metric (averaged over the widths) is looked for first, then a
+fresh model is trained on all of train for that many epochs and tested once; under `paper` test is validation, as
+in the published code (Lai et al., arXiv 2406.07432), and every table says so.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from mrl import datasets
+from mrl.config import ELSEWHERE, TrainConfig
+from mrl.errors import ConfigError
+from mrl.evaluate import evaluate
+from mrl.interactions import Interactions, as_paper, hold_out
+from mrl.run import Run, RunDirectory, check_compatible, default_path, environment, load
+from mrl.trainer import Trainer
+
+SEARCH, REFIT = "search", "refit"
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """`auto` is the GPU where there is one, else the CPU; a GPU that is asked for and absent is a ConfigError."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device={device!r}: torch sees no CUDA device; use device='auto' or 'cpu'")
+    return torch.device(device)
+
+
+def load_data(config: TrainConfig) -> Interactions:
+    """The data set of a config, with validation as its protocol says."""
+    data = datasets.load(
+        config.dataset,
+        split=config.split,
+        test_fraction=config.test_fraction,
+        min_rating=config.min_rating,
+        core=config.core,
+        overlap=config.overlap,
+        seed=config.seed,
+        user_column=config.user_column,
+        item_column=config.item_column,
+        rating_column=config.rating_column,
+        timestamp_column=config.timestamp_column,
+        **config.planted,
+    )
+    if config.protocol == "paper":
+        return as_paper(data)
+    return hold_out(data, config.valid_fraction, seed=config.seed)
+
+
+def run_path(config: TrainConfig) -> Path:
+    """Where the run of a config goes."""
+    if config.run_dir:
+        return Path(config.run_dir)
+    return default_path(datasets.dataset_name(config.dataset), config.run_name, config.seed)
+
+
+def fit(config: TrainConfig, data: Interactions | None = None, *, progress: bool = True) -> Run:
+    """Train, evaluate and write the run directory; return it, loaded.
+
+    data: as from `load_data`, if it is at hand. progress: bars on stderr (epoch, loss, metric, time left).
+    A run that was interrupted goes on from its last checkpoint where its settings are the same (`config.resume`).
+    Raises RunError where training diverges or the directory cannot be used.
+    """
+    device = pick_device(config.device)
+    data = load_data(config) if data is None else data
+    started = time.perf_counter()
+    with RunDirectory(run_path(config)) as directory:
+        found = directory.load_checkpoint() if config.resume else None
+        if found is not None:
+            check_compatible(found[1], **_identity(config, data))
+        state = _State() if found is None else _State.restore(*found)
+        directory.write_config(config.to_dict())
+
+        def save(trainer: Trainer) -> None:
+            meta = _identity(config, data) | state.meta()
+            directory.save_checkpoint(trainer.state() | state.best, meta)
+            directory.write_history(state.history)
+
+        trainer = None
+        if state.phase == SEARCH:
+            trainer = Trainer(config, data.train, device)
+            if found is not None:
+                trainer.load_state(found[0])
+            _search(trainer, data, state, save, progress)
+        users, items = (state.best[name].to(device) for name in ("best.users", "best.items"))
+        valid = evaluate(users, items, data, split="valid", widths=config.report_widths)
+        if config.protocol == "honest":
+            trainer = Trainer(config, data.merge_valid().train, device)
+            if state.phase == REFIT:
+                trainer.load_state(found[0])
+            state.phase = REFIT
+            _refit(trainer, state, save, progress)
+            users, items = trainer.vectors()
+        test = evaluate(users, items, data, split="test", widths=config.report_widths, per_user=config.per_user)
+
+        facts = {"dataset": data.name, "model": config.run_name, "protocol": config.protocol, "seed": config.seed}
+        tables = [valid, test] if config.protocol == "honest" else [test]
+        metrics = pl.concat(result.tidy(**facts) for result in tables)
+        costs = {
+            "best_epoch": state.best_epoch,
+            "seconds": round(state.seconds, 3),
+            "wall_seconds": round(time.perf_counter() - started, 3),
+            "peak_memory_mib": round(peak_memory_mib()),
+        }
+        directory.write_history(state.history)
+        directory.write_ids(data)
+        directory.write_seen(data.merge_valid().train if config.protocol == "honest" else data.train)
+        directory.write_weights(users, items, trainer.model.state_dict() if trainer else {})
+        directory.write_environment(environment(data, device) | costs)
+        if test.per_user is not None:
+            directory.write_per_user(test.per_user)
+        directory.write_metrics(metrics)  # last: a run with metrics is a finished one
+        directory.drop_checkpoint()
+    return load(directory.path)
+
+
+@dataclass
+class _State:
+    """Where a run stands: the phase, the history so far, and the best epoch with its vectors."""
+
+    phase: str = SEARCH
+    rows: list[dict] = field(default_factory=list)
+    best_epoch: int = 0
+    best_value: float = -1.0
+    waited: int = 0
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def restore(cls, tensors: dict[str, Tensor], meta: dict) -> _State:
+        best = {name: tensors[name] for name in ("best.users", "best.items")}
+        return cls(**{name: meta[name] for name in ("phase", "rows", "best_epoch", "best_value", "waited")}, best=best)
+
+    def meta(self) -> dict:
+        return {name: getattr(self, name) for name in ("phase", "rows", "best_epoch", "best_value", "waited")}
+
+    @property
+    def history(self) -> pl.DataFrame:
+        return pl.DataFrame(self.rows, infer_schema_length=None)
+
+    @property
+    def seconds(self) -> float:
+        """Spent in training and validation, over all sittings."""
+        return sum(row["seconds"] for row in self.rows)
+
+    def consider(self, epoch: int, value: float, users: Tensor, items: Tensor) -> None:
+        if value > self.best_value:
+            self.best_epoch, self.best_value, self.waited = epoch, value, 0
+            self.best = {"best.users": users.cpu(), "best.items": items.cpu()}
+        else:
+            self.waited += 1
+
+
+def _search(trainer: Trainer, data: Interactions, state: _State, save: Callable, progress: bool) -> None:
+    """Train with validation every few epochs until it stops getting better."""
+    config = trainer.config
+    k = int(config.monitor.split("@")[1])
+    bar = tqdm(total=config.epochs, initial=trainer.epoch, desc="search", unit="epoch", disable=not progress)
+    with bar:
+        while trainer.epoch < config.epochs and state.waited < config.patience:
+            row = _epoch(trainer, SEARCH)
+            validated = trainer.epoch % config.eval_every == 0 or trainer.epoch == config.epochs
+            if validated:
+                begun = time.perf_counter()
+                users, items = trainer.vectors()
+                result = evaluate(users, items, data, split="valid", widths=config.widths, ks=sorted({20, k}))
+                for metric in dict.fromkeys(("recall@20", "ndcg@20", config.monitor)):
+                    row |= {f"{metric}_w{width}": result.value(metric, width) for width in config.widths}
+                value = sum(result.value(config.monitor, width) for width in config.widths) / len(config.widths)
+                state.consider(trainer.epoch, value, users, items)
+                row["seconds"] += time.perf_counter() - begun
+            state.rows.append(row)
+            if validated:
+                save(trainer)
+            bar.set_postfix(
+                {"loss": f"{row['loss']:.4f}", config.monitor: f"{max(state.best_value, 0):.4f}"}, refresh=False
+            )
+            bar.update()
+
+
+def _refit(trainer: Trainer, state: _State, save: Callable, progress: bool) -> None:
+    """Train on all of train for as many epochs as the search found best."""
+    bar = tqdm(total=state.best_epoch, initial=trainer.epoch, desc="refit", unit="epoch", disable=not progress)
+    with bar:
+        while trainer.epoch < state.best_epoch:
+            row = _epoch(trainer, REFIT)
+            state.rows.append(row)
+            if trainer.epoch % trainer.config.eval_every == 0:
+                save(trainer)
+            bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
+            bar.update()
+
+
+def _epoch(trainer: Trainer, phase: str) -> dict:
+    begun = time.perf_counter()
+    loss, by_level = trainer.run_epoch()
+    levels = {f"loss_w{width}": value for width, value in zip(trainer.config.widths, by_level, strict=True)}
+    return {"phase": phase, "epoch": trainer.epoch, "seconds": time.perf_counter() - begun, "loss": loss} | levels
+
+
+def _identity(config: TrainConfig, data: Interactions) -> dict:
+    """What a checkpoint must share with the run that wants to go on from it."""
+    settings = {name: value for name, value in config.to_dict().items() if name not in ELSEWHERE}
+    return {"fingerprint": data.fingerprint, "widths": list(config.widths), "settings": settings}
+
+
+def peak_memory_mib() -> float:
+    """The most memory this process has held so far, MiB (ru_maxrss: KiB on Linux, bytes on macOS)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

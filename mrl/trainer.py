@@ -1,0 +1,150 @@
+"""One model in training: its loss, its sampler, its optimiser and its random state; one call an epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding
+
+from mrl.config import TrainConfig
+from mrl.errors import RunError
+from mrl.interactions import Positives
+from mrl.loss import NestedLoss, l2_penalty
+from mrl.model import LightGCN, MatrixFactorization
+from mrl.sampler import NegativeSampler
+
+
+class Trainer:
+    """A model, its loss, sampler, optimiser and random state; one call an epoch.
+
+    positives: what to train on. Everything lives on `device`; no step waits for the host on a GPU.
+    """
+
+    def __init__(self, config: TrainConfig, positives: Positives, device: torch.device):
+        self.config, self.device = config, device
+        init_seed, loop_seed = np.random.SeedSequence(config.seed).generate_state(2)
+        init = torch.Generator().manual_seed(int(init_seed))
+        self.generator = torch.Generator(device).manual_seed(int(loop_seed))
+        dim = config.widths[-1]
+        if config.backbone == "lightgcn":
+            dropout = {"edge_dropout": config.edge_dropout, "message_dropout": config.message_dropout}
+            model = LightGCN(positives, dim, hops=config.hops, generator=init, **dropout)
+        else:
+            model = MatrixFactorization(positives.num_users, positives.num_items, dim, generator=init)
+        self.model = model.to(device)
+        positives = positives.to(device)
+        self.loss = NestedLoss(
+            config.widths,
+            config.level_weights,
+            kind=config.loss,
+            margin=config.margin,
+            uniformity=config.uniformity,
+        ).to(device)
+        self.sampler = NegativeSampler(
+            positives,
+            config.widths,
+            rule=config.rule,
+            candidates=config.candidates,
+            nested=config.nested_negatives,
+            similarity=config.similarity,
+            topk=config.topk,
+            hardness=config.hardness,
+            generator=init,
+        ).to(device)
+        modules = nn.ModuleDict({"model": self.model, "loss": self.loss, "sampler": self.sampler})
+        self.parameters = dict(modules.named_parameters())
+        self.optimiser = torch.optim.Adam(self.parameters.values(), lr=config.learning_rate, fused=True)
+        usable = self.sampler.trainable[positives.users.long()]  # users who have every item yield no triplet
+        self.users, self.items = positives.users.long()[usable], positives.items.long()[usable]
+        if len(self.users) == 0:
+            raise RunError("there is nothing to train on: no user has both a training item and an unobserved one")
+        self.epoch = 0
+
+    def run_epoch(self) -> tuple[float, list[float]]:
+        """One pass over all interactions in random order. Returns the mean loss and the mean of each level's term."""
+        self.model.train()
+        order = torch.randperm(len(self.users), device=self.device, generator=self.generator)
+        total = torch.zeros((), device=self.device)
+        by_level = torch.zeros(len(self.config.widths), device=self.device)
+        seen = torch.zeros_like(by_level)
+        for batch, levels in zip(order.split(self.config.batch_size), self._levels(), strict=False):
+            loss, terms = self._step(self.users[batch], self.items[batch], levels)
+            total += loss * len(batch)
+            by_level[slice(None) if levels is None else levels] += terms * len(batch)
+            seen[slice(None) if levels is None else levels] += len(batch)
+        self.epoch += 1
+        loss = total.item() / len(self.users)
+        if not math.isfinite(loss) or not all(p.isfinite().all() for p in self.parameters.values()):
+            raise _diverged(self.epoch, loss)
+        return loss, (by_level / seen).tolist()
+
+    def _levels(self) -> Iterator[Tensor | None]:
+        """The levels of each step: None for all, or a random subset in order."""
+        count, levels = self.config.levels_per_step, len(self.config.widths)
+        while True:
+            if count in (0, levels):
+                yield None
+            else:
+                yield torch.randperm(levels, generator=self.generator, device=self.device)[:count].sort().values
+
+    def _step(self, user_rows: Tensor, item_rows: Tensor, levels: Tensor | None) -> tuple[Tensor, Tensor]:
+        progress = self.epoch / self.config.epochs
+        mix = self.config.rule == "mix"
+        users, items = self.model.by_hop(self.generator) if mix else self.model(self.generator)
+        anchors = embedding(user_rows, users.mean(1) if mix else users)  # (B, D)
+        by_hop = items[item_rows] if mix else embedding(item_rows, items)  # (B, H, D) or (B, D)
+        positives = by_hop.mean(1) if mix else by_hop
+        negatives, auxiliary, rows = None, 0.0, item_rows[:, None]
+        if self.loss.needs_negatives:
+            drawn = self.sampler(
+                user_rows, anchors, by_hop, items, levels=levels, progress=progress, generator=self.generator
+            )
+            negatives, auxiliary = drawn.vectors, drawn.auxiliary
+            rows = torch.cat([rows, drawn.items.flatten(1)], 1)
+        loss, terms = self.loss(anchors, positives, negatives, levels)
+        if self.model.hops == 0 and not mix:  # the vectors at hand are the ego vectors
+            ego = (anchors, positives) if negatives is None else (anchors, positives, negatives)
+        else:
+            ego = (embedding(user_rows, self.model.users), embedding(rows, self.model.items))
+        whole = loss + auxiliary + l2_penalty(self.config.l2, *ego)
+        if self.device.type == "cpu" and not math.isfinite(whole.item()):  # on a GPU the epoch's end tells
+            raise _diverged(self.epoch + 1, whole.item())
+        self.optimiser.zero_grad(set_to_none=True)
+        whole.backward()
+        self.optimiser.step()
+        return whole.detach(), terms
+
+    @torch.no_grad()
+    def vectors(self) -> tuple[Tensor, Tensor]:
+        """Users (U, D) and items (I, D) as they score now, without dropout."""
+        self.model.eval()
+        return tuple(table.detach().clone() for table in self.model())
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything the next step depends on, as named tensors."""
+        tensors = {f"parameter.{name}": value.detach() for name, value in self.parameters.items()}
+        for name, value in self.parameters.items():
+            for key, moment in self.optimiser.state[value].items():
+                tensors[f"optimiser.{name}.{key}"] = moment
+        return tensors | {"generator": self.generator.get_state(), "epoch": torch.tensor(self.epoch)}
+
+    @torch.no_grad()
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        for name, value in self.parameters.items():
+            value.copy_(tensors[f"parameter.{name}"])
+            prefix = f"optimiser.{name}."
+            moments = {key.removeprefix(prefix): moment for key, moment in tensors.items() if key.startswith(prefix)}
+            self.optimiser.state[value] = {key: moment.to(self.device, copy=True) for key, moment in moments.items()}
+        self.generator.set_state(tensors["generator"].cpu())
+        self.epoch = int(tensors["epoch"])
+
+
+def _diverged(epoch: int, loss: float) -> RunError:
+    return RunError(
+        f"training diverged in epoch {epoch} (loss {loss}); the last checkpoint is whole;"
+        " lower learning_rate or raise l2"
+    )

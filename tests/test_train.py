@@ -1,0 +1,253 @@
+"""Training end to end on small data: it learns, repeats bit for bit, resumes, and writes what it says."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mrl import train as train_module
+from mrl.config import TrainConfig
+from mrl.errors import ConfigError, RunError
+from mrl.interactions import Interactions, Positives, as_paper, hold_out
+from mrl.run import Run, load
+from mrl.train import fit, pick_device
+from mrl.trainer import Trainer
+
+
+def checkerboard(num_users: int = 60, num_items: int = 40) -> Interactions:
+    """Even users like even items, odd ones odd items; a fifth of each taste is the test set."""
+    rng = np.random.default_rng(0)
+    users, items = np.nonzero(np.add.outer(np.arange(num_users), np.arange(num_items)) % 2 == 0)
+    part = rng.random(len(users))
+    size = (num_users, num_items)
+    return Interactions(
+        name="checkerboard",
+        train=Positives.from_pairs(users[part < 0.8], items[part < 0.8], *size),
+        valid=Positives.empty(*size),
+        test=Positives.from_pairs(users[part >= 0.8], items[part >= 0.8], *size),
+        user_ids=np.arange(num_users),
+        item_ids=np.arange(num_items),
+    )
+
+
+@pytest.fixture(scope="module")
+def data() -> Interactions:
+    return hold_out(checkerboard(), 0.1, seed=0)
+
+
+def settings(tmp_path: Path, **changes) -> TrainConfig:
+    base = {
+        "dataset": "checkerboard",
+        "widths": (2, 4, 8),
+        "epochs": 40,
+        "batch_size": 128,
+        "learning_rate": 0.02,
+        "candidates": 4,
+        "eval_every": 2,
+        "patience": 4,
+        "device": "cpu",
+        "run_dir": str(tmp_path / "run"),
+    }
+    return TrainConfig(**(base | changes))
+
+
+def value(run: Run, metric: str, width: int) -> float:
+    return run.by_width(k=int(metric.split("@")[1])).filter(width=width)[metric].item()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"nested_negatives": False},
+        {"backbone": "lightgcn", "hops": 1, "edge_dropout": 0.1, "message_dropout": 0.1},
+        {"rule": "rns"},
+        {"rule": "dns_mn", "topk": 2},
+        {"rule": "ahns"},
+        {"rule": "cns"},
+        {"rule": "dens"},
+        {"rule": "mix", "backbone": "lightgcn", "hops": 1},
+        {"loss": "bce"},
+        {"loss": "cml", "similarity": "distance"},
+        {"loss": "dau"},
+        {"loss": "uib"},
+        {"levels_per_step": 1},
+        {"widths": (8,)},
+    ],
+    ids=lambda changes: "-".join(f"{key}={value}" for key, value in changes.items()) or "default",
+)
+def test_every_kind_of_training_solves_the_checkerboard_at_every_width(tmp_path, data, changes) -> None:
+    config = settings(tmp_path, **changes)
+    run = fit(config, data, progress=False)
+    for width in config.widths:
+        assert value(run, "ndcg@10", width) > 0.8, (width, changes)  # a guess gets less than half of that
+
+
+def test_the_run_directory_holds_what_the_readme_says(tmp_path, data) -> None:
+    config = settings(tmp_path, eval_widths=(3, 6), per_user=True)
+    run = fit(config, data, progress=False)
+    assert {file.name for file in run.path.iterdir()} >= {
+        "config.json", "weights.safetensors", "ids.parquet", "seen.safetensors", "history.csv", "metrics.csv",
+        "environment.json",
+    }  # fmt: skip
+    assert not list(run.path.glob("checkpoint*"))
+    assert json.loads((run.path / "config.json").read_text())["widths"] == [2, 4, 8]
+    assert run.users.shape == (60, 8) and run.items.shape == (40, 8)
+    assert run.metrics.columns == ["dataset", "model", "protocol", "seed", "split", "width", "metric", "k", "value"]
+    assert run.metrics["width"].unique().sort().to_list() == [2, 3, 4, 6, 8]
+    assert set(run.metrics["split"]) == {"valid", "test"} and set(run.metrics["protocol"]) == {"honest"}
+    search, refit = (run.history.filter(phase=phase) for phase in ("search", "refit"))
+    assert search["epoch"].to_list() == list(range(1, len(search) + 1))
+    assert len(refit) == run.environment["best_epoch"]
+    assert {"loss", "loss_w2", "loss_w4", "loss_w8", "recall@20_w2", "seconds"} <= set(run.history.columns)
+    assert run.environment["fingerprint"] == data.fingerprint
+    assert len(run.seen) == len(data.train) + len(data.valid)
+
+
+def test_the_best_epoch_is_the_one_with_the_best_mean_over_widths_and_is_refitted(tmp_path, data) -> None:
+    run = fit(settings(tmp_path), data, progress=False)
+    validated = run.history.filter(phase="search").drop_nulls("ndcg@20_w2")
+    means = validated.select("ndcg@20_w2", "ndcg@20_w4", "ndcg@20_w8").mean_horizontal()
+    assert run.environment["best_epoch"] == validated["epoch"][means.arg_max()]
+    trainer = Trainer(settings(tmp_path), data.merge_valid().train, torch.device("cpu"))
+    for _ in range(run.environment["best_epoch"]):
+        trainer.run_epoch()
+    assert torch.equal(trainer.vectors()[0], run.users)
+
+
+def test_the_paper_protocol_keeps_the_best_vectors_and_says_so_in_every_row(tmp_path) -> None:
+    data = as_paper(checkerboard())
+    run = fit(settings(tmp_path, protocol="paper"), data, progress=False)
+    assert set(run.metrics["protocol"]) == {"paper"} and set(run.metrics["split"]) == {"test"}
+    assert set(run.history["phase"]) == {"search"}
+    best = run.history.filter(epoch=run.environment["best_epoch"])
+    assert value(run, "ndcg@20", 8) == pytest.approx(best["ndcg@20_w8"][0])
+
+
+def test_a_seed_repeats_bit_for_bit_and_another_does_not(tmp_path, data) -> None:
+    runs = [
+        fit(settings(tmp_path, epochs=4, seed=seed, run_dir=str(tmp_path / str(n))), data, progress=False)
+        for n, seed in enumerate((7, 7, 8))
+    ]
+    assert torch.equal(runs[0].users, runs[1].users) and torch.equal(runs[0].items, runs[1].items)
+    assert runs[0].metrics.equals(runs[1].metrics)
+    assert not torch.equal(runs[0].users, runs[2].users)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the code catches it."""
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize("backbone", ["mf", "lightgcn"])
+@pytest.mark.parametrize("steps", [3, 25, 47, 55])
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path, data, monkeypatch, steps: int, backbone: str) -> None:
+    changes = {"epochs": 8, "patience": 2, "backbone": backbone, "edge_dropout": 0.1, "rule": "dens"}
+    whole = fit(settings(tmp_path, run_dir=str(tmp_path / "whole"), **changes), data, progress=False)
+    config = settings(tmp_path, **changes)
+    step, taken = Trainer._step, 0
+
+    def killing_step(self, *arguments):
+        nonlocal taken
+        taken += 1
+        if taken > steps:
+            raise Killed
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "_step", killing_step)
+    with pytest.raises(Killed):
+        fit(config, data, progress=False)
+    monkeypatch.setattr(Trainer, "_step", step)
+    resumed = fit(config, data, progress=False)
+    assert torch.equal(whole.users, resumed.users) and torch.equal(whole.items, resumed.items)
+    assert whole.metrics.equals(resumed.metrics)
+    assert whole.history.drop("seconds").equals(resumed.history.drop("seconds"))
+
+
+@pytest.mark.robustness
+def test_a_checkpoint_of_other_settings_or_data_is_not_taken_up(tmp_path, data, monkeypatch) -> None:
+    config = settings(tmp_path, epochs=6)
+    monkeypatch.setattr(train_module, "_refit", lambda *_: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        fit(config, data, progress=False)
+    monkeypatch.undo()
+    with pytest.raises(RunError, match="learning_rate"):
+        fit(replace(config, learning_rate=0.5), data, progress=False)
+    other = hold_out(checkerboard(), 0.2, seed=1)
+    with pytest.raises(RunError, match=f"{data.fingerprint[:8]}.*{other.fingerprint[:8]}|fingerprint"):
+        fit(config, other, progress=False)
+    assert fit(replace(config, learning_rate=0.5, resume=False), data, progress=False).config["learning_rate"] == 0.5
+
+
+@pytest.mark.robustness
+def test_training_that_diverges_stops_there_and_leaves_the_last_checkpoint(tmp_path, data, monkeypatch) -> None:
+    step, taken = Trainer._step, 0
+
+    def poisoned(self, *arguments):
+        nonlocal taken
+        taken += 1
+        if taken == 30:
+            with torch.no_grad():
+                self.model.users[0, 0] = math.nan
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "_step", poisoned)
+    config = settings(tmp_path, epochs=20)
+    with pytest.raises(RunError, match="diverged in epoch"):
+        fit(config, data, progress=False)
+    monkeypatch.undo()
+    assert fit(config, data, progress=False).users.isfinite().all()
+
+
+@pytest.mark.robustness
+def test_users_who_have_every_item_yield_no_triplet(tmp_path) -> None:
+    users, items = np.nonzero(np.ones((3, 5), bool))
+    kept = ~((users > 0) & (items == 4))
+    train = Positives.from_pairs(users[kept], items[kept], 3, 5)
+    trainer = Trainer(settings(tmp_path, widths=(2,)), train, torch.device("cpu"))
+    assert set(trainer.users.tolist()) == {1, 2}
+    trainer.run_epoch()
+    full = Positives.from_pairs(users, items, 3, 5)
+    with pytest.raises(RunError, match="nothing to train on"):
+        Trainer(settings(tmp_path, widths=(2,)), full, torch.device("cpu"))
+
+
+def test_every_interaction_is_used_once_an_epoch(tmp_path, data, monkeypatch) -> None:
+    used = []
+    step = Trainer._step
+    monkeypatch.setattr(Trainer, "_step", lambda self, u, i, levels: used.append(u * 40 + i) or step(self, u, i, levels))
+    trainer = Trainer(settings(tmp_path, batch_size=100), data.train, torch.device("cpu"))
+    trainer.run_epoch()
+    assert torch.equal(torch.cat(used).sort().values, data.train.keys())
+    assert len(used[-1]) == len(data.train) % 100 != 0
+
+
+def test_the_loaded_run_equals_the_returned_one(tmp_path, data) -> None:
+    run = fit(settings(tmp_path, epochs=2), data, progress=False)
+    again = load(run.path)
+    assert torch.equal(run.users, again.users) and again.metrics.equals(run.metrics)
+    assert again.config == json.loads(json.dumps(asdict(settings(tmp_path, epochs=2))))
+
+
+def test_a_gpu_that_is_not_there_is_refused_in_words() -> None:
+    assert pick_device("cpu") == torch.device("cpu")
+    if torch.cuda.is_available():
+        assert pick_device("auto").type == "cuda"
+    else:
+        assert pick_device("auto").type == "cpu"
+        with pytest.raises(ConfigError, match="sees no CUDA device"):
+            pick_device("cuda:1")
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("backbone", ["mf", "lightgcn"])
+def test_cuda_learns_what_the_cpu_learns(tmp_path, data, backbone: str) -> None:
+    run = fit(settings(tmp_path, device="cuda", backbone=backbone), data, progress=False)
+    assert value(run, "ndcg@10", 2) > 0.8
