@@ -1,7 +1,7 @@
 """Figures of data, training and accuracy: tidy table → matplotlib Figure, one function a figure.
 
-The sisters: `mrl.levels` (what the levels mean), `mrl.maps` (aligned maps), `mrl.flows` (alluvial diagram, tree). `mrl.style`
-has what they share, `save` among it. `size` is `column` (3.35 inches) or `page` (7).
+The sisters: `mrl.levels` (what the levels mean), `mrl.maps` (aligned maps), `mrl.flows` (alluvial diagram, tree).
+`mrl.style` has what they share, `save` among it. `size` is `column` (3.35 inches) or `page` (7).
 """
 
 from __future__ import annotations
