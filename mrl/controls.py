@@ -28,8 +28,11 @@ from mrl.widths import DEFAULT_WIDTHS, check_widths
 
 ScoreBlocks = Callable[[Tensor], Iterator[tuple[int | None, Tensor]]]
 
-ALPHA0_GRID = (0.01, 0.03, 0.1, 0.3, 1.0)
-L2_GRID = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
+ALPHA0_GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+L2_GRID = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+# along each axis, and along alpha0 · l2, of which rows with few positives feel little else
+NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, 1), (1, -1))
+COLLAPSED = 1e-6  # the largest singular value of the scores, below which the penalty has left nothing of them
 
 
 def rotate(users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,12 +126,13 @@ def search_ials(
     widths: Sequence[int] = DEFAULT_WIDTHS,
     sweeps: int = SWEEPS,
     seed: int = 0,
-    trials: int = 12,
+    trials: int = 20,
     on_trial: Callable[[dict], None] | None = None,
 ) -> tuple[dict[str, float], pl.DataFrame]:
     """`alpha0` and `l2` for `ials` on these data, by validation NDCG@20 of the rotated factors, mean over `widths`.
 
     Climbs ALPHA0_GRID × L2_GRID from its middle, neighbour by neighbour, until none is better or `trials` are spent.
+    A penalty so strong that the optimum is all zero counts as value 0.
     Returns the best settings and a table of all trials: alpha0, l2, value, seconds.
     Raises DataError where there is nothing to validate on.
     """
@@ -143,22 +147,26 @@ def search_ials(
         settings = {"alpha0": ALPHA0_GRID[point[0]], "l2": L2_GRID[point[1]]}
         generator = torch.Generator().manual_seed(seed)  # every trial from the same start
         factors = rotate(*ials(data.train, dim, sweeps=sweeps, generator=generator, **settings))
-        result = evaluate(*factors, data, split="valid", widths=widths, ks=(k,))
-        value = float(np.mean([result.value(f"ndcg@{k}", width=width) for width in widths]))
+        value = 0.0
+        if factors[1][:, 0].square().sum() > COLLAPSED:
+            result = evaluate(*factors, data, split="valid", widths=widths, ks=(k,))
+            value = float(np.mean([result.value(f"ndcg@{k}", width=width) for width in widths]))
         trial_rows[point] = {**settings, "value": value, "seconds": time.perf_counter() - started}
         if on_trial is not None:
             on_trial({"trial": len(trial_rows), **trial_rows[point]})
+
+    def rank(trial: dict) -> tuple[float, float]:  # where all have collapsed, the way out is down
+        return trial["value"], -trial["alpha0"] * trial["l2"]
 
     best = (len(ALPHA0_GRID) // 2, len(L2_GRID) // 2)
     attempt(best)
     climbing = True
     while climbing:
-        steps = [(best[0] + a, best[1] + b) for a, b in ((-1, 0), (1, 0), (0, -1), (0, 1))]
-        for point in steps:
+        for point in [(best[0] + a, best[1] + b) for a, b in NEIGHBOURS]:
             inside = 0 <= point[0] < len(ALPHA0_GRID) and 0 <= point[1] < len(L2_GRID)
             if inside and point not in trial_rows and len(trial_rows) < trials:
                 attempt(point)
-        ahead = max(trial_rows, key=lambda point: trial_rows[point]["value"])
+        ahead = max(trial_rows, key=lambda point: rank(trial_rows[point]))
         climbing, best = ahead != best, ahead
     table = pl.DataFrame(list(trial_rows.values()))
     return {name: trial_rows[best][name] for name in ("alpha0", "l2")}, table

@@ -146,6 +146,16 @@ def test_search_climbs_to_the_best_it_has_seen(monkeypatch):
     assert len(search_ials(data, 8, widths=[8], sweeps=1, trials=3)[1]) == 3
 
 
+def test_search_finds_the_way_out_of_penalties_that_leave_nothing(monkeypatch):
+    monkeypatch.setattr(controls, "ALPHA0_GRID", (0.1, 1.0, 1.0))
+    monkeypatch.setattr(controls, "L2_GRID", (0.01, 1.0, 100.0, 1000.0, 1000.0, 1000.0, 1000.0))
+    _, train = random_positives(20, 30, 0.2, 7)
+    _, valid = random_positives(20, 30, 0.1, 8)
+    chosen, table = search_ials(interactions(train, valid), 4, widths=[4], sweeps=6)
+    assert table["value"][0] == 0.0  # the start, and all around it
+    assert chosen["l2"] == 0.01 and table["value"].max() > 0
+
+
 def test_search_needs_validation():
     _, train = random_positives(5, 6, 0.5, 6)
     with pytest.raises(DataError, match="no validation interactions"):
