@@ -154,6 +154,8 @@ def evaluate(
             f"{data.num_items}; load the data set that the run was trained on"
         )
     ranking = VectorRanking(users, items, widths)
+    ks = check_ks(ks, data.num_items)
+    chunk = ranking.rows_at_once(ks[-1]) if chunk is None else chunk
     return _evaluate(ranking, data, split, ks, chunk, per_user, users.device)
 
 
@@ -194,7 +196,7 @@ def _evaluate(
     ks = check_ks(ks, data.num_items)
     if chunk is not None and chunk < 1:
         raise ConfigError(f"chunk={chunk}: must be at least 1; leave it out to have it chosen")
-    chunk = chunk or rows_at_once(data.num_items, device)
+    chunk = rows_at_once(data.num_items, device) if chunk is None else chunk
     wanted = data.split(split).to(device)
     hidden = [positives.to(device) for positives in _hidden(data, split)]
     measure = partial(_measure, ranking, wanted, wanted.keys(), hidden, ks)

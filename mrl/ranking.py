@@ -1,12 +1,12 @@
 """The best k items of every user, with ties broken by item id: the inner loop of evaluation and recommendation.
 
-Nested scores are a running sum over blocks of dimensions, so one pass over the score matrix serves every width.
-The matrix product is float32 and its rounding depends on the chunk, the library and the device. It therefore only
-draws up a shortlist, everything within its own error bound of the k-th best; the shortlist is scored again in
-float64, in the order of the dimensions. What comes out is the same for every chunk size, on CPU and on CUDA.
+Nested scores are a running sum over blocks of dimensions, so one pass over the scores serves every width. The sums
+are float32 and their rounding depends on the order, the library and the device. They therefore only draw up a
+shortlist, everything within their own error bound of the k-th best; the shortlist is scored again in float64, in the
+order of the dimensions. What comes out is the same for every chunk size, on CPU and on CUDA.
 
-On the CPU a compiled kernel finds the threshold: the k-th largest of the maxima of disjoint groups of items is a lower
-bound of the k-th largest score, and few items pass it.
+On the CPU compiled kernels do all of it, a few users at a time in the cache (`mrl.kernels`); elsewhere, and for long
+lists, torch does, with the same result.
 """
 
 from __future__ import annotations
@@ -14,165 +14,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from mrl import kernels
 from mrl.errors import RunError
 from mrl.interactions import Positives
 from mrl.widths import blocks, check_widths
 
-_KERNEL_LIMIT = 256  # the kernel compares shortlisted items pairwise; a longer list is sorted instead
-_GROUP = 16  # items a group at most: larger groups make fewer maxima but more items to look through
+_KERNEL_LIMIT = 256  # the kernel compares shortlisted items pairwise; a longer list is left to torch
 _SLACK = 32  # how much further than k torch.topk looks at first
-
-
-def _compiled(function):
-    """Compile to machine code, kept on disk where the disk can be written."""
-    try:
-        return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
-    except RuntimeError:  # numba finds no folder to cache in, as in a read-only installation
-        return numba.njit(nogil=True, error_model="numpy")(function)
-
-
-@_compiled
-def _group_maxima(row, maxima):
-    """Fill maxima (G,): entry g is the largest of row[g], row[g + G], row[g + 2G], …"""
-    groups = len(maxima)
-    maxima[:] = row[:groups]
-    start = groups
-    while start + 3 * groups <= len(row):  # three at a time: a third of the trips to `maxima`
-        first, second = row[start : start + groups], row[start + groups : start + 2 * groups]
-        third = row[start + 2 * groups : start + 3 * groups]
-        for g in range(groups):
-            left = first[g] if first[g] > second[g] else second[g]
-            right = third[g] if third[g] > maxima[g] else maxima[g]
-            maxima[g] = left if left > right else right
-        start += 3 * groups
-    while start < len(row):
-        rest = row[start : start + groups]
-        for g in range(len(rest)):
-            maxima[g] = rest[g] if rest[g] > maxima[g] else maxima[g]
-        start += groups
-
-
-@_compiled
-def _threshold(maxima, k, keys):
-    """A bound that at least k of the maxima reach, hardly more where they differ; -Inf where there are fewer than k.
-
-    Bisection over int32 keys in the order of the floats: counting integers is what compiles to vector code.
-    """
-    if len(maxima) < k:
-        return np.float32(-np.inf)
-    bits = maxima.view(np.int32)
-    low, high = np.int32(2**31 - 1), np.int32(-(2**31))
-    for g in range(len(maxima)):
-        key = bits[g] ^ ((bits[g] >> np.int32(31)) & np.int32(0x7FFFFFFF))
-        keys[g] = key
-        low, high = min(low, key), max(high, key)
-    above = np.int64(high) + 1
-    bound = np.int64(low)
-    while above - bound > 1:
-        middle = np.int32((bound + above) // 2)
-        reached = np.int32(0)
-        for g in range(len(maxima)):
-            reached += np.int32(keys[g] >= middle)
-        if reached >= k:
-            bound = np.int64(middle)
-            if reached <= k + 4:
-                break
-        else:
-            above = np.int64(middle)
-    key = np.int32(bound)
-    keys[0] = key ^ ((key >> np.int32(31)) & np.int32(0x7FFFFFFF))
-    return keys[:1].view(np.float32)[0]
-
-
-@_compiled
-def _keep_best(candidates, values, count, k, ids, best):
-    """Put the best k of `count` candidates into ids and best, in order; returns how many there are."""
-    for i in range(count):
-        place = 0
-        for j in range(count):
-            place += (values[j] > values[i]) | ((values[j] == values[i]) & (candidates[j] < candidates[i]))
-        if place < k:
-            ids[place], best[place] = candidates[i], values[i]
-    return min(count, k)
-
-
-@_compiled
-def _score(candidates, values, start, stop, row, user, items):
-    """Fill values[start:stop]: in float64, term by term, or from `row` where `user` has no columns."""
-    for c in range(start, stop):
-        item = candidates[c]
-        if len(user) == 0:
-            values[c] = row[item]
-        else:
-            value = 0.0
-            for d in range(len(user)):  # a product of two float32 is exact in float64, and the order is fixed
-                value += user[d] * np.float64(items[item, d])
-            values[c] = value
-
-
-@_compiled
-def _best_rows(scores, margins, users, items, k, ids, best):
-    """Fill ids and best (B, k) from scores (B, I); with users of no columns the scores stand as they are."""
-    num_items = scores.shape[1]
-    size = min(_GROUP, max(1, num_items // (4 * k)))
-    groups = -(-num_items // size)
-    maxima, keys, chosen = np.empty(groups, np.float32), np.empty(groups, np.int32), np.empty(groups, np.int64)
-    room = 4 * k + 2 * _GROUP
-    candidates, values = np.empty(room, np.int64), np.empty(room, np.float64)
-    user = np.empty(users.shape[1], np.float64)
-    lowest = np.float32(-3.4028235e38)  # the smallest finite number: what is masked stays below the bound
-    for r in range(scores.shape[0]):
-        row = scores[r]
-        user[:] = users[r]
-        _group_maxima(row, maxima)
-        bound = max(np.float32(_threshold(maxima, k, keys) - margins[r]), lowest)
-        many = 0
-        for g in range(groups):  # append always, count if wanted: no branch to mispredict
-            chosen[many] = g
-            many += maxima[g] >= bound
-        scored = found = 0
-        for c in range(many):
-            for item in range(chosen[c], num_items, groups):
-                candidates[found] = item
-                found += row[item] >= bound
-            if found > room - 2 * _GROUP:
-                _score(candidates, values, scored, found, row, user, items)
-                found = scored = _keep_best(candidates, values, found, k, ids[r], best[r])
-                candidates[:found], values[:found] = ids[r, :found], best[r, :found]
-        _score(candidates, values, scored, found, row, user, items)
-        found = _keep_best(candidates, values, found, k, ids[r], best[r])
-        ids[r, found:] = -1
-        best[r, found:] = -np.inf
-
-
-def _best_compiled(scores: Tensor, margins: Tensor, users: Tensor, items: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    ids = torch.empty(len(scores), k, dtype=torch.int64)
-    best = torch.empty(len(scores), k, dtype=torch.float64)
-    arrays = [tensor.numpy() for tensor in (scores, margins, users, ids, best)]
-    table = items.numpy()
-
-    def work(rows: slice) -> None:
-        part = [array[rows] for array in arrays]
-        _best_rows(part[0], part[1], part[2], table, k, part[3], part[4])
-
-    # Threads of our own, not numba's: its pools neither survive a fork nor take calls from two threads.
-    threads = min(torch.get_num_threads(), 1 + scores.numel() // 500_000)
-    if threads == 1:
-        work(slice(None))
-        return ids, best
-    edges = np.linspace(0, len(scores), threads + 1).astype(int)
-    with ThreadPoolExecutor(threads - 1) as pool:
-        others = [pool.submit(work, slice(edges[t], edges[t + 1])) for t in range(1, threads)]
-        work(slice(edges[0], edges[1]))
-        for other in others:
-            other.result()
-    return ids, best
+_CHUNK = 2048  # users whose lists are held at once where no score matrix is
 
 
 def _best_torch(
@@ -209,15 +64,27 @@ def _best_torch(
     return ids, best
 
 
-def _best(scores: Tensor, margins: Tensor, users: Tensor, items: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    kernel = scores.device.type == "cpu" and scores.dtype == torch.float32 and k <= _KERNEL_LIMIT
-    return (_best_compiled if kernel else _best_torch)(scores, margins, users, items, k)
+def _in_threads(work, rows: int, each: int) -> None:
+    """Call work(slice) for all of `rows`, at least `each` rows a call, on as many threads as torch uses.
+
+    Threads of our own, not numba's: its pools neither survive a fork nor take calls from two threads.
+    """
+    threads = torch.get_num_threads()
+    parts = max(1, min(rows // max(each, 1), 4 * threads))  # more parts than threads: a slow core gets fewer
+    edges = [rows * part // parts for part in range(parts + 1)]
+    slices = [slice(start, stop) for start, stop in pairwise(edges)]
+    if parts == 1 or threads == 1:
+        work(slice(0, rows))
+        return
+    with ThreadPoolExecutor(min(threads, parts)) as pool:
+        for _ in pool.map(work, slices):
+            pass
 
 
-def check_scores(scores: Tensor, what: str = "scores") -> None:
+def check_scores(scores: Tensor) -> None:
     """Raise RunError where a score is NaN or +Inf, which have no place in a ranking; -Inf means masked."""
     if scores.numel() and not bool(scores.amax() < math.inf):
-        raise RunError(f"{what}: NaN or Inf among them, not ranked; resume with a lower learning_rate")
+        raise RunError("scores: NaN or Inf among them, not ranked; resume with a lower learning_rate")
 
 
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -228,23 +95,46 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Raises RunError on NaN or +Inf.
     """
     check_scores(scores)
-    scores = scores.contiguous()
-    if scores.shape[1] == 0:
-        empty = torch.full((len(scores), k), -math.inf, dtype=scores.dtype, device=scores.device)
-        return torch.full_like(empty, -1, dtype=torch.int64), empty
-    nothing = scores.new_empty(len(scores), 0, dtype=torch.float32)
-    margins = torch.zeros(len(scores), dtype=torch.float64, device=scores.device)
-    ids, best = _best(scores, margins, nothing, nothing, k)
+    ids = torch.full((len(scores), k), -1, device=scores.device)
+    best = torch.full((len(scores), k), -math.inf, dtype=torch.float64, device=scores.device)
+    if scores.numel() == 0:
+        return ids, best.to(scores.dtype)
+    if scores.device.type == "cpu" and scores.dtype == torch.float32 and k <= _KERNEL_LIMIT:
+        table, ids_out, best_out = scores.contiguous().numpy(), ids.numpy(), best.numpy()
+
+        def work(rows: slice) -> None:
+            kernels.best_of_scores(table[rows], k, ids_out[rows], best_out[rows])
+
+        _in_threads(work, len(scores), 500_000 // scores.shape[1])
+    else:
+        nothing = scores.new_empty(len(scores), 0, dtype=torch.float32)
+        ids, best = _best_torch(scores, torch.zeros_like(best[:, 0]), nothing, nothing, k)
     return ids, best.to(scores.dtype)
+
+
+def _known(rows: Tensor, positives: Positives) -> tuple[Tensor, Tensor]:
+    """The positives of users `rows` (B,): position in rows (n,), in increasing order, and item (n,)."""
+    starts = positives.offsets[rows]
+    counts = positives.offsets[rows + 1] - starts
+    line = torch.repeat_interleave(counts)
+    place = torch.arange(len(line), device=line.device) + (starts - counts.cumsum(0) + counts)[line]
+    return line, positives.items[place].long()
 
 
 def hide(scores: Tensor, rows: Tensor, positives: Positives) -> None:
     """Set scores (B, I) of the positives of users `rows` (B,) to -Inf, in place."""
-    starts = positives.offsets[rows]
-    counts = positives.offsets[rows + 1] - starts
-    line = torch.repeat_interleave(counts)  # (n,) position in rows of each positive
-    place = torch.arange(len(line), device=line.device) + (starts - counts.cumsum(0) + counts)[line]
-    scores[line, positives.items[place].long()] = -math.inf
+    scores[_known(rows, positives)] = -math.inf
+
+
+def rows_at_once(num_items: int, device: torch.device | str, budget: int | None = None) -> int:
+    """How many users to score together so that the score matrix stays within `budget` bytes.
+
+    By default 64 MiB on a CPU and an eighth of what is free on a GPU.
+    """
+    cuda = torch.device(device).type == "cuda"
+    if budget is None:
+        budget = torch.cuda.mem_get_info(device)[0] // 8 if cuda else 64 * 2**20
+    return min(max(budget // (4 * max(num_items, 1)), 64), 2**16)
 
 
 class VectorRanking:
@@ -266,12 +156,23 @@ class VectorRanking:
         if not bool((bounds < 1e38).all()):
             raise RunError("users, items: NaN, Inf or numbers too large to score; lower learning_rate and train again")
         self.margins = 2 * unit * bounds + 1e-36  # (U,); the last term covers what underflows
+        self._columns: Tensor | None = None
+
+    def rows_at_once(self, k: int) -> int:
+        """How many users to give to a call, for memory within bounds and little overhead."""
+        return _CHUNK if self._by_kernel(k) else rows_at_once(len(self.items), self.items.device)
+
+    def _by_kernel(self, k: int) -> bool:
+        return self.items.device.type == "cpu" and k <= _KERNEL_LIMIT
 
     def __call__(self, rows: Tensor, k: int, hidden: Sequence[Positives] = ()) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Yield (width, items (B, k), scores (B, k) float64) for users `rows` (B,), narrowest width first.
 
         Positives in `hidden` are never returned; -1 and -Inf stand where fewer than k items are left.
         """
+        if self._by_kernel(k):
+            yield from zip(self.widths, *self._by_kernels(rows, k, hidden), strict=True)
+            return
         users, margins = self.users[rows], self.margins[rows]
         scores = users.new_zeros(len(rows), len(self.items))  # (B, I)
         for level, (width, block) in enumerate(zip(self.widths, blocks(self.widths), strict=True)):
@@ -279,15 +180,27 @@ class VectorRanking:
             if level == 0:
                 for positives in hidden:  # once: whatever is added to -Inf, it stays
                     hide(scores, rows, positives)
-            yield width, *_best(scores, margins, users[:, :width].contiguous(), self.items, k)
+            yield width, *_best_torch(scores, margins, users[:, :width], self.items, k)
 
+    def _by_kernels(self, rows: Tensor, k: int, hidden: Sequence[Positives]) -> tuple[Tensor, Tensor]:
+        """Items and scores, (L, B, k) each."""
+        ids = torch.empty(len(self.widths), len(rows), k, dtype=torch.int64)
+        best = torch.empty(len(self.widths), len(rows), k, dtype=torch.float64)
+        if self._columns is None:
+            self._columns = self.items.T.contiguous()  # (D, I)
+        known = [_known(rows, positives) for positives in hidden] or [(torch.empty(0, dtype=torch.int64),) * 2]
+        line, item = (torch.cat(parts) for parts in zip(*known, strict=True))
+        line, order = line.sort()
+        offsets = torch.searchsorted(line, torch.arange(len(rows) + 1)).numpy()
+        banned, widths = item[order].numpy(), np.array(self.widths)
+        users, margins = self.users[rows].numpy(), self.margins[rows].numpy()
+        items, columns, ids_out, best_out = self.items.numpy(), self._columns.numpy(), ids.numpy(), best.numpy()
 
-def rows_at_once(num_items: int, device: torch.device | str, budget: int | None = None) -> int:
-    """How many users to score together so that the score matrix stays within `budget` bytes.
+        def work(part: slice) -> None:
+            places = (ids_out[:, part], best_out[:, part])
+            kernels.best_of_vectors(
+                users[part], margins[part], items, columns, widths, offsets, banned, part.start, k, *places
+            )
 
-    By default little on a CPU, where a matrix that fits the cache is fastest, and an eighth of what is free on a GPU.
-    """
-    cuda = torch.device(device).type == "cuda"
-    if budget is None:
-        budget = torch.cuda.mem_get_info(device)[0] // 8 if cuda else 12 * 2**20
-    return min(max(budget // (4 * max(num_items, 1)), 64), 2**16)
+        _in_threads(work, len(rows), 32)
+        return ids, best

@@ -11,11 +11,11 @@ import pytrec_eval
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
-from mrl import evaluate as ev
-from mrl import ranking
+from mrl import kernels, ranking
 from mrl.errors import ConfigError, RunError
-from mrl.evaluate import KS, METRICS, evaluate, evaluate_scores
+from mrl.evaluate import FORMULAS, KS, METRICS, Evaluation, evaluate, evaluate_scores
 from mrl.interactions import Interactions, Positives
 from mrl.ranking import VectorRanking, top_k
 
@@ -74,7 +74,7 @@ def slow_ranking(users, items, data, width, hidden) -> dict[int, list[int]]:
     return ranked
 
 
-def figures(evaluation: ev.Evaluation) -> list[tuple]:
+def figures(evaluation: Evaluation) -> list[tuple]:
     return evaluation.table.rows()
 
 
@@ -155,7 +155,7 @@ def test_ranking_of_vectors_is_the_slow_one(seed, duplicated, by_torch):
     hidden = [data.train, data.valid]
     with pytest.MonkeyPatch.context() as patch:
         if by_torch:
-            patch.setattr(ranking, "_best_compiled", ranking._best_torch)
+            patch.setattr(ranking, "_KERNEL_LIMIT", 0)
         rows = data.test.counts.nonzero()[:, 0]
         for width, found, scores in VectorRanking(users, items, WIDTHS)(rows, 30, hidden):
             for user, line, values in zip(rows.tolist(), found.tolist(), scores.tolist(), strict=True):
@@ -183,7 +183,7 @@ def test_cuda_agrees_with_the_cpu():
     items[1000:2000] = items[:1000]
     expected = evaluate(users, items, data, widths=WIDTHS, per_user=True)
     found = evaluate(users.cuda(), items.cuda(), data, widths=WIDTHS, per_user=True)
-    pl.testing.assert_frame_equal(found.per_user, expected.per_user, abs_tol=1e-12)
+    assert_frame_equal(found.per_user, expected.per_user, abs_tol=1e-12)
     rows = torch.arange(200)
     for cpu, gpu in zip(
         VectorRanking(users, items, WIDTHS)(rows, 50),
@@ -242,7 +242,7 @@ def test_metrics_are_those_of_trec_eval(seed):
 def metrics_of(hits: list[int], relevant: int, k: int) -> dict[str, float]:
     rows = torch.tensor([hits], dtype=torch.float64)
     counts = torch.tensor([relevant], dtype=torch.float64)
-    return {name: float(formula(rows, counts, [k])) for name, formula in ev.FORMULAS.items()}
+    return {name: float(formula(rows, counts, [k])) for name, formula in FORMULAS.items()}
 
 
 def test_perfect_list():
@@ -425,6 +425,7 @@ def test_out_of_memory_halves_the_chunk(monkeypatch):
     data = make_data(9)
     users, items = make_vectors(9, data)
     expected = evaluate(users, items, data, widths=WIDTHS, per_user=True)
+    monkeypatch.setattr(ranking, "_KERNEL_LIMIT", 0)
     monkeypatch.setattr(torch, "addmm", starved(3))
     found = evaluate(users, items, data, widths=WIDTHS, per_user=True)
     assert figures(found) == figures(expected) and found.per_user.equals(expected.per_user)
@@ -432,6 +433,7 @@ def test_out_of_memory_halves_the_chunk(monkeypatch):
 
 def test_out_of_memory_with_one_user_is_an_error(monkeypatch):
     data = make_data(9)
+    monkeypatch.setattr(ranking, "_KERNEL_LIMIT", 0)
     monkeypatch.setattr(torch, "addmm", starved(0))
     with pytest.raises(RunError, match="one user at a time"):
         evaluate(*make_vectors(9, data), data, widths=WIDTHS)
@@ -443,6 +445,7 @@ def test_other_failures_are_not_taken_for_memory(monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("shapes cannot be multiplied")
 
+    monkeypatch.setattr(ranking, "_KERNEL_LIMIT", 0)
     monkeypatch.setattr(torch, "addmm", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         evaluate(*make_vectors(9, data), data, widths=WIDTHS)
@@ -452,6 +455,18 @@ def test_the_chunk_keeps_to_its_budget():
     assert ranking.rows_at_once(10_000, "cpu", budget=400 * 4 * 10_000) == 400
     assert ranking.rows_at_once(10**9, "cpu") == 64
     assert ranking.rows_at_once(10, "cpu") == 2**16
+
+
+def test_threads_and_many_rows_change_nothing(monkeypatch):
+    data = make_data(11, num_users=700, num_items=300)
+    users, items = make_vectors(11, data)
+    results = []
+    for threads in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        results.append(evaluate(users, items, data, widths=(3, 8), per_user=True))
+    assert results[0].per_user.equals(results[1].per_user)
+    monkeypatch.setattr(ranking, "_KERNEL_LIMIT", 0)
+    assert results[0].per_user.equals(evaluate(users, items, data, widths=(3, 8), per_user=True).per_user)
 
 
 def test_table_and_its_values():
@@ -468,13 +483,13 @@ def test_table_and_its_values():
 
 
 def test_the_kernel_works_where_nothing_can_be_cached(monkeypatch):
-    real = ranking.numba.njit
+    real = kernels.numba.njit
 
     def no_cache(**options):
         if options.get("cache"):
             raise RuntimeError("cannot cache function: no locator available")
         return real(**options)
 
-    monkeypatch.setattr(ranking.numba, "njit", no_cache)
-    add = ranking._compiled(lambda a: a + 1)
+    monkeypatch.setattr(kernels.numba, "njit", no_cache)
+    add = kernels._compiled(lambda a: a + 1)
     assert add(1) == 2
