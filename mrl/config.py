@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, fields
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, FiniteFloat, NonNegativeInt, PositiveInt, model_validator
 from pydantic.dataclasses import dataclass
@@ -70,7 +70,7 @@ class TrainConfig:
     item_column: str = "item"
     rating_column: Annotated[str | None, Optional] = None
     timestamp_column: Annotated[str | None, Optional] = None
-    planted: dict[str, int | float | bool | tuple[float, ...]] = Field(default_factory=dict)
+    planted: dict[str, Any] = Field(default_factory=dict)
 
     backbone: Literal["mf", "lightgcn"] = "mf"
     hops: NonNegativeInt = 2

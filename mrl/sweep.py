@@ -42,6 +42,8 @@ def fit_all(configs: Iterable[TrainConfig], *, processes: int | None = None, pro
             else:
                 bar.update()
                 yield run
+        if not open_configs:
+            return
         # spawn, not fork: a child must not inherit the threads of torch and numba.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(processes, context, torch.set_num_threads, (max(1, cores // processes),)) as pool:

@@ -1,0 +1,65 @@
+"""Every notebook, executed by papermill on small data; and what wrong parameters get."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import papermill
+import pytest
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+SMALL = {"num_users": 150, "num_items": 64, "interactions": 2500}
+
+
+def execute(name: str, tmp_path: Path, **parameters) -> Path:
+    """Run a notebook as a user would, from a folder of its own; return the executed notebook."""
+    out = tmp_path / f"{name}.out.ipynb"
+    papermill.execute_notebook(
+        str(NOTEBOOKS / f"{name}.ipynb"), str(out), parameters, cwd=str(tmp_path), progress_bar=False
+    )
+    return out
+
+
+def train_small(tmp_path: Path, **parameters) -> Path:
+    settings = {"dataset": "planted", "planted": SMALL, "widths": [2, 4, 8], "epochs": 2, "eval_every": 1}
+    execute("train", tmp_path, **(settings | parameters))
+    (run,) = (tmp_path / "runs").glob("planted-*")
+    return run
+
+
+@pytest.mark.timeout(300)
+def test_train_leaves_a_run_directory_under_the_folder_it_ran_in(tmp_path) -> None:
+    run = train_small(tmp_path)
+    assert run.name == "planted-mf-dns-mns-0"
+    assert (run / "metrics.csv").is_file()
+
+
+@pytest.mark.timeout(300)
+def test_reproduce_writes_a_table_beside_the_anchors(tmp_path, real_data, monkeypatch) -> None:
+    monkeypatch.setenv("MRL_DATA", str(real_data))
+    report = tmp_path / "table.csv"
+    execute(
+        "reproduce", tmp_path, mns_datasets=["ml100k"], shared_datasets=[], graph_datasets=[], alone_datasets=["ml100k"],
+        seeds=[0], widths=[4, 8], epochs=1, processes=1, report=str(report),
+    )  # fmt: skip
+    rows = report.read_text().splitlines()
+    assert rows[0].startswith("dataset,model,width,metric,k,protocol,seeds,mean,low,high")
+    assert len(rows) == 1 + 2 * 2 * 2  # the method and models alone, two widths, two metrics
+
+
+@pytest.mark.robustness
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("notebook", sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")))
+def test_an_unknown_parameter_stops_a_notebook_with_one_line(notebook: str, tmp_path) -> None:
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", "--log-level", "ERROR"]
+    notebook_path = str(NOTEBOOKS / f"{notebook}.ipynb")
+    done = subprocess.run(
+        [*command, notebook_path, str(tmp_path / "out.ipynb"), "-p", "sede", "0.1"],
+        cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONWARNINGS": "ignore"},
+    )  # fmt: skip
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ConfigError: unknown parameter 'sede'"), done.stderr[-500:]
