@@ -221,7 +221,9 @@ def test_users_who_have_every_item_yield_no_triplet(tmp_path) -> None:
 def test_every_interaction_is_used_once_an_epoch(tmp_path, data, monkeypatch) -> None:
     used = []
     step = Trainer._step
-    monkeypatch.setattr(Trainer, "_step", lambda self, u, i, levels: used.append(u * 40 + i) or step(self, u, i, levels))
+    monkeypatch.setattr(
+        Trainer, "_step", lambda self, u, i, levels: used.append(u * 40 + i) or step(self, u, i, levels)
+    )
     trainer = Trainer(settings(tmp_path, batch_size=100), data.train, torch.device("cpu"))
     trainer.run_epoch()
     assert torch.equal(torch.cat(used).sort().values, data.train.keys())
