@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import TextPath
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
 from mrl.errors import ConfigError, DataError
 
@@ -88,14 +88,32 @@ def style() -> AbstractContextManager:
 
 
 def styled(function: Callable) -> Callable:
-    """Decorator: the function draws in the one style."""
+    """Decorator: the function draws in the one style; the layout of its figure is settled and then left alone."""
 
     @wraps(function)
     def inner(*args, **kwargs):
         with style():
-            return function(*args, **kwargs)
+            figure = function(*args, **kwargs)
+            _settle(figure)
+            return figure
 
     return inner
+
+
+def _settle(figure: Figure) -> None:
+    """Lay the figure out for good.
+
+    Automatic ticks depend on the height, which depends on the legend, and the room for their labels on the ticks: the
+    layout engine alone gets this wrong now and then. So the ticks of the first layout are fixed for the second.
+    """
+    if figure.get_layout_engine() is None:
+        return
+    figure.draw_without_rendering()
+    for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
+        if isinstance(axis.get_major_locator(), MaxNLocator):
+            axis.set_major_locator(FixedLocator(axis.get_majorticklocs()))
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
 
 
 def canvas(size: str, height: float, rows: int = 1, columns: int = 1, **options) -> tuple[Drawing, np.ndarray]:

@@ -14,11 +14,12 @@ from pathlib import Path
 import matplotlib as mpl
 import polars as pl
 import pytest
+from drawn import check_readable
 from matplotlib.colors import to_rgb
 from PIL import Image
 
 from mrl.errors import ConfigError, DataError
-from mrl.plots import oracle_widths
+from mrl.plots import oracle_widths, recall_by_width
 from mrl.style import (
     PALETTE,
     SIZES,
@@ -142,6 +143,20 @@ def test_legend_takes_as_many_rows_as_it_needs() -> None:
         legend_above(figure, [key("red")] * 6, [f"a rather long name {n}" for n in range(6)])
     (legend,) = figure.legends
     assert legend._ncols == 2 and legend.get_window_extent().width < figure.bbox.width
+
+
+def test_layout_has_settled() -> None:
+    """Making room for the legend changes the ticks, longer ticks need more room: seen on these very values."""
+    names = ["nested, MNS", "shared negatives", "trained alone", "iALS, rotated"]
+    rows = [(name, width, value) for name in names for width, value in ((4, 0.25), (6, 0.26), (64, 0.35))]
+    rows += [("EASE", None, 0.366), ("popularity", None, 0.17)]
+    table = pl.DataFrame(rows, schema=["model", "width", "value"], orient="row").with_columns(metric=pl.lit("recall"))
+    table = pl.concat([table.with_columns(seed=seed) for seed in (pl.lit(0), pl.lit(1))])
+    figure = recall_by_width(table, trained=[4, 64], size="page")
+    check_readable(figure)
+    before = figure.axes[0].get_position().bounds
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_position().bounds == before
 
 
 def test_errors_name_what_is_wrong() -> None:
