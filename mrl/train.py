@@ -31,6 +31,7 @@ from mrl.run import Run, RunDirectory, check_compatible, default_path, environme
 from mrl.trainer import Trainer
 
 SEARCH, REFIT = "search", "refit"
+EGO = "best.ego."
 
 
 def pick_device(device: str = "auto") -> torch.device:
@@ -92,13 +93,14 @@ def fit(config: TrainConfig, data: Interactions | None = None, *, progress: bool
             directory.save_checkpoint(trainer.state() | state.best, meta)
             directory.write_history(state.history)
 
-        trainer = None
+        directory.clear_results()
         if state.phase == SEARCH:
             trainer = Trainer(config, data.train, device)
             if found is not None:
                 trainer.load_state(found[0])
             _search(trainer, data, state, save, progress)
-        users, items = (state.best[name].to(device) for name in ("best.users", "best.items"))
+        users, items = state.best["best.users"].to(device), state.best["best.items"].to(device)
+        backbone = {name.removeprefix(EGO): table for name, table in state.best.items() if name.startswith(EGO)}
         valid = evaluate(users, items, data, split="valid", widths=config.report_widths)
         if config.protocol == "honest":
             trainer = Trainer(config, data.merge_valid().train, device)
@@ -106,7 +108,7 @@ def fit(config: TrainConfig, data: Interactions | None = None, *, progress: bool
                 trainer.load_state(found[0])
             state.phase = REFIT
             _refit(trainer, state, save, progress)
-            users, items = trainer.vectors()
+            users, items, backbone = *trainer.vectors(), trainer.backbone()
         test = evaluate(users, items, data, split="test", widths=config.report_widths, per_user=config.per_user)
 
         facts = {"dataset": data.name, "model": config.run_name, "protocol": config.protocol, "seed": config.seed}
@@ -117,11 +119,12 @@ def fit(config: TrainConfig, data: Interactions | None = None, *, progress: bool
             "seconds": round(state.seconds, 3),
             "wall_seconds": round(time.perf_counter() - started, 3),
             "peak_memory_mib": round(peak_memory_mib()),
+            "users_with_every_item": trainer.idle_users,
         }
         directory.write_history(state.history)
         directory.write_ids(data)
         directory.write_seen(data.merge_valid().train if config.protocol == "honest" else data.train)
-        directory.write_weights(users, items, trainer.model.state_dict() if trainer else {})
+        directory.write_weights(users, items, backbone)
         directory.write_environment(environment(data, device) | costs)
         if test.per_user is not None:
             directory.write_per_user(test.per_user)
@@ -143,7 +146,7 @@ class _State:
 
     @classmethod
     def restore(cls, tensors: dict[str, Tensor], meta: dict) -> _State:
-        best = {name: tensors[name] for name in ("best.users", "best.items")}
+        best = {name: tensor for name, tensor in tensors.items() if name.startswith("best.")}
         return cls(**{name: meta[name] for name in ("phase", "rows", "best_epoch", "best_value", "waited")}, best=best)
 
     def meta(self) -> dict:
@@ -158,10 +161,11 @@ class _State:
         """Spent in training and validation, over all sittings."""
         return sum(row["seconds"] for row in self.rows)
 
-    def consider(self, epoch: int, value: float, users: Tensor, items: Tensor) -> None:
+    def consider(self, epoch: int, value: float, users: Tensor, items: Tensor, backbone: dict[str, Tensor]) -> None:
         if value > self.best_value:
             self.best_epoch, self.best_value, self.waited = epoch, value, 0
             self.best = {"best.users": users.cpu(), "best.items": items.cpu()}
+            self.best |= {f"{EGO}{name}": table.cpu() for name, table in backbone.items()}
         else:
             self.waited += 1
 
@@ -182,7 +186,7 @@ def _search(trainer: Trainer, data: Interactions, state: _State, save: Callable,
                 for metric in dict.fromkeys(("recall@20", "ndcg@20", config.monitor)):
                     row |= {f"{metric}_w{width}": result.value(metric, width) for width in config.widths}
                 value = sum(result.value(config.monitor, width) for width in config.widths) / len(config.widths)
-                state.consider(trainer.epoch, value, users, items)
+                state.consider(trainer.epoch, value, users, items, trainer.backbone())
                 row["seconds"] += time.perf_counter() - begun
             state.rows.append(row)
             if validated:

@@ -58,7 +58,8 @@ class Trainer:
         modules = nn.ModuleDict({"model": self.model, "loss": self.loss, "sampler": self.sampler})
         self.parameters = dict(modules.named_parameters())
         self.optimiser = torch.optim.Adam(self.parameters.values(), lr=config.learning_rate, fused=True)
-        usable = self.sampler.trainable[positives.users.long()]  # users who have every item yield no triplet
+        self.idle_users = int((~self.sampler.trainable).sum())  # they have every item: no negative, so no triplet
+        usable = self.sampler.trainable[positives.users.long()]
         self.users, self.items = positives.users.long()[usable], positives.items.long()[usable]
         if len(self.users) == 0:
             raise RunError("there is nothing to train on: no user has both a training item and an unobserved one")
@@ -123,6 +124,10 @@ class Trainer:
         """Users (U, D) and items (I, D) as they score now, without dropout."""
         self.model.eval()
         return tuple(table.detach().clone() for table in self.model())
+
+    def backbone(self) -> dict[str, Tensor]:
+        """What the vectors do not tell of the model and training on would need: the ego embeddings of a graph model."""
+        return {name: table.detach().clone() for name, table in self.model.state_dict().items() if self.model.hops}
 
     def state(self) -> dict[str, Tensor]:
         """Everything the next step depends on, as named tensors."""

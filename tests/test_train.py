@@ -15,6 +15,7 @@ from mrl import train as train_module
 from mrl.config import TrainConfig
 from mrl.errors import ConfigError, RunError
 from mrl.interactions import Interactions, Positives, as_paper, hold_out
+from mrl.model import LightGCN
 from mrl.run import Run, load
 from mrl.train import fit, pick_device
 from mrl.trainer import Trainer
@@ -126,8 +127,18 @@ def test_the_paper_protocol_keeps_the_best_vectors_and_says_so_in_every_row(tmp_
     run = fit(settings(tmp_path, protocol="paper"), data, progress=False)
     assert set(run.metrics["protocol"]) == {"paper"} and set(run.metrics["split"]) == {"test"}
     assert set(run.history["phase"]) == {"search"}
+    assert run.backbone == {}  # of MF the vectors are the model
     best = run.history.filter(epoch=run.environment["best_epoch"])
     assert value(run, "ndcg@20", 8) == pytest.approx(best["ndcg@20_w8"][0])
+
+
+@pytest.mark.parametrize("protocol", ["honest", "paper"])
+def test_the_backbone_of_a_graph_model_propagates_to_the_vectors_of_the_run(tmp_path, data, protocol: str) -> None:
+    data = as_paper(data) if protocol == "paper" else data
+    run = fit(settings(tmp_path, protocol=protocol, backbone="lightgcn", hops=1, epochs=8), data, progress=False)
+    model = LightGCN(run.seen, 8, hops=1)
+    model.load_state_dict(run.backbone)
+    torch.testing.assert_close(model()[0], run.users)
 
 
 def test_a_seed_repeats_bit_for_bit_and_another_does_not(tmp_path, data) -> None:
@@ -212,6 +223,7 @@ def test_users_who_have_every_item_yield_no_triplet(tmp_path) -> None:
     train = Positives.from_pairs(users[kept], items[kept], 3, 5)
     trainer = Trainer(settings(tmp_path, widths=(2,)), train, torch.device("cpu"))
     assert set(trainer.users.tolist()) == {1, 2}
+    assert trainer.idle_users == 1
     trainer.run_epoch()
     full = Positives.from_pairs(users, items, 3, 5)
     with pytest.raises(RunError, match="nothing to train on"):
