@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 from mrl.compiled import compiled, in_threads
 from mrl.interactions import Positives
 
-LEAST = 512  # users a thread at least: fewer take less time than a thread to start
+LEAST = 512  # users a slice at least: fewer take less time than a thread to start
 SIMILARITIES = ("inner", "cosine", "distance")
 
 
@@ -48,7 +48,7 @@ class UniformCandidates:
             flat = draw.flatten(1).numpy()
             rows = np.empty(flat.shape, np.int64)
             batch, tables = users.numpy(), (self.offsets.numpy(), self._gaps.numpy(), self.num_items)
-            in_threads(lambda part: _unobserved(batch[part], flat[part], *tables, rows[part]), len(users), least=LEAST)
+            in_threads(lambda part: _unobserved(batch[part], flat[part], *tables, rows[part]), len(users), each=LEAST)
             return torch.from_numpy(rows).view(draw.shape)
         wide = (...,) + (None,) * len(shape)
         free = self.free[users][wide]
@@ -93,7 +93,7 @@ def level_scores(kind: str, users: Tensor, items: Tensor, candidates: Tensor, wi
         scores = np.empty(candidates.shape, np.float32)
         anchors, table, rows = users.contiguous().numpy(), items.contiguous().numpy(), candidates.numpy()
         edges = np.asarray(widths, np.int64)
-        in_threads(lambda part: _inner(anchors[part], table, rows[part], edges, scores[part]), len(users), least=LEAST)
+        in_threads(lambda part: _inner(anchors[part], table, rows[part], edges, scores[part]), len(users), each=LEAST)
         return torch.from_numpy(scores)
     levels = (
         similarity(kind, users[:, :width], items[:, :width][candidates[:, level]]) for level, width in enumerate(widths)

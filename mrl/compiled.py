@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numba
 import torch
@@ -17,19 +18,18 @@ def compiled(function: Callable, **options: object) -> Callable:
         return numba.njit(nogil=True, error_model="numpy", **options)(function)
 
 
-def in_threads(work: Callable[[slice], object], rows: int, *, least: int) -> None:
-    """Call work(slice) for slices that cover `rows`, at once, each of at least `least` rows.
+def in_threads(work: Callable[[slice], object], rows: int, *, each: int) -> None:
+    """Call work(slice) for all of `rows`, at least `each` rows a call, on as many threads as torch uses.
 
-    Threads of our own, as many as torch uses: numba's pools change torch's, spin while they wait (which on a busy
-    machine costs more than it gains), survive no fork, and take no calls from two threads.
+    Threads of our own, not numba's: its pools change torch's, spin while they wait (which on a busy machine costs more
+    than it gains), survive no fork, and take no calls from two threads.
     """
-    threads = max(1, min(torch.get_num_threads(), rows // least))
-    edges = [rows * t // threads for t in range(threads + 1)]
-    if threads == 1:
+    threads = torch.get_num_threads()
+    parts = min(rows // max(each, 1), 4 * threads)  # more parts than threads: a slow core gets fewer
+    if parts <= 1 or threads == 1:
         work(slice(0, rows))
         return
-    with ThreadPoolExecutor(threads - 1) as pool:
-        others = [pool.submit(work, slice(edges[t], edges[t + 1])) for t in range(1, threads)]
-        work(slice(edges[0], edges[1]))
-        for other in others:
-            other.result()
+    edges = [rows * part // parts for part in range(parts + 1)]
+    with ThreadPoolExecutor(min(threads, parts)) as pool:
+        for _ in pool.map(work, (slice(start, stop) for start, stop in pairwise(edges))):
+            pass  # raises what a part raised

@@ -6,22 +6,20 @@ largest score, and few items pass it. Callers share the rows among threads; noth
 
 from __future__ import annotations
 
-import numba
+from functools import partial
+
 import numpy as np
+
+from mrl.compiled import compiled
 
 _GROUP = 16  # items a group at most: larger groups make fewer maxima but more items to look through
 _TILE = 1024  # items whose columns are kept in the cache while a block of dimensions is added for all rows
 
 
-def _compiled(function):
-    """Compile to machine code, kept on disk where the disk can be written."""
-    try:
-        return numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})(function)
-    except RuntimeError:  # numba finds no folder to cache in, as in a read-only installation
-        return numba.njit(nogil=True, error_model="numpy", fastmath={"contract"})(function)
+_kernel = partial(compiled, fastmath={"contract"})
 
 
-@_compiled
+@_kernel
 def _group_maxima(row, maxima):
     """Fill maxima (G,): entry g is the largest of row[g], row[g + G], row[g + 2G], …"""
     groups = len(maxima)
@@ -42,7 +40,7 @@ def _group_maxima(row, maxima):
         start += groups
 
 
-@_compiled
+@_kernel
 def _threshold(maxima, k, keys):
     """A bound that at least k of the maxima reach, hardly more where they differ; -Inf where there are fewer than k.
 
@@ -74,7 +72,7 @@ def _threshold(maxima, k, keys):
     return keys[:1].view(np.float32)[0]
 
 
-@_compiled
+@_kernel
 def _keep_best(candidates, values, count, k, ids, best):
     """Put the best k of `count` candidates into ids and best, in order; returns how many there are."""
     for i in range(count):
@@ -86,7 +84,7 @@ def _keep_best(candidates, values, count, k, ids, best):
     return min(count, k)
 
 
-@_compiled
+@_kernel
 def _score(candidates, values, start, stop, row, user, items):
     """Fill values[start:stop]: in float64, term by term, or from `row` where `user` has no columns."""
     for c in range(start, stop):
@@ -100,7 +98,7 @@ def _score(candidates, values, start, stop, row, user, items):
             values[c] = value
 
 
-@_compiled
+@_kernel
 def _score(candidates, values, start, stop, row, user, width, items):
     """Fill values[start:stop]: from `row`, or, where there is a width, in float64 term by term."""
     for c in range(start, stop):
@@ -114,7 +112,7 @@ def _score(candidates, values, start, stop, row, user, width, items):
             values[c] = value
 
 
-@_compiled
+@_kernel
 def _workspace(num_items, k):
     groups = -(-num_items // min(_GROUP, max(1, num_items // (4 * k))))
     room = 4 * k + 2 * _GROUP
@@ -122,7 +120,7 @@ def _workspace(num_items, k):
     return floats, numbers, np.empty(groups, np.int64), np.empty(room, np.int64), np.empty(room, np.float64)
 
 
-@_compiled
+@_kernel
 def _best_of_row(row, margin, user, width, items, k, workspace, ids, best):
     """Fill ids and best (k,) from row (I,): the k best, -1 and -Inf where there are fewer above -Inf."""
     maxima, keys, chosen, candidates, values = workspace
@@ -149,7 +147,7 @@ def _best_of_row(row, margin, user, width, items, k, workspace, ids, best):
     best[found:] = -np.inf
 
 
-@_compiled
+@_kernel
 def best_of_scores(scores, k, ids, best):
     """Fill ids and best (B, k) from scores (B, I) float32 as they stand."""
     workspace = _workspace(scores.shape[1], k)
@@ -157,7 +155,7 @@ def best_of_scores(scores, k, ids, best):
         _best_of_row(scores[r], 0.0, scores[r], 0, scores, k, workspace, ids[r], best[r])
 
 
-@_compiled
+@_kernel
 def _add_block(scores, users, columns, start, stop):
     """scores (R, I) += users (R, D) · columns (D, I) over dimensions start to stop; R is a multiple of four."""
     for left in range(0, scores.shape[1], _TILE):
@@ -189,7 +187,7 @@ def _add_block(scores, users, columns, start, stop):
                 d += 1
 
 
-@_compiled
+@_kernel
 def best_of_vectors(users, margins, items, columns, widths, offsets, hidden, first, k, ids, best):
     """Fill ids and best (L, B, k) for users (B, D) at each of widths (L,).
 

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mrl import kernels
+from mrl.compiled import in_threads
 from mrl.errors import RunError
 from mrl.interactions import Positives
 from mrl.widths import blocks, check_widths
@@ -64,23 +63,6 @@ def _best_torch(
     return ids, best
 
 
-def _in_threads(work, rows: int, each: int) -> None:
-    """Call work(slice) for all of `rows`, at least `each` rows a call, on as many threads as torch uses.
-
-    Threads of our own, not numba's: its pools neither survive a fork nor take calls from two threads.
-    """
-    threads = torch.get_num_threads()
-    parts = max(1, min(rows // max(each, 1), 4 * threads))  # more parts than threads: a slow core gets fewer
-    edges = [rows * part // parts for part in range(parts + 1)]
-    slices = [slice(start, stop) for start, stop in pairwise(edges)]
-    if parts == 1 or threads == 1:
-        work(slice(0, rows))
-        return
-    with ThreadPoolExecutor(min(threads, parts)) as pool:
-        for _ in pool.map(work, slices):
-            pass
-
-
 def check_scores(scores: Tensor) -> None:
     """Raise RunError where a score is NaN or +Inf, which have no place in a ranking; -Inf means masked."""
     if scores.numel() and not bool(scores.amax() < math.inf):
@@ -105,7 +87,7 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
         def work(rows: slice) -> None:
             kernels.best_of_scores(table[rows], k, ids_out[rows], best_out[rows])
 
-        _in_threads(work, len(scores), 500_000 // scores.shape[1])
+        in_threads(work, len(scores), each=500_000 // scores.shape[1])
     else:
         nothing = scores.new_empty(len(scores), 0, dtype=torch.float32)
         ids, best = _best_torch(scores, torch.zeros_like(best[:, 0]), nothing, nothing, k)
@@ -202,5 +184,5 @@ class VectorRanking:
                 users[part], margins[part], items, columns, widths, offsets, banned, part.start, k, *places
             )
 
-        _in_threads(work, len(rows), 32)
+        in_threads(work, len(rows), each=32)
         return ids, best
