@@ -480,16 +480,3 @@ def test_table_and_its_values():
         evaluation.value("recall@20")
     with pytest.raises(ConfigError, match="recall@5, recall@10"):
         evaluation.value("recall@7", 4)
-
-
-def test_the_kernel_works_where_nothing_can_be_cached(monkeypatch):
-    real = kernels.numba.njit
-
-    def no_cache(**options):
-        if options.get("cache"):
-            raise RuntimeError("cannot cache function: no locator available")
-        return real(**options)
-
-    monkeypatch.setattr(kernels.numba, "njit", no_cache)
-    add = kernels._compiled(lambda a: a + 1)
-    assert add(1) == 2

@@ -1,0 +1,37 @@
+"""Compiled loops: they work where nothing can be cached, and slices in threads cover every row once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mrl import compiled as module
+from mrl.compiled import compiled, in_threads
+
+
+def test_a_loop_is_compiled_where_nothing_can_be_cached(monkeypatch) -> None:
+    real = module.numba.njit
+
+    def no_cache(**options):
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return real(**options)
+
+    monkeypatch.setattr(module.numba, "njit", no_cache)
+    assert compiled(lambda a: a + 1)(1) == 2
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("rows", [0, 1, 7, 100])
+def test_slices_cover_every_row_once_and_errors_come_through(threads: int, rows: int, monkeypatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    seen = np.zeros(rows, int)
+
+    def work(part: slice) -> None:
+        seen[part] += 1
+
+    in_threads(work, rows, each=5)
+    assert (seen == 1).all()
+    with pytest.raises(ZeroDivisionError):
+        in_threads(lambda part: 1 // 0, rows, each=5)
