@@ -13,9 +13,10 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import torch
@@ -25,7 +26,7 @@ from tqdm import tqdm
 from mrl import datasets
 from mrl.config import ELSEWHERE, TrainConfig
 from mrl.errors import ConfigError
-from mrl.evaluate import evaluate
+from mrl.evaluate import Evaluation, evaluate
 from mrl.interactions import Interactions, as_paper, hold_out
 from mrl.run import Run, RunDirectory, check_compatible, default_path, environment, load
 from mrl.trainer import Trainer
@@ -86,6 +87,7 @@ def fit(config: TrainConfig, data: Interactions | None = None, *, progress: bool
         if found is not None:
             check_compatible(found[1], **_identity(config, data))
         state = _State() if found is None else _State.restore(*found)
+        directory.clear_results()  # first: the metrics of other settings are not those of this config
         directory.write_config(config.to_dict())
 
         def save(trainer: Trainer) -> None:
@@ -93,7 +95,6 @@ def fit(config: TrainConfig, data: Interactions | None = None, *, progress: bool
             directory.save_checkpoint(trainer.state() | state.best, meta)
             directory.write_history(state.history)
 
-        directory.clear_results()
         if state.phase == SEARCH:
             trainer = Trainer(config, data.train, device)
             if found is not None:
@@ -111,26 +112,50 @@ def fit(config: TrainConfig, data: Interactions | None = None, *, progress: bool
             users, items, backbone = *trainer.vectors(), trainer.backbone()
         test = evaluate(users, items, data, split="test", widths=config.report_widths, per_user=config.per_user)
 
-        facts = {"dataset": data.name, "model": config.run_name, "protocol": config.protocol, "seed": config.seed}
-        tables = [valid, test] if config.protocol == "honest" else [test]
-        metrics = pl.concat(result.tidy(**facts) for result in tables)
         costs = {
             "best_epoch": state.best_epoch,
             "seconds": round(state.seconds, 3),
             "wall_seconds": round(time.perf_counter() - started, 3),
-            "peak_memory_mib": round(peak_memory_mib()),
             "users_with_every_item": trainer.idle_users,
         }
-        directory.write_history(state.history)
-        directory.write_ids(data)
-        directory.write_seen(data.merge_valid().train if config.protocol == "honest" else data.train)
-        directory.write_weights(users, items, backbone)
-        directory.write_environment(environment(data, device) | costs)
-        if test.per_user is not None:
-            directory.write_per_user(test.per_user)
-        directory.write_metrics(metrics)  # last: a run with metrics is a finished one
+        results = [valid, test] if config.protocol == "honest" else [test]
+        write_run(
+            directory, config, data, results, device, history=state.history, vectors=(users, items), backbone=backbone,
+            facts=costs,
+        )  # fmt: skip
         directory.drop_checkpoint()
     return load(directory.path)
+
+
+def write_run(
+    directory: RunDirectory,
+    config: TrainConfig,
+    data: Interactions,
+    results: Sequence[Evaluation],
+    device: torch.device,
+    *,
+    history: pl.DataFrame,
+    vectors: tuple[Tensor, Tensor] | None,
+    backbone: Mapping[str, Tensor] | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Write all of a finished run but its config.
+
+    results: what was measured, test last. vectors: users (U, D) and items (I, D), None for a model that has none.
+    facts: what environment.json is to hold beside versions and memory, such as seconds.
+    """
+    columns = {"dataset": data.name, "model": config.run_name, "protocol": config.protocol, "seed": config.seed}
+    directory.write_history(history)
+    directory.write_ids(data)
+    directory.write_seen(data.merge_valid().train if config.protocol == "honest" else data.train)
+    if vectors is not None:
+        directory.write_weights(*vectors, backbone)
+    memory = {"peak_memory_mib": round(peak_memory_mib())}
+    directory.write_environment(environment(data, device) | memory | dict(facts or {}))
+    if results[-1].per_user is not None:
+        directory.write_per_user(results[-1].per_user)
+    # last: a run with metrics is a finished one
+    directory.write_metrics(pl.concat(result.tidy(**columns) for result in results))
 
 
 @dataclass
