@@ -6,6 +6,7 @@ data wait for each other. Archives are read member by member, never unpacked as 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -180,12 +181,14 @@ def extract(archive: Path, members: Mapping[str, str], folder: Path) -> None:
         with zipfile.ZipFile(archive) as file:
             for info in file.infolist():
                 parts, kind = PurePosixPath(info.filename.replace("\\", "/")), stat.S_IFMT(info.external_attr >> 16)
-                if parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]:
+                if parts.is_absolute() or ".." in parts.parts or ":" in str(parts).partition("/")[0]:
                     raise DataError(f"{archive.name}: refused, {info.filename!r} points outside the archive")
                 if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                     raise DataError(f"{archive.name}: refused, {info.filename!r} is a link or a device")
             left = BYTE_LIMIT
             for member, name in members.items():
+                if (method := file.getinfo(member).compress_type) not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise zipfile.BadZipFile(f"compression method {method}")
                 with file.open(member) as source, open(folder / name, "wb") as target:
                     while block := source.read(2**20):
                         left -= len(block)
@@ -194,7 +197,9 @@ def extract(archive: Path, members: Mapping[str, str], folder: Path) -> None:
                         target.write(block)
     except KeyError:
         raise DataError(f"{archive.name}: lacks {member!r}; it is not the archive it should be") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # of the disk, not of an offset in the archive
+            raise
         raise DataError(f"{archive.name}: not a whole zip archive ({error}); a truncated or altered copy") from None
 
 

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 
+LONGEST = 1000  # characters of a message; what a broken file has for a name or a header may be any length
+
+
 class MRLError(Exception):
-    """Base of every error that `mrl` raises on purpose."""
+    """Base of every error that `mrl` raises on purpose. Its message is one line of at most `LONGEST` characters."""
+
+    def __init__(self, message: object = "") -> None:
+        line = " ".join(str(message).splitlines())
+        if len(line) > LONGEST:
+            line = f"{line[: LONGEST // 2]} … {line[3 - LONGEST // 2 :]}"
+        super().__init__(line)
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows: the line written for people, without the stack above it."""

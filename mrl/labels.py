@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from mrl.errors import DataError
-from mrl.parsers import check_readable
+from mrl.parsers import BROKEN_TABLE, MAX_ID, check_parquet, check_readable
 
 # The order of the 19 flags at the end of each line of ml-100k's u.item, from its u.genre.
 U_ITEM_GENRES = (
@@ -34,7 +34,8 @@ def read_movies(path: str | Path) -> pl.DataFrame:
         fields = text.split(separator)
         if not text.strip():
             continue
-        if len(fields) != width or not fields[0].isdecimal():
+        whole = fields[0].isdecimal() and len(fields[0]) <= len(str(MAX_ID)) and int(fields[0]) <= MAX_ID
+        if len(fields) != width or not whole:
             raise DataError(f"{path}:{line}: {text[:40]!r} is not `id{separator}title{separator}…` of {width} fields")
         if flags:
             genres = [genre for genre, flag in zip(U_ITEM_GENRES, fields[5:], strict=True) if flag.strip() == "1"]
@@ -116,11 +117,12 @@ def read_item_table(path: str | Path, item_column: str = "item") -> pl.DataFrame
     check_readable(path)
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
+            check_parquet(path)
             table = pl.read_parquet(path, glob=False)
         else:
             separator = "\t" if path.suffix.lower() == ".tsv" else ","
             table = pl.read_csv(path, separator=separator, infer_schema_length=None, glob=False)
-    except pl.exceptions.PolarsError as error:
+    except BROKEN_TABLE as error:
         raise DataError(f"{path}: not a well-formed table ({str(error).splitlines()[0]})") from None
     if item_column not in table.columns:
         raise DataError(f"{path}: no column {item_column!r}; its columns are {', '.join(table.columns)}")

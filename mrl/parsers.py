@@ -7,6 +7,8 @@ names the path, the line and the token. Which files make up a data set is decide
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from mrl.errors import DataError
 
 MAX_ID = 2**63 - 1
 WHOLE, NUMBER = r"^\d+$", r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+# polars panics at some damaged files, and a panic is no PolarsError.
+BROKEN_TABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 KINDS = {
     "user": "an id; ids are text, or whole numbers from 0 to 2^63 - 1",
     "item": "an id; ids are text, or whole numbers from 0 to 2^63 - 1",
@@ -51,6 +55,20 @@ def check_readable(path: Path) -> None:
         raise DataError(f"{path}: this is a compressed archive; unpack it and give the file inside")
     if b"\0" in head and not head.startswith(b"PAR1"):
         raise DataError(f"{path}: this is binary or UTF-16, not plain text; save it as UTF-8 text")
+
+
+def check_parquet(path: Path) -> None:
+    """Raise DataError where `path` is not a whole Parquet file.
+
+    At some damaged ones polars asks for exabytes and takes the whole process down, so a process of its own decodes
+    every column first. That costs half a second and one more pass over the file.
+    """
+    decode = "import sys, polars; polars.scan_parquet(sys.argv[1], glob=False).null_count().collect()"
+    done = subprocess.run([sys.executable, "-c", decode, path], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        reason = lines[-1][:200] if done.returncode > 0 and lines else "its pages are damaged"
+        raise DataError(f"{path}: not a whole Parquet file ({reason}); probably a truncated copy, fetch it again")
 
 
 def read_adjacency(path: str | Path) -> pl.DataFrame:
@@ -89,7 +107,8 @@ def _refuse_tokens(path: Path, data: bytes) -> None:
     """Raise DataError at the first token that is not an id; return where all are (long, but within 64 bits)."""
     for number, line in enumerate(data.split(b"\n"), start=1):
         for token in line.split():
-            if not (token.isdigit() and int(token) <= MAX_ID):
+            figures = token.lstrip(b"0")  # Python reads no number of thousands of digits
+            if not (token.isdigit() and len(figures) <= len(str(MAX_ID)) and int(figures or b"0") <= MAX_ID):
                 shown = token[:40].decode("utf-8", "replace")
                 hint = "; a table with named columns must be called .csv, .tsv or .inter" if number == 1 else ""
                 raise DataError(f"{path}:{number}: {shown!r} is not an id; ids are whole numbers, 0 to {MAX_ID}{hint}")
@@ -237,22 +256,23 @@ class _Parquet:
 
     def __init__(self, path: Path):
         self.path = path
+        check_parquet(path)
         try:
             self.scan = pl.scan_parquet(path, glob=False)
             self.columns = self.scan.collect_schema().names()
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except BROKEN_TABLE as error:
             raise self._broken(error) from None
 
     def take(self, columns: list[str]) -> pl.DataFrame:
         try:
             return self.scan.select(columns).collect()
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except BROKEN_TABLE as error:
             raise self._broken(error) from None
 
     def where(self, row: int) -> str:
         return f"{self.path}: row {row + 1}"
 
-    def _broken(self, error: Exception) -> DataError:
+    def _broken(self, error: BaseException) -> DataError:
         reason = str(error).splitlines()[0]
         return DataError(f"{self.path}: not a whole Parquet file ({reason}); probably a truncated copy, fetch it again")
 
@@ -270,7 +290,8 @@ def _log(table: _Text | _Parquet, wanted: dict[str, str]) -> pl.DataFrame:
         columns[role], bad = convert[role](raw[role])
         if len(faults := bad.arg_true()):
             place, value = faults[0], raw[role][faults[0]]
-            problem = f"{str(value)[:40]!r} is not {KINDS[role]}" if value not in (None, "") else "is missing"
+            missing = value is None or (isinstance(value, str) and not value)
+            problem = "is missing" if missing else f"{str(value)[:40]!r} is not {KINDS[role]}"
             raise DataError(f"{table.where(raw['row'][place])}: {role} {problem} (column {wanted[role]!r})")
     return pl.DataFrame(columns)
 
@@ -278,7 +299,8 @@ def _log(table: _Text | _Parquet, wanted: dict[str, str]) -> pl.DataFrame:
 def _ids(column: pl.Series) -> tuple[pl.Series, pl.Series]:
     """Ids as Int64 or String, and which of them are bad."""
     if column.dtype.is_integer():
-        return column.cast(pl.Int64, strict=False), column.is_null() | (column < 0) | (column > MAX_ID)
+        numbers = column.cast(pl.Int64, strict=False)
+        return numbers, numbers.is_null() | (numbers < 0)
     if column.dtype in (pl.Categorical, pl.Enum):
         column = column.cast(pl.String)
     if column.dtype != pl.String:
@@ -297,6 +319,10 @@ def _ids(column: pl.Series) -> tuple[pl.Series, pl.Series]:
 
 def _numbers(column: pl.Series) -> tuple[pl.Series, pl.Series]:
     """Float64, null where empty, and which are not finite numbers."""
+    if column.dtype in (pl.Categorical, pl.Enum):
+        column = column.cast(pl.String)
+    if not (column.dtype.is_numeric() or column.dtype in (pl.String, pl.Boolean, pl.Null)):
+        return column, column.is_not_null()  # lists, dates, bytes
     numbers = column.cast(pl.Float64, strict=False)
     given = column.is_not_null() if column.dtype != pl.String else column.fill_null("") != ""
     return numbers, given & ~numbers.is_finite().fill_null(False)
@@ -316,6 +342,7 @@ def _times(column: pl.Series) -> tuple[pl.Series, pl.Series]:
         if unread.all():
             return numbers, bad
         return dates.dt.epoch("us") / 1e6, unread
-    if column.dtype in (pl.Date, pl.Datetime):
-        return column.cast(pl.Datetime("us")).dt.epoch("us") / 1e6, pl.repeat(False, len(column), eager=True)
+    if column.dtype in (pl.Date, pl.Datetime):  # counted by hand: polars panics at dates beyond its calendar
+        unit = {"ms": 1e-3, "us": 1e-6, "ns": 1e-9}[column.dtype.time_unit] if column.dtype == pl.Datetime else 86_400.0
+        return column.to_physical() * unit, pl.repeat(False, len(column), eager=True)
     return _numbers(column)
