@@ -13,10 +13,10 @@ from mrl.compiled import compiled, in_threads
 def test_a_loop_is_compiled_where_nothing_can_be_cached(monkeypatch) -> None:
     real = module.numba.njit
 
-    def no_cache(**options):
+    def no_cache(*function, **options):  # numba decorates functions of its own with it, too
         if options.get("cache"):
             raise RuntimeError("cannot cache function: no locator available")
-        return real(**options)
+        return real(*function, **options)
 
     monkeypatch.setattr(module.numba, "njit", no_cache)
     assert compiled(lambda a: a + 1)(1) == 2

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from mrl import kernels, ranking
+from mrl import ranking
 from mrl.errors import ConfigError, RunError
 from mrl.evaluate import FORMULAS, KS, METRICS, Evaluation, evaluate, evaluate_scores
 from mrl.interactions import Interactions, Positives

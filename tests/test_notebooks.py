@@ -43,7 +43,7 @@ def test_reproduce_writes_a_table_beside_the_anchors(tmp_path, real_data, monkey
     report = tmp_path / "table.csv"
     execute(
         "reproduce", tmp_path, mns_datasets=["ml100k"], shared_datasets=[], graph_datasets=[],
-        alone_datasets=["ml100k"], seeds=[0], widths=[4, 8], epochs=1, processes=1, report=str(report),
+        alone_datasets=["ml100k"], seeds=[0], alone_seeds=[0], widths=[4, 8], epochs=1, processes=1, report=str(report),
     )  # fmt: skip
     rows = report.read_text().splitlines()
     assert rows[0].startswith("dataset,model,width,metric,k,protocol,seeds,mean,low,high")
