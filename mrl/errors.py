@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 LONGEST = 1000  # characters of a message; what a broken file has for a name or a header may be any length
 
 
