@@ -111,7 +111,7 @@ def pair_matrix(table: pl.DataFrame, *, metric: str = "overlap", size: str = "co
         ax.set(xlabel="coarse width" if directed else "width", ylabel="fine width" if directed else "width")
     for ax in axes.ravel()[len(models) :]:
         ax.remove()
-    bar = figure.colorbar(mesh, ax=axes.ravel().tolist(), shrink=0.8, aspect=25, pad=0.02)
+    bar = figure.colorbar(mesh, ax=figure.axes, shrink=0.8, aspect=25, pad=0.02)
     bar.set_label(axis_title(metric))
     bar.outline.set_visible(False)
     return figure

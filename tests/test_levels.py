@@ -67,6 +67,11 @@ def test_pair_matrix_of_nesting_for_two_models(size: str) -> None:
     check_readable(figure)
 
 
+def test_pair_matrix_of_more_models_than_fit_a_row() -> None:
+    models = [similarity().with_columns(pl.lit(name).alias("model")) for name in "abcd"]
+    assert len(pair_matrix(pl.concat(models), size="page").axes) == 4 + 1  # and the colour bar
+
+
 def test_pair_matrix_refuses_what_it_cannot_show() -> None:
     with pytest.raises(DataError, match="no metric share; it has overlap, cka"):
         pair_matrix(similarity(), metric="share")
