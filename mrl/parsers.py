@@ -19,8 +19,9 @@ from mrl.errors import DataError
 
 MAX_ID = 2**63 - 1
 WHOLE, NUMBER = r"^\d+$", r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-# polars panics at some damaged files, and a panic is no PolarsError.
+# A panic of polars is no PolarsError.
 BROKEN_TABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+DECODE = "import sys, polars; polars.scan_parquet(sys.argv[1], glob=False).null_count().collect()"
 KINDS = {
     "user": "an id; ids are text, or whole numbers from 0 to 2^63 - 1",
     "item": "an id; ids are text, or whole numbers from 0 to 2^63 - 1",
@@ -63,8 +64,7 @@ def check_parquet(path: Path) -> None:
     At some damaged ones polars asks for exabytes and takes the whole process down, so a process of its own decodes
     every column first. That costs half a second and one more pass over the file.
     """
-    decode = "import sys, polars; polars.scan_parquet(sys.argv[1], glob=False).null_count().collect()"
-    done = subprocess.run([sys.executable, "-c", decode, path], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    done = subprocess.run([sys.executable, "-c", DECODE, path], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         reason = lines[-1][:200] if done.returncode > 0 and lines else "its pages are damaged"
@@ -289,7 +289,9 @@ def _log(table: _Text | _Parquet, wanted: dict[str, str]) -> pl.DataFrame:
     for role in wanted:
         columns[role], bad = convert[role](raw[role])
         if len(faults := bad.arg_true()):
-            place, value = faults[0], raw[role][faults[0]]
+            place, column = faults[0], raw[role]
+            # Of dates only the type is told: polars panics at one beyond its calendar.
+            value = str(column.dtype) if column.dtype.is_temporal() else column[place]
             missing = value is None or (isinstance(value, str) and not value)
             problem = "is missing" if missing else f"{str(value)[:40]!r} is not {KINDS[role]}"
             raise DataError(f"{table.where(raw['row'][place])}: {role} {problem} (column {wanted[role]!r})")
