@@ -97,5 +97,5 @@ def summary(runs: Iterable[Run], anchors: pl.DataFrame) -> pl.DataFrame:
         .join(measured, on=keys, how="left", validate="1:1")
         .with_columns(ratio=(pl.col("mean") / pl.col("anchor_value")).round(3))
         .with_columns(pl.col("mean", "low", "high").round(4))
-        .sort("dataset", "model", pl.col("metric").reverse(), "width")
+        .sort("dataset", "model", "metric", "width", descending=[False, False, True, False])  # recall first
     )
