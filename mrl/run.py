@@ -32,7 +32,7 @@ from mrl import tensorfile
 from mrl.errors import ConfigError, RunError
 from mrl.interactions import Positives
 from mrl.ranking import VectorRanking, rows_at_once
-from mrl.run_directory import BACKBONE, RunDirectory, check_compatible, environment, parsed, read_ids
+from mrl.run_directory import BACKBONE, RunDirectory, check_compatible, environment, parsed, read_ids, read_weights
 from mrl.widths import check_widths
 
 __all__ = ["Run", "RunDirectory", "check_compatible", "default_path", "differences", "environment", "load"]
@@ -150,6 +150,7 @@ def load(path: str | os.PathLike[str]) -> Run:
         if (path / "checkpoint.safetensors").is_file():
             raise RunError(f"{path}: this run was interrupted; train with the same settings to resume it")
         raise RunError(f"{path}: is not a run directory (no metrics.csv); give the folder that training wrote")
+    weights = read_weights(path)
     user_ids, item_ids, labels = read_ids(path / "ids.parquet")
     has_history = (path / "history.csv").is_file()
     run = Run(
@@ -162,7 +163,7 @@ def load(path: str | os.PathLike[str]) -> Run:
         item_ids=item_ids,
         labels=labels,
         seen=_read_seen(path / "seen.safetensors", len(user_ids), len(item_ids)),
-        weights=tensorfile.read(path / "weights.safetensors")[0] if (path / "weights.safetensors").exists() else {},
+        weights=weights,
     )
     if run.weights:
         shapes = [tuple(run.weights[name].shape) if name in run.weights else None for name in ("users", "items")]

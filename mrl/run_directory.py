@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -118,11 +119,16 @@ class RunDirectory:
         self._write_parquet("per_user.parquet", table)
 
     def write_weights(self, users: Tensor, items: Tensor, backbone: Mapping[str, Tensor] | None = None) -> None:
-        """users (U, D) and items (I, D) as they score, and what the backbone needs to go on training."""
+        """users (U, D) and items (I, D) as they score, and what the backbone needs to go on training.
+
+        Written after the ids, whose checksum goes with them: the rows of another run's ids would be quietly wrong.
+        """
         if not (users.isfinite().all() and items.isfinite().all()):
             raise RunError(f"{self.path}: the vectors have NaN or Inf and are not saved; lower learning_rate")
         more = {f"{BACKBONE}{name}": tensor for name, tensor in (backbone or {}).items()}
-        self._write("weights.safetensors", tensorfile.dump({"users": users, "items": items, **more}))
+        ids = self.path / "ids.parquet"
+        meta = {"ids_sha256": sha256(ids.read_bytes()).hexdigest()} if ids.exists() else {}
+        self._write("weights.safetensors", tensorfile.dump({"users": users, "items": items, **more}, meta))
 
     def write_ids(self, data: Interactions) -> None:
         """Raw id by row of users and items, and the item labels."""
@@ -160,6 +166,17 @@ class RunDirectory:
     def drop_checkpoint(self) -> None:
         """Remove the checkpoint of a run that is finished, or that is to start over."""
         (self.path / "checkpoint.safetensors").unlink(missing_ok=True)
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of weights.safetensors, none where there is no such file. RunError where it is of other ids."""
+    path, ids = folder / "weights.safetensors", folder / "ids.parquet"
+    if not path.exists():
+        return {}
+    weights, meta = tensorfile.read(path)
+    if ids.exists() and meta.get("ids_sha256") not in (None, sha256(ids.read_bytes()).hexdigest()):
+        raise RunError(f"{ids}: was damaged or changed since {path.name} was saved; restore a copy or train again")
+    return weights
 
 
 def read_ids(path: Path) -> tuple[np.ndarray, np.ndarray, pl.DataFrame | None]:

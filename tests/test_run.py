@@ -263,6 +263,9 @@ def test_seen_items_that_do_not_exist_are_refused(path):
 def test_ids_with_a_missing_row_are_refused(path):
     ids = pl.read_parquet(path / "ids.parquet")
     ids.filter(pl.col("row") != 2).write_parquet(path / "ids.parquet")
+    with pytest.raises(RunError, match=r"ids\.parquet: was damaged or changed since weights\.safetensors was saved"):
+        load(path)
+    (path / "weights.safetensors").unlink()
     with pytest.raises(RunError, match=r"ids\.parquet: is not a table of ids \(rows are missing or out of order\)"):
         load(path)
 
