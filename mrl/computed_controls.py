@@ -153,8 +153,8 @@ def _ease(config: ComputedConfig, data: Interactions, device: torch.device, say:
         results.append(_measure(config, data, build(data.train.to(device), l2), "valid"))
         table = results[-1].table.filter(metric="ndcg")
         table = table.filter(pl.col("k") <= 20)  # its last is 20, or as far as the catalogue goes
-        rows.append({"trial": trial, "l2": l2, "value": table["value"][-1], "seconds": time.perf_counter() - begun})
-        say(_words(rows[-1]))
+        rows.append({"l2": l2, "value": table["value"][-1], "seconds": time.perf_counter() - begun})
+        say(_words({"trial": trial, **rows[-1]}))
     best = max(range(len(rows)), key=lambda trial: rows[trial]["value"], default=0)
     build = partial(build, l2=tried[best])
     made = _judged(config, data, device, build, results[best] if results else None)
