@@ -159,9 +159,9 @@ def _compute_all(configs: list[ComputedConfig], progress: bool) -> list[Run]:
 
 def measured(runs: Iterable[Run]) -> pl.DataFrame:
     """The metrics of all runs on test, those trained at one width each as one model, `alone`."""
-    whole = pl.col("width").cast(pl.Int64)  # of a model without a width, the file does not tell the type
-    tables = [run.metrics.filter(split="test").with_columns(whole) for run in runs]
-    return pl.concat(tables).with_columns(pl.col("model").str.replace(r"^alone-\d+$", "alone"))
+    return pl.concat(run.metrics.filter(split="test") for run in runs).with_columns(
+        pl.col("model").str.replace(r"^alone-\d+$", "alone")
+    )
 
 
 def by_width(metrics: pl.DataFrame, k: int = 20) -> pl.DataFrame:

@@ -198,7 +198,11 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_csv(path: Path) -> pl.DataFrame:
-    return pl.read_csv(path, infer_schema_length=None) if path.stat().st_size > 1 else pl.DataFrame()
+    if path.stat().st_size <= 1:
+        return pl.DataFrame()
+    table = pl.read_csv(path, infer_schema_length=None)
+    # Of a model without a width the file does not tell the type.
+    return table.cast({"width": pl.Int64}) if "width" in table.columns else table
 
 
 def _read_seen(path: Path, num_users: int, num_items: int) -> Positives | None:
