@@ -1,7 +1,7 @@
 # Needs Python 3.11 to 3.14, git and bash; everything else is installed into .venv. `make help` lists the targets.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help train test env lab clean
+.PHONY: help train report figures test env lab clean
 
 DATASET = ml-100k
 PARAMS =
@@ -17,7 +17,7 @@ given = $(sort $(filter-out DATASET PARAMS ARGS PYTHON VENV,$(foreach v,$(.VARIA
 parameters = -p dataset $(call quote,$(DATASET)) $(foreach v,$(given),-p $(shell echo $v | tr A-Z a-z) $(call quote,$($v)))
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-15s %s\n", $$1, $$2 }'
 	@echo
 	@echo '  make train DATASET=tool EPOCHS=50 WIDTHS="[4, 8, 16]"   any notebook parameter, in capitals'
 	@echo '  make train PARAMS="-p epochs 50 -r name 007"           or anything that papermill takes'
@@ -25,6 +25,12 @@ help: ## list the targets
 
 train: $(VENV)/.installed ## train on DATASET (ml-100k) and leave a run directory; EPOCHS=50 SEED=1 ... are passed on
 	$(call execute,train)
+
+report: $(VENV)/.installed ## train on DATASET, make its controls, and write reports/<dataset>.html; EPOCHS=50 SEED=1 ...
+	$(call execute,report)
+
+figures: $(VENV)/.installed ## train what is missing on DATASET and write figures/<dataset>-*: figures and tables of a paper
+	$(call execute,figures)
 
 test: $(VENV)/.installed-test ## lint and run the whole test suite
 	$(BIN)/ruff check mrl tests notebooks
