@@ -190,6 +190,8 @@ def _fault(name: str, value: Any, fault: Mapping[str, Any]) -> str:
     cause = fault.get("ctx", {}).get("error")
     if isinstance(cause, MRLError):
         return str(cause)  # names its setting already
+    if fault["type"] == "missing":
+        return f"{name}: must be given"
     if fault["type"] in _EXPECTED:
         wording = f"must be {_EXPECTED[fault['type']]}"
     else:
