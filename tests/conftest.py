@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from mortal import Mortal
+
+pytest_plugins = ["fault_report"]
 
 # The first example of a test pays for imports and allocations: a deadline would only measure the machine.
 settings.register_profile("mrl", deadline=None)
 settings.load_profile("mrl")
+
+
+@pytest.fixture(scope="session")
+def mortal() -> Iterator[Mortal]:
+    """A process that forks trainings which may be killed."""
+    with Mortal() as process:
+        yield process
 
 
 @pytest.fixture(scope="session")
