@@ -85,20 +85,6 @@ def _keep_best(candidates, values, count, k, ids, best):
 
 
 @_kernel
-def _score(candidates, values, start, stop, row, user, items):
-    """Fill values[start:stop]: in float64, term by term, or from `row` where `user` has no columns."""
-    for c in range(start, stop):
-        item = candidates[c]
-        if len(user) == 0:
-            values[c] = row[item]
-        else:
-            value = 0.0
-            for d in range(len(user)):  # a product of two float32 is exact in float64, and the order is fixed
-                value += user[d] * np.float64(items[item, d])
-            values[c] = value
-
-
-@_kernel
 def _score(candidates, values, start, stop, row, user, width, items):
     """Fill values[start:stop]: from `row`, or, where there is a width, in float64 term by term."""
     for c in range(start, stop):

@@ -1,0 +1,36 @@
+"""The compiled top-k on its own: what a slow sort gives, whatever the ties and however much is masked."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mrl.kernels import best_of_scores
+
+
+def slow_best(row: np.ndarray, k: int) -> list[int]:
+    order = sorted(range(len(row)), key=lambda item: (-row[item], item))
+    kept = [item for item in order if row[item] > -np.inf][:k]
+    return kept + [-1] * (k - len(kept))
+
+
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 10**6),
+    num_items=st.integers(1, 700),
+    k=st.integers(1, 60),
+    values=st.sampled_from([1, 2, 7, 10**6]),
+    masked=st.sampled_from([0.0, 0.5, 0.99, 1.0]),
+)
+def test_the_best_of_a_row_are_those_of_a_slow_sort(seed, num_items, k, values, masked) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(-values, values, (3, num_items), endpoint=True).astype(np.float32) / 3
+    scores[rng.random(scores.shape) < masked] = -np.inf
+    k = min(k, num_items)
+    ids, best = np.empty((3, k), np.int64), np.empty((3, k))
+    best_of_scores(scores, k, ids, best)
+    for row, found, value in zip(scores, ids, best, strict=True):
+        assert found.tolist() == slow_best(row, k)
+        assert [float(row[item]) if item >= 0 else -np.inf for item in found] == pytest.approx(value.tolist())
