@@ -1,7 +1,7 @@
 # Needs Python 3.11 to 3.14, git and bash; everything else is installed into .venv. `make help` lists the targets.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help train report figures test env lab clean
+.PHONY: help train report figures test robustness audit env lab clean
 
 DATASET = ml-100k
 PARAMS =
@@ -17,7 +17,7 @@ given = $(sort $(filter-out DATASET PARAMS ARGS PYTHON VENV,$(foreach v,$(.VARIA
 parameters = -p dataset $(call quote,$(DATASET)) $(foreach v,$(given),-p $(shell echo $v | tr A-Z a-z) $(call quote,$($v)))
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-15s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-19s %s\n", $$1, $$2 }'
 	@echo
 	@echo '  make train DATASET=tool EPOCHS=50 WIDTHS="[4, 8, 16]"   any notebook parameter, in capitals'
 	@echo '  make train PARAMS="-p epochs 50 -r name 007"           or anything that papermill takes'
@@ -37,6 +37,12 @@ test: $(VENV)/.installed-test ## lint and run the whole test suite
 	$(BIN)/ruff format --check mrl tests notebooks
 	$(BIN)/python -m pytest $(ARGS)
 
+robustness: $(VENV)/.installed-test ## every fault and bad input in full, with 100 kills; writes reports/robustness.md
+	$(BIN)/python -m pytest -m robustness --fault-report reports/robustness.md $(ARGS)
+
+audit: $(VENV)/audit/bin/pip-audit ## look up known vulnerabilities of every pinned version
+	$< --strict --no-deps --disable-pip -r constraints.txt
+
 env: $(VENV)/.installed ## set up .venv, nothing else
 
 lab: $(VENV)/.installed ## open the notebooks in JupyterLab
@@ -54,6 +60,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/pip
 $(VENV)/.installed-%: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$*]'
 	@touch $@
+
+# Apart from what it audits; --strict because a version that could not be looked up is not a safe one.
+$(VENV)/audit/bin/pip-audit: | $(BIN)/pip
+	$(BIN)/python -m venv $(VENV)/audit
+	$(VENV)/audit/bin/pip install --quiet pip-audit==2.10.1
 
 $(BIN)/pip:
 	@for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python); do \

@@ -338,8 +338,8 @@ PROPERTIES = (
     ),
     Row(
         "a seed",
-        "gives the same weights on every repeat with the threads that environment.json states; what differs between two "
-        "runs is told",
+        "gives the same weights on every repeat with the threads that environment.json states; what differs between "
+        "two runs is told",
         (
             "train::a_seed_repeats_bit_for_bit_and_another_does_not",
             "robustness_training::a_seed_gives_the_same_bits_in_any_process_and_with_the_threads_it_says",
