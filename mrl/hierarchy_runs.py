@@ -141,6 +141,11 @@ def beside(table: pl.DataFrame, what: str) -> str:
     return f"{what}, highest first, {'; '.join(said)}."
 
 
+def in_order_of(table: pl.DataFrame, models: Sequence[str]) -> pl.DataFrame:
+    """The rows of these models, in this order: figures that share an order share their colours."""
+    return pl.concat([table.filter(model=model) for model in models])
+
+
 def label_of(run: Run) -> str | None:
     """What the items are best told apart by: genres, else the first true depth, else nothing is known of them."""
     labels = run.labels

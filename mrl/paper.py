@@ -5,11 +5,12 @@ What `notebooks/figures.ipynb` calls. A rerun gives the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import polars as pl
+import polars.selectors as cs
 from matplotlib.figure import Figure
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
@@ -49,15 +50,21 @@ class FiguresConfig:
         return (Path(self.folder) if self.folder else ROOT / "figures") / f"{dataset_name(self.dataset)}-{name}"
 
 
-def draw(stem: Path, function: Callable[..., Figure], *tables: pl.DataFrame, **options: Any) -> Figure:
+def draw(
+    stem: Path,
+    function: Callable[..., Figure],
+    *tables: pl.DataFrame,
+    sizes: Iterable[str] = tuple(SIZES),
+    **options: Any,
+) -> Figure:
     """Draw and save at both widths: `<stem>.pdf` and `.png` at page width, `<stem>-column.…` at column width.
 
-    Returns the figure at page width.
+    Returns the figure of the last size, by default that of a page.
     """
-    figures = {size: function(*tables, **options, size=size) for size in SIZES}
-    for size, figure in figures.items():
+    for size in sizes:
+        figure = function(*tables, **options, size=size)
         save(figure, stem if size == "page" else stem.with_name(f"{stem.name}-{size}"))
-    return figures["page"]
+    return figure
 
 
 def over_seeds(metrics: pl.DataFrame, k: int = 20) -> pl.DataFrame:
@@ -77,12 +84,17 @@ def over_seeds(metrics: pl.DataFrame, k: int = 20) -> pl.DataFrame:
     )
 
 
-def write_table(table: pl.DataFrame, stem: Path, *, digits: int = 4) -> list[Path]:
-    """Write `<stem>.csv` and `<stem>.tex`, a tabular in the rules of booktabs; return both paths."""
+def write_table(table: pl.DataFrame, stem: Path, *, tex: bool = True) -> list[Path]:
+    """Write `<stem>.csv` and, where asked for, `<stem>.tex`, a tabular in the rules of booktabs; return the paths.
+
+    Numbers are rounded: the last digits of a mean depend on how threads shared its sum.
+    """
     stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("csv", "tex")]
+    table = table.with_columns(cs.float().round(6))
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("csv", "tex")[: 1 + tex]]
     table.write_csv(paths[0])
-    paths[1].write_text(latex(table, digits=digits), encoding="utf-8")
+    if tex:
+        paths[1].write_text(latex(table), encoding="utf-8")
     return paths
 
 

@@ -225,7 +225,7 @@ def accuracy_by_group(table: pl.DataFrame, *, ylabel: str = "Recall@20", size: s
         table = table.with_columns(pl.lit("").alias("grouping"))
     groupings = in_order(table["grouping"])
     rows, columns = len(groupings), len(models)
-    if size == "column" and columns > 2:
+    if size == "column" and columns > 1:
         rows, columns = rows * columns, 1
     figure, axes = canvas(size, 1.95 * rows + 0.25, rows, columns, sharey="row")
     for ax, (grouping, model) in zip(axes.ravel(), product(groupings, models), strict=True):

@@ -31,14 +31,14 @@ from mrl.config import TrainConfig
 from mrl.control_runs import CONTROLS, ControlName
 from mrl.datasets import dataset_name
 from mrl.errors import ConfigError, RunError
-from mrl.hierarchy_runs import beside
+from mrl.hierarchy_runs import beside, in_order_of
 from mrl.parameters import as_config
 from mrl.profile import describe_accuracy
 from mrl.run import Run
 
 ROOT = Path(mrl.__file__).parents[1]
 CHANGING = ("environment.json", "history.csv", "checkpoint.safetensors")  # of a run: times, and what is not there long
-HEADLINE = ("bpr-rotated", "shared", "alone", "ials", "ease", "popularity")  # controls in the first figure
+HEADLINE = ("bpr-rotated", "shared", "ials", "alone", "ease", "popularity")  # controls in the figures of the summary
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -181,7 +181,7 @@ def summary(run: Run, metrics: pl.DataFrame, tables: Path) -> list[str | Figure 
     told += f"Model: {model}, protocol {recall['protocol'][0]}, seed {run.config['seed']}, "
     told += f"{facts['wall_seconds'] / 60:.1f} minutes of training on {facts['device']}."
     found: list[str | Figure | pl.DataFrame] = [told, "## How good is each width?"]
-    shown = recall.filter(pl.col("model").is_in([model, *HEADLINE]))
+    shown = in_order_of(recall, [model, *HEADLINE])
     found.append(plots.recall_by_width(shown, trained=run.config["widths"], size="page"))
     found.append(describe_accuracy(accuracy.filter(model=model)))
     found.append(beside(shown.filter(pl.col("width").is_in(list(run.config["widths"]))), "Recall@20"))
@@ -195,7 +195,7 @@ def summary(run: Run, metrics: pl.DataFrame, tables: Path) -> list[str | Figure 
     found.append("## What do the levels mean?")
     found.append(describe.describe_blocks(first["blocks"]))
     if "recovery" in first:
-        recovery = _filled(numbers.filter(table="recovery"))
+        recovery = in_order_of(_filled(numbers.filter(table="recovery")), [model, *HEADLINE])
         found += [levels.cluster_quality(recovery), describe.describe_recovery(first["recovery"])]
         for (depth,), part in recovery.filter(metric="ami").group_by("label", maintain_order=True):
             found.append(beside(part, f"AMI with {describe.readable(depth)}"))
