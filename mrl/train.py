@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from mrl import datasets
 from mrl.config import ELSEWHERE, TrainConfig
-from mrl.errors import ConfigError
+from mrl.errors import ConfigError, DataError
 from mrl.evaluate import Evaluation, evaluate
 from mrl.interactions import Interactions, as_paper, hold_out
 from mrl.run import Run, RunDirectory, check_compatible, default_path, environment, load
@@ -33,6 +33,7 @@ from mrl.trainer import Trainer
 
 SEARCH, REFIT = "search", "refit"
 EGO = "best.ego."
+LONGEST_LIST = 20  # of the metrics that every validation looks at
 
 
 def pick_device(device: str = "auto") -> torch.device:
@@ -81,6 +82,8 @@ def fit(config: TrainConfig, data: Interactions | None = None, *, progress: bool
     """
     device = pick_device(config.device)
     data = load_data(config) if data is None else data
+    if data.num_items < LONGEST_LIST:
+        raise DataError(f"{data.name}: {data.num_items} items, where validation by lists of 20 needs at least 20")
     started = time.perf_counter()
     with RunDirectory(run_path(config)) as directory:
         found = directory.load_checkpoint() if config.resume else None

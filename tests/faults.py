@@ -106,6 +106,7 @@ FAULTS = (
             "widths::bad_level_weights_are_refused",
             "synthetic::impossible_settings_are_named",
             "evaluate::impossible_ks",
+            "robustness_files::a_catalogue_shorter_than_the_lists_is_refused_before_anything_is_written",
         ),
     ),
     Row(

@@ -151,6 +151,13 @@ def test_one_absurd_id_costs_nothing_from_file_to_recommendation(tmp_path):
     assert 10**12 in run.recommend([7], k=31)["item"].to_list()
 
 
+def test_a_catalogue_shorter_than_the_lists_is_refused_before_anything_is_written(tmp_path):
+    data = as_paper(datasets.load(folder(tmp_path / "short", b"0 1 2\n1 2 3\n", b"0 3\n")))
+    with pytest.raises(DataError, match="short: 3 items, where validation by lists of 20 needs at least 20"):
+        fit(TrainConfig(run_dir=str(tmp_path / "run"), **SMALL), data, progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_duplicates_are_merged_and_counted(tmp_path):
     data = datasets.load(folder(tmp_path / "twice", b"0 1 1 2\n0 2 3\n1 1 1 1\n", b"1 2 2\n"))
     assert [len(data.train), len(data.test)] == [4, 1]
