@@ -43,7 +43,7 @@ def test_evaluate_and_hierarchy_write_their_tables_beside_a_run(tmp_path) -> Non
     execute("evaluate", tmp_path, runs=[str(run)], k=10, resamples=100)
     assert (run / "evaluation" / "accuracy.csv").is_file()
     execute("hierarchy", tmp_path, runs=[str(run)], same=4, sample=60)
-    assert (run / "hierarchy" / "agreement.csv").is_file()
+    assert (run / "hierarchy" / "numbers.csv").is_file()
 
 
 def test_reproduce_writes_a_table_beside_the_anchors(tmp_path, real_data, monkeypatch) -> None:
