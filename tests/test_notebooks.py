@@ -38,12 +38,17 @@ def test_train_leaves_a_run_directory_under_the_folder_it_ran_in(tmp_path) -> No
     assert (run / "metrics.csv").is_file()
 
 
-def test_evaluate_and_hierarchy_write_their_tables_beside_a_run(tmp_path) -> None:
-    run = train_small(tmp_path)
-    execute("evaluate", tmp_path, runs=[str(run)], k=10, resamples=100)
-    assert (run / "evaluation" / "accuracy.csv").is_file()
-    execute("hierarchy", tmp_path, runs=[str(run)], same=4, sample=60)
-    assert (run / "hierarchy" / "numbers.csv").is_file()
+# controls, evaluate and hierarchy are executed by test_report.py, as stages of a report.
+
+
+def test_figures_draws_every_figure_at_both_widths_and_writes_tables(tmp_path) -> None:
+    settings = {"planted": SMALL, "widths": [2, 4, 8], "eval_every": 1}
+    execute("figures", tmp_path, dataset="planted", seeds=[0], epochs=1, settings=settings, processes=1, folder="drawn")
+    names = {path.name for path in (tmp_path / "drawn").iterdir()}
+    figures = {name.removesuffix(".pdf") for name in names if name.endswith(".pdf")}
+    assert len(figures) >= 10 and {f"{figure}.png" for figure in figures} <= names
+    assert {figure for figure in figures if f"{figure}-column" in figures} >= {"planted-learning", "planted-overlap"}
+    assert any(name.endswith(".csv") for name in names) and any(name.endswith(".tex") for name in names)
 
 
 def test_reproduce_writes_a_table_beside_the_anchors(tmp_path, real_data, monkeypatch) -> None:

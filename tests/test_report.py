@@ -104,7 +104,7 @@ def test_settings_of_the_training_are_checked_at_once():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 def test_report_notebook_makes_a_page_with_sentences_and_figures(tmp_path, monkeypatch):
     import papermill
 
