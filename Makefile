@@ -38,7 +38,7 @@ test: $(VENV)/.installed-test ## lint and run the whole test suite
 	$(BIN)/python -m pytest $(ARGS)
 
 robustness: $(VENV)/.installed-test ## every fault and bad input in full, with 100 kills; writes reports/robustness.md
-	$(BIN)/python -m pytest -m robustness --fault-report reports/robustness.md $(ARGS)
+	$(BIN)/python -m pytest -m robustness --fault-report=reports/robustness.md $(ARGS)
 
 audit: $(VENV)/audit/bin/pip-audit ## look up known vulnerabilities of every pinned version
 	$< --strict --no-deps --disable-pip -r constraints.txt

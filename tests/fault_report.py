@@ -1,7 +1,7 @@
 """A pytest plugin: marks the tests of the table in `faults.py`, and writes which of them passed, for people.
 
 `pytest -m robustness` does all of it: 100 kills, 10 000 fuzz cases. Any other run does a short selection of both.
-`--fault-report FILE` writes the table.
+`--fault-report=FILE` writes the table (with `=`: pytest takes a file that is there for one of tests).
 """
 
 from __future__ import annotations
