@@ -28,6 +28,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLoc
 
 from mrl.errors import ConfigError, DataError
 
+MOST_PIXELS = 3_200_000  # of a saved PNG: more makes megabytes of a tall figure, and print has the PDF
 SIZES = {"column": 3.35, "page": 7.0}  # inches
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
@@ -140,16 +141,18 @@ def check_table(table: pl.DataFrame, *columns: str) -> pl.DataFrame:
 
 
 def save(figure: Figure, stem: str | Path) -> list[Path]:
-    """Write `<stem>.pdf` (vectors, Type 42 fonts) and `<stem>.png` (300 dpi); return both paths.
+    """Write `<stem>.pdf` (vectors, Type 42 fonts) and `<stem>.png` (300 dpi, fewer for tall ones); return both paths.
 
     The same figure gives the same bytes: no dates, no versions. Each file is complete or not there.
     """
     stem = Path(stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = []
+    width, height = figure.get_size_inches()
+    dpi = int(min(300, (MOST_PIXELS / (width * height)) ** 0.5))
     for kind in ("pdf", "png"):
         path, part = stem.with_name(f"{stem.name}.{kind}"), stem.with_name(f".{stem.name}.{kind}.part")
-        part.write_bytes(rendered(figure, kind))
+        part.write_bytes(rendered(figure, kind, dpi=dpi))
         os.replace(part, path)
         paths.append(path)
     return paths
