@@ -18,7 +18,7 @@ from mrl.describe import listed
 from mrl.errors import ConfigError, RunError
 from mrl.hierarchy import Hierarchy, depth_columns, measure
 from mrl.neighbours import item_neighbours, user_top_k
-from mrl.profile import CLASSES, HEAD, MIDDLE
+from mrl.profile import CLASSES, popularity_classes
 from mrl.run import Run, load
 
 TABLES = ("names", "flows", "tree")
@@ -164,17 +164,9 @@ def map_labels(run: Run) -> tuple[pl.DataFrame | None, str]:
     counts = popularity_of(run)
     if counts is None:
         return run.labels, ""
-    classes = pl.DataFrame({POPULARITY: popularity_classes(counts)})
+    classes = pl.DataFrame({POPULARITY: [CLASSES[index] for index in popularity_classes(counts)]})
     known = [] if run.labels is None else [run.labels]
     return pl.concat([*known, classes], how="horizontal"), POPULARITY
-
-
-def popularity_classes(counts: np.ndarray) -> list[str]:
-    """(I,) interactions an item → its class, `head`, `middle` or `tail`, cut as in `mrl.profile`; ties by row."""
-    rank = np.empty(len(counts), dtype=np.int64)
-    rank[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
-    edges = np.ceil(np.array((HEAD, HEAD + MIDDLE)) * len(counts) - 1e-9)
-    return [CLASSES[index] for index in np.searchsorted(edges, rank, side="right")]
 
 
 def neighbours_of(run: Run, item: str | int = "", k: int = 10) -> pl.DataFrame:

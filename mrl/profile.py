@@ -62,12 +62,11 @@ def accuracy_by_activity(per_user: pl.DataFrame, data: Interactions) -> pl.DataF
     )
 
 
-def popularity_classes(data: Interactions) -> np.ndarray:
-    """(I,) index into CLASSES by known interactions: the HEAD of the items, the next MIDDLE, the tail; ties by row."""
-    order = np.argsort(-known(data).item_counts.cpu().numpy(), kind="stable")
-    edges = np.ceil(np.array((HEAD, HEAD + MIDDLE)) * data.num_items - 1e-9)
-    classes = np.empty(data.num_items, dtype=np.int64)
-    classes[order] = np.searchsorted(edges, np.arange(data.num_items), side="right")
+def popularity_classes(counts: np.ndarray) -> np.ndarray:
+    """(I,) interactions an item → index into CLASSES: the HEAD of the items, the next MIDDLE, the tail; ties by row."""
+    edges = np.ceil(np.array((HEAD, HEAD + MIDDLE)) * len(counts) - 1e-9)
+    classes = np.empty(len(counts), dtype=np.int64)
+    classes[np.argsort(-counts, kind="stable")] = np.searchsorted(edges, np.arange(len(counts)), side="right")
     return classes
 
 
@@ -95,7 +94,7 @@ def profile(
     metric (recall), k, users, value: the mean of |top k ∩ relevant ∩ class| / |relevant ∩ class| over the users with
     relevant items in the class.
     """
-    classes = torch.from_numpy(popularity_classes(data)).to(users.device)
+    classes = torch.from_numpy(popularity_classes(known(data).item_counts.cpu().numpy())).to(users.device)
     wanted = data.test.to(users.device)
     keys = wanted.keys()
     exposure = torch.zeros(len(widths), data.num_items + 1, dtype=torch.int64, device=users.device)

@@ -20,7 +20,6 @@ from mrl.hierarchy_runs import (
     map_labels,
     measure_models,
     neighbours_of,
-    popularity_classes,
     side_by_side,
     stacked,
     top_k_of,
@@ -94,11 +93,6 @@ def test_sentences_of_the_first_model_come_first_and_the_others_are_folded_away(
         "at width 64: nested 0.50 and control 0.40 (chance 0.10)."
     )
     assert beside(table.filter(model="nested"), "Jaccard") == ""
-
-
-def test_popularity_classes_are_cut_at_a_fifth_and_a_half():
-    counts = np.arange(10)[::-1]
-    assert popularity_classes(counts) == ["head"] * 2 + ["middle"] * 3 + ["tail"] * 5
 
 
 def test_maps_are_coloured_by_the_first_depth_or_by_popularity(runs, tmp_path, data):

@@ -97,10 +97,15 @@ def test_accuracy_by_activity_is_the_mean_of_each_group() -> None:
 def test_popularity_classes_take_a_fifth_then_three_tenths() -> None:
     counts = [3, 9, 1, 2, 2, 8, 0, 2, 1, 5]
     train = [[item for item in range(10) if counts[item] > user] for user in range(9)]
-    classes = popularity_classes(interactions(train, [[6]] * 9, 10))
+    classes = popularity_classes(known(interactions(train, [[6]] * 9, 10)).item_counts.numpy())
     assert [CLASSES[kind] for kind in classes] == [
         *("middle", "head", "tail", "middle", "tail", "head", "tail", "tail", "tail", "middle")
     ]
+
+
+def test_popularity_classes_are_cut_at_a_fifth_and_a_half() -> None:
+    classes = popularity_classes(np.arange(10)[::-1])
+    assert [CLASSES[kind] for kind in classes] == ["head"] * 2 + ["middle"] * 3 + ["tail"] * 5
 
 
 def test_profile_agrees_with_a_slow_loop() -> None:
@@ -109,7 +114,8 @@ def test_profile_agrees_with_a_slow_loop() -> None:
     users, items = (torch.randn(n, 5, generator=generator) for n in (data.num_users, data.num_items))
     table, groups = profile(users, items, data, widths=widths, k=k)
 
-    classes, counts = popularity_classes(data), data.train.item_counts.numpy()
+    counts = data.train.item_counts.numpy()
+    classes = popularity_classes(counts)
     for width in widths:
         shown, recalls = np.zeros(data.num_items), {kind: [] for kind in range(3)}
         for user in range(data.num_users):
