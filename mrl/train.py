@@ -105,23 +105,24 @@ def fit(config: TrainConfig, data: Interactions | None = None, *, progress: bool
             _search(trainer, data, state, save, progress)
         users, items = state.best["best.users"].to(device), state.best["best.items"].to(device)
         backbone = {name.removeprefix(EGO): table for name, table in state.best.items() if name.startswith(EGO)}
-        valid = evaluate(users, items, data, split="valid", widths=config.report_widths)
+        results = []
         if config.protocol == "honest":
+            results.append(evaluate(users, items, data, split="valid", widths=config.report_widths))
             trainer = Trainer(config, data.merge_valid().train, device)
             if state.phase == REFIT:
                 trainer.load_state(found[0])
             state.phase = REFIT
             _refit(trainer, state, save, progress)
             users, items, backbone = *trainer.vectors(), trainer.backbone()
-        test = evaluate(users, items, data, split="test", widths=config.report_widths, per_user=config.per_user)
-
+        results.append(
+            evaluate(users, items, data, split="test", widths=config.report_widths, per_user=config.per_user)
+        )
         costs = {
             "best_epoch": state.best_epoch,
             "seconds": round(state.seconds, 3),
             "wall_seconds": round(time.perf_counter() - started, 3),
             "users_with_every_item": trainer.idle_users,
         }
-        results = [valid, test] if config.protocol == "honest" else [test]
         write_run(
             directory, config, data, results, device, history=state.history, vectors=(users, items), backbone=backbone,
             facts=costs,
