@@ -22,9 +22,16 @@ class Trainer:
     """A model, its loss, sampler, optimiser and random state; one call an epoch.
 
     positives: what to train on. Everything lives on `device`; no step waits for the host on a GPU.
+    start: users (U, D) and items (I, D) to begin from, as ego embeddings, in place of random ones.
     """
 
-    def __init__(self, config: TrainConfig, positives: Positives, device: torch.device):
+    def __init__(
+        self,
+        config: TrainConfig,
+        positives: Positives,
+        device: torch.device,
+        start: tuple[Tensor, Tensor] | None = None,
+    ):
         self.config, self.device = config, device
         init_seed, loop_seed = np.random.SeedSequence(config.seed).generate_state(2)
         init = torch.Generator().manual_seed(int(init_seed))
@@ -35,6 +42,10 @@ class Trainer:
             model = LightGCN(positives, dim, hops=config.hops, generator=init, **dropout)
         else:
             model = MatrixFactorization(positives.num_users, positives.num_items, dim, generator=init)
+        if start is not None:
+            with torch.no_grad():
+                model.users.copy_(start[0])
+                model.items.copy_(start[1])
         self.model = model.to(device)
         positives = positives.to(device)
         self.loss = NestedLoss(
