@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 # Programs that execute notebooks with nobody watching, as they appear in the command that started the kernel.
 RUNNERS = ("papermill", "nbconvert", "nbclient", "jupyter-execute", "jupyter execute", "jupyter-run", "pytest")
+HINT = (
+    "Draw around items with the lasso to list them here: take its button beside a map, or keep the mouse button "
+    "pressed until a circle closes, then draw."
+)
 LISTED = 100  # items of a selection that are listed
 FRAME, HEIGHT = (-1.05, 1.05), 420  # of both maps whatever their widths; pixels
 
@@ -45,9 +49,10 @@ def can_interact() -> bool:
 def explore(table: pl.DataFrame, *, top: int = 6, interactive: bool | None = None) -> Widget | Figure:
     """Two linked maps of the items, the widths of both on one slider; or the static figure.
 
-    table: from `mrl.maps.aligned_maps`. Hover for the title and labels of an item; select with the lasso (hold shift or
-    press long) on either map to see the same items on the other, and their list below. interactive: None decides by
-    `can_interact`; True raises ConfigError without the extra.
+    table: from `mrl.maps.aligned_maps`. Hover for the title and labels of an item; draw around items on either map with
+    the lasso (its button, or keep the mouse button pressed until a circle closes) to see them on the other, and their
+    list below; a double click on the background lets them go. interactive: None decides by `can_interact`; True raises
+    ConfigError without the extra.
     """
     check_table(table, "item", "width", "x", "y", "label", "title")
     if interactive is None:
@@ -68,7 +73,9 @@ def wide(table: pl.DataFrame, top: int) -> tuple[pl.DataFrame, list[str], list[i
         low, high = table[axis].min(), table[axis].max()
         scaled.append((2 * (pl.col(axis) - low) / ((high - low) or 1.0) - 1).alias(axis))
     table = table.with_columns(scaled)
-    rows = table.filter(pl.col("width") == widths[0]).select("item", "title", pl.col("label").alias("labels"), "group")
+    rows = table.filter(pl.col("width") == widths[0]).select(
+        "item", "title", pl.col("label").str.replace_all("|", ", ", literal=True).alias("labels"), "group"
+    )
     for width in widths:
         place = table.filter(pl.col("width") == width).select("item", pl.col("x", "y").name.suffix(f"_{width}"))
         rows = rows.join(place, on="item", how="left", maintain_order="left")
@@ -78,10 +85,10 @@ def wide(table: pl.DataFrame, top: int) -> tuple[pl.DataFrame, list[str], list[i
 def listed(rows: pl.DataFrame, selection: np.ndarray) -> str:
     """The selected rows as HTML: how many there are, then title and labels of the first `LISTED`."""
     if not len(selection):
-        return "<i>Select items with the lasso to list them here.</i>"
+        return f"<i>{HINT}</i>"
     chosen = rows[np.asarray(selection, dtype=np.int64)]
     lines = [
-        f"<li>{html.escape(str(title))} <small>{html.escape(labels.replace('|', ', '))}</small></li>"
+        f"<li>{html.escape(str(title))} <small>{html.escape(labels)}</small></li>"
         for title, labels in chosen.head(LISTED).select("title", "labels").iter_rows()
     ]
     more = f"<p>and {len(chosen) - LISTED} more</p>" if len(chosen) > LISTED else ""

@@ -35,7 +35,7 @@ def test_wide_has_a_row_an_item_and_one_scale_for_all_maps() -> None:
     rows, groups, widths = wide(placed(), top=2)
     assert groups == ["A", "B", "other"] and widths == [4, 8, 16]
     assert rows.columns == ["item", "title", "labels", "group", "x_4", "y_4", "x_8", "y_8", "x_16", "y_16"]
-    assert rows["group"].to_list() == ["A", "B", "other"]
+    assert rows["group"].to_list() == ["A", "B", "other"] and rows["labels"].to_list() == ["A", "A, B", ""]
     assert rows["x_16"].to_list() == [-1, 0, 1] and rows["x_4"].to_list() == [-1, -0.75, -0.5]
     assert rows["y_8"].to_list() == [1, 0, -1]
 
