@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
+MOST = 0.5  # share of all items beyond which what is typical of a cluster says little
 READABLE = {"popularity": "popularity (log)", "year": "release year", "genres": "genres"}
 
 
@@ -38,6 +39,11 @@ def _course(values: Sequence[float]) -> str:
     return "stays level" if abs(change) < 0.02 * scale else "rises" if change > 0 else "falls"
 
 
+def _strength(agreement: float) -> str:
+    """An AMI in a word."""
+    return "weak" if agreement < 0.2 else "partial" if agreement < 0.6 else "close"
+
+
 def describe_agreement(table: pl.DataFrame, *, label: str | None = None) -> str:
     """From `Hierarchy.agreement`: how AMI and purity go with the width, for both numbers of clusters."""
     if not len(table):
@@ -54,7 +60,8 @@ def describe_agreement(table: pl.DataFrame, *, label: str | None = None) -> str:
         opening = opening.format(n=numbers[0] if len(set(numbers)) == 1 else f"{numbers[0]} to {numbers[-1]}")
         values, first, last = ami["value"].to_list(), ami.row(0, named=True), ami.row(-1, named=True)
         best = ami.row(int(ami["value"].arg_max()), named=True)
-        told = f"{opening}, agreement with {readable(label)} (AMI, chance 0) {_course(values)}: "
+        told = f"{opening}, agreement with {readable(label)} (AMI: 0 by chance, 1 for the same groups) "
+        told += f"{_course(values)} and is {_strength(best['value'])} at best: "
         told += f"{first['value']:.2f} at width {first['width']}, {last['value']:.2f} at width {last['width']}"
         if best["width"] not in (first["width"], last["width"]):
             told += f", most at width {best['width']} ({best['value']:.2f})"
@@ -73,9 +80,9 @@ def describe_neighbours(table: pl.DataFrame, *, label: str | None = None) -> str
         return ""
     part = table.filter(pl.col("label") == (label or table["label"][0])).sort("width")
     first, last = part.row(0, named=True), part.row(-1, named=True)
-    told = f"An item and its {first['neighbours']} nearest neighbours share {readable(first['label'])} with a Jaccard "
-    told += f"index of {first['value']:.2f} at width {first['width']} and {last['value']:.2f} at width {last['width']} "
-    return told + f"(chance {last['chance']:.2f})."
+    told = f"An item and one of its {first['neighbours']} nearest neighbours have {percent(first['value'])} of their "
+    told += f"{readable(first['label'])} in common at width {first['width']} and {percent(last['value'])} at width "
+    return told + f"{last['width']} (Jaccard index; chance {percent(last['chance'])})."
 
 
 def describe_nesting(table: pl.DataFrame, *, clustering: str = "growing") -> str:
@@ -90,8 +97,9 @@ def describe_nesting(table: pl.DataFrame, *, clustering: str = "growing") -> str
     ends = part.filter(pl.col("width") == wide, pl.col("other_width") == narrow)
     share, bits = (ends.row(by_predicate=pl.col("metric") == metric, named=True) for metric in ("share", "entropy"))
     told = f"{percent(share['value'])} of the items of a cluster at width {wide} lie in one cluster of width {narrow} "
-    told += f"(chance {percent(share['chance'])}); knowing the fine cluster leaves {bits['value']:.1f} of "
-    told += f"{bits['chance']:.1f} bits about the coarse one."
+    gone = 1 - bits["value"] / bits["chance"] if bits["chance"] > 0 else 0.0
+    told += f"(chance {percent(share['chance'])}). Knowing an item's fine cluster takes away {percent(max(gone, 0.0))} "
+    told += f"of the doubt about its coarse one ({bits['value']:.1f} of {bits['chance']:.1f} bits are left)."
     if len(steps) > 1:
         told += f" From one width to the next the weakest nesting is {weakest['other_width']} to {weakest['width']} "
         told += f"({percent(weakest['value'])}, chance {percent(weakest['chance'])})."
@@ -118,70 +126,98 @@ def describe_similarity(table: pl.DataFrame) -> str:
     pair = (pl.col("width") == wide) & (pl.col("other_width") == first["other_width"])
     cka = table.filter(pl.col("metric") == "cka", pair)
     if len(cka):
-        told += f"; the first {first['other_width']} dimensions hold the geometry of all {wide} with a linear CKA of "
-        told += f"{cka['value'][0]:.2f} (chance {cka['chance'][0]:.2f})"
+        told += f"; how all items lie to one another is alike in the first {first['other_width']} dimensions and in "
+        told += f"all {wide} to {cka['value'][0]:.2f} (linear CKA: 1 is the same, chance {cka['chance'][0]:.2f})"
     return told + "."
 
 
 def describe_blocks(table: pl.DataFrame) -> str:
-    """From `Hierarchy.blocks`: what can be read from the first block, and what from the last."""
-    part = table.filter(pl.col("part") == "block") if len(table) else table
-    if part["width"].n_unique() < 2 if len(part) else True:
+    """From `Hierarchy.blocks`: what can be read from the first block, and what the last one adds."""
+    blocks = table.filter(pl.col("part") == "block") if len(table) else table
+    if blocks["width"].n_unique() < 2 if len(blocks) else True:
         return ""
-    narrow, wide = part["width"].min(), part["width"].max()
-    size = wide - part.filter(pl.col("width") == wide)["start"][0]
-
-    def ends(metric: str, label: str | None = None) -> tuple[dict, dict] | None:
-        """The rows of the first and the last block."""
-        rows = part.filter(pl.col("metric") == metric)
-        rows = rows if label is None else rows.filter(pl.col("label") == label)
-        rows = rows.filter(pl.col("class").is_null()) if "class" in rows.columns else rows
-        rows = rows.sort("width")
-        return (rows.row(0, named=True), rows.row(-1, named=True)) if len(rows) else None
-
-    said = []
-    labels = part["label"].drop_nulls().unique(maintain_order=True).to_list() if "label" in part.columns else []
-    for label in labels:
-        if found := ends("r2", label):
-            first, last = (percent(max(row["value"], 0)) if _beyond_chance(row) else "nothing" for row in found)
-            what = "of the variance of " if first != "nothing" else "of "
-            said.append(f"explain {first} {what}{readable(label)} (last {size}: {last})")
-        elif found := ends("auc", label):
-            areas = [f"of {row['value']:.2f}" if _beyond_chance(row) else "at chance" for row in found]
-            told = f"tell {readable(label)} apart with a mean ROC-AUC {areas[0]} (last {size}: "
-            said.append(told + f"{areas[1].removeprefix('of ')}; chance {found[0]['chance']:.2f})")
-    if found := ends("variance_share"):
-        said.append(
-            f"hold {percent(found[0]['value'])} of the items' variance (last {size}: {percent(found[1]['value'])})"
+    narrow, wide = blocks["width"].min(), blocks["width"].max()
+    start = blocks.filter(pl.col("width") == wide)["start"][0]
+    first, last, before, after = (
+        {(row.get("metric"), row.get("label"), row.get("class")): row for row in rows.iter_rows(named=True)}
+        for rows in (
+            table.filter(pl.col("part") == part, pl.col("width") == width)
+            for part, width in (("block", narrow), ("block", wide), ("prefix", start), ("prefix", wide))
         )
-    if found := ends("effective_rank"):
-        said.append(f"have an effective rank of {found[0]['value']:.1f} (last {size}: {found[1]['value']:.1f})")
-    told = f"The first {narrow} dimensions {listed(said)}." if said else ""
-    return " ".join(filter(None, [told, _describe_classes(part, narrow, wide, size)]))
-
-
-def _describe_classes(part: pl.DataFrame, narrow: int, wide: int, size: int) -> str:
-    """Which labels are read best from the first block, and which the last block knows better than the first."""
-    if "class" not in part.columns:
-        return ""
-    rows = part.filter(pl.col("metric") == "auc", pl.col("class").is_not_null())
-    if not len(rows):
-        return ""
-    rows = rows.filter(pl.col("label") == rows["label"][0])
-    best = rows.filter(pl.col("width") == narrow).sort("value", descending=True).head(3)
-    best = [row for row in best.iter_rows(named=True) if _beyond_chance(row)]
-    late = rows.filter(pl.col("width") == wide).sort("value", descending=True).head(3)
-    late = [row for row in late.iter_rows(named=True) if _beyond_chance(row)]
+    )
+    knows, adds = _read_from(first), _read_from(last)
     said = []
-    if best:
-        names = listed([f"{row['class']} ({row['value']:.2f})" for row in best])
-        said.append(f"Read best from the first {narrow}: {names}.")
-    if late:
-        names = listed([f"{row['class']} ({row['value']:.2f})" for row in late])
-        said.append(f"Read best from the last {size}: {names}.")
-    else:
-        said.append(f"The last {size} tell no {readable(rows['label'][0])} apart beyond chance.")
-    return " ".join(said)
+    if knows:
+        said.append(f"What the first {narrow} dimensions know: a linear model that sees only them {knows}.")
+        said.append(_best_classes(first))
+        said.append(f"What the last {wide - start} add: by themselves, such a model {adds}.")
+        said.append(_best_classes(last) or _no_classes(last, wide - start))
+        said.append(_added(before, after, start))
+    if row := first.get(("variance_share", None, None)):
+        other = last["variance_share", None, None]["value"]
+        told = f"The first {narrow} hold {percent(row['value'])} of the items' variance, the last {wide - start} "
+        told += percent(other)
+        if row := first.get(("effective_rank", None, None)):
+            other = last["effective_rank", None, None]["value"]
+            told += f", spread over {row['value']:.1f} and {other:.1f} directions (effective rank)"
+        said.append(told + ".")
+    return " ".join(filter(None, said))
+
+
+def _read_from(rows: dict[tuple, dict]) -> str:
+    """What a linear model reads from one block: `explains 12 % of the variance of …, and ranks …`."""
+    explained, told_apart = [], []
+    for (metric, label, of_class), row in rows.items():
+        sure = of_class is None and label is not None and _beyond_chance(row)
+        if metric == "r2" and of_class is None:
+            what = f"{percent(row['value'])} of the variance of" if sure else "nothing of"
+            explained.append(f"{what} {readable(label)}")
+        elif metric == "auc" and of_class is None:
+            how = percent(row["value"]) if sure else "no more than by chance"
+            told_apart.append(f"{how} for {readable(label)} (chance {percent(row['chance'])})")
+    said = [f"explains {listed(explained)}"] if explained else []
+    if told_apart:
+        said.append(
+            f"ranks an item that has a label above one that has not in this share of pairs: {listed(told_apart)}"
+        )
+    return ", and ".join(said)
+
+
+def _classes(rows: dict[tuple, dict]) -> dict[str, dict]:
+    """The rows of the classes of the first label that has any."""
+    found = [(label, of_class, row) for (metric, label, of_class), row in rows.items() if metric == "auc" and of_class]
+    return {of_class: row for label, of_class, row in found if label == found[0][0]}
+
+
+def _best_classes(rows: dict[tuple, dict], most: int = 3) -> str:
+    best = sorted(_classes(rows).items(), key=lambda item: -item[1]["value"])[:most]
+    best = [f"{name} ({percent(row['value'])})" for name, row in best if _beyond_chance(row)]
+    return f"It knows best: {listed(best)}." if best else ""
+
+
+def _no_classes(rows: dict[tuple, dict], size: int) -> str:
+    label = next((row["label"] for row in _classes(rows).values()), None)
+    return f"The last {size} tell no {readable(label)} apart beyond chance." if label else ""
+
+
+def _added(before: dict[tuple, dict], after: dict[tuple, dict], start: int) -> str:
+    """What all dimensions know beyond those before the last block."""
+    gains = [
+        f"{readable(label)} from {percent(max(before[key]['value'], 0))} to {percent(max(row['value'], 0))}"
+        for key, row in after.items()
+        for metric, label, of_class in [key]
+        if metric in ("r2", "auc") and of_class is None and key in before
+    ]
+    if not gains:
+        return ""
+    told = f"Added to the first {start} they take {listed(gains)}"
+    old = _classes(before)
+    by_class = {name: row["value"] - old[name]["value"] for name, row in _classes(after).items() if name in old}
+    most = max(by_class, key=by_class.get, default=None)
+    if most is not None and by_class[most] >= 0.01:
+        old_value, new_value = old[most]["value"], _classes(after)[most]["value"]
+        told += f", most of all {most} ({percent(old_value)} to {percent(new_value)})"
+    return told + "."
 
 
 def describe_clusters(names: pl.DataFrame, *, clustering: str = "growing", typical: int = 3) -> str:
@@ -192,21 +228,34 @@ def describe_clusters(names: pl.DataFrame, *, clustering: str = "growing", typic
         return ""
     said, before = [], set()
     for width in sorted({part["width"].min(), part["width"].max()}):
-        found = part.filter(pl.col("width") == width).with_columns(
-            first=pl.col("typical").str.split(" / ").list.first()
-        )
+        here = part.filter(pl.col("width") == width)
+        found = here.filter(pl.col("share") <= MOST).with_columns(first=pl.col("typical").str.split(" / ").list.first())
         found = found.sort("lift", "items", descending=True).unique("first", keep="first", maintain_order=True)
-        top = list(found.head(typical).iter_rows(named=True))
+        top = found.head(typical).iter_rows(named=True)
         words = [f"{row['first']} ({row['lift']:.1f} times its usual share in {row['items']} items)" for row in top]
-        if len(words) == 1:
-            said.append(f"Clusters at width {width} set apart {words[0]}.")
-        else:
-            said.append(f"Clusters at width {width} separate {words[0]} from {listed(words[1:])}.")
+        said.append(f"At width {width} clusters set apart {listed(words)}." if words else "")
+        said.append(_undivided(here))
         new = [word for word in found["first"] if word not in before]
         if before and new:
-            said.append(f"First typical of a cluster at width {width}, not at the narrowest: {listed(new[:5])}.")
+            said.append(f"No cluster of the narrowest width is typical of {listed(new[:5])}; one of width {width} is.")
         before |= set(found["first"])
-    return " ".join(said)
+    return " ".join(filter(None, said))
+
+
+def is_most(row: dict) -> bool:
+    """Whether a cluster (a row of names) holds most of all items."""
+    return (row.get("share") or 0) > MOST
+
+
+def _undivided(clusters: pl.DataFrame) -> str:
+    """Of a cluster that holds most items, if there is one."""
+    row = next(filter(is_most, clusters.iter_rows(named=True)), None)
+    if row is None:
+        return ""
+    told = f"{percent(row['share'])} of the items lie in one cluster"
+    if row.get("popularity_share") is not None:
+        told += f", which has {percent(row['popularity_share'])} of the interactions"
+    return told + "."
 
 
 def describe_flows(flows: pl.DataFrame, names: pl.DataFrame, *, clustering: str = "growing") -> str:
@@ -222,15 +271,13 @@ def describe_flows(flows: pl.DataFrame, names: pl.DataFrame, *, clustering: str 
     if len(main) < 2:
         return ""
     name = {
-        row["cluster"]: row["typical"] or row["titles"]
+        row["cluster"]: "the largest cluster" if is_most(row) else f"“{row['typical'] or row['titles']}”"
         for row in names.filter(pl.col("clustering") == clustering, pl.col("width") == width).iter_rows(named=True)
     }
     main = main.sort("share_out", "cluster")
     loose, firm = main.row(0, named=True), main.row(-1, named=True)
-    told = f"From width {width} to width {loose['next_width']}, “{name[firm['cluster']]}” holds together best "
-    told += (
-        f"({percent(firm['share_out'])} of its items stay in one cluster) and “{name[loose['cluster']]}” splits most "
-    )
+    told = f"From width {width} to width {loose['next_width']}, {name[firm['cluster']]} holds together best "
+    told += f"({percent(firm['share_out'])} of its items stay in one cluster) and {name[loose['cluster']]} splits most "
     return told + f"(over {loose['len']} clusters, {percent(loose['share_out'])} in the largest)."
 
 

@@ -31,7 +31,7 @@ HINT = (
     "pressed until a circle closes, then draw."
 )
 LISTED = 100  # items of a selection that are listed
-FRAME, HEIGHT = (-1.05, 1.05), 420  # of both maps whatever their widths; pixels
+FRAME, HEIGHT = (-1.05, 1.05), 360  # of both maps whatever their widths; pixels
 
 
 def can_interact() -> bool:

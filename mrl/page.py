@@ -31,6 +31,7 @@ POLARS = (
     (r"<td>&quot;(.*?)&quot;</td>", r"<td>\1</td>"),
     (r"<td>null</td>", "<td></td>"),
 )
+WIDE = 500  # CSS pixels: a figure of a page's width, which a telephone scrolls: shrunk it could not be read
 PROSE = 160  # characters: printed lines longer than that are sentences, not columns
 CSS = """
 :root { color-scheme: light }
@@ -45,7 +46,8 @@ nav { background: #f4f6f8; padding: .8rem 1.2rem; margin: 1.5rem 0; border-radiu
 nav ul { margin: 0 0 .4rem; padding-left: 1rem; list-style: none }
 nav li { break-inside: avoid }
 nav > ul { padding: 0 }
-img { display: block; max-width: 100%; height: auto; margin: 1rem 0 .5rem }
+.figure { margin: 1rem 0 .5rem }
+img { display: block; max-width: 100%; height: auto }
 .table { overflow-x: auto; max-height: 32rem; margin: .8rem 0 }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums }
 th, td { padding: .15rem .7rem; border: 0; border-bottom: 1px solid #e2e2e2; text-align: left; white-space: nowrap }
@@ -55,16 +57,26 @@ details { margin: .5rem 0; font-size: .92rem }
 summary { cursor: pointer; color: #6e6e6e }
 details.code { font-size: .8rem }
 details.code pre { background: #f7f7f7; padding: .6rem .8rem }
+@media (max-width: 44rem) {
+  body { padding: 1rem }
+  nav { columns: 1 }
+  .figure { overflow-x: auto }
+  .wide img { max-width: none; width: 44rem }
+}
 @media print {
   @page { margin: 16mm 14mm }
   body { font-size: 10pt; max-width: none; padding: 0 }
-  h1, h2, h3 { break-after: avoid }
-  img, tr { break-inside: avoid }
+  h1, h2, h3, :is(p, pre):has(+ details.code + .figure, + details.code + .table, + .figure, + .table) {
+    break-after: avoid }
+  p, tr, .figure { break-inside: avoid }
+  img { max-height: 112mm; width: auto }
+  .tall img { max-height: 205mm }
   .table { max-height: none; overflow: visible }
-  th, td { white-space: normal; padding: .1rem .4rem }
-  thead th { position: static }
   table { font-size: 8pt }
-  details.code { display: none }
+  th, td { padding: .1rem .4rem }
+  table:not(.dataframe) td { white-space: normal }
+  thead th { position: static }
+  details:not([open]) { display: none }
   a { color: inherit; text-decoration: none }
 }
 """
@@ -160,8 +172,12 @@ def _output(output: nbformat.NotebookNode) -> str:
 
 
 def _picture(png: str, width: int | None, height: int | None) -> str:
-    size = f' width="{width}" height="{height}"' if width and height else ""
-    return f'<img alt="figure"{size} src="data:image/png;base64,{png.strip()}">'
+    size, kinds = "", ["figure"]
+    if width and height:
+        size = f' width="{width}" height="{height}"'
+        kinds += ["wide"] * (width > WIDE) + ["tall"] * (height > 0.9 * width)
+    image = f'<img alt="figure"{size} src="data:image/png;base64,{png.strip()}">'
+    return f'<div class="{" ".join(kinds)}">{image}</div>'
 
 
 def _markdown(text: str) -> str:

@@ -41,7 +41,11 @@ def agreement_table(amis: list[float], std: float = 0.001) -> pl.DataFrame:
 
 def test_agreement_in_words():
     said = describe_agreement(agreement_table([0.1, 0.3, 0.2]))
-    assert "With 16 clusters at every width, agreement with genres (AMI, chance 0) rises" in said
+    assert (
+        "With 16 clusters at every width, agreement with genres (AMI: 0 by chance, 1 for the same groups) rises" in said
+    )
+    assert "is partial at best" in said and "weak at best" in describe_agreement(agreement_table([0.1, 0.1, 0.1]))
+    assert "close at best" in describe_agreement(agreement_table([0.1, 0.1, 0.7]))
     assert "0.10 at width 4, 0.20 at width 16, most at width 8 (0.30)" in said
     assert "44 % of items" in said and "56 % at width 16 (chance 40 %)" in said
     assert "falls" in describe_agreement(agreement_table([0.3, 0.2, 0.1]))
@@ -53,8 +57,8 @@ def test_neighbours_and_similarity_in_words():
     rows = [{"width": w, "neighbours": 10, "label": "depth_2", "metric": "jaccard"} for w in (4, 64)]
     table = pl.DataFrame(rows).with_columns(value=pl.Series([0.25, 0.5]), chance=0.125)
     assert describe_neighbours(table) == (
-        "An item and its 10 nearest neighbours share true depth 2 with a Jaccard index of 0.25 at width 4 and 0.50 at "
-        "width 64 (chance 0.12)."
+        "An item and one of its 10 nearest neighbours have 25 % of their true depth 2 in common at width 4 and 50 % at "
+        "width 64 (Jaccard index; chance 12 %)."
     )
     pairs = [(a, b) for a in (4, 8, 64) for b in (4, 8, 64)]
     overlap = [{"width": a, "other_width": b, "neighbours": 10, "metric": "overlap"} for a, b in pairs]
@@ -62,9 +66,8 @@ def test_neighbours_and_similarity_in_words():
     cka = [{"width": a, "other_width": b, "metric": "cka", "value": 0.75, "chance": 0.01} for a, b in pairs]
     said = describe_similarity(pl.concat([pl.DataFrame(overlap), pl.DataFrame(cka)], how="diagonal"))
     assert "10 nearest at width 64, 25 % are among its nearest at width 4 already and 50 % at width 8" in said
-    assert (
-        "(chance 0.6 %)" in said and "first 4 dimensions hold the geometry of all 64 with a linear CKA of 0.75" in said
-    )
+    assert "(chance 0.6 %)" in said
+    assert "alike in the first 4 dimensions and in all 64 to 0.75 (linear CKA: 1 is the same, chance 0.01)" in said
 
 
 def test_nesting_in_words():
@@ -76,56 +79,85 @@ def test_nesting_in_words():
         rows.append({**key, "metric": "entropy", "value": 0.5, "chance": 2.0})
     said = describe_nesting(pl.DataFrame(rows))
     assert "80 % of the items of a cluster at width 16 lie in one cluster of width 4 (chance 25 %)" in said
-    assert "leaves 0.5 of 2.0 bits" in said and "the weakest nesting is 8 to 16 (70 %, chance 25 %)" in said
+    assert "takes away 75 % of the doubt about its coarse one (0.5 of 2.0 bits are left)" in said
+    assert "the weakest nesting is 8 to 16 (70 %, chance 25 %)" in said
 
 
-def blocks_table(popularity: tuple[float, float]) -> pl.DataFrame:
+SPANS = (("block", 4, 0), ("block", 64, 32), ("prefix", 32, 0), ("prefix", 64, 0))
+
+
+def blocks_table(popularity: tuple[float, ...], horror: tuple[float, ...] = (0.9, 0.5, 0.6, 0.8)) -> pl.DataFrame:
+    """R² of popularity and AUC of Horror in the first block, the last one, the first 32 and all 64 dimensions."""
     rows = []
-    spans = (("block", 4, 0), ("block", 64, 32), ("prefix", 4, 0))
-    for (part, width, start), r2 in zip(spans, (*popularity, 0.9), strict=True):
+    for (part, width, start), r2, auc in zip(SPANS, popularity, horror, strict=True):
         key = {"part": part, "width": width, "start": start}
         chance = {"chance": -0.01, "chance_std": 0.01}
         rows.append({**key, "label": "popularity", "class": None, "metric": "r2", "value": r2, **chance})
-        for name, auc in (("Horror", 0.9), ("Drama", 0.7), (None, 0.8)):
-            auc = auc if width == 4 else 0.5
-            chance = {"chance": 0.5, "chance_std": 0.02}
-            rows.append({**key, "label": "genres", "class": name, "metric": "auc", "value": auc, **chance})
-        rows.append({**key, "label": None, "class": None, "metric": "variance_share", "value": 0.4})
+        chance = {"chance": 0.5, "chance_std": 0.02}
+        for name, value in (("Horror", auc), ("Drama", 0.7 if width == 4 else 0.5), (None, auc - 0.1)):
+            rows.append({**key, "label": "genres", "class": name, "metric": "auc", "value": value, **chance})
+        rows.append({**key, "label": None, "class": None, "metric": "variance_share", "value": width / 100})
+        rows.append({**key, "label": None, "class": None, "metric": "effective_rank", "value": width / 2})
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
 def test_blocks_in_words():
-    said = describe_blocks(blocks_table((0.62, 0.03)))
-    assert "The first 4 dimensions explain 62 % of the variance of popularity (log) (last 32: 3 %)" in said
-    assert "tell genres apart with a mean ROC-AUC of 0.80 (last 32: at chance; chance 0.50)" in said
-    assert "hold 40 % of the items' variance (last 32: 40 %)" in said
-    assert "Read best from the first 4: Horror (0.90) and Drama (0.70)." in said
-    assert "The last 32 tell no genres apart beyond chance." in said
-    assert "explain nothing of popularity (log) (last 32: 50 %)" in describe_blocks(blocks_table((0.0, 0.5)))
+    assert describe_blocks(blocks_table((0.62, 0.03, 0.7, 0.75))) == (
+        "What the first 4 dimensions know: a linear model that sees only them explains 62 % of the variance of "
+        "popularity (log), and ranks an item that has a label above one that has not in this share of pairs: 80 % for "
+        "genres (chance 50 %). It knows best: Horror (90 %) and Drama (70 %). "
+        "What the last 32 add: by themselves, such a model explains 3 % of the variance of popularity (log), and ranks "
+        "an item that has a label above one that has not in this share of pairs: no more than by chance for genres "
+        "(chance 50 %). The last 32 tell no genres apart beyond chance. "
+        "Added to the first 32 they take popularity (log) from 70 % to 75 % and genres from 50 % to 70 %, most of all "
+        "Horror (60 % to 80 %). The first 4 hold 4 % of the items' variance, the last 32 64 %, spread over 2.0 and "
+        "32.0 directions (effective rank)."
+    )
+    said = describe_blocks(blocks_table((0.0, 0.5, 0.5, 0.5), horror=(0.9, 0.8, 0.8, 0.8)))
+    assert "explains nothing of popularity (log), and" in said and "It knows best: Horror (80 %)." in said
+    assert "Added to the first 32 they take popularity (log) from 50 % to 50 % and genres from 70 % to 70 %." in said
+    blocks = blocks_table((0.6, 0.5, 0.5, 0.5)).filter(pl.col("part") == "block")
+    assert "Added to" not in describe_blocks(blocks)
+    shape = describe_blocks(blocks.filter(pl.col("label").is_null()))
+    assert shape.startswith("The first 4 hold 4 % of the items' variance, the last 32 64 %")
 
 
-def test_clusters_and_flows_in_words():
-    names = pl.DataFrame(
+def cluster_table(largest: float = 0.5) -> pl.DataFrame:
+    return pl.DataFrame(
         {
             "clustering": ["growing"] * 4,
             "width": [4, 4, 64, 64],
             "cluster": [0, 1, 0, 1],
             "items": [60, 40, 50, 50],
+            "share": [largest, 1 - largest, 0.5, 0.5],
+            "popularity_share": [0.3, 0.7, 0.5, 0.5],
             "typical": ["Animation / Musical", "Horror", "Western", None],
             "lift": [6.0, 3.0, 9.0, None],
             "titles": ["Aladdin", "Alien", "Tombstone", "Fargo"],
         }
     )
-    said = describe_clusters(names)
-    assert said.startswith("Clusters at width 4 separate Animation (6.0 times its usual share in 60 items) from Horror")
-    assert "Clusters at width 64 set apart Western" in said and "not at the narrowest: Western." in said
+
+
+def test_clusters_and_flows_in_words():
+    assert describe_clusters(cluster_table()) == (
+        "At width 4 clusters set apart Animation (6.0 times its usual share in 60 items) and Horror (3.0 times its "
+        "usual share in 40 items). At width 64 clusters set apart Western (9.0 times its usual share in 50 items). "
+        "No cluster of the narrowest width is typical of Western; one of width 64 is."
+    )
     rows = [(0, 0, 57, 0.95), (0, 1, 3, 0.05), (1, 0, 16, 0.4), (1, 1, 24, 0.6)]
     flows = pl.DataFrame(rows, schema=["cluster", "next_cluster", "items", "share_out"], orient="row")
     flows = flows.with_columns(clustering=pl.lit("growing"), width=pl.lit(4), next_width=pl.lit(64))
-    assert describe_flows(flows, names) == (
+    assert describe_flows(flows, cluster_table()) == (
         "From width 4 to width 64, “Animation / Musical” holds together best (95 % of its items stay in one cluster) "
         "and “Horror” splits most (over 2 clusters, 60 % in the largest)."
     )
+    assert "to width 64, the largest cluster holds together best" in describe_flows(flows, cluster_table(0.8))
+
+
+def test_a_cluster_of_most_items_is_said_to_be_one():
+    said = describe_clusters(cluster_table(0.8))
+    assert "80 % of the items lie in one cluster, which has 30 % of the interactions." in said
+    assert said.startswith("At width 4 clusters set apart Horror (3.0 times its usual share in 40 items).")
 
 
 def test_lists_in_words():
