@@ -6,6 +6,7 @@ for the CPU (numba), which searches only within a user's own positives and never
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -18,6 +19,7 @@ from mrl.compiled import compiled, in_threads
 from mrl.interactions import Positives
 
 LEAST = 512  # users a slice at least: fewer take less time than a thread to start
+LINEAR = 64  # positives of a user up to which counting them beats searching
 SIMILARITIES = ("inner", "cosine", "distance")
 
 
@@ -43,35 +45,90 @@ class UniformCandidates:
 
     def __call__(self, users: Tensor, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
         """users: (B,) int64 rows, each trainable. Returns (B, *shape) int64 item rows."""
-        draw = torch.rand(len(users), *shape, dtype=torch.float64, device=users.device, generator=generator)
         if self.compiled:
-            flat = draw.flatten(1).numpy()
-            rows = np.empty(flat.shape, np.int64)
-            batch, tables = users.numpy(), (self.offsets.numpy(), self._gaps.numpy(), self.num_items)
-            in_threads(lambda part: _unobserved(batch[part], flat[part], *tables, rows[part]), len(users), each=LEAST)
-            return torch.from_numpy(rows).view(draw.shape)
+            rows = np.empty((len(users), math.prod(shape)), np.int64)
+            batch, tables, seed = users.numpy(), self.tables(), _seed(generator)
+            in_threads(lambda part: _draw(batch[part], part.start, *tables, seed, rows[part]), len(users), each=LEAST)
+            return torch.from_numpy(rows).view(len(users), *shape)
+        draw = torch.rand(len(users), *shape, dtype=torch.float64, device=users.device, generator=generator)
         wide = (...,) + (None,) * len(shape)
         free = self.free[users][wide]
-        rank = torch.minimum((draw * free).long(), free - 1)
-        found = torch.searchsorted(self._gaps, rank + (users * (self.num_items + 1))[wide], right=True)
-        return rank + found - self.offsets[users][wide]
+        return self.unobserved(users, torch.minimum((draw * free).long(), free - 1))
+
+    def unobserved(self, users: Tensor, ranks: Tensor) -> Tensor:
+        """The unobserved items of users (B,) that have the given ranks (B, …) among theirs, counted from 0."""
+        wide = (...,) + (None,) * (ranks.dim() - 1)
+        if self.compiled:
+            rows = ranks.flatten(1).numpy().astype(np.int64)
+            _unobserved(users.numpy(), self.offsets.numpy(), self._gaps.numpy(), rows)
+            return torch.from_numpy(rows).view(ranks.shape)
+        found = torch.searchsorted(self._gaps, ranks + (users * (self.num_items + 1))[wide], right=True)
+        return ranks + found - self.offsets[users][wide]
+
+    def tables(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """What compiled loops need to draw: offsets (U + 1,), gaps (N,), the number of items."""
+        return self.offsets.numpy(), self._gaps.numpy(), self.num_items
+
+
+def _seed(generator: torch.Generator | None) -> np.uint64:
+    return np.uint64(torch.randint(2**63 - 1, (), generator=generator).item())
 
 
 @compiled
-def _unobserved(users, draw, offsets, gaps, num_items, rows):
+def _ranks(seed, first, free, ranks):
+    """Fill ranks (n,) with numbers from 0 to free - 1: draws first, first + 1, … of the sequence that `seed` begins.
+
+    SplitMix64 (Steele et al., OOPSLA 2014): any draw can be made by itself, so slices in threads draw the same.
+    """
+    for n in range(len(ranks)):
+        x = seed + np.uint64(first + n + 1) * np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x = x ^ (x >> np.uint64(31))
+        ranks[n] = np.int32(np.float64(np.int64(x >> np.uint64(11))) * 2.0**-53 * free)
+
+
+@compiled
+def _skip(gaps, ranks, found):
+    """Turn ranks (n,) among a user's unobserved items into items; gaps: those of the user. found: (n,) scratch."""
+    if len(gaps) <= LINEAR:  # counting compiles to vector code
+        found[:] = 0
+        for gap in gaps:
+            for n in range(len(ranks)):
+                found[n] += np.int32(gap <= ranks[n])
+        for n in range(len(ranks)):
+            ranks[n] += found[n]
+        return
+    for n in range(len(ranks)):
+        low, high = 0, len(gaps)  # the first positive with more than this many unobserved items before it
+        while low < high:
+            middle = (low + high) // 2
+            if gaps[middle] <= ranks[n]:
+                low = middle + 1
+            else:
+                high = middle
+        ranks[n] += np.int32(low)
+
+
+@compiled
+def _unobserved(users, offsets, gaps, rows):
+    ranks, found = np.empty(rows.shape[1], np.int32), np.empty(rows.shape[1], np.int32)
     for b in range(len(users)):
-        start, stop = offsets[users[b]], offsets[users[b] + 1]
-        free = num_items - (stop - start)
-        for m in range(draw.shape[1]):
-            rank = min(np.int64(draw[b, m] * free), free - 1)
-            low, high = start, stop  # the first positive with more than `rank` unobserved items before it
-            while low < high:
-                middle = (low + high) // 2
-                if gaps[middle] <= rank:
-                    low = middle + 1
-                else:
-                    high = middle
-            rows[b, m] = rank + low - start
+        ranks[:] = rows[b]
+        _skip(gaps[offsets[users[b]] : offsets[users[b] + 1]], ranks, found)
+        rows[b] = ranks
+
+
+@compiled
+def _draw(users, first, offsets, gaps, num_items, seed, rows):
+    """Fill rows (B, n); `first` is the place of users[0] in the batch."""
+    many = rows.shape[1]
+    ranks, found = np.empty(many, np.int32), np.empty(many, np.int32)
+    for b in range(len(users)):
+        mine = gaps[offsets[users[b]] : offsets[users[b] + 1]]
+        _ranks(seed, (first + b) * many, num_items - len(mine), ranks)
+        _skip(mine, ranks, found)
+        rows[b] = ranks
 
 
 def similarity(kind: str, users: Tensor, vectors: Tensor) -> Tensor:
@@ -111,3 +168,51 @@ def _inner(users, items, candidates, widths, scores):
                 for d in range(widths[k]):
                     total += users[b, d] * items[row, d]
                 scores[b, k, m] = total
+
+
+def hardest(
+    draw: UniformCandidates,
+    user_rows: Tensor,
+    users: Tensor,
+    items: Tensor,
+    widths: Sequence[int],
+    candidates: int,
+    active: int,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """(B, K): the best scoring of the first `active` of each level's candidates, all in one compiled pass.
+
+    The same as `draw`, `level_scores` by inner product and argmax, which see. users: (B, D), items: (I, D), float32.
+    """
+    rows = np.empty((len(users), len(widths)), np.int64)
+    batch, tables, seed = user_rows.numpy(), draw.tables(), _seed(generator)
+    anchors, table = users.detach().contiguous().numpy(), items.detach().contiguous().numpy()
+    edges = np.asarray(widths, np.int64)
+
+    def work(part: slice) -> None:
+        _hardest(batch[part], part.start, *tables, seed, anchors[part], table, edges, candidates, active, rows[part])
+
+    in_threads(work, len(users), each=LEAST // 2)
+    return torch.from_numpy(rows)
+
+
+@partial(compiled, fastmath=True)
+def _hardest(batch, first, offsets, gaps, num_items, seed, users, items, widths, candidates, active, rows):
+    levels = len(widths)
+    many = levels * candidates
+    ranks, found = np.empty(many, np.int32), np.empty(many, np.int32)
+    for b in range(len(batch)):
+        mine = gaps[offsets[batch[b]] : offsets[batch[b] + 1]]
+        _ranks(seed, (first + b) * many, num_items - len(mine), ranks)
+        _skip(mine, ranks, found)
+        user = users[b]
+        for k in range(levels):
+            best, chosen = np.float32(-np.inf), ranks[k * candidates]
+            for m in range(k * candidates, k * candidates + active):
+                item = items[ranks[m]]
+                total = np.float32(0.0)
+                for d in range(widths[k]):
+                    total += user[d] * item[d]
+                if total > best:
+                    best, chosen = total, ranks[m]
+            rows[b, k] = chosen

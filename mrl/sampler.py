@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, softplus
 
-from mrl.candidates import SIMILARITIES, UniformCandidates, level_scores, similarity
+from mrl.candidates import SIMILARITIES, UniformCandidates, hardest, level_scores, similarity
 from mrl.errors import ConfigError, DataError
 from mrl.interactions import Positives
 from mrl.widths import check_widths
@@ -115,32 +115,63 @@ class NegativeSampler(nn.Module):
         levels: the levels (n,) of this step, all if None. progress: share of training done, 0 to 1.
         Raises DataError where a user has every item (leave such rows out: `trainable`).
         """
-        # Checked on the CPU only: looking at the answer would make a GPU wait.
-        if user_rows.device.type == "cpu" and not self.trainable[user_rows].all():
-            raise DataError("a user in the batch has every item, so there is no negative; leave out ~sampler.trainable")
         if positives.dim() == 2:
             positives, items = positives.unsqueeze(1), items.unsqueeze(1)  # one hop
-        hops = items.shape[1]
-        table = items.mean(1) if hops > 1 else items.squeeze(1)  # (I, D)
-        picks = range(len(self.pick_widths)) if levels is None or not self.nested else levels.tolist()
-        widths = [self.pick_widths[level] for level in picks]
-        drawn = 1 if self.rule == "rns" else self.candidates
-        candidates = self.draw(user_rows, (len(picks), drawn), generator)  # (B, K, M)
         if self.rule == "mix":
-            return self._mix(users, positives, items, candidates, widths, generator)
+            return self._mix(user_rows, users, positives, items, self._picks(levels), generator)
+        table = items.mean(1) if items.shape[1] > 1 else items.squeeze(1)  # (I, D)
         positives = positives.mean(1)  # (B, D)
-        with torch.no_grad():
-            chosen = self._choose(users, positives, table, candidates, widths, picks, progress, generator)
-        rows = candidates.gather(2, chosen.unsqueeze(-1)).squeeze(-1)  # (B, K)
+        rows = self.pick(user_rows, users, positives, table, levels=levels, progress=progress, generator=generator)
         vectors = embedding(rows, table)  # (B, K, D)
         auxiliary = vectors.new_zeros(())
         if self.rule == "dens":
             terms = [
                 self.gates[level].contrast(users[:, :width], positives[:, :width], vectors[:, n, :width])
-                for n, (level, width) in enumerate(zip(picks, widths, strict=True))
+                for n, (level, width) in enumerate(self._picks(levels))
             ]
             auxiliary = self.contrast * torch.stack(terms).mean()
         return Negatives(rows, vectors, auxiliary)
+
+    @torch.no_grad()
+    def pick(
+        self,
+        user_rows: Tensor,
+        users: Tensor,
+        positives: Tensor,
+        items: Tensor,
+        *,
+        levels: Tensor | None = None,
+        progress: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The items (B, K) alone, without gradients; positives (B, D), items (I, D). For every rule but `mix`."""
+        self._check(user_rows)
+        picks = self._picks(levels)
+        widths = [width for _, width in picks]
+        inner = self.similarity == "inner" and users.dtype == torch.float32 and self.draw.compiled
+        if self.rule in ("dns", "cns") and inner:
+            active = self._active(progress)
+            return hardest(self.draw, user_rows, users, items, widths, self.candidates, active, generator)
+        drawn = 1 if self.rule == "rns" else self.candidates
+        candidates = self.draw(user_rows, (len(picks), drawn), generator)  # (B, K, M)
+        if self.rule == "rns":
+            return candidates[..., 0]
+        chosen = self._choose(users, positives, items, candidates, picks, progress, generator)
+        return candidates.gather(2, chosen.unsqueeze(-1)).squeeze(-1)
+
+    def _check(self, user_rows: Tensor) -> None:
+        # On the CPU only: looking at the answer would make a GPU wait.
+        if user_rows.device.type == "cpu" and not self.trainable[user_rows].all():
+            raise DataError("a user in the batch has every item, so there is no negative; leave out ~sampler.trainable")
+
+    def _picks(self, levels: Tensor | None) -> list[tuple[int, int]]:
+        """Where a negative is picked in this step: (place in `pick_widths`, width)."""
+        places = range(len(self.pick_widths)) if levels is None or not self.nested else levels.tolist()
+        return [(place, self.pick_widths[place]) for place in places]
+
+    def _active(self, progress: float) -> int:
+        """How many of the candidates count."""
+        return max(1, int((1 - progress) * self.candidates)) if self.rule == "cns" else self.candidates
 
     def _choose(
         self,
@@ -148,18 +179,16 @@ class NegativeSampler(nn.Module):
         positives: Tensor,
         table: Tensor,
         candidates: Tensor,
-        widths: Sequence[int],
-        picks: Sequence[int],
+        picks: Sequence[tuple[int, int]],
         progress: float,
         generator: torch.Generator | None,
     ) -> Tensor:
         """(B, K): which of each level's candidates (B, K, M) the rule picks."""
-        if self.rule == "rns":
-            return candidates.new_zeros(candidates.shape[:2])
+        widths = [width for _, width in picks]
         if self.rule == "dens":
             ramp = min(1.0, progress / max(self.warmup, 1e-9))
             hardened = []
-            for n, (level, width) in enumerate(zip(picks, widths, strict=True)):
+            for n, (level, width) in enumerate(picks):
                 anchors, liked = users[:, :width], positives[:, :width]
                 vectors = self.gates[level].harden(anchors, liked, table[:, :width][candidates[:, n]], ramp)
                 hardened.append(similarity(self.similarity, anchors, vectors))
@@ -176,19 +205,21 @@ class NegativeSampler(nn.Module):
             # Kept above zero, or the power has no value.
             easy = (torch.stack(own, 1) + alpha).clamp_min(0.01)  # (B, K, 1)
             return (scores - beta * easy.pow(power + 1)).abs().argmin(2)
-        active = max(1, int((1 - progress) * self.candidates)) if self.rule == "cns" else self.candidates
-        return scores[..., :active].argmax(2)
+        return scores[..., : self._active(progress)].argmax(2)
 
     def _mix(
         self,
+        user_rows: Tensor,
         users: Tensor,
         positives: Tensor,
         items: Tensor,
-        candidates: Tensor,
-        widths: Sequence[int],
+        picks: Sequence[tuple[int, int]],
         generator: torch.Generator | None,
     ) -> Negatives:
         """Per level and hop, the hardest mix of a candidate with the positive; the negative is their mean over hops."""
+        self._check(user_rows)
+        candidates = self.draw(user_rows, (len(picks), self.candidates), generator)  # (B, K, M)
+        widths = [width for _, width in picks]
         batch, hops = positives.shape[:2]
         amount = torch.rand(batch, len(widths), hops, device=users.device, generator=generator)
         rows = []

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
+from mrl.bpr import bpr_gradients
 from mrl.config import TrainConfig
 from mrl.errors import RunError
 from mrl.interactions import Positives
 from mrl.loss import NestedLoss, l2_penalty
 from mrl.model import LightGCN, MatrixFactorization
+from mrl.row_adam import RowAdam
 from mrl.sampler import NegativeSampler
 
 
@@ -68,7 +70,17 @@ class Trainer:
         ).to(device)
         modules = nn.ModuleDict({"model": self.model, "loss": self.loss, "sampler": self.sampler})
         self.parameters = dict(modules.named_parameters())
-        self.optimiser = torch.optim.Adam(self.parameters.values(), lr=config.learning_rate, fused=True)
+        # Where nothing but the batch's own rows has a gradient: all of it compiled, and Adam row by row.
+        self.compiled = (
+            self.device.type == "cpu"
+            and self.model.hops == 0
+            and config.loss == "bpr"
+            and config.rule not in ("mix", "dens")
+        )
+        if self.compiled:
+            self.optimiser = RowAdam(list(self.parameters.values()), config.learning_rate)
+        else:
+            self.optimiser = torch.optim.Adam(self.parameters.values(), lr=config.learning_rate, fused=True)
         self.idle_users = int((~self.sampler.trainable).sum())  # they have every item: no negative, so no triplet
         usable = self.sampler.trainable[positives.users.long()]
         self.users, self.items = positives.users.long()[usable], positives.items.long()[usable]
@@ -83,11 +95,15 @@ class Trainer:
         total = torch.zeros((), device=self.device)
         by_level = torch.zeros(len(self.config.widths), device=self.device)
         seen = torch.zeros_like(by_level)
+        if self.compiled:
+            self.optimiser.begin(-(-len(order) // self.config.batch_size))
         for batch, levels in zip(order.split(self.config.batch_size), self._levels(), strict=False):
             loss, terms = self._step(self.users[batch], self.items[batch], levels)
             total += loss * len(batch)
             by_level[slice(None) if levels is None else levels] += terms * len(batch)
             seen[slice(None) if levels is None else levels] += len(batch)
+        if self.compiled:
+            self.optimiser.settle()
         self.epoch += 1
         loss = total.item() / len(self.users)
         if not math.isfinite(loss) or not all(p.isfinite().all() for p in self.parameters.values()):
@@ -103,8 +119,17 @@ class Trainer:
             else:
                 yield torch.randperm(levels, generator=self.generator, device=self.device)[:count].sort().values
 
+    def _scale(self, levels: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+        """Widths and weights of the levels of a step, as `NestedLoss` weighs them."""
+        widths, weights = np.array(self.config.widths), self.loss.level_weights.numpy()
+        if levels is None:
+            return widths, weights
+        return widths[levels.numpy()], weights[levels.numpy()] * np.float32(len(widths) / len(levels))
+
     def _step(self, user_rows: Tensor, item_rows: Tensor, levels: Tensor | None) -> tuple[Tensor, Tensor]:
         progress = self.epoch / self.config.epochs
+        if self.compiled:
+            return self._compiled_step(user_rows, item_rows, levels, progress)
         mix = self.config.rule == "mix"
         users, items = self.model.by_hop(self.generator) if mix else self.model(self.generator)
         anchors = embedding(user_rows, users.mean(1) if mix else users)  # (B, D)
@@ -129,6 +154,31 @@ class Trainer:
         whole.backward()
         self.optimiser.step()
         return whole.detach(), terms
+
+    @torch.no_grad()
+    def _compiled_step(
+        self, user_rows: Tensor, item_rows: Tensor, levels: Tensor | None, progress: float
+    ) -> tuple[Tensor, Tensor]:
+        """The same step, where only the rows of the batch are touched. Candidates that are not of the batch are scored
+        as they were when last touched; whatever gets a gradient is up to date."""
+        users, items = self.model.users, self.model.items
+        self.optimiser.advance()
+        self.optimiser.wake(users, user_rows.numpy())
+        self.optimiser.wake(items, item_rows.numpy())
+        anchors, positives = embedding(user_rows, users), embedding(item_rows, items)
+        negatives = self.sampler.pick(
+            user_rows, anchors, positives, items, levels=levels, progress=progress, generator=self.generator
+        )
+        self.optimiser.wake(items, negatives.flatten().numpy())
+        rows = torch.cat([item_rows[:, None], negatives], 1)
+        found = bpr_gradients(
+            users.numpy(), items.numpy(), user_rows.numpy(), rows.numpy(), *self._scale(levels), self.config.l2
+        )
+        if not math.isfinite(found.loss):
+            raise _diverged(self.epoch + 1, found.loss)
+        self.optimiser.update(users, user_rows.numpy(), found.users)
+        self.optimiser.update(items, rows.flatten().numpy(), found.items.reshape(-1, items.shape[1]))
+        return torch.tensor(found.loss), torch.from_numpy(found.terms).float()
 
     @torch.no_grad()
     def vectors(self) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from mrl.candidates import SIMILARITIES, UniformCandidates, level_scores
+from mrl.candidates import SIMILARITIES, UniformCandidates, hardest, level_scores
 from mrl.interactions import Positives
 
 
@@ -50,14 +50,34 @@ def test_candidates_are_uniform_over_what_is_unobserved() -> None:
     assert chisquare(np.bincount(drawn[2].numpy(), minlength=20)).pvalue > 1e-3
 
 
-@settings(max_examples=30)
-@given(st.integers(0, 10**6), st.floats(0.0, 0.99), st.integers(2, 60))
-def test_the_compiled_loop_draws_what_torch_draws(seed: int, share: float, num_items: int) -> None:
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.0, 0.99), st.integers(2, 200))
+def test_the_compiled_loop_finds_the_items_that_torch_finds(seed: int, share: float, num_items: int) -> None:
     positives = random_positives(seed, 9, num_items, share)
     compiled, plain = UniformCandidates(positives), by_torch(positives)
     users = compiled.trainable.nonzero().flatten()
-    one, other = (draw(users, (2, 7), torch.Generator().manual_seed(seed)) for draw in (compiled, plain))
-    assert torch.equal(one, other)
+    chance = torch.rand(len(users), 2, 7, generator=torch.Generator().manual_seed(seed))
+    ranks = (chance * compiled.free[users][:, None, None]).long()
+    found = compiled.unobserved(users, ranks)
+    assert torch.equal(found, plain.unobserved(users, ranks))
+    for user, mine, items in zip(users.tolist(), ranks.flatten(1).tolist(), found.flatten(1).tolist(), strict=True):
+        unobserved = sorted(set(range(num_items)) - set(positives.of(user).tolist()))
+        assert [unobserved[rank] for rank in mine] == items
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("active", [1, 3, 5])
+def test_the_hardest_are_those_of_drawing_scoring_and_choosing(active: int, threads: int, monkeypatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr("mrl.candidates.LEAST", 4)
+    positives = random_positives(4, 40, 150, 0.5)
+    generator = torch.Generator().manual_seed(0)
+    users, items = (torch.randn(rows, 6, generator=generator) for rows in (40, 150))
+    rows, draw = torch.arange(40), UniformCandidates(positives)
+    found = hardest(draw, rows, users, items, (1, 4, 6), 5, active, torch.Generator().manual_seed(9))
+    candidates = draw(rows, (3, 5), torch.Generator().manual_seed(9))
+    best = level_scores("inner", users, items, candidates, (1, 4, 6))[..., :active].argmax(2, keepdim=True)
+    assert torch.equal(found, candidates.gather(2, best)[..., 0])
 
 
 @pytest.mark.parametrize("kind", SIMILARITIES)

@@ -18,6 +18,7 @@ import torch
 from mortal import PLANTED
 
 from mrl import TrainConfig, fit, load, load_data
+from mrl.bpr import bpr_gradients
 from mrl.errors import RunError
 from mrl.run import RunDirectory, differences
 from mrl.trainer import Trainer
@@ -113,24 +114,33 @@ def test_a_file_that_may_grow_no_further_leaves_the_previous_checkpoint(tmp_path
 # --- numbers that are none -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "autograd"])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_gradient_that_is_not_finite_stops_training_and_loses_nothing(tmp_path, data, bad):
+def test_a_gradient_that_is_not_finite_stops_training_and_loses_nothing(tmp_path, data, bad, compiled):
     path, calls = tmp_path / "run", []
 
     def poisoned(self, *arguments, step=Trainer._step):
         calls.append(self)
-        if self.epoch == 3:  # the loss is finite, the gradient is not
+        if self.epoch == 3 and not compiled:  # the loss is finite, the gradient is not
             self.model.users.register_hook(lambda gradient: gradient.fill_(bad))
         return step(self, *arguments)
 
+    def poisoned_pass(*arguments, whole=bpr_gradients):
+        found = whole(*arguments)
+        if calls[-1].epoch == 3:
+            found.users[:] = bad
+        return found
+
+    changes = {} if compiled else {"backbone": "lightgcn", "hops": 1}
     with pytest.MonkeyPatch.context() as patch, pytest.raises(RunError, match="diverged in epoch 4 "):
         patch.setattr(Trainer, "_step", poisoned)
-        fit(settings(path), data, progress=False)
+        patch.setattr("mrl.trainer.bpr_gradients", poisoned_pass)
+        fit(settings(path, **changes), data, progress=False)
     with RunDirectory(path) as directory:
         tensors, _ = directory.load_checkpoint()
         assert tensors["epoch"] == 3
         assert all(tensor.isfinite().all() for tensor in tensors.values())
-    check_same(path, data, tmp_path)
+    check_same(path, data, tmp_path, **changes)
 
 
 def test_divergence_ends_the_process_with_an_error(tmp_path, mortal):

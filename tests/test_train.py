@@ -242,6 +242,20 @@ def test_every_interaction_is_used_once_an_epoch(tmp_path, data, monkeypatch) ->
     assert len(used[-1]) == len(data.train) % 100 != 0
 
 
+@pytest.mark.parametrize("changes", [{}, {"nested_negatives": False}, {"levels_per_step": 2}], ids=str)
+def test_the_compiled_steps_are_those_of_autograd_and_adam_over_the_whole_tables(tmp_path, data, changes) -> None:
+    config = settings(tmp_path, rule="rns", learning_rate=0.01, **changes)
+    compiled, plain = (Trainer(config, data.train, torch.device("cpu")) for _ in range(2))
+    assert compiled.compiled
+    plain.compiled = False
+    plain.optimiser = torch.optim.Adam(plain.parameters.values(), lr=config.learning_rate)
+    for _ in range(8):
+        one, other = compiled.run_epoch(), plain.run_epoch()
+        assert one[0] == pytest.approx(other[0], rel=1e-4) and one[1] == pytest.approx(other[1], rel=1e-4)
+    for table, expected in zip(compiled.vectors(), plain.vectors(), strict=True):
+        torch.testing.assert_close(table, expected, rtol=0, atol=1e-3)
+
+
 def test_the_loaded_run_equals_the_returned_one(tmp_path, data) -> None:
     run = fit(settings(tmp_path, epochs=2), data, progress=False)
     again = load(run.path)
