@@ -5,6 +5,8 @@ Tables as `mrl.hierarchy` documents them: `flows` and `names` of one clustering,
 
 from __future__ import annotations
 
+from itertools import cycle
+
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
@@ -12,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 
+from mrl.describe import MOST, is_most, percent
 from mrl.errors import ConfigError, DataError
 from mrl.style import GREY, PALETTE, SMALL, Drawing, check_size, check_table, shorten, styled, text_inches
 
@@ -26,9 +29,9 @@ def alluvial(flows: pl.DataFrame, names: pl.DataFrame, *, clustering: str = "sam
     A page has room for the names at five widths, a column for those at three.
 
     flows: columns width, cluster, next_width, next_cluster, items; names: width, cluster, items, typical, titles; both
-    of one `clustering` where they have that column. Heights are numbers of items. Each cluster at the first width has
-    a colour, and clusters after it that of the largest ribbon into them. Boxes are named by their typical labels,
-    at the last width by titles too; small ones stay without a name rather than on top of one another.
+    of one `clustering` where they have that column. Heights are numbers of items. Colours: see `inherited`. Boxes are
+    named by their typical labels (one of most items by its share of them), at the last width by titles too; small ones
+    stay without a name rather than on top of one another.
     """
     check_table(flows, "width", "cluster", "next_width", "next_cluster", "items")
     check_table(names, "width", "cluster", "items")
@@ -67,7 +70,7 @@ def alluvial(flows: pl.DataFrame, names: pl.DataFrame, *, clustering: str = "sam
         for node in column:
             top[node] = at
             at += sizes[node] + gap
-    colours = inherited(order, links, widths)
+    colours = inherited(order, links, sizes)
     _ribbons(ax, order, links, sizes, top, left, colours, box)
     for node, y in top.items():
         ax.add_patch(Rectangle((left[node[0]], y), box, sizes[node], color=colours[node], linewidth=0, zorder=3))
@@ -133,13 +136,27 @@ def crossings(order: dict[int, list[Node]], links: dict[tuple[Node, Node], int])
     return total
 
 
-def inherited(order: dict[int, list[Node]], links: dict[tuple[Node, Node], int], widths: list[int]) -> dict[Node, str]:
-    """A colour a cluster: one of the palette at the first width (over again where it ends), then the main source's."""
-    colours = {node: PALETTE[index % len(PALETTE)] for index, node in enumerate(order[widths[0]])}
-    for width in widths[1:]:
-        for node in order[width]:
+def inherited(order: dict[int, list[Node]], links: dict[tuple[Node, Node], int], sizes: dict[Node, int]) -> dict:
+    """A colour a cluster: one of the palette each at the first width, then that of the largest ribbon into it.
+
+    A cluster of most items hands its colour to its largest part only, else the whole diagram would have it; its other
+    parts take the next colours of the palette, which begins again where it ends.
+    """
+    first, *later = order
+    fresh = cycle(PALETTE)
+    colours = {node: next(fresh) for node in order[first]}
+    for width in later:
+        handed = set()  # by clusters of most items
+        whole = sum(sizes[node] for node in order[width])
+        for node in sorted(order[width], key=lambda node: (-sizes[node], node)):
             into = {source: count for (source, target), count in links.items() if target == node}
-            colours[node] = colours[max(into, key=into.get)] if into else GREY
+            source = max(into, key=into.get) if into else None
+            if source in handed:
+                colours[node] = next(fresh)
+            else:
+                colours[node] = colours.get(source, GREY)
+            if source is not None and sizes[source] > MOST * whole:
+                handed.add(source)
     return colours
 
 
@@ -184,7 +201,8 @@ def _roomy(column: list[Node], top: dict[Node, float], sizes: dict[Node, int], l
 
 def _caption(row: dict, with_titles: bool, room: float) -> str:
     """`Crime / Thriller`, and with titles `Crime / Thriller: Fargo; Seven`: as many whole ones as fit `room` inches."""
-    labels, titles = (row.get("typical") or "").split(" / "), (row.get("titles") or "").split("; ")
+    typical = f"{percent(row['share'])} of items" if is_most(row) else row.get("typical") or ""
+    labels, titles = typical.split(" / "), (row.get("titles") or "").split("; ")
     if labels == [""]:
         return _fitting(titles, "; ", room) or shorten(titles[0], room)
     named = _fitting(labels, " / ", room) or shorten(labels[0], room)

@@ -122,21 +122,34 @@ def cluster_quality(table: pl.DataFrame, *, metric: str = "ami", size: str = "pa
     """A metric of clusters or neighbours against the width, each model beside its chance level.
 
     table: columns width, metric, value, chance, and clustering, label, model where there are such: `agreement` (ami,
-    nmi, purity, dendrogram_purity), `neighbours` (jaccard), `recovery`. A panel for every label and clustering.
+    nmi, purity, dendrogram_purity), `neighbours` (jaccard), `recovery`. A panel for every label and clustering. With a
+    column seed: the mean over the seeds, with a bar from the lowest to the highest.
     """
     table, models = _one_metric(table, metric, "width")
     facets = [name for name in ("label", "clustering") if name in table.columns]
     panels = table.select(facets).unique(maintain_order=True).rows(named=True) if facets else [{}]
     columns = min(len(panels), 3 if size == "page" else 1)
     rows = -(-len(panels) // columns)
+    seeds = table["seed"].n_unique() if "seed" in table.columns else 1
+    if table.select("model", "width", *facets, *(["seed"] if seeds > 1 else [])).is_duplicated().any():
+        raise DataError(
+            "table has several values for a model and a width; filter it to one metric, label and clustering"
+        )
     alike = len({panel.get("label") for panel in panels}) == 1  # then one scale, to be read across the panels
     height = 2.6 if len(panels) == 1 else 1.95 * rows + 0.25
     figure, axes = canvas(size, height, rows, columns, sharey=alike)
     for ax, panel in zip(axes.ravel(), panels, strict=False):
         part = table.filter(*(pl.col(name) == value for name, value in panel.items()))
         for number, model in enumerate(models):
-            line = part.filter(pl.col("model") == model).sort("width")
+            over = (
+                part.filter(pl.col("model") == model)
+                .group_by("width")
+                .agg(pl.col("value", "chance").mean(), low=pl.col("value").min(), high=pl.col("value").max())
+            )
+            line = over.sort("width")
             ax.plot(line["width"], line["value"], color=PALETTE[number], marker=MARKERS[number], label=model)
+            if seeds > 1:
+                ax.vlines(line["width"], line["low"], line["high"], color=PALETTE[number], linewidth=1)
             if line["chance"].is_not_null().any():
                 ax.plot(line["width"], line["chance"], color=PALETTE[number], linestyle=":", linewidth=1)
         width_axis(ax, part["width"])
@@ -150,16 +163,19 @@ def cluster_quality(table: pl.DataFrame, *, metric: str = "ami", size: str = "pa
         ax.remove()
     for ax in figure.axes:
         from_zero(ax)
-    _model_legend(figure, models, "-", {"linestyle": ":"} if table["chance"].is_not_null().any() else None)
+    _model_legend(figure, models, "-", {"linestyle": ":"} if table["chance"].is_not_null().any() else None, seeds)
     return figure
 
 
-def _model_legend(figure: Figure, models: list[str], line: str, chance: dict | None) -> None:
+def _model_legend(figure: Figure, models: list[str], line: str, chance: dict | None, seeds: int = 1) -> None:
     """chance: how its level is drawn, None where there is none."""
     handles = [key(PALETTE[n], marker=MARKERS[n], linestyle=line) for n, model in enumerate(models) if model]
     names = [model for model in models if model]
     if chance is not None:
         handles, names = [*handles, key(GREY, **chance)], [*names, "chance"]
+    if seeds > 1:
+        handles.append(key(GREY, marker="|", linestyle="none", markersize=7))
+        names.append(f"range of {seeds} seeds")
     legend_above(figure, handles, names)
 
 

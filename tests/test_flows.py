@@ -14,8 +14,8 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import PathPatch, Rectangle
 
 from mrl.errors import ConfigError, DataError
-from mrl.flows import alluvial, catalogue, crossings, untangled
-from mrl.style import PALETTE, SIZES
+from mrl.flows import alluvial, catalogue, crossings, inherited, untangled
+from mrl.style import GREY, PALETTE, SIZES
 from mrl.tree import catalogue_tree, cluster_names
 from mrl.tree import flows as flows_of
 
@@ -48,8 +48,9 @@ def test_alluvial(size: str) -> None:
         )
         assert all(end < start for (_, end), (start, _) in pairwise(spans))
     colours = [to_hex(box.get_facecolor()).upper() for box in boxes]
-    assert sorted(colours) == sorted([PALETTE[0]] * 3 + [PALETTE[1]] * 2)  # a cluster has its origin's colour
-    assert {"width 4", "width 8", "Crime / War", "Horror"} <= set(words(figure))
+    # a cluster has its origin's colour, but one of most items hands it to its largest part only
+    assert sorted(colours) == sorted([PALETTE[0]] * 2 + [PALETTE[1]] * 2 + [PALETTE[2]])
+    assert {"width 4", "width 8", "60 % of items", "Horror"} <= set(words(figure))
     assert "Horror: Film 6; Film 7; Film 8" in words(figure) or size == "column"
     assert any(text.startswith("War: Film 4") for text in words(figure))
     check_readable(figure)
@@ -85,6 +86,18 @@ def test_alluvial_of_many_clusters_stays_readable(size: str) -> None:
     assert sum(isinstance(patch, Rectangle) for patch in figure.axes[0].patches) == 84
     assert figure.get_size_inches()[1] <= 9
     check_readable(figure)
+
+
+def test_a_cluster_has_the_colour_of_its_main_source() -> None:
+    order = {4: [(4, 0), (4, 1)], 8: [(8, 0), (8, 1), (8, 2)], 16: [(16, 0)]}
+    sizes = {(4, 0): 5, (4, 1): 5, (8, 0): 4, (8, 1): 3, (8, 2): 3, (16, 0): 7}
+    links = {((4, 0), (8, 0)): 4, ((4, 0), (8, 1)): 1, ((4, 1), (8, 1)): 2, ((4, 1), (8, 2)): 3, ((8, 1), (16, 0)): 3}
+    blue, orange = PALETTE[:2]
+    halves = {(4, 0): blue, (4, 1): orange, (8, 0): blue, (8, 1): orange, (8, 2): orange, (16, 0): orange}
+    assert inherited(order, links, sizes) == halves  # none has more than half of the items
+    most = inherited(order, links, sizes | {(4, 1): 6})
+    assert (most[8, 1], most[8, 2]) == (orange, PALETTE[2])
+    assert inherited(order, {}, sizes)[16, 0] == GREY
 
 
 def test_alluvial_takes_one_clustering() -> None:

@@ -108,6 +108,20 @@ def test_cluster_quality(size: str) -> None:
     check_readable(figure)
 
 
+def test_cluster_quality_over_seeds() -> None:
+    table = agreement().filter(pl.col("clustering") == "same", pl.col("model") == "nested", pl.col("metric") == "ami")
+    seeds = [table.with_columns(pl.col("value") + shift, seed=pl.lit(n)) for n, shift in enumerate((0.0, 0.1, 0.05))]
+    figure = cluster_quality(pl.concat(seeds))
+    (ax,) = figure.axes
+    assert [y for _, y in points(ax.lines[0])] == pytest.approx([0.29, 0.41])
+    (bars,) = ax.collections
+    assert np.array(bars.get_segments()) == pytest.approx(np.array([[[4, 0.24], [4, 0.34]], [[16, 0.36], [16, 0.46]]]))
+    assert legend_names(figure) == ["nested", "chance", "range of 3 seeds"]
+    check_readable(figure)
+    with pytest.raises(DataError, match="several values"):
+        cluster_quality(pl.concat(seeds).drop("seed"))
+
+
 def test_cluster_quality_of_one_model_and_several_labels() -> None:
     """As in `recovery`: a panel a true depth, no clustering."""
     table = agreement().filter(pl.col("model") == "nested", pl.col("clustering") == "same").drop("model", "clustering")
