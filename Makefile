@@ -1,9 +1,9 @@
 # Needs Python 3.11 to 3.14, git and bash; everything else is installed into .venv. `make help` lists the targets.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help train report figures test robustness audit env lab clean
+.PHONY: help train report figures test robustness bench audit env lab clean
 
-DATASET = ml-100k
+DATASET = $(if $(filter bench,$(MAKECMDGOALS)),phone,ml-100k)
 PARAMS =
 ARGS =
 PYTHON =
@@ -39,6 +39,9 @@ test: $(VENV)/.installed-test ## lint and run the whole test suite
 
 robustness: $(VENV)/.installed-test ## every fault and bad input in full, with 100 kills; writes reports/robustness.md
 	$(BIN)/python -m pytest -m robustness --fault-report=reports/robustness.md $(ARGS)
+
+bench: $(VENV)/.installed ## time training and evaluation on DATASET (phone) and growing data; writes reports/benchmark.csv
+	$(call execute,benchmark)
 
 audit: $(VENV)/audit/bin/pip-audit ## look up known vulnerabilities of every pinned version
 	$< --strict --no-deps --disable-pip -r constraints.txt

@@ -63,6 +63,32 @@ def test_reproduce_writes_a_table_beside_the_anchors(tmp_path, real_data, monkey
     assert len(rows) == 1 + 2 * 2 * 2  # the method and models alone, two widths, two metrics
 
 
+def test_study_searches_fits_compares_and_writes_three_files(tmp_path) -> None:
+    pytest.importorskip("optuna")
+    execute(
+        "study", tmp_path, datasets=["planted"], planted=SMALL, widths=[2, 4], trials=2, seconds=20.0, seeds=[0, 1],
+        epochs=2, eval_every=1, contenders=["mf-dns-mns", "ials-4", "ease"], ours="mf-dns-mns", processes=1,
+        timing=False, resamples=200, report="tables/study",
+    )  # fmt: skip
+    written = {path.suffix: path.read_text() for path in tmp_path.glob("tables/study.*")}
+    assert set(written) == {".csv", ".tex", ".html"}
+    assert len(written[".csv"].splitlines()) == 1 + 4 + 4 + 2
+    assert "mf-dns-mns is" in written[".html"]
+    assert len(list(tmp_path.glob("runs/study/planted/*/trials.db"))) == 3
+
+
+def test_benchmark_writes_a_table_claims_and_a_figure(tmp_path) -> None:
+    execute(
+        "benchmark", tmp_path, dataset="planted", planted=SMALL, backbones=["mf"], rules=["dns"], widths=[2, 8],
+        candidates=4, batch_size=256, threads=[1], gpu=False, repeats=1, batches=2, users=5, sizes=[2000], items=64,
+        report="table.csv", figure="drawn",
+    )  # fmt: skip
+    assert {path.name for path in tmp_path.iterdir()} >= {"table.csv", "table-claims.csv", "drawn.pdf", "drawn.png"}
+    rows = (tmp_path / "table.csv").read_text().splitlines()
+    assert rows[0].startswith("stage,dataset,interactions,users,items,model,rule,who,device,threads,repeats,seconds")
+    assert len(rows) == 1 + 5 + 5 + 2  # trained, evaluated, grown
+
+
 @pytest.mark.robustness
 @pytest.mark.parametrize("notebook", sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")))
 def test_an_unknown_parameter_stops_a_notebook_with_one_line(notebook: str, tmp_path) -> None:

@@ -1,0 +1,160 @@
+"""From single measurements of `mrl.benchmark` to its table, to what was claimed, and to a figure."""
+
+from __future__ import annotations
+
+import polars as pl
+from matplotlib.figure import Figure
+
+from mrl.benchmark import BPR, PROJECT
+from mrl.style import MARKERS, PALETTE, canvas, check_table, from_zero, legend_above, styled
+
+PLACE = ["device", "threads"]
+KEYS = ["stage", "dataset", "interactions", "users", "items", "model", "rule", "who", *PLACE]
+MOST_MIB = 6 * 1024
+
+
+def summary(measured: pl.DataFrame, grown: pl.DataFrame, memory: pl.DataFrame) -> pl.DataFrame:
+    """One row for everything that was measured: medians and ranges over repeats.
+
+    seconds: of an epoch over all interactions, or of an evaluation of all users. speedup: the seconds of the plain loop
+    in the same repeat (of plain BPR for plain BPR, with rule dns for every other rule, over as many widths in
+    evaluation) divided by these. Rows of growth have the stages `grown train` and `grown evaluate`.
+    """
+    rule = pl.when(pl.col("rule").is_in(["", BPR])).then("rule").otherwise(pl.lit("dns"))
+    by = ["stage", "model", "against", *PLACE, "repeat"]
+    measured = measured.with_columns(against=rule)
+    plain = measured.filter(pl.col("who") == "plain").select(*by, plain="seconds")
+    measured = measured.join(plain, on=by, how="left").with_columns(speedup=pl.col("plain") / pl.col("seconds"))
+    measured = measured.join(
+        memory.with_columns(stage=pl.lit("train")), on=["stage", "model", "rule", "who"], how="left"
+    )
+    grown = grown.with_columns(stage="grown " + pl.col("stage"))
+    table = pl.concat([measured, grown], how="diagonal")
+    learns = pl.col("stage").str.ends_with("train")
+    return (
+        table.group_by(KEYS, maintain_order=True)
+        .agg(
+            repeats=pl.len(),
+            seconds=pl.col("seconds").median(),
+            seconds_low=pl.col("seconds").min(),
+            seconds_high=pl.col("seconds").max(),
+            peak_memory_mib=pl.col("peak_memory_mib").max().round(0),
+            speedup=pl.col("speedup").median(),
+            speedup_low=pl.col("speedup").min(),
+            speedup_high=pl.col("speedup").max(),
+        )
+        .with_columns(interactions_per_second=pl.when(learns).then(pl.col("interactions") / pl.col("seconds")).round(0))
+        .with_columns(pl.col("^(seconds|speedup).*$").round_sig_figs(4))
+    )
+
+
+def claims(measured: pl.DataFrame, grown: pl.DataFrame, widths: int) -> pl.DataFrame:
+    """What the project claims of its speed, beside what was measured: median and range over repeats, and the limit.
+
+    Columns claim, device, threads, value, low, high, limit, kept. widths: how many were trained and evaluated.
+    """
+    cases = ["stage", "model", "rule", "who"]
+    wide = measured.with_columns(case=pl.concat_str(cases, separator="/")).pivot(
+        "case", index=[*PLACE, "repeat"], values="seconds"
+    )
+    own, one, every = f"train/mf/dns/{PROJECT}", f"evaluate/one width//{PROJECT}", f"evaluate/all widths//{PROJECT}"
+    ratios = {
+        "training, times as fast as the plain loop": (pl.col("train/mf/dns/plain") / pl.col(own), 1.8),
+        "training, nested negatives: times the cost of plain BPR": (
+            pl.col(own) / pl.col(f"train/mf/{BPR}/{PROJECT}"),
+            -2.5,
+        ),
+        "evaluation, times as fast a width as the published way": (
+            widths * pl.col("evaluate/one width//published") / pl.col(every),
+            60,
+        ),
+        "evaluation, all widths: times the cost of one": (pl.col(every) / pl.col(one), -2),
+    }
+    rows = [
+        wide.group_by(PLACE, maintain_order=True).agg(
+            claim=pl.lit(claim), value=ratio.median(), low=ratio.min(), high=ratio.max(), limit=pl.lit(float(limit))
+        )
+        for claim, (ratio, limit) in ratios.items()
+    ]
+    train = grown.filter(pl.col("stage") == "train").with_columns(each=pl.col("seconds") / pl.col("interactions") * 1e6)
+    sizes = train.group_by("interactions").agg(pl.col("each").median())
+    spread = sizes["each"].max() / sizes["each"].min()
+    most, where = grown["peak_memory_mib"].max(), grown.select(PLACE).row(0)
+    for claim, value, limit in (
+        ("growth: seconds a million interactions, most over least", spread, -1.5),
+        ("growth: peak memory of the largest, MiB", most, -MOST_MIB),
+    ):
+        row = dict(zip(PLACE, where, strict=True)) | {"claim": claim, "value": float(value), "limit": float(limit)}
+        rows.append(pl.DataFrame([row]))
+    kept = (
+        pl.when(pl.col("limit") > 0)
+        .then(pl.col("value") >= pl.col("limit"))
+        .otherwise(pl.col("value") <= -pl.col("limit"))
+    )
+    bound = pl.when(pl.col("limit") > 0).then(pl.lit("at least ")).otherwise(pl.lit("at most "))
+    return (
+        pl.concat(rows, how="diagonal_relaxed")
+        .with_columns(pl.col("value", "low", "high").round_sig_figs(4), kept=kept)
+        .select(
+            "claim", *PLACE, "value", "low", "high", limit=bound + pl.col("limit").abs().cast(pl.String), kept="kept"
+        )
+    )
+
+
+@styled
+def speed(table: pl.DataFrame, *, size: str = "page") -> Figure:
+    """Speedup over the plain loop, at every place measured, and time and memory as data grow; of `summary`."""
+    check_table(table, "stage", "speedup", "peak_memory_mib")
+    figure, ((left, middle, right),) = canvas(size, 2.4, 1, 3)
+    shown = [
+        ("train", "mf", "dns", "train MF"),
+        ("train", "mf", BPR, "plain BPR"),
+        ("train", "lightgcn", "dns", "train LightGCN"),
+        ("evaluate", "one width", "", "evaluate 1 width"),
+        ("evaluate", "all widths", "", "evaluate all"),
+    ]
+    own = table.filter(pl.col("who") == PROJECT)
+    places = own.filter(pl.col("stage") == "train").select(PLACE).unique(maintain_order=True).rows()
+    handles, names = [], []
+    for number, (device, threads) in enumerate(places):
+        name = device if device == "cuda" else f"{threads} thread{'s' * (threads > 1)}"
+        for place, (stage, model, rule, _) in enumerate(shown):
+            row = own.filter(stage=stage, model=model, rule=rule, device=device, threads=threads)
+            if len(row) and row["speedup"][0] is not None:
+                value, low, high = row.select("speedup", "speedup_low", "speedup_high").row(0)
+                y = place + 0.22 * (number - (len(places) - 1) / 2)
+                drawn = left.errorbar(
+                    [value], [y], xerr=[[value - low], [high - value]], color=PALETTE[number], marker=MARKERS[number],
+                    linestyle="none", elinewidth=0.8,
+                )  # fmt: skip
+                if name not in names:
+                    handles.append(drawn)
+                    names.append(name)
+    left.axvline(1, color=PALETTE[-2], linewidth=0.6)
+    left.set_yticks(range(len(shown)), [label for *_, label in shown])
+    left.set_ylim(len(shown) - 0.5, -0.5)
+    left.set_xlim(left=0)
+    left.set_xlabel("times as fast as plain PyTorch")
+    left.grid(False, axis="y")
+    grown = table.filter(pl.col("stage") == "grown train")
+    if len(grown):
+        _line(middle, grown, pl.col("seconds") / pl.col("interactions") * 1e6, "seconds a million interactions")
+        _line(right, grown, pl.col("peak_memory_mib") / 1024, "peak memory, GiB")
+        evaluated = table.filter(pl.col("stage") == "grown evaluate")
+        _line(right, evaluated, pl.col("peak_memory_mib") / 1024, "peak memory, GiB", number=1)
+        right.set_title("training, and evaluation on top")
+    legend_above(figure, handles, names)
+    return figure
+
+
+def _line(ax, rows: pl.DataFrame, value: pl.Expr, label: str, number: int = 0) -> None:
+    rows = rows.sort("interactions")
+    ax.plot(
+        rows["interactions"],
+        rows.select(value).to_series(),
+        color=PALETTE[number],
+        marker=MARKERS[number],
+        clip_on=False,
+    )
+    ax.set(xscale="log", xlabel="training interactions", ylabel=label)
+    from_zero(ax)
