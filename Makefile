@@ -1,7 +1,7 @@
 # Needs Python 3.11 to 3.14, git and bash; everything else is installed into .venv. `make help` lists the targets.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help train report figures test robustness bench audit env lab clean
+.PHONY: help train report figures study test robustness bench audit env lab clean
 
 DATASET = $(if $(filter bench,$(MAKECMDGOALS)),phone,ml-100k)
 PARAMS =
@@ -14,7 +14,9 @@ quote = '$(subst ','\'',$(1))'
 # Each NAME=value given to make is a parameter of the notebook, so a misspelt one is refused there and not lost here.
 # Only the command line counts: NAME or DEVICE in somebody's environment are not meant for us.
 given = $(sort $(filter-out DATASET PARAMS ARGS PYTHON VENV,$(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v))))
-parameters = -p dataset $(call quote,$(DATASET)) $(foreach v,$(given),-p $(shell echo $v | tr A-Z a-z) $(call quote,$($v)))
+# The study has data sets of its own; a DATASET that is given reaches it all the same, to be refused.
+dataset = $(if $(filter-out study,$@)$(filter command,$(firstword $(origin DATASET))),-p dataset $(call quote,$(DATASET)))
+parameters = $(dataset) $(foreach v,$(given),-p $(shell echo $v | tr A-Z a-z) $(call quote,$($v)))
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-19s %s\n", $$1, $$2 }'
@@ -31,6 +33,9 @@ report: $(VENV)/.installed ## train on DATASET, make its controls, and write rep
 
 figures: $(VENV)/.installed ## train what is missing on DATASET and write figures/<dataset>-*: figures and tables of a paper
 	$(call execute,figures)
+
+study: $(VENV)/.installed-study ## every model on every data set: reports/study.*; TRIALS=20 SECONDS=600 RUN=false ... are passed on
+	$(call execute,study)
 
 test: $(VENV)/.installed-test ## lint and run the whole test suite
 	$(BIN)/ruff check mrl tests notebooks
@@ -88,7 +93,7 @@ $(BIN)/pip:
 # which a failure shows the notebook's error and not papermill's call stack. cat must outlive Ctrl-C to show the last words.
 define execute
 @set -o pipefail; mkdir -p runs/notebooks; \
-name=$$(basename $(call quote,$(DATASET)))-$(1); out="runs/notebooks/$$name.ipynb"; log="runs/notebooks/$$name.log"; \
+name=$(if $(dataset),$$(basename $(call quote,$(DATASET)))-)$(1); out="runs/notebooks/$$name.ipynb"; log="runs/notebooks/$$name.log"; \
 echo "Executing notebooks/$(1).ipynb as $$out"; \
 $(BIN)/papermill --no-progress-bar --log-level ERROR --stdout-file /dev/stdout --stderr-file /dev/stdout \
   notebooks/$(1).ipynb "$$out" $(parameters) $(PARAMS) 2>"$$log" | (trap '' INT; exec cat) || { \

@@ -50,7 +50,9 @@ class Entry:
     path: Path
 
     def trials(self) -> list[dict[str, Any]]:
-        """The finished trials by number: number, settings, found, value, seconds, cut, error (null where none)."""
+        """The finished trials by number: number, settings, found, value, seconds, cut, error (null where none), and
+        what they were granted: granted (trials), budget (seconds), epochs, patience.
+        """
         place = self.path / "search.json"
         return read_json(place)["trials"] if place.exists() else []
 

@@ -49,6 +49,7 @@ def _trial(config: StudyConfig, at: Entry, number: int) -> str:
     started = time.monotonic()
     task = config.task(at, config.seed, deadline=started + left)
     facts: dict[str, Any] = {"found": {}, "cut": False, "error": None}
+    facts |= {"granted": config.trials, "budget": config.seconds, "epochs": config.epochs, "patience": config.patience}
     try:
         fitted = at.contender.fit(task, {**at.contender.fixed, **trial.params})
         value = objective(task, fitted.model) if fitted.value is None else fitted.value
