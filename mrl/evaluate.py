@@ -15,8 +15,10 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from mrl.compiled import in_threads
 from mrl.errors import ConfigError, RunError
 from mrl.interactions import Interactions, Positives
+from mrl.kernels import mark_hits
 from mrl.ranking import VectorRanking, hide, rows_at_once, top_k
 from mrl.widths import DEFAULT_WIDTHS, check_widths
 
@@ -253,12 +255,25 @@ def _measure(
     """Widths, and every metric of users `rows` (B,): (L, B, M, len(ks)) float64. keys: `wanted.keys()`."""
     ranked = [(width, items) for width, items, _ in ranking(rows, ks[-1], hidden)]
     items = torch.stack([items for _, items in ranked])  # (L, B, K)
-    sought = torch.where(items < 0, -1, items + (rows * wanted.num_items)[:, None])
-    found = keys[torch.searchsorted(keys, sought).clamp_(max=len(keys) - 1)] == sought
-    hits = found.flatten(0, 1).double()  # (L · B, K)
-    relevant = wanted.counts[rows].double().repeat(len(ranked))
-    values = torch.stack([formula(hits, relevant, ks) for formula in FORMULAS.values()], dim=1)  # (L · B, M, len(ks))
+    hits = _hits(items, wanted, keys, rows).flatten(0, 1)  # (L · B, K)
+    some = hits.any(1).nonzero()[:, 0]  # every metric of a list without a hit is zero, and most have none
+    relevant = wanted.counts[rows].double().repeat(len(ranked))[some]
+    hits = hits[some].double()
+    values = hits.new_zeros(len(ranked) * len(rows), len(FORMULAS), len(ks))
+    values[some] = torch.stack([formula(hits, relevant, ks) for formula in FORMULAS.values()], dim=1)
     return [width for width, _ in ranked], values.unflatten(0, (len(ranked), len(rows)))
+
+
+def _hits(items: Tensor, wanted: Positives, keys: Tensor, rows: Tensor) -> Tensor:
+    """(L, B, K) bool: which of items (L, B, K) are wanted by users `rows` (B,)."""
+    if items.device.type == "cpu":
+        hits = torch.empty(items.shape, dtype=torch.bool)
+        place, ids, users = hits.numpy(), items.numpy(), rows.numpy()
+        tables = wanted.items.numpy(), wanted.offsets.numpy()
+        in_threads(lambda part: mark_hits(ids[:, part], *tables, users[part], place[:, part]), len(rows), each=512)
+        return hits
+    sought = torch.where(items < 0, -1, items + (rows * wanted.num_items)[:, None])
+    return keys[torch.searchsorted(keys, sought).clamp_(max=len(keys) - 1)] == sought
 
 
 def _table(values: Tensor, widths: Sequence[int | None], ks: Sequence[int], rows: Tensor | None = None) -> pl.DataFrame:

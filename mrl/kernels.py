@@ -73,8 +73,36 @@ def _threshold(maxima, k, keys):
 
 
 @_kernel
+def _select_best(candidates, values, count, k):
+    """Move the best k of `count` candidates to the front, in any order: quickselect, linear also where all are tied."""
+    low, high = 0, count - 1
+    while low < high:
+        pivot, at = values[(low + high) // 2], candidates[(low + high) // 2]
+        left, right = low, high
+        while left <= right:
+            while (values[left] > pivot) | ((values[left] == pivot) & (candidates[left] < at)):
+                left += 1
+            while (values[right] < pivot) | ((values[right] == pivot) & (candidates[right] > at)):
+                right -= 1
+            if left <= right:
+                values[left], values[right] = values[right], values[left]
+                candidates[left], candidates[right] = candidates[right], candidates[left]
+                left += 1
+                right -= 1
+        if k - 1 <= right:
+            high = right
+        elif k - 1 >= left:
+            low = left
+        else:
+            return
+
+
+@_kernel
 def _keep_best(candidates, values, count, k, ids, best):
     """Put the best k of `count` candidates into ids and best, in order; returns how many there are."""
+    if count > 2 * k + _GROUP:
+        _select_best(candidates, values, count, k)
+        count = k
     for i in range(count):
         place = 0
         for j in range(count):
@@ -125,8 +153,8 @@ def _best_of_row(row, margin, user, width, items, k, workspace, ids, best):
             found += row[item] >= bound
         if found > room - 2 * _GROUP:
             _score(candidates, values, scored, found, row, user, width, items)
-            found = scored = _keep_best(candidates, values, found, k, ids, best)
-            candidates[:found], values[:found] = ids[:found], best[:found]
+            _select_best(candidates, values, found, k)
+            found = scored = min(k, found)
     _score(candidates, values, scored, found, row, user, width, items)
     found = _keep_best(candidates, values, found, k, ids, best)
     ids[found:] = -1
@@ -196,3 +224,16 @@ def best_of_vectors(users, margins, items, columns, widths, offsets, hidden, fir
                         scores[r, hidden[n]] = -np.inf
                 place, value = ids[level, b], best[level, b]
                 _best_of_row(scores[r], margins[b], group[r], widths[level], items, k, workspace, place, value)
+
+
+@_kernel
+def mark_hits(ids, wanted, offsets, rows, hits):
+    """Fill hits (L, B, k): which of ids (L, B, k) are among wanted[offsets[u] : offsets[u + 1]], u = rows[b]."""
+    for b in range(len(rows)):
+        mine = wanted[offsets[rows[b]] : offsets[rows[b] + 1]]
+        for level in range(len(ids)):
+            listed, found = ids[level, b], hits[level, b]
+            found[:] = False
+            for item in mine:
+                for n in range(len(listed)):
+                    found[n] |= listed[n] == item
