@@ -14,7 +14,7 @@ from mrl.errors import ConfigError
 from mrl.fits import Fit, fit_bpr_rotated, fit_ease, fit_ials, fit_nested, fit_popularity
 
 SCORING = ("evaluate", "ranking", "kernels")
-TRAINING = ("trainer", "model", "loss", "sampler", "candidates", *SCORING)
+TRAINING = ("trainer", "bpr", "row_adam", "compiled", "model", "loss", "sampler", "candidates", *SCORING)
 ROTATING = ("ials", "controls", *SCORING)
 
 

@@ -35,7 +35,7 @@ class Task:
     """What there is to fit on, and how far a fit may go.
 
     data: with a validation part in a search, without one in the end. widths: those that are judged, empty for a model
-    that has none. epochs, patience, eval_every: as in TrainConfig. deadline: of `time.monotonic`, past which a fit that
+    that has none. epochs, patience, eval_every: as in TrainConfig. deadline: on the clock `now`, past which a fit that
     can stop early does.
     """
 
@@ -51,6 +51,10 @@ class Task:
     def generator(self) -> torch.Generator:
         """A CPU generator that starts from the seed."""
         return torch.Generator().manual_seed(self.seed)
+
+    def now(self) -> float:
+        """Seconds of CPU of this process, so that it does not matter who else is busy; on a GPU of the wall."""
+        return time.process_time() if self.device.type == "cpu" else time.monotonic()
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ def _trained(
     best, waited, late = Fitted(turned(*trainer.vectors()), {"epochs": 1}, -1.0), 0, False
     while trainer.epoch < task.epochs and waited < task.patience and not late:
         trainer.run_epoch()
-        late = time.monotonic() > task.deadline
+        late = task.now() > task.deadline
         if late or trainer.epoch % task.eval_every == 0 or trainer.epoch == task.epochs:
             model = turned(*trainer.vectors())
             value = objective(task, model)

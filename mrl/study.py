@@ -49,7 +49,8 @@ class StudyConfig:
     """Parameters of `notebooks/study.ipynb`.
 
     datasets: names. contenders: names or rows of `mrl.contenders`, empty for all. trials: of each search. seconds: of
-    each search, summed over its trials; a training that is under way then stops early, and no other trial is begun.
+    each search (of CPU, on a GPU of the wall), summed over its trials; a training that is under way then stops early,
+    and no other trial is begun.
     seeds: of the fits that are tested. widths: at which all are judged. epochs, patience, eval_every: of trainings.
     timing: one more fit of each, alone on all cores, for its seconds. processes: 0 for one a core, each of one thread.
     ours: the model that is compared with the others, empty for the first of ours. resamples: of the tests.
@@ -100,9 +101,9 @@ class StudyConfig:
             for contender in found
         ]
 
-    def task(self, at: Entry, seed: int, **limits: Any) -> Task:
+    def task(self, at: Entry, seed: int) -> Task:
         """What there is to fit on in a search; `refit_task` is for the end."""
-        limits = {"epochs": self.epochs, "patience": self.patience, "eval_every": self.eval_every} | limits
+        limits = {"epochs": self.epochs, "patience": self.patience, "eval_every": self.eval_every}
         return Task(self.data(at.dataset), at.contender.widths, seed, pick_device(self.device), **limits)
 
     def refit_task(self, at: Entry, seed: int) -> Task:

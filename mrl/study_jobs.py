@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +47,9 @@ def _trial(config: StudyConfig, at: Entry, number: int) -> str:
     with filelock.FileLock(at.path / ".search.lock"):  # two processes that make the tables at once would both fail
         study, trial = _asked(config, at, number)
     left = config.seconds - sum(done["seconds"] for done in at.trials())
-    started = time.monotonic()
-    task = config.task(at, config.seed, deadline=started + left)
+    task = config.task(at, config.seed)
+    started = task.now()
+    task = replace(task, deadline=started + left)
     facts: dict[str, Any] = {"found": {}, "cut": False, "error": None}
     facts |= {"granted": config.trials, "budget": config.seconds, "epochs": config.epochs, "patience": config.patience}
     try:
@@ -56,7 +58,7 @@ def _trial(config: StudyConfig, at: Entry, number: int) -> str:
         facts |= {"found": dict(fitted.found), "cut": fitted.cut}
     except MRLError as error:
         value, facts["error"] = 0.0, str(error)
-    facts["seconds"] = round(time.monotonic() - started, 3)
+    facts["seconds"] = round(task.now() - started, 3)
     for name, fact in facts.items():
         trial.set_user_attr(name, fact)
     with filelock.FileLock(at.path / ".search.lock"):
@@ -109,9 +111,9 @@ def _final(config: StudyConfig, at: Entry, seed: int) -> str:
     """Refit with the best settings and test."""
     settings = at.best()
     task = config.refit_task(at, seed)
-    started = time.monotonic()
+    started = task.now()
     model = at.contender.fit(task, settings).model
-    seconds = time.monotonic() - started
+    seconds = task.now() - started
     found = measure(task, model, "test", per_user=True)
     table = found.table.filter(pl.col("metric").is_in(METRICS)).select("width", "metric", "k", "value")
     path = at.result_path(seed, settings)
@@ -130,7 +132,7 @@ def _final(config: StudyConfig, at: Entry, seed: int) -> str:
 
 
 def time_fit(config: StudyConfig, at: Entry) -> None:
-    """Fit once more, on as many threads as there are now, and note the seconds."""
+    """Fit once more, on as many threads as there are now, and note the seconds on the wall."""
     settings = at.best()
     task = config.refit_task(at, config.seeds[0])
     started = time.monotonic()

@@ -55,8 +55,8 @@ class StudyTables:
     tests: a row a width and metric of ours: `best`, the highest other row; whether that is a `loss`; and against
     `rival`, the highest that is not ours: difference, its interval, p, p_holm and verdict (ahead, level, behind).
     costs: a row a model: trials done, and granted (null where it is not granted as many as others), those cut by the
-    budget, those that failed, seconds of the search and its budget, mean seconds of a fit in a process of one thread
-    beside others, seconds of one alone on all cores, device, settings.
+    budget, those that failed, seconds of the search and its budget, mean seconds of a fit, both of CPU in processes of
+    one thread (on a GPU of the wall), seconds on the wall of a fit alone on all cores, device, settings.
     ours: the model of `tests`; empty where there is none yet.
     """
 

@@ -116,7 +116,7 @@ def fit_seconds(found: StudyTables, dataset: str) -> str:
     column = "timed" if timed else "fit"
     each = [f"{model} {seconds(costs[model][f'{column}_seconds'])}" for model in shown]
     threads = costs[found.ours][f"{column}_threads"]
-    how = f"alone on {_counted(threads, 'thread')}" if timed else f"on {_counted(threads, 'thread')}, beside other fits"
+    how = f"on the wall, alone on {_counted(threads, 'thread')}" if timed else f"{_clock(found)}, one thread"
     return f"{dataset}, seconds of one fit with its settings known, {how}: {listed(each)}."
 
 
@@ -178,8 +178,8 @@ def protocol(found: StudyTables, config: StudyConfig) -> list[str]:
         "Ours is compared with the best row at each width, picked on test in that row's favour, user by user, each "
         "user's figure averaged over the seeds; a sign-flip permutation test, Holm's correction over the widths and "
         "metrics of a data set. It speaks of other users, not of other seeds.",
-        "Seconds: search is wall time summed over the trials, fit that of one fit with its settings known; "
-        f"{_timed(found)}.",
+        f"Seconds: search is the sum over the trials {_clock(found)}, in processes of one thread; fit is that of one "
+        f"fit with its settings known{_timed(found)}.",
     ]
 
 
@@ -188,9 +188,12 @@ def _range(column: pl.Series) -> str:
     return " to ".join(f"{value:g}" for value in dict.fromkeys([*values[:1], *values[-1:]])) or "no"
 
 
+def _clock(found: StudyTables) -> str:
+    return "of CPU" if set(found.costs["device"]) == {"cpu"} else "of CPU, or on a GPU of the wall"
+
+
 def _timed(found: StudyTables) -> str:
     timed = found.costs.drop_nulls("timed_threads")
     if len(timed) < len(found.costs):
-        return "both in processes of one thread, one process a core"
-    threads = _range(timed["timed_threads"])
-    return f"a search in processes of one thread, one process a core, a fit alone on {threads} threads"
+        return ", likewise"
+    return f", on the wall, alone on {_range(timed['timed_threads'])} threads"

@@ -33,10 +33,10 @@ def config(tmp_path) -> StudyConfig:
 
 
 def kept(config: StudyConfig) -> dict[str, dict]:
-    """Everything that was found, without seconds."""
+    """Everything that was found, without what it took."""
     found = {}
     for at in config.entries():
-        trials = [{**trial, "seconds": 0} for trial in at.trials()]
+        trials = [{name: trial[name] for name in ("number", "settings", "found", "value")} for trial in at.trials()]
         results = [{**result, "seconds": 0} for result, _ in at.results(config.seeds)]
         found[at.contender.name] = {"trials": trials, "results": results}
     return found
