@@ -270,13 +270,14 @@ def describe_comparison(table: pl.DataFrame, *, level: float = 0.05) -> str:
         return f"at width{'s' * (len(part) > 1)} {listed([str(width) for width in part['width']])}"
 
     said = []
-    for part, word in ((ahead, "ahead"), (behind, "behind")):
+    for part, word, sign in ((ahead, "higher", 1), (behind, "lower", -1)):
         if len(part):
             far = part.row(int(part["difference"].abs().arg_max()), named=True)
-            most = f"most at width {far['width']}, by" if len(part) > 1 else "by"
-            told = f"{word} {where(part)} ({most} {abs(far['difference']):.4f}, 95 % interval of the difference "
-            said.append(f"{told}{far['low']:+.4f} to {far['high']:+.4f})")
+            low, high = sorted((sign * far["low"], sign * far["high"]))
+            most = f"by up to {abs(far['difference']):.4f}, at width {far['width']}" if len(part) > 1 else ""
+            most = most or f"by {abs(far['difference']):.4f}"
+            said.append(f"has the {word} {metric} {where(part)} ({most}; 95 % interval {low:.4f} to {high:.4f})")
     if len(unsure):
-        said.append(f"not told apart {where(unsure)}")
-    told = f"By {metric}, over {table['users'][0]:,} users and with Holm's correction over {len(table)} widths, "
-    return told + f"{name} is, against {other}, {listed(said)}."
+        said.append(f"cannot be told from it {where(unsure)}")
+    told = f"Compared with {other}, {name} {listed(said)}. Both had the same {table['users'][0]:,} users; "
+    return told + f"Holm's correction over {len(table)} widths."

@@ -24,8 +24,12 @@ from mrl.style import PALE, PALETTE, check_table
 if TYPE_CHECKING:
     from ipywidgets import Widget
 
-# Programs that execute notebooks with nobody watching, as they appear in the command that started the kernel.
-RUNNERS = ("papermill", "nbconvert", "nbclient", "jupyter-execute", "jupyter execute", "jupyter-run", "pytest")
+# Programs that execute notebooks with nobody watching, as they appear in the command that started the kernel. A kernel
+# started by a kernel is a notebook executed by another one, as report.ipynb does.
+RUNNERS = (
+    *("papermill", "nbconvert", "nbclient", "jupyter-execute", "jupyter execute", "jupyter-run", "pytest"),
+    "ipykernel",
+)
 HINT = (
     "Draw around items with the lasso to list them here: take its button beside a map, or keep the mouse button "
     "pressed until a circle closes, then draw."

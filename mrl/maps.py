@@ -64,6 +64,8 @@ def _joined(labels: pl.DataFrame | None, label: str, num_items: int) -> pl.Serie
     if labels is None or label not in labels.columns:
         return pl.Series([""] * num_items)
     carried, names = membership(labels[label])
+    if label.startswith("depth_"):  # a bare number would not say of which depth
+        names = [f"branch {label.removeprefix('depth_')}·{name}" for name in names]
     return pl.Series(["|".join(names[column] for column in np.flatnonzero(row)) for row in carried])
 
 

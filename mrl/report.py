@@ -38,6 +38,14 @@ from mrl.run import Run
 
 ROOT = Path(mrl.__file__).parents[1]
 CHANGING = ("environment.json", "history.csv", "checkpoint.safetensors")  # of a run: times, and what is not there long
+EXPLAINED = {  # what a newcomer has to know of a model; others are named by their settings
+    "bpr-rotated": "a plain model of the full width, turned so that its first dimensions hold most: no nested training",
+    "shared": "nested too, but with one negative for all widths",
+    "ials": "least squares, turned in the same way",
+    "alone": "for each width a model of its own",
+    "ease": "a linear model from item to item, without vectors",
+    "popularity": "the same list for everybody",
+}
 HEADLINE = ("bpr-rotated", "shared", "ials", "alone", "ease", "popularity")  # controls in the figures of the summary
 
 
@@ -183,6 +191,13 @@ def summary(run: Run, metrics: pl.DataFrame, tables: Path) -> list[str | Figure 
     found: list[str | Figure | pl.DataFrame] = [told, "## How good is each width?"]
     shown = in_order_of(recall, [model, *HEADLINE])
     found.append(plots.recall_by_width(shown, trained=run.config["widths"], size="page"))
+    present, narrow = set(shown["model"]), run.config["widths"][0]
+    others = "; ".join(f"*{name}*: {words}" for name, words in EXPLAINED.items() if name in present)
+    found.append(
+        "Recall@20 is the share of what a user went on to choose, and the model was not shown, that is among its 20 "
+        f"recommendations; at width {narrow} only the first {narrow} numbers of every vector are used. "
+        f"*{model}* is the nested model: one training for all widths. " + (f"Beside it, {others}." if others else "")
+    )
     found.append(describe_accuracy(accuracy.filter(model=model)))
     found.append(beside(shown.filter(pl.col("width").is_in(list(run.config["widths"]))), "Recall@20"))
     compared = _read(tables / "evaluate" / "compared.csv")
@@ -193,18 +208,19 @@ def summary(run: Run, metrics: pl.DataFrame, tables: Path) -> list[str | Figure 
     numbers, names, moves = (_read(tables / "hierarchy" / f"{name}.csv") for name in ("numbers", "names", "flows"))
     first = {name: _filled(part.filter(model=model)) for (name,), part in numbers.group_by("table")}
     found.append("## What do the levels mean?")
-    found.append(describe.describe_blocks(first["blocks"]))
+    blocks = in_order_of(_filled(numbers.filter(table="blocks")), [model, *HEADLINE])
+    found += [levels.block_probes(blocks), describe.describe_blocks(first["blocks"])]
     if "recovery" in first:
         recovery = in_order_of(_filled(numbers.filter(table="recovery")), [model, *HEADLINE])
         found += [levels.cluster_quality(recovery), describe.describe_recovery(first["recovery"])]
         for (depth,), part in recovery.filter(metric="ami").group_by("label", maintain_order=True):
             found.append(beside(part, f"AMI with {describe.readable(depth)}"))
-    if "nesting" in first:
-        found.append(describe.describe_nesting(first["nesting"]))
     if len(moves):
         moves, names = moves.filter(model=model), names.filter(model=model)
         found.append(flows.alluvial(moves, names, clustering="growing"))
         found += [describe.describe_flows(moves, names), describe.describe_clusters(names)]
+    if "nesting" in first:
+        found.append(describe.describe_nesting(first["nesting"]))
     return [part for part in found if not isinstance(part, str) or part]
 
 

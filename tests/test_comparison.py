@@ -140,13 +140,17 @@ def test_a_comparison_in_words() -> None:
     table = table.with_columns(
         **{name: pl.lit(value) for name, value in facts.items()}, k=pl.lit(20), users=pl.lit(941)
     )
-    start = "By recall@20, over 941 users and with Holm's correction over 3 widths, nested is, against shared, "
-    assert describe_comparison(table) == start + (
-        "ahead at widths 4 and 8 (most at width 4, by 0.0500, 95 % interval of the difference +0.0400 to +0.0600) "
-        "and not told apart at width 16."
+    end = "Both had the same 941 users; Holm's correction over 3 widths."
+    assert describe_comparison(table) == (
+        "Compared with shared, nested has the higher recall@20 at widths 4 and 8 (by up to 0.0500, at width 4; 95 % "
+        f"interval 0.0400 to 0.0600) and cannot be told from it at width 16. {end}"
     )
-    behind = table.with_columns(pl.lit(-0.1).alias("difference"), pl.lit(0.01).alias("p_holm"))
-    assert describe_comparison(behind).startswith(start + "behind at every width (most at width 4, by 0.1000, ")
+    found = {"difference": -0.1, "low": -0.2, "high": -0.05, "p_holm": 0.01}
+    behind = table.with_columns(**{name: pl.lit(value) for name, value in found.items()})
+    assert describe_comparison(behind) == (
+        "Compared with shared, nested has the lower recall@20 at every width (by up to 0.1000, at width 4; 95 % "
+        f"interval 0.0500 to 0.2000). {end}"
+    )
     assert describe_comparison(table.clear()) == ""
 
 

@@ -85,6 +85,7 @@ def test_static_where_nobody_can_move_a_slider() -> None:
         (["python", "-m", "papermill", "in.ipynb", "out.ipynb"], False),
         (["/opt/bin/papermill", "in.ipynb", "out.ipynb"], False),
         (["jupyter", "nbconvert", "--execute", "in.ipynb"], False),
+        (["python", "-m", "ipykernel_launcher", "-f", "kernel.json"], False),  # report.ipynb executes hierarchy.ipynb
     ],
 )
 @needs_scatter

@@ -122,4 +122,7 @@ def test_report_notebook_makes_a_page_with_sentences_and_figures(tmp_path, monke
 
     runs = run_controls(ControlsConfig(run="runs/planted-mf-dns-mns-0", controls=("bpr",)), progress=False)
     parts = report.summary(runs[0], measured(runs), tmp_path / "runs" / "reports" / "planted-0")
+    told = " ".join(part for part in parts if isinstance(part, str))
+    assert "at width 2 only the first 2 numbers" in told and "What the first 2 dimensions know" in told
+    assert "*popularity*" not in told and "*alone*" not in told  # they are not among these runs
     assert any(isinstance(part, Figure) for part in parts) and not any(isinstance(p, pl.DataFrame) for p in parts)
