@@ -82,7 +82,7 @@ def alluvial(flows: pl.DataFrame, names: pl.DataFrame, *, clustering: str = "sam
         last = width == widths[-1]
         room = rest if last else step - box - 0.08
         for node in _roomy(column, top, sizes, LINE * tall / (height - 0.37)):
-            text = _caption(words[node], last, room)
+            text = caption(words[node], last, room)
             x, y = left[width] + box + 0.03, top[node] + sizes[node] / 2
             ax.text(x, y, text, va="center", ha="left", zorder=4, fontsize=SMALL, clip_on=False)
     return figure
@@ -199,13 +199,18 @@ def _roomy(column: list[Node], top: dict[Node, float], sizes: dict[Node, int], l
     return kept
 
 
-def _caption(row: dict, with_titles: bool, room: float) -> str:
-    """`Crime / Thriller`, and with titles `Crime / Thriller: Fargo; Seven`: as many whole ones as fit `room` inches."""
-    typical = f"{percent(row['share'])} of items" if is_most(row) else row.get("typical") or ""
-    labels, titles = typical.split(" / "), (row.get("titles") or "").split("; ")
+def caption(row: dict, with_titles: bool, room: float) -> str:
+    """`Crime / Thriller`, and with titles `Crime / Thriller: Fargo; Seven`: as many whole ones as fit `room` inches.
+
+    row: of a table of names. A cluster of most items is `62 % of items`.
+    """
+    labels, titles = (row.get("typical") or "").split(" / "), (row.get("titles") or "").split("; ")
+    joint = " / "
+    if is_most(row):
+        labels, joint = [percent(row["share"]), "of items"], " "
     if labels == [""]:
         return _fitting(titles, "; ", room) or shorten(titles[0], room)
-    named = _fitting(labels, " / ", room) or shorten(labels[0], room)
+    named = _fitting(labels, joint, room) or shorten(labels[0], room)
     if not with_titles or titles == [""]:
         return named
     for opening in dict.fromkeys((named, labels[0])):  # rather a whole title than a second label
@@ -274,10 +279,10 @@ def catalogue(tree: pl.DataFrame, *, max_leaves: int | None = None, size: str = 
         look = {"edgecolor": colours[name], "linewidth": thick, "alpha": 0.55, "capstyle": "butt"}
         ax.add_patch(PathPatch(curve, facecolor="none", **look))
         if name in children:
-            text = _caption(row | {"titles": ""}, False, x1 - bend)
+            text = caption(row | {"titles": ""}, False, x1 - bend)
             ax.text(bend, y1 - 0.12, text, va="bottom", ha="left", fontsize=SMALL, zorder=4)
         else:
-            text = _caption(row, True, inches - x1 - 0.08 - text_inches(" (9999)"))
+            text = caption(row, True, inches - x1 - 0.08 - text_inches(" (9999)"))
             ax.text(x1 + 0.04, y1, f"{text} ({row['items']})", va="center", ha="left", fontsize=SMALL)
     for level in range(levels):
         width = tree.filter(pl.col("level") == level)["width"][0]

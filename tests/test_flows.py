@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import PathPatch, Rectangle
 
 from mrl.errors import ConfigError, DataError
-from mrl.flows import alluvial, catalogue, crossings, inherited, untangled
+from mrl.flows import alluvial, caption, catalogue, crossings, inherited, untangled
 from mrl.style import GREY, PALETTE, SIZES
 from mrl.tree import catalogue_tree, cluster_names
 from mrl.tree import flows as flows_of
@@ -98,6 +98,14 @@ def test_a_cluster_has_the_colour_of_its_main_source() -> None:
     most = inherited(order, links, sizes | {(4, 1): 6})
     assert (most[8, 1], most[8, 2]) == (orange, PALETTE[2])
     assert inherited(order, {}, sizes)[16, 0] == GREY
+
+
+def test_captions_fit_their_room() -> None:
+    row = {"typical": "Crime / War", "titles": "Fargo; Alien", "share": 0.3}
+    assert caption(row, False, 2.0) == "Crime / War" and caption(row, False, 0.35) == "Crime"
+    assert caption(row, True, 2.0) == "Crime / War: Fargo; Alien" and caption(row, True, 0.8) == "Crime: Fargo"
+    most = row | {"share": 0.81}
+    assert caption(most, False, 2.0) == "81 % of items" and caption(most, False, 0.35) == "81 %"
 
 
 def test_alluvial_takes_one_clustering() -> None:

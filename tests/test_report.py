@@ -118,6 +118,7 @@ def test_report_notebook_makes_a_page_with_sentences_and_figures(tmp_path, monke
     papermill.execute_notebook(str(source), "out.ipynb", given, cwd=str(tmp_path), progress_bar=False)
     text = (tmp_path / "page.html").read_text()
     assert "How good is each width?" in text and "True depth 1" in text and text.count("<img ") > 10
+    assert "SelectionRangeSlider" not in text  # nobody is there to move it: the static maps
     from mrl.control_runs import ControlsConfig, measured, run_controls
 
     runs = run_controls(ControlsConfig(run="runs/planted-mf-dns-mns-0", controls=("bpr",)), progress=False)
