@@ -13,9 +13,8 @@ from typing import Any, Literal
 from mrl.errors import ConfigError
 from mrl.fits import Fit, fit_bpr_rotated, fit_ease, fit_ials, fit_nested, fit_popularity
 
-SCORING = ("evaluate", "ranking", "kernels")
-TRAINING = ("trainer", "bpr", "row_adam", "compiled", "model", "loss", "sampler", "candidates", *SCORING)
-ROTATING = ("ials", "controls", *SCORING)
+TRAINING = ("trainer", "evaluate")
+COMPUTING = ("ials", "controls", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Contender:
     searches by itself and reports what it `found`; 0 for a fit that splits off, searches and refits by itself (it then
     gets the validation part with the data in the end, and searches for every seed).
     deterministic: the seed changes nothing, so that one is enough. modules: of `mrl`, those whose code makes the
-    figures; when that changes, old figures are no longer used.
+    figures, without those that they import; when any of it changes, old figures are no longer used.
     """
 
     name: str
@@ -110,7 +109,7 @@ def _controls(widths: tuple[int, ...]) -> list[Contender]:
     }
 
     def rotated(name: str, dim: int, judged: tuple[int, ...], row: str = "") -> Contender:
-        return Contender(name, "control", fit_ials, judged, ROTATING, fixed={"dim": dim}, row=row, **linear)
+        return Contender(name, "control", fit_ials, judged, COMPUTING, fixed={"dim": dim}, row=row, **linear)
 
     half = tuple(width for width in widths if width <= widest // 2)
     return [
@@ -123,7 +122,7 @@ def _controls(widths: tuple[int, ...]) -> list[Contender]:
             "control",
             fit_bpr_rotated,
             widths,
-            (*TRAINING, "controls"),
+            (*TRAINING, *COMPUTING),
             fixed={"backbone": "mf", "rule": "dns"},
             space={
                 "l2": LogRange(1e-5, 1e-2),
@@ -137,12 +136,12 @@ def _controls(widths: tuple[int, ...]) -> list[Contender]:
             "control",
             fit_ease,
             (),
-            ("controls", *SCORING),
+            COMPUTING,
             space={"l2": LogRange(10.0, 3000.0)},
             start={"l2": 300.0},
             deterministic=True,
         ),
-        Contender("popularity", "control", fit_popularity, (), ("controls", *SCORING), trials=1, deterministic=True),
+        Contender("popularity", "control", fit_popularity, (), COMPUTING, trials=1, deterministic=True),
     ]
 
 

@@ -19,7 +19,7 @@ import inspect
 import json
 import os
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,6 +30,10 @@ import polars as pl
 import mrl
 from mrl.contenders import Contender
 from mrl.errors import RunError
+
+# Imported by what makes figures, but what they say is in the keys already (settings, and data by their fingerprint), or
+# has no part in the figures.
+APART = ("config", "datasets", "errors", "interactions", "run", "splits")
 
 
 class Job(NamedTuple):
@@ -119,18 +123,59 @@ def digest(value: Any) -> str:
 
 
 def code_version(contender: Contender) -> str:
-    """Changes with the code that makes a contender's figures, not with comments, docstrings or layout."""
-    sources = [_source(module) for module in contender.modules]
-    return digest([*sources, _meaning(textwrap.dedent(inspect.getsource(contender.fit)))])
+    """Changes with the code that makes a contender's figures, not with comments, docstrings or layout.
+
+    That code is its fit, with the functions beside it that it calls, and its modules, with those that they import.
+    """
+    functions = [_meaning(textwrap.dedent(inspect.getsource(each))) for each in _called(contender.fit)]
+    return digest([*functions, *(_source(module) for module in _imported(contender.modules))])
+
+
+def _called(function: Callable) -> list[Callable]:
+    """A function and those of its own module that it calls, directly or not."""
+    found = [function]
+    for one in found:
+        named = (one.__globals__.get(name) for name in one.__code__.co_names)
+        found += [
+            other
+            for other in named
+            if inspect.isfunction(other) and other.__module__ == function.__module__ and other not in found
+        ]
+    return found
+
+
+def _imported(modules: Iterable[str]) -> list[str]:
+    """Modules of `mrl` and those of `mrl` that they import, but for what tells of settings, errors and data."""
+    found = list(modules)
+    for module in found:
+        found += [name for name in _imports(module) if name not in found and name not in APART]
+    return sorted(found)
+
+
+@cache
+def _imports(module: str) -> list[str]:
+    named = [node for node in ast.walk(ast.parse(_text(module))) if isinstance(node, ast.ImportFrom)]
+    inside = [node.module.removeprefix("mrl.") for node in named if (node.module or "").startswith("mrl.")]
+    beside = [alias.name for node in named if node.module == "mrl" for alias in node.names]
+    return inside + [name for name in beside if _place(name).exists()]
 
 
 @cache
 def _source(module: str) -> str:
-    return _meaning(Path(mrl.__file__).with_name(f"{module}.py").read_text(encoding="utf-8"))
+    return _meaning(_text(module))
+
+
+def _text(module: str) -> str:
+    return _place(module).read_text(encoding="utf-8")
+
+
+def _place(module: str) -> Path:
+    return Path(mrl.__file__).with_name(f"{module}.py")
 
 
 @cache
 def _meaning(source: str) -> str:
+    """A digest of what source text does."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)

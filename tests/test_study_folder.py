@@ -53,8 +53,21 @@ def test_the_code_version_follows_what_code_does_and_not_how_it_reads(monkeypatc
     told = study_folder._meaning('def f(x):\n    """Add one."""\n    return (x\n        + 1)  # why\n')
     assert plain == told != study_folder._meaning("def f(x):\n    return x + 2\n")
     before = code_version(ials)
-    monkeypatch.setattr(study_folder, "_source", lambda module: "changed" if module == "ials" else "same")
+    sources = {module: study_folder._source(module) for module in study_folder._imported(ials.modules)}
+    assert {"ials", "kernels", "ranking", "compiled"} <= set(sources) and not {"config", "errors"} & set(sources)
+    monkeypatch.setattr(study_folder, "_source", lambda module: sources[module] + "x" * (module == "kernels"))
     assert code_version(ials) != before
+
+
+def test_imported_modules_are_followed_and_what_is_in_the_keys_is_not() -> None:
+    found = study_folder._imported(("train",))
+    assert {"train", "trainer", "evaluate", "kernels"} <= set(found)
+    assert not {"datasets", "config", "run", "parsers", "interactions"} & set(found)
+
+
+def test_the_code_of_a_fit_is_that_of_what_it_calls_too() -> None:
+    nested = study_folder._called(select(["mf-dns-mns"], (2, 4))[0].fit)
+    assert [function.__name__ for function in nested] == ["fit_nested", "_trained", "objective", "measure"]
 
 
 def test_figures_of_earlier_code_are_taken_only_on_demand(tmp_path, ials, monkeypatch) -> None:
