@@ -27,6 +27,8 @@ from threadpoolctl import threadpool_limits
 from mrl.errors import ConfigError, DataError
 from mrl.widths import check_widths
 
+STARTS = 400  # trials of k-means, divided by the number of clusters
+
 
 def check_items(items: np.ndarray, widths: Sequence[int]) -> tuple[np.ndarray, tuple[int, ...]]:
     """Return `items` (I, D) as float64 and `widths` as a tuple, or raise naming what is wrong with them."""
@@ -55,14 +57,14 @@ def sample_rows(candidates: int | np.ndarray, sample: int | None, seed: int = 0)
     return np.sort(np.random.default_rng(seed).choice(rows, sample, replace=False))
 
 
-def split_points(points: np.ndarray, number: int, seed: int) -> np.ndarray:
+def split_points(points: np.ndarray, number: int, seed: int, starts: int = 4) -> np.ndarray:
     """(n,) int64: k-means clusters of `points`, numbered from the largest; fewer than `number` if points coincide.
 
-    One thread, because OpenMP adds up in any order and a repeat must be bit-identical.
+    The best of `starts` trials. One thread, because OpenMP adds up in any order and a repeat must be bit-identical.
     """
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # coinciding points: fewer clusters is the right answer
-        found = KMeans(number, n_init=4, random_state=seed).fit_predict(points)
+        found = KMeans(number, n_init=starts, random_state=seed).fit_predict(points)
     _, first, label, size = np.unique(found, return_index=True, return_inverse=True, return_counts=True)
     return np.argsort(np.lexsort((first, -size)))[label]  # equally large ones by their first item
 
@@ -88,7 +90,11 @@ def cluster_items(
     items, widths = check_items(items, widths)
     numbers = check_numbers(clusters, widths, len(items))
     prefixes = (unit_rows(items[:, :width]) if normalise else items[:, :width] for width in widths)
-    return np.stack([split_points(prefix, number, seed) for prefix, number in zip(prefixes, numbers, strict=True)])
+    found = []
+    for prefix, number in zip(prefixes, numbers, strict=True):
+        # Few clusters of many tight groups have many local optima, and are cheap: they get the more starts.
+        found.append(split_points(prefix, number, seed, starts=max(4, STARTS // number)))
+    return np.stack(found)
 
 
 def membership(labels: pl.Series, separator: str = "|") -> tuple[np.ndarray, list[str]]:

@@ -68,7 +68,7 @@ details.code pre { background: #f7f7f7; padding: .6rem .8rem }
   body { font-size: 10pt; max-width: none; padding: 0 }
   h1, h2, h3, :is(p, pre):has(+ details.code + .figure, + details.code + .table, + .figure, + .table) {
     break-after: avoid }
-  tr, .figure { break-inside: avoid }
+  tr, .figure, .table:not(:has(tr:nth-child(14))) { break-inside: avoid }
   img { max-height: 112mm; object-fit: contain; object-position: left top }
   .tall img { max-height: 205mm }
   .table { max-height: none; overflow: visible }

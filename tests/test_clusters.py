@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 from taxonomy import WIDTHS, at_chance, taxonomy, value
 
-from mrl.clusters import agreement, cluster_items, membership, sample_rows
+from mrl.clusters import agreement, cluster_items, membership, sample_rows, split_points
 from mrl.errors import ConfigError, DataError
 
 single_labels = st.integers(2, 40).flatmap(
@@ -36,6 +36,20 @@ def test_clusters_repeat_and_are_numbered_by_size():
     assert (found == cluster_items(items, (2, 8), 5, seed=3)).all()
     for row in found:
         assert (np.diff(np.bincount(row)) <= 0).all()
+
+
+def test_few_clusters_of_many_tight_groups_do_not_end_in_a_local_optimum():
+    """16 groups in 4 families, as in a planted taxonomy: the families are the best 4 clusters; 4 trials miss them."""
+    rng = np.random.default_rng(0)
+    families = np.repeat(np.arange(4), 40)
+    groups = 0.7 * rng.normal(size=(16, 16)) + 3.0 * np.repeat(np.eye(4, 16), 4, axis=0)
+    items = np.repeat(groups, 10, axis=0) + 0.05 * rng.normal(size=(160, 16))
+    few = [adjusted_mutual_info_score(families, split_points(items, 4, seed)) for seed in range(10)]
+    many = [
+        adjusted_mutual_info_score(families, cluster_items(items, (16,), 4, normalise=False, seed=seed)[0])
+        for seed in range(10)
+    ]
+    assert min(few) < 0.95 and min(many) > 0.999
 
 
 def test_normalised_clusters_ignore_length():
