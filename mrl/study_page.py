@@ -103,7 +103,7 @@ def _html_table(names: Sequence[str], rows: str) -> str:
 
 
 def _html_row(row: Row, ours: bool) -> str:
-    cells = [html.escape(row.model)]
+    cells = [html.escape(row.label)]
     for cell in row.cells:
         if cell is None:
             cells.append("–")

@@ -125,7 +125,7 @@ def _against(
 ) -> pl.DataFrame:
     """The rows of `StudyTables.tests` of one data set."""
     here = figures.filter(pl.col("dataset") == dataset)
-    mine = here.filter(pl.col("model") == ours)
+    mine = here.filter(pl.col("model") == ours).sort("metric", "width", descending=[True, False])  # recall first
     others = here.filter(pl.col("model") != ours).with_columns(at=pl.col("width").fill_null(config.widths[-1]))
     entries = [at for at in found if at.dataset == dataset]
     rows, differences = [], []

@@ -16,7 +16,7 @@ from mrl.plots import metric_title
 from mrl.study import StudyConfig
 from mrl.study_jobs import METRICS
 from mrl.study_table import StudyTables
-from mrl.study_words import figure, seconds
+from mrl.study_words import counted, figure, seconds, short_of_seeds
 
 MARKS = {"ahead": r"$^{*}$", "behind": r"$^{\dagger}$", "level": ""}
 CAPTION = (
@@ -42,10 +42,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One model: a cell a width, None where it is narrower; seconds of search and of a fit, None where unknown."""
+    """One model: a cell a width, None where it is narrower; seconds of search and of a fit, None where unknown.
+
+    label: its name, with the number of seeds where that is lower than it should be.
+    """
 
     model: str
     role: str
+    label: str
     cells: tuple[Cell | None, ...]
     search: float | None
     fit: float | None
@@ -60,6 +64,7 @@ def grid(found: StudyTables, config: StudyConfig, dataset: str, metric: str) -> 
     costs = {row["model"]: row for row in found.costs.filter(pl.col("dataset") == dataset).iter_rows(named=True)}
     tops = dict(part.group_by("width").agg(pl.col("mean").max()).iter_rows())
     timed = all(row["timed_seconds"] is not None for row in costs.values())
+    few = short_of_seeds(part, config)
     rows = []
     for (model, role), own in part.group_by("model", "role", maintain_order=True):
         by_width = {row["width"]: row for row in own.iter_rows(named=True)}
@@ -74,7 +79,8 @@ def grid(found: StudyTables, config: StudyConfig, dataset: str, metric: str) -> 
             cells.append(Cell(row["mean"], half, row["mean"] == tops[width], loss, verdict))
         cost = costs[model]
         spent = cost["search_seconds"], cost["timed_seconds" if timed else "fit_seconds"]
-        rows.append(Row(model, role, tuple(cells), *spent))
+        label = f"{model} ({counted(few[model], 'seed')})" if model in few else model
+        rows.append(Row(model, role, label, tuple(cells), *spent))
     return rows
 
 
@@ -97,7 +103,7 @@ def _latex_table(found: StudyTables, config: StudyConfig, dataset: str, metric: 
         before = row.role
         cells = [_latex_cell(cell) for cell in row.cells]
         spent = ["--" if each is None else seconds(each) for each in (row.search, row.fit)]
-        lines.append(" & ".join([_escaped(row.model), *cells, *spent]) + r" \\")
+        lines.append(" & ".join([_escaped(row.label), *cells, *spent]) + r" \\")
     caption = CAPTION % (metric_title(metric, K), _escaped(dataset), len(config.seeds))
     caption += COMPARED % _escaped(found.ours) if found.ours else ""
     return "\n".join(

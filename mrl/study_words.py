@@ -52,12 +52,10 @@ def overall(found: StudyTables) -> str:
     tests = found.tests
     count = {verdict: len(tests.filter(pl.col("verdict") == verdict)) for verdict in VERDICTS}
     above = len(tests.filter(pl.col("verdict") == "level", pl.col("difference") >= 0))
-    sets = _counted(tests["dataset"].n_unique(), "data set")
-    cells = (
-        f"{sets}, {_counted(tests['width'].n_unique(), 'width')} and {_counted(tests['metric'].n_unique(), 'metric')}"
-    )
+    sets = counted(tests["dataset"].n_unique(), "data set")
+    cells = f"{sets}, {counted(tests['width'].n_unique(), 'width')} and {counted(tests['metric'].n_unique(), 'metric')}"
     return (
-        f"Over {cells} ({_counted(len(tests), 'cell')}), {found.ours} is significantly ahead of the best row that is "
+        f"Over {cells} ({counted(len(tests), 'cell')}), {found.ours} is significantly ahead of the best row that is "
         f"not ours in {count['ahead']}, significantly behind it in {count['behind']}, and not told apart from it in "
         f"{count['level']}, of which its mean is at or above in {above} (paired test by user, Holm's correction over "
         f"the cells of a data set, level {LEVEL})."
@@ -76,7 +74,7 @@ def demanded(found: StudyTables, dataset: str) -> str:
     sure = []
     for (metric,), part in tests.group_by("metric", maintain_order=True):
         ahead = len(part.filter(pl.col("verdict") == "ahead"))
-        sure.append(f"{ahead} of {_counted(len(part), 'width')} by {metric_title(metric, K)}")
+        sure.append(f"{ahead} of {counted(len(part), 'width')} by {metric_title(metric, K)}")
     return f"{told}; significantly above the best that is not ours at {listed(sure)}."
 
 
@@ -103,6 +101,8 @@ def losses(found: StudyTables) -> list[str]:
         told += f"{figure(row['best_mean'])} of {row['best']}"
         if row["best"] == row["rival"]:
             told += f" ({VERDICTS[row['verdict']]}, p = {row['p_holm']:.2g} after Holm)"
+        else:
+            told += " (also ours)"
         said.append(f"{told}.")
     return said or ["In no cell."]
 
@@ -116,7 +116,7 @@ def fit_seconds(found: StudyTables, dataset: str) -> str:
     column = "timed" if timed else "fit"
     each = [f"{model} {seconds(costs[model][f'{column}_seconds'])}" for model in shown]
     threads = costs[found.ours][f"{column}_threads"]
-    how = f"on the wall, alone on {_counted(threads, 'thread')}" if timed else f"{_clock(found)}, one thread"
+    how = f"on the wall, alone on {counted(threads, 'thread')}" if timed else f"{_clock(found)}, one thread"
     return f"{dataset}, seconds of one fit with its settings known, {how}: {listed(each)}."
 
 
@@ -132,7 +132,7 @@ def caveats(found: StudyTables, config: StudyConfig) -> list[str]:
         short = costs.filter((pl.col("trials") < pl.col("granted")) | (pl.col("cut") > 0))
         if len(short):
             each = [
-                f"{row['model']} ({row['trials']} of {_counted(row['granted'], 'trial')}"
+                f"{row['model']} ({row['trials']} of {counted(row['granted'], 'trial')}"
                 + (f", {row['cut']} cut short" if row["cut"] else "")
                 + ")"
                 for row in short.iter_rows(named=True)
@@ -142,25 +142,25 @@ def caveats(found: StudyTables, config: StudyConfig) -> list[str]:
         if len(failed):
             each = [f"{row['model']} ({row['failed']})" for row in failed.iter_rows(named=True)]
             said.append(f"{dataset}: trials that failed and count as 0: {listed(each)}.")
-        few = _short_of_seeds(there, config)
-        if few:
-            said.append(f"{dataset}: fewer than {_counted(len(config.seeds), 'seed')}: {listed(few)}.")
+        if few := short_of_seeds(there, config):
+            each = [f"{model} ({seeds})" for model, seeds in few.items()]
+            said.append(f"{dataset}: fewer than {counted(len(config.seeds), 'seed')}: {listed(each)}.")
     return said or ["Every row is there, with all its seeds, and no search was cut."]
 
 
-def _short_of_seeds(there: pl.DataFrame, config: StudyConfig) -> list[str]:
+def short_of_seeds(there: pl.DataFrame, config: StudyConfig) -> dict[str, int]:
+    """The models of these figures that have fewer seeds than they should, and how many."""
     alike = {each.model for each in select((), config.widths) if each.deterministic}
     least = there.group_by("model", maintain_order=True).agg(pl.col("seeds").min())
-    return [
-        f"{model} ({seeds})" for model, seeds in least.iter_rows() if seeds < len(config.seeds) and model not in alike
-    ]
+    return {model: seeds for model, seeds in least.iter_rows() if seeds < len(config.seeds) and model not in alike}
 
 
 def _datasets(found: StudyTables) -> Iterable[str]:
     return found.tests["dataset"].unique(maintain_order=True)
 
 
-def _counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """`1 seed`, `2 seeds`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -168,18 +168,21 @@ def protocol(found: StudyTables, config: StudyConfig) -> list[str]:
     """How the figures were made, in sentences."""
     granted, budget = (_range(found.costs[name]) for name in ("granted", "budget"))
     granted += " trial" if granted == "1" else " trials"
+    alone = [each.model for each in select((), config.widths) if each.role == "ours" and each.trials is not None]
+    alone = [model for model in alone if model in set(found.figures["model"])]
     return [
         "Protocol honest: settings and epochs from validation (a seeded tenth of each user's training items), then a "
         "refit on all of train, and test touched once. One split for all models and seeds.",
         f"Each search (Optuna, TPE) maximises validation NDCG@20, mean over the widths, by {granted} at most, "
         f"the same for all with something to choose, within {budget} s, summed over its trials.",
-        f"Means and 95 % intervals (Student's t) over {_counted(len(config.seeds), 'seed')}; EASE and popularity do "
+        *([f"By its own search on the same validation part, not by Optuna: {listed(alone)}."] if alone else []),
+        f"Means and 95 % intervals (Student's t) over {counted(len(config.seeds), 'seed')}; EASE and popularity do "
         "not depend on a seed and have no width: they stand in the widest column.",
         "Ours is compared with the best row at each width, picked on test in that row's favour, user by user, each "
         "user's figure averaged over the seeds; a sign-flip permutation test, Holm's correction over the widths and "
         "metrics of a data set. It speaks of other users, not of other seeds.",
         f"Seconds: search is the sum over the trials {_clock(found)}, in processes of one thread; fit is that of one "
-        f"fit with its settings known{_timed(found)}.",
+        f"fit with its settings known{_timed(found)}. Where no search is given, the fit includes it.",
     ]
 
 

@@ -100,6 +100,7 @@ def test_a_win_everywhere_is_said_as_such(config) -> None:
 def test_the_grid_puts_figures_where_they_belong(config) -> None:
     rows = {row.model: row for row in grid(tables(config), config, "planted", "recall")}
     assert list(rows) == ["best", "wide", "parts", "flat"]
+    assert [row.label for row in rows.values()] == ["best", "wide (2 seeds)", "parts", "flat"]
     assert [cell is None for cell in rows["flat"].cells] == [True, False]
     assert [cell is None for cell in rows["parts"].cells] == [False, True]
     assert [(cell.loss, cell.top, cell.verdict) for cell in rows["best"].cells] == [
@@ -121,8 +122,7 @@ def test_latex_is_whole_and_losses_are_bold(config) -> None:
         assert {line.count("&") for line in lines} == {len(columns) - 1}
         assert [body.count(rule) for rule in (r"\toprule", r"\bottomrule")] == [1, 1]
     bold = re.findall(r"\\textbf{(\.\d{4})}", text)
-    lost = tables(config).tests.filter(pl.col("loss"))
-    assert bold == [f"{mean:.4f}"[1:] for mean in lost.sort("metric", descending=True)["mean"]]
+    assert bold == [f"{mean:.4f}"[1:] for mean in tables(config).tests.filter(pl.col("loss"))["mean"]]
 
 
 def test_three_files_are_written_and_the_page_needs_nothing_else(config) -> None:
@@ -144,3 +144,10 @@ def test_three_files_are_written_and_the_page_needs_nothing_else(config) -> None
 def test_the_protocol_tells_trials_and_budget(config) -> None:
     told = " ".join(protocol(tables(config), config))
     assert "by 4 trials at most" in told and "within 60 s" in told and "over 3 seeds" in told
+    assert "By its own search on the same validation part, not by Optuna: best." in told
+
+
+def test_a_loss_to_another_of_ours_is_said_to_be_one(config) -> None:
+    keep(config, "second", {2: 0.5, 4: 0.3})
+    found = tables(config)
+    assert any(told.endswith(" of second (also ours).") for told in summary(found, config)["Where it loses"])
