@@ -61,6 +61,11 @@ class Contender:
     row: str = ""
 
     @property
+    def searches(self) -> bool:
+        """Whether its fit searches by itself, once, in what is its one trial."""
+        return self.trials == 1 and not self.deterministic
+
+    @property
     def model(self) -> str:
         """What the tables call it."""
         return self.row or self.name

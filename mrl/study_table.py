@@ -41,8 +41,8 @@ TESTS = {
 COSTS = {
     "dataset": pl.String, "model": pl.String, "trials": pl.Int64, "granted": pl.Int64, "cut": pl.Int64,
     "failed": pl.Int64, "search_seconds": pl.Float64, "budget": pl.Float64, "fit_seconds": pl.Float64,
-    "fit_threads": pl.Int64, "timed_seconds": pl.Float64, "timed_threads": pl.Int64, "device": pl.String,
-    "settings": pl.String,
+    "fit_threads": pl.Int64, "timed_seconds": pl.Float64, "timed_threads": pl.Int64,
+    "timed_search_seconds": pl.Float64, "device": pl.String, "settings": pl.String,
 }  # fmt: skip
 
 
@@ -56,7 +56,8 @@ class StudyTables:
     `rival`, the highest that is not ours: difference, its interval, p, p_holm and verdict (ahead, level, behind).
     costs: a row a model: trials done, and granted (null where it is not granted as many as others), those cut by the
     budget, those that failed, seconds of the search and its budget, mean seconds of a fit, both of CPU in processes of
-    one thread (on a GPU of the wall), seconds on the wall of a fit alone on all cores, device, settings.
+    one thread (on a GPU of the wall), seconds on the wall of a fit alone on all cores and of a search of its own,
+    device, settings.
     ours: the model of `tests`; empty where there is none yet.
     """
 
@@ -201,6 +202,7 @@ def _cost(parts: list[Entry], config: StudyConfig) -> dict:
         "fit_threads": first["threads"],
         "timed_seconds": sum(timing["seconds"] for timing in timed) if whole else None,
         "timed_threads": timed[0]["threads"] if whole else None,
+        "timed_search_seconds": timed[0]["search_seconds"] if whole else None,
         "device": first["device"],
         "settings": told,
     }

@@ -117,7 +117,9 @@ def fit_seconds(found: StudyTables, dataset: str) -> str:
     each = [f"{model} {seconds(costs[model][f'{column}_seconds'])}" for model in shown]
     threads = costs[found.ours][f"{column}_threads"]
     how = f"on the wall, alone on {counted(threads, 'thread')}" if timed else f"{_clock(found)}, one thread"
-    return f"{dataset}, seconds of one fit with its settings known, {how}: {listed(each)}."
+    told = f"{dataset}, seconds of one fit with its settings known, {how}: {listed(each)}."
+    search = costs[found.ours]["timed_search_seconds"]
+    return told if search is None else f"{told} The search of {found.ours} takes {seconds(search)} there."
 
 
 def caveats(found: StudyTables, config: StudyConfig) -> list[str]:

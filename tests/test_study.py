@@ -13,7 +13,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from mrl import contenders, study, study_jobs
+from mrl import contenders, fits, study, study_jobs
 from mrl.errors import ConfigError, DataError, RunError
 from mrl.study import StudyConfig, run_study
 from mrl.study_folder import Job
@@ -158,7 +158,23 @@ def test_a_timed_fit_has_all_cores(config, monkeypatch) -> None:
     entries = run_study(replace(config, timing=True, trials=1), progress=False)
     for at in entries:
         timing = json.loads(at.timing_path(at.best()).read_text())
-        assert timing["threads"] == 2 and timing["seconds"] >= 0
+        assert timing["threads"] == 2 and timing["seconds"] >= 0 and timing["search_seconds"] is None
+
+
+def test_a_search_of_its_own_is_made_once_and_timed_with_the_fit(config, monkeypatch) -> None:
+    seen = []
+
+    def fit(task, settings):
+        seen.append((len(task.data.valid) > 0, task.seed, settings))
+        return fits.Fitted(contenders.fit_ials(task, {"dim": 4, "alpha0": 0.1, "l2": 0.01}).model, {"l2": 0.5})
+
+    own = contenders.Contender("own", "ours", fit, (2, 4), ("ials",), fixed={"depth": 1}, trials=1)
+    monkeypatch.setattr(contenders, "contenders", lambda widths: [own])
+    (at,) = run_study(replace(config, contenders=("own",), timing=True), progress=False)
+    chosen = {"depth": 1, "l2": 0.5}
+    search, refits = (True, 0, {"depth": 1}), [(False, seed, chosen) for seed in (0, 1, 0)]
+    assert seen == [search, *refits, search]
+    assert json.loads(at.timing_path(at.best()).read_text())["search_seconds"] >= 0
 
 
 @pytest.mark.parametrize(

@@ -86,9 +86,9 @@ def test_what_parts_have_spent_is_summed(config) -> None:
     assert costs["parts"]["settings"] == "parts-2: l2=0.125, epochs=3; parts-4: l2=0.125, epochs=3"
     assert costs["best"]["trials"] is None and costs["best"]["timed_seconds"] is None
     (at,) = (each for each in config.entries() if each.contender.name == "best")
-    write_json(at.timing_path(at.best()), {"seconds": 9.0, "threads": 2, "device": "cpu"})
+    write_json(at.timing_path(at.best()), {"seconds": 9.0, "threads": 2, "search_seconds": 50.0, "device": "cpu"})
     best = tables(config).costs.filter(model="best").row(0, named=True)
-    assert (best["timed_seconds"], best["timed_threads"]) == (9.0, 2)
+    assert (best["timed_seconds"], best["timed_threads"], best["timed_search_seconds"]) == (9.0, 2, 50.0)
 
 
 def test_the_tidy_table_has_one_row_a_figure(config) -> None:
