@@ -60,19 +60,13 @@ def test_a_study_searches_then_fits_each_seed_and_makes_nothing_twice(config, mo
     run_study(config, progress=False)
 
 
-def test_more_trials_go_on_from_those_there_are(config) -> None:
-    run_study(config, progress=False)
-    first = kept(config)["ials-4"]["trials"]
-    run_study(replace(config, trials=4), progress=False)
-    assert kept(config)["ials-4"]["trials"][:2] == first and len(kept(config)["ials-4"]["trials"]) == 4
-
-
-def test_a_search_does_not_depend_on_being_interrupted(config, tmp_path) -> None:
-    for trials in (1, 2, 3):
+def test_a_search_goes_on_as_if_it_had_not_been_interrupted(config, tmp_path) -> None:
+    config = replace(config, contenders=("ials-4",), seeds=(0,))
+    for trials in (1, 3):
         run_study(replace(config, trials=trials), progress=False)
     other = replace(config, trials=3, folder=str(tmp_path / "whole"))
     run_study(other, progress=False)
-    assert kept(config) == kept(other)
+    assert kept(config) == kept(other) and len(kept(config)["ials-4"]["trials"]) == 3
 
 
 def test_two_studies_at_once_share_the_work(config, tmp_path, monkeypatch) -> None:
