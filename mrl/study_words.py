@@ -184,7 +184,8 @@ def protocol(found: StudyTables, config: StudyConfig) -> list[str]:
         "user's figure averaged over the seeds; a sign-flip permutation test, Holm's correction over the widths and "
         "metrics of a data set. It speaks of other users, not of other seeds.",
         f"Seconds: search is the sum over the trials {_clock(found)}, in processes of one thread; fit is that of one "
-        f"fit with its settings known{_timed(found)}. Where no search is given, the fit includes it.",
+        f"fit with its settings known{_timed(found)}."
+        + (" Where no search is given, the fit includes it." if found.costs["search_seconds"].null_count() else ""),
     ]
 
 
