@@ -44,9 +44,10 @@ class BenchmarkConfig:
     """Parameters of `notebooks/benchmark.ipynb`.
 
     dataset, planted: what is trained on. rules, backbones: which. threads: on the CPU; empty for 1 and all cores.
-    gpu: measure a CUDA device too where there is one. repeats: of everything. batches, users: the slices of the
-    yardsticks. sizes: interactions of the planted data sets, with a hundredth of that in users; items: of the largest,
-    fewer with the root of the size. report: the table; empty for the project's reports/benchmark.csv. figure: likewise.
+    gpu: measure a CUDA device too where there is one. repeats: of everything. slice_batches, slice_users: of the
+    yardsticks. sizes: interactions of the planted data sets; num_users, num_items: of the largest, fewer with the root
+    of the size, so that all are equally dense. report: the table; empty for the project's reports/benchmark.csv.
+    figure: likewise.
     """
 
     dataset: Annotated[str, Field(min_length=1)] = "phone"
@@ -59,10 +60,11 @@ class BenchmarkConfig:
     threads: tuple[PositiveInt, ...] = ()
     gpu: bool = True
     repeats: PositiveInt = 5
-    batches: PositiveInt = 8
-    users: PositiveInt = 64
+    slice_batches: PositiveInt = 8
+    slice_users: PositiveInt = 64
     sizes: tuple[PositiveInt, ...] = (100_000, 1_000_000, 5_000_000, 20_000_000)
-    items: PositiveInt = 50_000
+    num_users: PositiveInt = 200_000
+    num_items: PositiveInt = 50_000
     seed: NonNegativeInt = 0
     report: str = ""
     figure: str = ""
@@ -149,7 +151,7 @@ def _training(config: BenchmarkConfig, data: Interactions, case: Case, device: s
     """Seconds of an epoch, when called."""
     backbone, rule, who = case
     settings = config.train_config(backbone, rule)
-    slice_ = config.batches * config.batch_size
+    slice_ = config.slice_batches * config.batch_size
     if who == PROJECT:
         trainer = Trainer(settings, data.train, torch.device(device))
         if backbone != "mf" and len(trainer.users) > slice_:  # every step is alike, and there are many
@@ -160,7 +162,7 @@ def _training(config: BenchmarkConfig, data: Interactions, case: Case, device: s
         data.train, settings.widths, style=who, candidates=settings.candidates, nested=settings.nested_negatives,
         hops=settings.hops if backbone == "lightgcn" else 0, seed=config.seed, device=device,
     )  # fmt: skip
-    batches = max(1, config.batches // 4) if who == "published" else config.batches
+    batches = max(1, config.slice_batches // 4) if who == "published" else config.slice_batches
     used = min(batches * config.batch_size, len(data.train))
     return lambda: _timed(lambda: model.run(config.batch_size, batches), device) * len(data.train) / used
 
@@ -172,7 +174,9 @@ def _evaluations(config: BenchmarkConfig, data: Interactions, device: str) -> di
     users, items = trainer.vectors()
     widths, widest = config.widths, config.widths[-1]
     rows = data.test.counts.nonzero()[:, 0]
-    few = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(config.seed))[: config.users]].tolist()
+    few = rows[
+        torch.randperm(len(rows), generator=torch.Generator().manual_seed(config.seed))[: config.slice_users]
+    ].tolist()
     scale = len(rows) / len(few)
 
     def plainly(*some: int) -> float:
@@ -218,10 +222,12 @@ def growth(config: BenchmarkConfig) -> Iterator[pl.DataFrame]:
 
 
 def _grow(config: BenchmarkConfig, size: int) -> list[dict[str, Any]]:
-    items = max(256, round(config.items * (size / max(config.sizes)) ** 0.5))
+    shrink = (size / max(config.sizes)) ** 0.5
     config = replace(config, dataset="planted")
     _training(config, planted_interactions(200, 64, 2000), ("mf", "dns", PROJECT), "cpu")()  # compiles
-    data = planted_interactions(max(size // 100, 20), items, size, seed=config.seed)
+    data = planted_interactions(
+        round(config.num_users * shrink), round(config.num_items * shrink), size, seed=config.seed
+    )
     trainer = Trainer(config.train_config(), data.train, torch.device("cpu"))
     users, positives, rows = trainer.users, trainer.items, []
     threads = torch.get_num_threads()

@@ -19,7 +19,7 @@ from mrl.compiled import compiled, in_threads
 from mrl.interactions import Positives
 
 LEAST = 512  # users a slice at least: fewer take less time than a thread to start
-LINEAR = 64  # positives of a user up to which counting them beats searching
+COUNTED = 8  # positives a draw up to which comparing all, in vector code, beats searching, which mispredicts
 SIMILARITIES = ("inner", "cosine", "distance")
 
 
@@ -91,7 +91,7 @@ def _ranks(seed, first, free, ranks):
 @compiled
 def _skip(gaps, ranks, found):
     """Turn ranks (n,) among a user's unobserved items into items; gaps: those of the user. found: (n,) scratch."""
-    if len(gaps) <= LINEAR:  # counting compiles to vector code
+    if len(gaps) <= COUNTED * len(ranks):
         found[:] = 0
         for gap in gaps:
             for n in range(len(ranks)):
@@ -173,6 +173,7 @@ def _inner(users, items, candidates, widths, scores):
 def hardest(
     draw: UniformCandidates,
     user_rows: Tensor,
+    places: Tensor,
     users: Tensor,
     items: Tensor,
     widths: Sequence[int],
@@ -182,22 +183,25 @@ def hardest(
 ) -> Tensor:
     """(B, K): the best scoring of the first `active` of each level's candidates, all in one compiled pass.
 
-    The same as `draw`, `level_scores` by inner product and argmax, which see. users: (B, D), items: (I, D), float32.
+    The same as `draw`, `level_scores` by inner product and argmax, which see. users[places] are the
+    vectors (B, D) of user_rows (B,); items: (I, D); both float32.
     """
-    rows = np.empty((len(users), len(widths)), np.int64)
-    batch, tables, seed = user_rows.numpy(), draw.tables(), _seed(generator)
+    rows = np.empty((len(user_rows), len(widths)), np.int64)
+    batch, where, tables, seed = user_rows.numpy(), places.numpy(), draw.tables(), _seed(generator)
     anchors, table = users.detach().contiguous().numpy(), items.detach().contiguous().numpy()
     edges = np.asarray(widths, np.int64)
 
     def work(part: slice) -> None:
-        _hardest(batch[part], part.start, *tables, seed, anchors[part], table, edges, candidates, active, rows[part])
+        _hardest(
+            batch[part], where[part], part.start, *tables, seed, anchors, table, edges, candidates, active, rows[part]
+        )
 
-    in_threads(work, len(users), each=LEAST // 2)
+    in_threads(work, len(user_rows), each=LEAST // 2)
     return torch.from_numpy(rows)
 
 
 @partial(compiled, fastmath=True)
-def _hardest(batch, first, offsets, gaps, num_items, seed, users, items, widths, candidates, active, rows):
+def _hardest(batch, places, first, offsets, gaps, num_items, seed, users, items, widths, candidates, active, rows):
     levels = len(widths)
     many = levels * candidates
     ranks, found = np.empty(many, np.int32), np.empty(many, np.int32)
@@ -205,7 +209,7 @@ def _hardest(batch, first, offsets, gaps, num_items, seed, users, items, widths,
         mine = gaps[offsets[batch[b]] : offsets[batch[b] + 1]]
         _ranks(seed, (first + b) * many, num_items - len(mine), ranks)
         _skip(mine, ranks, found)
-        user = users[b]
+        user = users[places[b]]
         for k in range(levels):
             best, chosen = np.float32(-np.inf), ranks[k * candidates]
             for m in range(k * candidates, k * candidates + active):

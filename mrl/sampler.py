@@ -121,7 +121,10 @@ class NegativeSampler(nn.Module):
             return self._mix(user_rows, users, positives, items, self._picks(levels), generator)
         table = items.mean(1) if items.shape[1] > 1 else items.squeeze(1)  # (I, D)
         positives = positives.mean(1)  # (B, D)
-        rows = self.pick(user_rows, users, positives, table, levels=levels, progress=progress, generator=generator)
+        with torch.no_grad():
+            rows = self._hardest(user_rows, torch.arange(len(users)), users, table, levels, progress, generator)
+            if rows is None:
+                rows = self._pick(user_rows, users, positives, table, levels, progress, generator)
         vectors = embedding(rows, table)  # (B, K, D)
         auxiliary = vectors.new_zeros(())
         if self.rule == "dens":
@@ -136,22 +139,51 @@ class NegativeSampler(nn.Module):
     def pick(
         self,
         user_rows: Tensor,
+        item_rows: Tensor,
         users: Tensor,
-        positives: Tensor,
         items: Tensor,
         *,
         levels: Tensor | None = None,
         progress: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """The items (B, K) alone, without gradients; positives (B, D), items (I, D). For every rule but `mix`."""
+        """The negatives (B, K) alone, of positives item_rows (B,), by whole tables (U, D) and (I, D); not for `mix`."""
+        rows = self._hardest(user_rows, user_rows, users, items, levels, progress, generator)
+        if rows is None:
+            vectors = embedding(user_rows, users), embedding(item_rows, items)
+            rows = self._pick(user_rows, *vectors, items, levels, progress, generator)
+        return rows
+
+    def _hardest(
+        self,
+        user_rows: Tensor,
+        places: Tensor,
+        users: Tensor,
+        items: Tensor,
+        levels: Tensor | None,
+        progress: float,
+        generator: torch.Generator | None,
+    ) -> Tensor | None:
+        """(B, K) in one compiled pass, where there is one; users[places] are the vectors (B, D) of user_rows (B,)."""
+        inner = self.similarity == "inner" and users.dtype == torch.float32
+        if self.rule not in ("dns", "cns") or not inner or not self.draw.compiled:
+            return None
+        self._check(user_rows)
+        widths, active = [width for _, width in self._picks(levels)], self._active(progress)
+        return hardest(self.draw, user_rows, places, users, items, widths, self.candidates, active, generator)
+
+    def _pick(
+        self,
+        user_rows: Tensor,
+        users: Tensor,
+        positives: Tensor,
+        items: Tensor,
+        levels: Tensor | None,
+        progress: float,
+        generator: torch.Generator | None,
+    ) -> Tensor:
         self._check(user_rows)
         picks = self._picks(levels)
-        widths = [width for _, width in picks]
-        inner = self.similarity == "inner" and users.dtype == torch.float32 and self.draw.compiled
-        if self.rule in ("dns", "cns") and inner:
-            active = self._active(progress)
-            return hardest(self.draw, user_rows, users, items, widths, self.candidates, active, generator)
         drawn = 1 if self.rule == "rns" else self.candidates
         candidates = self.draw(user_rows, (len(picks), drawn), generator)  # (B, K, M)
         if self.rule == "rns":

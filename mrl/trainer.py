@@ -73,7 +73,7 @@ class Trainer:
         # Where nothing but the batch's own rows has a gradient: all of it compiled, and Adam row by row.
         self.compiled = (
             self.device.type == "cpu"
-            and self.model.hops == 0
+            and type(self.model) is MatrixFactorization
             and config.loss == "bpr"
             and config.rule not in ("mix", "dens")
         )
@@ -165,9 +165,8 @@ class Trainer:
         self.optimiser.advance()
         self.optimiser.wake(users, user_rows.numpy())
         self.optimiser.wake(items, item_rows.numpy())
-        anchors, positives = embedding(user_rows, users), embedding(item_rows, items)
         negatives = self.sampler.pick(
-            user_rows, anchors, positives, items, levels=levels, progress=progress, generator=self.generator
+            user_rows, item_rows, users, items, levels=levels, progress=progress, generator=self.generator
         )
         self.optimiser.wake(items, negatives.flatten().numpy())
         rows = torch.cat([item_rows[:, None], negatives], 1)

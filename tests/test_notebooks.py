@@ -34,7 +34,7 @@ def train_small(tmp_path: Path, **parameters) -> Path:
 
 def test_train_leaves_a_run_directory_under_the_folder_it_ran_in(tmp_path) -> None:
     run = train_small(tmp_path)
-    assert run.name == "planted-mf-dns-mns-0"
+    assert run.name == "planted-refined-0"
     assert (run / "metrics.csv").is_file()
 
 
@@ -80,8 +80,8 @@ def test_study_searches_fits_compares_and_writes_three_files(tmp_path) -> None:
 def test_benchmark_writes_a_table_claims_and_a_figure(tmp_path) -> None:
     execute(
         "benchmark", tmp_path, dataset="planted", planted=SMALL, backbones=["mf"], rules=["dns"], widths=[2, 8],
-        candidates=4, batch_size=256, threads=[1], gpu=False, repeats=1, batches=2, users=5, sizes=[2000], items=64,
-        report="table.csv", figure="drawn",
+        candidates=4, batch_size=256, threads=[1], gpu=False, repeats=1, slice_batches=2, slice_users=5, sizes=[2000],
+        num_users=50, num_items=128, report="table.csv", figure="drawn",
     )  # fmt: skip
     assert {path.name for path in tmp_path.iterdir()} >= {"table.csv", "table-claims.csv", "drawn.pdf", "drawn.png"}
     rows = (tmp_path / "table.csv").read_text().splitlines()
