@@ -21,8 +21,9 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 
 from mrl import datasets
+from mrl.axes import rotate
 from mrl.config import TrainConfig
-from mrl.controls import ScoreBlocks, ease, ease_scores, popularity_scores, rotate, search_ials, shuffle_columns
+from mrl.controls import ScoreBlocks, ease, ease_scores, popularity_scores, search_ials, shuffle_columns
 from mrl.evaluate import Evaluation, evaluate, evaluate_scores
 from mrl.ials import ials
 from mrl.interactions import Interactions, Positives

@@ -1,5 +1,11 @@
 """The settings of a training run: one frozen dataclass, checked before any data loads, saved beside the weights.
 
+A recipe says how vectors come about, and gives the settings that are left out their values:
+
+    refined         nested least squares, then matryoshka negative sampling on propagated factors (the default)
+    least_squares   nested least squares alone: closed form, the same vectors from the same settings
+    mrl4rec         the published method (Lai et al., arXiv 2406.07432), on matrix factorisation or LightGCN
+
 Every field is a parameter of `notebooks/train.ipynb` under the same name.
 """
 
@@ -11,12 +17,38 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, FiniteFloat, NonNegativeInt, PositiveInt, model_validator
 from pydantic.dataclasses import dataclass
+from pydantic_core import ArgsKwargs
 
 from mrl.errors import ConfigError
 from mrl.widths import DEFAULT_WIDTHS, check_level_weights, check_widths
 
 # Settings that say where and whether, not what: two runs that differ only here are the same run.
 ELSEWHERE = ("resume", "run_dir", "device")
+
+# What each recipe takes where nothing is said. mrl4rec: the authors' settings; refined: in `reports/log.md`.
+_REFINED = {
+    "backbone": "propagation",
+    "epochs": 12,
+    "batch_size": 8192,
+    "learning_rate": 2e-3,
+    "l2": 1e-2,
+    "eval_every": 1,
+    "patience": 3,
+}
+RECIPES: dict[str, dict[str, Any]] = {
+    "refined": _REFINED,
+    "least_squares": _REFINED | {"epochs": 0},
+    "mrl4rec": {
+        "backbone": "mf",
+        "epochs": 300,
+        "batch_size": 2048,
+        "learning_rate": 1e-3,
+        "l2": 1e-4,
+        "eval_every": 5,
+        "patience": 10,
+    },
+}
+BY_RECIPE = tuple(_REFINED)  # settings that may be left out
 
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -38,8 +70,18 @@ class TrainConfig:
         overlap: what to do with a pair in train and test: error or drop_test.
         user_column, item_column, rating_column, timestamp_column: of CSV, TSV and Parquet files.
         planted: settings of `mrl.synthetic.planted_interactions`, for the data set `planted`.
+    Recipe
+        recipe: refined, least_squares or mrl4rec; left out, refined, or mrl4rec where the backbone is one of its own.
+            Where backbone, epochs, batch_size, learning_rate, l2, eval_every or patience is None, the recipe says.
+    Least squares (recipes refined and least_squares); None or empty: chosen on validation
+        alpha0: weight of all pairs, beside 1 of observed ones. frequency_l2, nu: its penalty is
+            frequency_l2 · (positives + α0 · rows of the other side)^nu a row.
+        emphasis: how much popular items count in the choice of the first axes. shares: of the neighbours' vectors that
+            users and items pick up in propagation. sweeps: of nested least squares. train_width: dimensions fitted,
+            of which the first are kept; 0 for twice the widest width. trials: of alpha0 and frequency_l2, at most.
     Model
-        backbone: mf or lightgcn. hops, edge_dropout, message_dropout: of lightgcn.
+        backbone: mf or lightgcn for mrl4rec, propagation for the others. hops, edge_dropout: of graph models.
+            message_dropout: of lightgcn.
         widths: nested widths; the widest is the embedding size. level_weights: one a width, empty for equal.
     Loss and negatives
         loss: bpr, bce, cml, dau or uib. margin: of cml. uniformity: of dau.
@@ -72,7 +114,17 @@ class TrainConfig:
     timestamp_column: Annotated[str | None, Optional] = None
     planted: dict[str, Any] = Field(default_factory=dict)
 
-    backbone: Literal["mf", "lightgcn"] = "mf"
+    recipe: Literal["refined", "least_squares", "mrl4rec"] = "refined"
+    alpha0: Annotated[Positive | None, Optional] = None
+    frequency_l2: Annotated[Positive | None, Optional] = None
+    nu: NotNegative = 1.0
+    emphasis: Annotated[NotNegative | None, Optional] = None
+    shares: Annotated[tuple[NotNegative, ...], Field(max_length=2)] = ()
+    sweeps: NonNegativeInt = 1
+    train_width: NonNegativeInt = 0
+    trials: PositiveInt = 12
+
+    backbone: Annotated[Literal["mf", "lightgcn", "propagation"] | None, Optional] = None
     hops: NonNegativeInt = 2
     edge_dropout: Share = 0.0
     message_dropout: Share = 0.0
@@ -90,12 +142,12 @@ class TrainConfig:
     hardness: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = (1.0, 1.0, -2.0)
     levels_per_step: NonNegativeInt = 0
 
-    epochs: PositiveInt = 300
-    batch_size: PositiveInt = 2048
-    learning_rate: Positive = 1e-3
-    l2: NotNegative = 1e-4
-    eval_every: PositiveInt = 5
-    patience: PositiveInt = 10
+    epochs: Annotated[NonNegativeInt | None, Optional] = None
+    batch_size: Annotated[PositiveInt | None, Optional] = None
+    learning_rate: Annotated[Positive | None, Optional] = None
+    l2: Annotated[NotNegative | None, Optional] = None
+    eval_every: Annotated[PositiveInt | None, Optional] = None
+    patience: Annotated[PositiveInt | None, Optional] = None
     monitor: Literal["recall@10", "recall@20", "ndcg@10", "ndcg@20"] = "ndcg@20"
     seed: NonNegativeInt = 0
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
@@ -106,8 +158,30 @@ class TrainConfig:
     name: Annotated[str, Field(pattern=r"^[\w.+-]*$")] = ""
     resume: bool = True
 
+    @model_validator(mode="before")
+    @classmethod
+    def _by_recipe(cls, given: ArgsKwargs | dict) -> dict:
+        values = dict(given if isinstance(given, dict) else given.kwargs or {})
+        published = values.get("backbone") in ("mf", "lightgcn")
+        recipe = values.setdefault("recipe", "mrl4rec" if published else "refined")
+        for name, value in RECIPES.get(recipe, {}).items() if isinstance(recipe, str) else ():
+            if values.get(name) in (None, "", "None", "null"):
+                values[name] = value
+        return values
+
     @model_validator(mode="after")
     def _together(self) -> TrainConfig:
+        if self.recipe == "mrl4rec" and self.epochs < 1:
+            raise ConfigError("epochs=0: recipe='mrl4rec' needs at least 1")
+        if self.recipe == "least_squares" and self.epochs > 0:
+            raise ConfigError(f"epochs={self.epochs}: recipe='least_squares' has none; recipe='refined' has")
+        if (self.backbone == "propagation") != (self.recipe != "mrl4rec"):
+            remedy = "recipe='mrl4rec' has mf and lightgcn, the other recipes have propagation"
+            raise ConfigError(f"backbone={self.backbone!r}, recipe={self.recipe!r}: {remedy}")
+        if len(self.shares) == 1:
+            raise ConfigError(f"shares={list(self.shares)}: give two, of users and of items, or none")
+        if self.train_width and self.train_width < self.widths[-1]:
+            raise ConfigError(f"train_width={self.train_width}: must be at least the widest width, {self.widths[-1]}")
         check_widths(self.widths)
         check_level_weights(self.level_weights, self.widths)
         if self.rule == "dns_mn" and self.topk > self.candidates:
@@ -123,6 +197,9 @@ class TrainConfig:
         """`name`, or one made of what sets the run apart, for example mf-dns-mns."""
         if self.name:
             return self.name
+        if self.recipe != "mrl4rec":
+            parts = [self.recipe.replace("_", "-")] + ([self.rule] if self.epochs and self.rule != "dns" else [])
+            return "-".join(parts + (["shared"] if self.epochs and not self.nested_negatives else []))
         backbone = self.backbone if self.backbone == "mf" else f"lightgcn{self.hops}"
         parts = [backbone, *([self.loss] if self.loss != "bpr" else []), self.rule]
         return "-".join([*parts, "mns" if self.nested_negatives else "shared"])

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mrl.errors import ConfigError
-from mrl.fits import Fit, fit_bpr_rotated, fit_ease, fit_ials, fit_nested, fit_popularity
+from mrl.fits import Fit, fit_bpr_rotated, fit_ease, fit_ials, fit_nested, fit_popularity, fit_recipe
 
 TRAINING = ("trainer", "evaluate")
 COMPUTING = ("ials", "controls", "evaluate")
@@ -74,7 +74,15 @@ class Contender:
 def contenders(widths: Sequence[int]) -> list[Contender]:
     """Every model of the study, in the order of the tables."""
     widths = tuple(widths)
-    return [*_nested(widths), *_controls(widths)]
+    return [*_ours(widths), *_nested(widths), *_controls(widths)]
+
+
+def _ours(widths: tuple[int, ...]) -> list[Contender]:
+    """The recipes of this project, the default first; each searches by itself."""
+    return [
+        Contender(recipe, "ours", fit_recipe, widths, ("train",), fixed={"recipe": recipe}, trials=1)
+        for recipe in ("refined", "least_squares")
+    ]
 
 
 def _nested(widths: tuple[int, ...]) -> list[Contender]:

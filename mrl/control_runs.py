@@ -1,15 +1,16 @@
 """Controls as run directories: what nested training has to beat, with the settings and the data of a nested run.
 
+    mrl4rec         the published method, where the nested run is of another recipe
     bpr             the same training at the widest width alone, truncated
     bpr-rotated     its vectors turned to their principal axes, truncated
     bpr-shuffled    its columns shuffled, truncated
     alone-<width>   the same training at that width alone; at the widest this is bpr itself
-    shared          one negative for all levels instead of one for each (no matryoshka negative sampling)
+    shared          mrl4rec with one negative for all levels instead of one for each (no matryoshka negative sampling)
     ials            iALS of the widest width, rotated, truncated
     ease            EASE: metrics only, no width
     popularity      the same list for everybody: metrics only, no width
 
-`bpr`, `alone` and `shared` are trainings with other settings; the rest is computed by
+`mrl4rec`, `bpr`, `alone` and `shared` are trainings by the recipe mrl4rec; the rest is computed by
 `mrl.computed_controls`. Each goes to <dataset>-<control>-<seed> beside the nested run.
 """
 
@@ -18,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import polars as pl
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
@@ -27,14 +28,14 @@ from tqdm import tqdm
 
 from mrl import datasets
 from mrl.computed_controls import ComputedConfig, compute
-from mrl.config import Positive, TrainConfig
+from mrl.config import BY_RECIPE, Positive, TrainConfig
 from mrl.errors import ConfigError, RunError
 from mrl.parameters import as_config
 from mrl.run import Run, default_path, load
 from mrl.sweep import finished, fit_all
 from mrl.train import load_data
 
-ControlName = Literal["bpr", "bpr-rotated", "bpr-shuffled", "alone", "shared", "ials", "ease", "popularity"]
+ControlName = Literal["mrl4rec", "bpr", "bpr-rotated", "bpr-shuffled", "alone", "shared", "ials", "ease", "popularity"]
 CONTROLS: tuple[str, ...] = get_args(ControlName)
 FROM_BPR = ("bpr", "bpr-rotated", "bpr-shuffled", "alone")
 
@@ -43,15 +44,18 @@ FROM_BPR = ("bpr", "bpr-rotated", "bpr-shuffled", "alone")
 class ControlsConfig:
     """Parameters of `notebooks/controls.ipynb`.
 
-    run: path of the nested run; data, model and training settings are taken from its config.json.
-    controls: which, of CONTROLS. seeds: of controls and of the nested run beside them; empty for the run's own.
+    run: path of the nested run; data, widths and, if it is of the recipe mrl4rec, training settings are taken from its
+    config.json. trained: settings of the trainings where it is of another recipe, beside those of the authors.
+    controls: which, of CONTROLS; empty for all. seeds: of controls and of the nested run beside them; empty for the
+    run's own.
     ials_settings: alpha0 and l2 of iALS, empty to search them on validation (under `paper`, validation is test).
     ials_trials: at most so many fits in that search. ease_l2: tried on validation; a single one is taken as it is.
     processes: trainings at once, 0 for one a core.
     """
 
     run: str
-    controls: tuple[ControlName, ...] = CONTROLS
+    controls: tuple[ControlName, ...] = ()
+    trained: dict[str, Any] = Field(default_factory=dict)
     seeds: tuple[NonNegativeInt, ...] = ()
     ials_settings: dict[str, Positive] = Field(default_factory=dict)
     ials_trials: PositiveInt = 20
@@ -75,16 +79,19 @@ def plan(config: ControlsConfig) -> tuple[list[TrainConfig], list[ComputedConfig
         raise ConfigError(f"run={config.run!r}: is itself a control ({control}); give the nested run")
     nested = as_config(TrainConfig, run.config)
     folder, dataset = Path(config.run).parent, datasets.dataset_name(nested.dataset)
-    wanted, widest = dict.fromkeys(config.controls), nested.widths[-1]
+    wanted, widest = dict.fromkeys(config.controls or CONTROLS), nested.widths[-1]
+    published = nested.recipe == "mrl4rec"
+    own = {} if published else {"recipe": "mrl4rec"} | dict.fromkeys(BY_RECIPE) | config.trained
     from_bpr = any(name in wanted for name in FROM_BPR)
 
-    plain = {"level_weights": (), "levels_per_step": 0}
+    plain = own | {"level_weights": (), "levels_per_step": 0}
     truncated = plain | {"widths": (widest,), "eval_widths": nested.report_widths[:-1]}
     lone = {width: plain | {"widths": (width,), "eval_widths": ()} for width in nested.widths}
     trained = {
+        **({"mrl4rec": own} if "mrl4rec" in wanted and not published else {}),
         **({"bpr": truncated} if from_bpr else {}),
         **({f"alone-{width}": lone[width] for width in nested.widths[:-1]} if "alone" in wanted else {}),
-        **({"shared": {"nested_negatives": False}} if "shared" in wanted else {}),
+        **({"shared": own | {"nested_negatives": False}} if "shared" in wanted else {}),
     }
     searched = {"trials": config.ials_trials}
     computed = {  # the cheap ones first: what cannot be computed at all is told at once

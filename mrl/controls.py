@@ -9,7 +9,6 @@ iALS itself is `mrl.ials`. EASE: Steck, "Embarrassingly shallow autoencoders for
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from math import isfinite
 
@@ -20,38 +19,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mrl.axes import rotate
 from mrl.errors import ConfigError, DataError
-from mrl.evaluate import evaluate
 from mrl.ials import CHUNK, SWEEPS, ials
 from mrl.interactions import Interactions, Positives
+from mrl.search import climb, validation_value
 from mrl.widths import DEFAULT_WIDTHS, check_widths
 
 ScoreBlocks = Callable[[Tensor], Iterator[tuple[int | None, Tensor]]]
-
-ALPHA0_GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-L2_GRID = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
-# along each axis, and along alpha0 · l2, of which rows with few positives feel little else
-NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, 1), (1, -1))
-COLLAPSED = 1e-6  # the largest singular value of the scores, below which the penalty has left nothing of them
-
-
-def rotate(users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-    """Factors turned to their principal axes: the same scores, and every prefix the best of its rank.
-
-    QR of users (U, D) and items (I, D), SVD of the small core, singular values split evenly: the leading d columns
-    give the truncated SVD of the whole score matrix. The largest entry of each item column is positive.
-    """
-    dim = users.shape[1]
-    user_basis, user_core = torch.linalg.qr(users)
-    item_basis, item_core = torch.linalg.qr(items)
-    left, singular, right = torch.linalg.svd(user_core.double() @ item_core.double().T, full_matrices=False)
-    scale = singular.sqrt()
-    turned_users = user_basis @ (left * scale).to(users.dtype)
-    turned_items = item_basis @ (right.T * scale).to(items.dtype)
-    largest = turned_items.abs().argmax(0, keepdim=True)
-    signs = torch.where(turned_items.gather(0, largest) < 0, -1.0, 1.0).to(items.dtype)
-    missing = (0, dim - len(singular))  # fewer rows than dimensions: the axes that are left are zero
-    return F.pad(turned_users * signs, missing), F.pad(turned_items * signs, missing)
 
 
 def shuffle_columns(users: Tensor, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -139,34 +114,10 @@ def search_ials(
     widths = check_widths(widths, dim)
     if len(data.valid) == 0:
         raise DataError(f"{data.name}: no validation interactions to choose alpha0 and l2 on; hold some out first")
-    k = min(20, data.num_items)
-    trial_rows: dict[tuple[int, int], dict] = {}
 
-    def attempt(point: tuple[int, int]) -> None:
-        started = time.perf_counter()
-        settings = {"alpha0": ALPHA0_GRID[point[0]], "l2": L2_GRID[point[1]]}
+    def value_of(alpha0: float, l2: float) -> float:
         generator = torch.Generator().manual_seed(seed)  # every trial from the same start
-        factors = rotate(*ials(data.train, dim, sweeps=sweeps, generator=generator, **settings))
-        value = 0.0
-        if factors[1][:, 0].square().sum() > COLLAPSED:
-            result = evaluate(*factors, data, split="valid", widths=widths, ks=(k,))
-            value = float(np.mean([result.value(f"ndcg@{k}", width=width) for width in widths]))
-        trial_rows[point] = {**settings, "value": value, "seconds": time.perf_counter() - started}
-        if on_trial is not None:
-            on_trial({"trial": len(trial_rows), **trial_rows[point]})
+        factors = rotate(*ials(data.train, dim, sweeps=sweeps, generator=generator, alpha0=alpha0, l2=l2))
+        return validation_value(factors, data, widths)
 
-    def rank(trial: dict) -> tuple[float, float]:  # where all have collapsed, the way out is down
-        return trial["value"], -trial["alpha0"] * trial["l2"]
-
-    best = (len(ALPHA0_GRID) // 2, len(L2_GRID) // 2)
-    attempt(best)
-    climbing = True
-    while climbing:
-        for point in [(best[0] + a, best[1] + b) for a, b in NEIGHBOURS]:
-            inside = 0 <= point[0] < len(ALPHA0_GRID) and 0 <= point[1] < len(L2_GRID)
-            if inside and point not in trial_rows and len(trial_rows) < trials:
-                attempt(point)
-        ahead = max(trial_rows, key=lambda point: rank(trial_rows[point]))
-        climbing, best = ahead != best, ahead
-    table = pl.DataFrame(list(trial_rows.values()))
-    return {name: trial_rows[best][name] for name in ("alpha0", "l2")}, table
+    return climb(value_of, trials, on_trial)

@@ -10,18 +10,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mrl.axes import rotate
 from mrl.config import TrainConfig
-from mrl.controls import ScoreBlocks, ease, ease_scores, popularity_scores, rotate
+from mrl.controls import ScoreBlocks, ease, ease_scores, popularity_scores
 from mrl.evaluate import Evaluation, evaluate, evaluate_scores
 from mrl.ials import SWEEPS, ials
 from mrl.interactions import Interactions
+from mrl.search import fit_least_squares, smoothed
 from mrl.train import fit
 from mrl.trainer import Trainer
 
@@ -142,11 +144,21 @@ def _trained(
 
 
 def fit_recipe(task: Task, settings: Mapping[str, Any]) -> Fitted:
-    """`mrl.fit` as a user calls it, its own search and refit included; for a contender with `trials=0`.
+    """A recipe that starts from least squares: `mrl.fit`, its own search included, finds the settings of the refits.
 
-    Settings are those of TrainConfig.
+    Settings are those of TrainConfig. What was found, with the same seed, refits to the very vectors of `mrl.fit`.
     """
     own = {"widths": task.widths, "seed": task.seed, "device": str(task.device)} | dict(settings)
+    config = TrainConfig(dataset=task.data.name, **own)
+    if len(task.data.valid) == 0:
+        positives = task.data.train.to(task.device)
+        start = smoothed(config, positives, fit_least_squares(config, positives))
+        trainer = Trainer(config, positives, task.device, start)
+        for _ in range(config.epochs):
+            trainer.run_epoch()
+        return Fitted(trainer.vectors())
     with TemporaryDirectory() as folder:
-        run = fit(TrainConfig(dataset=task.data.name, run_dir=folder, **own), task.data, progress=False)
-        return Fitted((run.users.to(task.device, copy=True), run.items.to(task.device, copy=True)))
+        run = fit(replace(config, run_dir=folder), task.data, progress=False)
+        found = run.environment["chosen"] | {"epochs": run.environment["best_epoch"]}
+        value = run.metrics.filter(split="valid", metric="ndcg", k=K)["value"].mean()
+        return Fitted((run.users.to(task.device, copy=True), run.items.to(task.device, copy=True)), found, value)

@@ -95,7 +95,7 @@ def solve_rows(other: Tensor, positives: Positives, row_l2: Tensor, *, alpha0: f
         spectrum, basis = torch.linalg.eigh((other.T @ other).double())
         spectrum, basis = (alpha0 * spectrum.clamp_min(0)).to(other.dtype), basis.to(other.dtype)
         turned = F.pad(other @ basis, (0, 0, 0, 1))  # (I + 1, D): the last row, all zero, is what padding points to
-        for rows, longest in _row_chunks(positives.counts, other.shape[1], chunk):
+        for rows, longest in row_chunks(positives.counts, other.shape[1], chunk):
             diagonal = spectrum + row_l2[rows].to(other.dtype)[:, None]  # (B, D)
             if longest < other.shape[1]:
                 solution[rows] = _solve_short(turned, positives, rows, longest, diagonal)
@@ -110,7 +110,7 @@ def solve_rows(other: Tensor, positives: Positives, row_l2: Tensor, *, alpha0: f
     return solution @ basis.T
 
 
-def _row_chunks(counts: Tensor, dim: int, chunk: int) -> Iterator[tuple[Tensor, int]]:
+def row_chunks(counts: Tensor, dim: int, chunk: int) -> Iterator[tuple[Tensor, int]]:
     """Rows with positives, in batches of similar counts, each with its largest count; longest rows first."""
     order = torch.argsort(counts, descending=True, stable=True)
     lengths = counts[order].cpu().numpy()
@@ -125,7 +125,7 @@ def _row_chunks(counts: Tensor, dim: int, chunk: int) -> Iterator[tuple[Tensor, 
         start = stop
 
 
-def _gather(turned: Tensor, positives: Positives, rows: Tensor, start: int, stop: int) -> Tensor:
+def gather_rows(turned: Tensor, positives: Positives, rows: Tensor, start: int, stop: int) -> Tensor:
     """(B, stop − start, D): the factors of the start-th to stop-th positive of each row, zero where there is none."""
     columns = torch.arange(start, stop, device=rows.device)
     position = positives.offsets[rows][:, None] + columns
@@ -136,7 +136,7 @@ def _gather(turned: Tensor, positives: Positives, rows: Tensor, start: int, stop
 
 def _solve_short(turned: Tensor, positives: Positives, rows: Tensor, longest: int, diagonal: Tensor) -> Tensor:
     """(Δ + QᵀQ)⁻¹ Qᵀ1 = Δ⁻¹ Qᵀ (1 + Q Δ⁻¹ Qᵀ)⁻¹ 1: padding adds ones to the system and nothing to the answer."""
-    factors = _gather(turned, positives, rows, 0, longest)  # (B, n, D)
+    factors = gather_rows(turned, positives, rows, 0, longest)  # (B, n, D)
     scaled = factors / diagonal[:, None, :]
     system = torch.bmm(scaled, factors.transpose(1, 2))  # (B, n, n)
     system.diagonal(dim1=1, dim2=2).add_(1.0)
@@ -152,7 +152,7 @@ def _solve_long(
     target = torch.zeros_like(diagonal)
     piece = max(1, chunk // diagonal.numel())
     for start in range(0, longest, piece):
-        factors = _gather(turned, positives, rows, start, min(start + piece, longest))  # (B, n, D)
+        factors = gather_rows(turned, positives, rows, start, min(start + piece, longest))  # (B, n, D)
         system.baddbmm_(factors.transpose(1, 2), factors)
         target += factors.sum(1)
     return torch.cholesky_solve(target[:, :, None], torch.linalg.cholesky(system))[:, :, 0]

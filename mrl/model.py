@@ -114,8 +114,8 @@ class LightGCN(MatrixFactorization):
             users, items = layers[-1]
             layers.append(
                 (
-                    self._drop(_Propagate.apply(graph, transpose, items), generator),
-                    self._drop(_Propagate.apply(transpose, graph, users), generator),
+                    self._drop(propagate(graph, transpose, items), generator),
+                    self._drop(propagate(transpose, graph, users), generator),
                 )
             )
         return layers
@@ -140,3 +140,8 @@ class _Propagate(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[None, None, Tensor]:
         return None, None, ctx.transpose @ gradient.contiguous()
+
+
+def propagate(graph: Tensor, transpose: Tensor, x: Tensor) -> Tensor:
+    """graph @ x for a sparse matrix, differentiable in x; `transpose` is its transpose."""
+    return _Propagate.apply(graph, transpose, x)

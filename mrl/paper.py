@@ -20,16 +20,17 @@ from mrl.datasets import dataset_name
 from mrl.report import ROOT, training
 from mrl.style import SIZES, save
 
-CONTROLS = ("bpr", "bpr-rotated", "alone", "shared", "ials")  # beside the nested model
+CONTROLS = ("mrl4rec", "bpr", "bpr-rotated", "alone", "shared", "ials")  # beside the nested model
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class FiguresConfig:
     """Parameters of `notebooks/figures.ipynb`.
 
-    dataset, seeds, epochs: of the models; what is missing is trained. Figures of one run are of the first seed.
-    settings: further parameters of `train.ipynb`. processes: trainings at once, 0 for one a core. sample: items at most
-    that are clustered. folder: where figures and tables go; empty for the project's `figures/`.
+    dataset, seeds: of the models; what is missing is trained. Figures of one run are of the first seed.
+    settings: further parameters of `train.ipynb`. epochs: of the controls that are trained, at most. processes:
+    trainings at once, 0 for one a core. sample: items at most that are clustered. folder: where figures and tables go;
+    empty for the project's `figures/`.
     """
 
     dataset: str = "ml-100k"
@@ -43,7 +44,7 @@ class FiguresConfig:
     @property
     def training(self) -> TrainConfig:
         """The settings of the nested model of the first seed."""
-        return training(self.settings, dataset=self.dataset, seed=self.seeds[0], epochs=self.epochs)
+        return training(self.settings, dataset=self.dataset, seed=self.seeds[0])
 
     def stem(self, name: str) -> Path:
         """Where a figure or table goes, without the ending."""

@@ -98,6 +98,7 @@ def learning_curves(
     runs without validation; its loss is dashed.
     """
     check_table(history, "phase", "epoch")
+    history = history.filter(pl.col("phase").is_in(["search", "refit"]))  # not the search of settings before that
     losses, values = validated(history, "loss"), validated(history, metric)
     if not losses:
         raise DataError(f"history has no column loss_w…; it has {', '.join(history.columns)}")

@@ -28,7 +28,7 @@ import mrl
 from mrl import describe, flows, levels, plots
 from mrl.comparison import describe_comparison
 from mrl.config import TrainConfig
-from mrl.control_runs import CONTROLS, ControlName
+from mrl.control_runs import ControlName
 from mrl.datasets import dataset_name
 from mrl.errors import ConfigError, RunError
 from mrl.hierarchy_runs import beside, in_order_of
@@ -39,6 +39,7 @@ from mrl.run import Run
 ROOT = Path(mrl.__file__).parents[1]
 CHANGING = ("environment.json", "history.csv", "checkpoint.safetensors")  # of a run: times, and what is not there long
 EXPLAINED = {  # what a newcomer has to know of a model; others are named by their settings
+    "mrl4rec": "the published method, trained from random numbers",
     "bpr-rotated": "a plain model of the full width, turned so that its first dimensions hold most: no nested training",
     "shared": "nested too, but with one negative for all widths",
     "ials": "least squares, turned in the same way",
@@ -46,15 +47,24 @@ EXPLAINED = {  # what a newcomer has to know of a model; others are named by the
     "ease": "a linear model from item to item, without vectors",
     "popularity": "the same list for everybody",
 }
-HEADLINE = ("bpr-rotated", "shared", "ials", "alone", "ease", "popularity")  # controls in the figures of the summary
+HEADLINE = (
+    "mrl4rec",
+    "bpr-rotated",
+    "shared",
+    "ials",
+    "alone",
+    "ease",
+    "popularity",
+)  # controls in the figures of the summary
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class ReportConfig:
     """Parameters of `notebooks/report.ipynb`.
 
-    dataset, seed, epochs: of the model that is reported. settings: further parameters of `train.ipynb`. controls:
-    which, see `mrl.control_runs`. processes: trainings at once, 0 for one a core. sample: items that are clustered.
+    dataset, seed: of the model that is reported. settings: further parameters of `train.ipynb`. controls: which, see
+    `mrl.control_runs`; empty for all. epochs: of those that are trained, at most. processes: trainings at once, 0 for
+    one a core. sample: items that are clustered.
     folder: of executed notebooks and tables; empty for runs/reports/<dataset>-<seed>. page: the file to write; empty
     for the project's reports/<dataset>.html.
     """
@@ -63,7 +73,7 @@ class ReportConfig:
     seed: NonNegativeInt = 0
     epochs: PositiveInt = 300
     settings: dict[str, Any] = Field(default_factory=dict)
-    controls: tuple[ControlName, ...] = CONTROLS
+    controls: tuple[ControlName, ...] = ()
     processes: NonNegativeInt = 0
     sample: PositiveInt = 2000
     folder: str = ""
@@ -72,7 +82,7 @@ class ReportConfig:
     @property
     def training(self) -> TrainConfig:
         """The settings of the model; ConfigError where they are impossible or given twice."""
-        return training(self.settings, dataset=self.dataset, seed=self.seed, epochs=self.epochs)
+        return training(self.settings, dataset=self.dataset, seed=self.seed)
 
     @property
     def stages(self) -> Path:

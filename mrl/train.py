@@ -1,11 +1,12 @@
-"""From settings to a run directory: search the epoch, refit, test once, write.
+"""From settings to a run directory: search the settings and the epoch, refit, test once, write.
 
     from mrl import TrainConfig, fit
     run = fit(TrainConfig(dataset="ml-100k", epochs=50))
 
 Under `honest` the epoch with the best validation metric (averaged over the widths) is looked for first, then a
 fresh model is trained on all of train for that many epochs and tested once; under `paper` test is validation, as
-in the published code (Lai et al., arXiv 2406.07432), and every table says so.
+in the published code (Lai et al., arXiv 2406.07432), and every table says so. The recipes that start from nested
+least squares look for its settings before that; their epoch 0 is the closed form itself.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +29,15 @@ from mrl import datasets
 from mrl.config import ELSEWHERE, TrainConfig
 from mrl.errors import ConfigError, DataError
 from mrl.evaluate import Evaluation, evaluate
-from mrl.interactions import Interactions, as_paper, hold_out
+from mrl.interactions import Interactions, Positives, as_paper, hold_out
 from mrl.run import Run, RunDirectory, check_compatible, default_path, environment, load
+from mrl.search import choose_least_squares, fit_least_squares, smoothed
 from mrl.trainer import Trainer
 
 SEARCH, REFIT = "search", "refit"
+SETTINGS, SWEEPS = "settings", "sweeps"
+CHOSEN = ("alpha0", "frequency_l2", "emphasis", "shares")  # what recipes that start from least squares look for
+STATE = ("phase", "rows", "plans", "plan", "chosen", "best_epoch", "best_value", "waited")
 EGO = "best.ego."
 LONGEST_LIST = 20  # of the metrics that every validation looks at
 
@@ -98,20 +104,23 @@ def fit(config: TrainConfig, data: Interactions | None = None, *, progress: bool
             directory.save_checkpoint(trainer.state() | state.best, meta)
             directory.write_history(state.history)
 
+        say = partial(tqdm.write, file=sys.stderr) if progress else _silent
         if state.phase == SEARCH:
-            trainer = Trainer(config, data.train, device)
-            if found is not None:
-                trainer.load_state(found[0])
-            _search(trainer, data, state, save, progress)
+            state.choose(config, data, device, say)
+            begin = _start(data.train, device, state, say)
+            while state.plan < len(state.plans):
+                trainer = begin(state.planned(config), found)
+                _search(trainer, data, state, save, progress)
+                state.plan, state.waited, found = state.plan + 1, 0, None
         users, items = state.best["best.users"].to(device), state.best["best.items"].to(device)
         backbone = {name.removeprefix(EGO): table for name, table in state.best.items() if name.startswith(EGO)}
         results = []
         if config.protocol == "honest":
             results.append(evaluate(users, items, data, split="valid", widths=config.report_widths))
-            trainer = Trainer(config, data.merge_valid().train, device)
-            if state.phase == REFIT:
-                trainer.load_state(found[0])
+            found = found if state.phase == REFIT else None
             state.phase = REFIT
+            final = replace(config, **state.chosen)
+            trainer = _start(data.merge_valid().train, device, state, say)(final, found)
             _refit(trainer, state, save, progress)
             users, items, backbone = *trainer.vectors(), trainer.backbone()
         results.append(
@@ -122,7 +131,7 @@ def fit(config: TrainConfig, data: Interactions | None = None, *, progress: bool
             "seconds": round(state.seconds, 3),
             "wall_seconds": round(time.perf_counter() - started, 3),
             "users_with_every_item": trainer.idle_users,
-        }
+        } | ({"chosen": state.chosen} if state.chosen else {})
         write_run(
             directory, config, data, results, device, history=state.history, vectors=(users, items), backbone=backbone,
             facts=costs,
@@ -168,6 +177,9 @@ class _State:
 
     phase: str = SEARCH
     rows: list[dict] = field(default_factory=list)
+    plans: list[dict] = field(default_factory=list)
+    plan: int = 0
+    chosen: dict = field(default_factory=dict)
     best_epoch: int = 0
     best_value: float = -1.0
     waited: int = 0
@@ -176,10 +188,31 @@ class _State:
     @classmethod
     def restore(cls, tensors: dict[str, Tensor], meta: dict) -> _State:
         best = {name: tensor for name, tensor in tensors.items() if name.startswith("best.")}
-        return cls(**{name: meta[name] for name in ("phase", "rows", "best_epoch", "best_value", "waited")}, best=best)
+        return cls(**{name: meta[name] for name in STATE}, best=best)
 
     def meta(self) -> dict:
-        return {name: getattr(self, name) for name in ("phase", "rows", "best_epoch", "best_value", "waited")}
+        return {name: getattr(self, name) for name in STATE}
+
+    def choose(self, config: TrainConfig, data: Interactions, device: torch.device, say: Callable) -> None:
+        """Plan what to train: settings of least squares that the config leaves open, those of `CHOSEN`."""
+        if self.plans:
+            return
+        if config.recipe == "mrl4rec":
+            self.plans = [{}]
+            return
+
+        def on_trial(row: dict) -> None:
+            self.rows.append({"phase": SETTINGS} | row)
+            tried = {name: value for name, value in row.items() if name not in ("trial", "seconds")}
+            say("settings: " + ", ".join(f"{name} {_short(value)}" for name, value in tried.items()))
+
+        on_device = replace(data, train=data.train.to(device))
+        filled = choose_least_squares(config, on_device, on_trial)
+        self.plans = [{name: getattr(plan, name) for name in CHOSEN} for plan in filled]
+
+    def planned(self, config: TrainConfig) -> TrainConfig:
+        """The config with the settings of the present plan."""
+        return replace(config, **self.plans[self.plan])
 
     @property
     def history(self) -> pl.DataFrame:
@@ -193,33 +226,67 @@ class _State:
     def consider(self, epoch: int, value: float, users: Tensor, items: Tensor, backbone: dict[str, Tensor]) -> None:
         if value > self.best_value:
             self.best_epoch, self.best_value, self.waited = epoch, value, 0
+            self.chosen = self.plans[self.plan]
             self.best = {"best.users": users.cpu(), "best.items": items.cpu()}
             self.best |= {f"{EGO}{name}": table.cpu() for name, table in backbone.items()}
         else:
             self.waited += 1
 
 
+def _start(
+    positives: Positives, device: torch.device, state: _State, say: Callable
+) -> Callable[[TrainConfig, tuple | None], Trainer]:
+    """A function that makes trainers, each at its start, which the recipe gives, or where a checkpoint left it.
+
+    Least squares, where the recipe starts from it, is fitted once, when the first trainer needs it.
+    """
+    factors: list[tuple[Tensor, Tensor]] = []
+
+    def begin(config: TrainConfig, found: tuple[dict[str, Tensor], dict] | None) -> Trainer:
+        if config.recipe == "mrl4rec":
+            trainer = Trainer(config, positives, device)
+        else:
+            if not factors:
+                sweeps = []
+                factors.append(fit_least_squares(config, positives.to(device), on_sweep=sweeps.append))
+                if found is None:
+                    state.rows += [{"phase": SWEEPS} | row for row in sweeps]
+                say(f"least squares: {len(sweeps)} sweeps, {sum(row['seconds'] for row in sweeps):.1f} s")
+            trainer = Trainer(config, positives, device, smoothed(config, positives.to(device), factors[0]))
+        if found is not None:
+            trainer.load_state(found[0])
+        return trainer
+
+    return begin
+
+
 def _search(trainer: Trainer, data: Interactions, state: _State, save: Callable, progress: bool) -> None:
-    """Train with validation every few epochs until it stops getting better."""
+    """Train with validation every few epochs until it stops getting better; epoch 0 counts if it was not random."""
     config = trainer.config
     k = int(config.monitor.split("@")[1])
+
+    def validate(row: dict) -> None:
+        begun = time.perf_counter()
+        users, items = trainer.vectors()
+        result = evaluate(users, items, data, split="valid", widths=config.widths, ks=sorted({20, k}))
+        for metric in dict.fromkeys(("recall@20", "ndcg@20", config.monitor)):
+            row |= {f"{metric}_w{width}": result.value(metric, width) for width in config.widths}
+        value = sum(result.value(config.monitor, width) for width in config.widths) / len(config.widths)
+        state.consider(trainer.epoch, value, users, items, trainer.backbone())
+        row["seconds"] += time.perf_counter() - begun
+        state.rows.append(row)
+        save(trainer)
+
+    if trainer.epoch == 0 and config.recipe != "mrl4rec":
+        validate({"phase": SEARCH, "epoch": 0, "seconds": 0.0})
     bar = tqdm(total=config.epochs, initial=trainer.epoch, desc="search", unit="epoch", disable=not progress)
     with bar:
         while trainer.epoch < config.epochs and state.waited < config.patience:
             row = _epoch(trainer, SEARCH)
-            validated = trainer.epoch % config.eval_every == 0 or trainer.epoch == config.epochs
-            if validated:
-                begun = time.perf_counter()
-                users, items = trainer.vectors()
-                result = evaluate(users, items, data, split="valid", widths=config.widths, ks=sorted({20, k}))
-                for metric in dict.fromkeys(("recall@20", "ndcg@20", config.monitor)):
-                    row |= {f"{metric}_w{width}": result.value(metric, width) for width in config.widths}
-                value = sum(result.value(config.monitor, width) for width in config.widths) / len(config.widths)
-                state.consider(trainer.epoch, value, users, items, trainer.backbone())
-                row["seconds"] += time.perf_counter() - begun
-            state.rows.append(row)
-            if validated:
-                save(trainer)
+            if trainer.epoch % config.eval_every == 0 or trainer.epoch == config.epochs:
+                validate(row)
+            else:
+                state.rows.append(row)
             bar.set_postfix(
                 {"loss": f"{row['loss']:.4f}", config.monitor: f"{max(state.best_value, 0):.4f}"}, refresh=False
             )
@@ -250,6 +317,14 @@ def _identity(config: TrainConfig, data: Interactions) -> dict:
     """What a checkpoint must share with the run that wants to go on from it."""
     settings = {name: value for name, value in config.to_dict().items() if name not in ELSEWHERE}
     return {"fingerprint": data.fingerprint, "widths": list(config.widths), "settings": settings}
+
+
+def _silent(words: str) -> None:
+    pass
+
+
+def _short(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"
 
 
 def peak_memory_mib() -> float:

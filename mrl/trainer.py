@@ -24,7 +24,7 @@ class Trainer:
     """A model, its loss, sampler, optimiser and random state; one call an epoch.
 
     positives: what to train on. Everything lives on `device`; no step waits for the host on a GPU.
-    start: users (U, D) and items (I, D) to begin from, as ego embeddings, in place of random ones.
+    model: to go on from, over the same users and items; None for a new one as the config says.
     """
 
     def __init__(
@@ -32,22 +32,18 @@ class Trainer:
         config: TrainConfig,
         positives: Positives,
         device: torch.device,
-        start: tuple[Tensor, Tensor] | None = None,
+        model: MatrixFactorization | None = None,
     ):
         self.config, self.device = config, device
         init_seed, loop_seed = np.random.SeedSequence(config.seed).generate_state(2)
         init = torch.Generator().manual_seed(int(init_seed))
         self.generator = torch.Generator(device).manual_seed(int(loop_seed))
         dim = config.widths[-1]
-        if config.backbone == "lightgcn":
+        if model is None and config.backbone == "lightgcn":
             dropout = {"edge_dropout": config.edge_dropout, "message_dropout": config.message_dropout}
             model = LightGCN(positives, dim, hops=config.hops, generator=init, **dropout)
-        else:
+        elif model is None:
             model = MatrixFactorization(positives.num_users, positives.num_items, dim, generator=init)
-        if start is not None:
-            with torch.no_grad():
-                model.users.copy_(start[0])
-                model.items.copy_(start[1])
         self.model = model.to(device)
         positives = positives.to(device)
         self.loss = NestedLoss(

@@ -142,7 +142,7 @@ def _warm() -> None:
     torch.set_num_threads(1)
     pairs = [(user, item) for user in range(30) for item in range(0, 30, 3)]
     positives = Positives.from_pairs(*map(list, zip(*pairs, strict=True)), 30, 30)
-    trainer = Trainer(TrainConfig(widths=(2, 4), device="cpu"), positives, torch.device("cpu"))
+    trainer = Trainer(TrainConfig(recipe="mrl4rec", widths=(2, 4), device="cpu"), positives, torch.device("cpu"))
     with torch.no_grad():
         vectors = trainer.vectors()
         trainer.sampler(torch.arange(8), vectors[0][:8], vectors[1][:8], vectors[1], generator=trainer.generator)

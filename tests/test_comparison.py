@@ -29,7 +29,14 @@ from mrl.run import load
 from mrl.train import fit
 
 SMALL = {"num_users": 120, "num_items": 64, "interactions": 2500}
-SETTINGS = {"dataset": "planted", "planted": SMALL, "widths": (2, 4, 8), "epochs": 2, "device": "cpu"}
+SETTINGS = {
+    "recipe": "mrl4rec",
+    "dataset": "planted",
+    "planted": SMALL,
+    "widths": (2, 4, 8),
+    "epochs": 2,
+    "device": "cpu",
+}
 
 
 def rng(seed: int = 0) -> np.random.Generator:

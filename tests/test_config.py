@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 
 from mrl.config import TrainConfig, differing
@@ -46,10 +49,43 @@ def test_text_from_a_command_line_becomes_the_right_type() -> None:
 
 
 def test_the_name_of_a_run_says_what_sets_it_apart() -> None:
-    assert TrainConfig().run_name == "mf-dns-mns"
+    assert TrainConfig().run_name == "refined"
+    assert TrainConfig(rule="ahns", nested_negatives=False).run_name == "refined-ahns-shared"
+    assert TrainConfig(recipe="least_squares").run_name == "least-squares"
+    assert TrainConfig(recipe="mrl4rec").run_name == "mf-dns-mns"
     assert TrainConfig(backbone="lightgcn", hops=3, nested_negatives=False).run_name == "lightgcn3-dns-shared"
-    assert TrainConfig(loss="bce", rule="ahns").run_name == "mf-bce-ahns-mns"
+    assert TrainConfig(backbone="mf", loss="bce", rule="ahns").run_name == "mf-bce-ahns-mns"
     assert TrainConfig(name="mine").run_name == "mine"
+
+
+def test_settings_left_out_are_those_of_the_recipe() -> None:
+    published = TrainConfig(recipe="mrl4rec")
+    assert (published.backbone, published.epochs, published.l2) == ("mf", 300, 1e-4)
+    assert TrainConfig(recipe="mrl4rec", epochs=5, l2=0).epochs == 5
+    assert TrainConfig(backbone="lightgcn").recipe == "mrl4rec"  # only there is it a choice
+    assert TrainConfig(epochs=None, backbone="").epochs == TrainConfig().epochs
+    assert TrainConfig(recipe="least_squares").epochs == 0
+    again = as_config(TrainConfig, json.loads(json.dumps(published.to_dict())))
+    assert again == published
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"recipe": "best"}, "recipe='best': must be 'refined', 'least_squares' or 'mrl4rec'"),
+        ({"recipe": "refined", "backbone": "lightgcn"}, "recipe='mrl4rec' has mf and lightgcn"),
+        ({"recipe": "mrl4rec", "backbone": "propagation"}, "the other recipes have propagation"),
+        ({"recipe": "mrl4rec", "epochs": 0}, "epochs=0: recipe='mrl4rec' needs at least 1"),
+        ({"recipe": "least_squares", "epochs": 3}, "epochs=3: recipe='least_squares' has none"),
+        ({"shares": [1.0]}, "give two, of users and of items, or none"),
+        ({"train_width": 32}, "train_width=32: must be at least the widest width, 64"),
+        ({"alpha0": 0}, "alpha0=0: must be greater than 0"),
+    ],
+)
+def test_settings_that_no_recipe_has_are_refused_in_one_line(settings: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)) as error:
+        as_config(TrainConfig, settings)
+    assert "\n" not in str(error.value)
 
 
 def test_report_widths_are_the_trained_and_the_further_ones_in_order() -> None:
@@ -58,5 +94,5 @@ def test_report_widths_are_the_trained_and_the_further_ones_in_order() -> None:
 
 def test_differing_names_what_two_runs_do_not_share() -> None:
     one, other = TrainConfig().to_dict(), TrainConfig(epochs=5, resume=False, device="cpu").to_dict()
-    assert differing(one, other) == {"epochs": (300, 5)}
+    assert differing(one, other) == {"epochs": (12, 5)}
     assert differing(one, {**one, "widths": list(one["widths"])}) == {}

@@ -18,6 +18,7 @@ def test_names_are_unique_and_the_models_are_those_of_the_study() -> None:
     found = contenders(WIDTHS)
     assert len({one.name for one in found}) == len(found)
     rows = list(dict.fromkeys(one.model for one in found))
+    assert rows[0] == TrainConfig().recipe and "least_squares" in rows
     nested = {f"{backbone}-{rule}" for backbone in ("mf", "lightgcn") for rule in ("dns-mns", "dns-shared", "ahns-mns")}
     assert nested <= set(rows)
     assert {"ials-64", "ials-128", "ials-256", "ials-alone", "bpr-rotated", "ease", "popularity"} <= set(rows)
@@ -55,7 +56,7 @@ def test_settings_of_trainings_are_those_of_train_config(contender: Contender) -
 def test_models_are_chosen_by_name_or_row() -> None:
     assert [one.name for one in select(["ease", "ials-alone"], (2, 4))] == ["ials-alone-2", "ials-alone-4", "ease"]
     assert select([], WIDTHS) == contenders(WIDTHS)
-    with pytest.raises(ConfigError, match="contenders='eas': unknown; choose of mf-dns-mns, "):
+    with pytest.raises(ConfigError, match="contenders='eas': unknown; choose of refined, least_squares, mf-dns-mns, "):
         select(["ease", "eas"], WIDTHS)
 
 

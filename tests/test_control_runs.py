@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from mrl import computed_controls, control_runs
+from mrl.axes import rotate
 from mrl.computed_controls import compute
 from mrl.config import TrainConfig
 from mrl.control_runs import CONTROLS, ControlsConfig, by_width, measured, plan, run_controls
-from mrl.controls import ease, ease_scores, popularity_scores, rotate, search_ials
+from mrl.controls import ease, ease_scores, popularity_scores, search_ials
 from mrl.errors import ConfigError, RunError
 from mrl.evaluate import evaluate, evaluate_scores
 from mrl.ials import ials
@@ -30,7 +31,7 @@ SETTINGS = {"ials_trials": 4, "ease_l2": (10.0, 100.0)}
 def nested(folder: Path, **changes) -> TrainConfig:
     base = {
         "dataset": "planted", "planted": PLANTED, "widths": (2, 4), "eval_widths": (3,), "epochs": 3, "eval_every": 1,
-        "level_weights": (0.3, 0.7), "candidates": 4, "device": "cpu", "per_user": True,
+        "level_weights": (0.3, 0.7), "candidates": 4, "recipe": "mrl4rec", "device": "cpu", "per_user": True,
         "run_dir": str(folder / "mine"),
     }  # fmt: skip
     return TrainConfig(**(base | changes))
@@ -239,7 +240,7 @@ def test_the_table_has_a_row_a_model_and_a_column_a_width(made) -> None:
     _, runs, _ = made
     table = by_width(measured(runs))
     assert table.columns == ["dataset", "protocol", "metric", "model", "seeds", "2", "3", "4", "no width"]
-    models = ["mf-dns-mns", *CONTROLS]
+    models = ["mf-dns-mns", *CONTROLS[1:]]  # the nested run is mrl4rec itself
     assert table["model"].to_list() == models * 2 and table["metric"].unique(maintain_order=True).to_list() == [
         "recall@20",
         "ndcg@20",
@@ -276,7 +277,7 @@ def test_runs_of_other_data_are_not_set_side_by_side(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"controls": ["bpr", "magic"]}, "controls=.*must be 'bpr'"),
+        ({"controls": ["bpr", "magic"]}, "controls=.*must be 'mrl4rec', 'bpr'"),
         ({"ials_settings": {"alpha0": 0.1}}, "ials_settings=.*give alpha0 and l2, or nothing"),
         ({"ials_settings": {"alpha0": 0.1, "l2": -1}}, "ials_settings=.*greater than 0"),
         ({"ease_l2": []}, "ease_l2="),

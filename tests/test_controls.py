@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrl import controls
-from mrl.controls import ease, ease_scores, popularity_scores, rotate, search_ials, shuffle_columns
+from mrl import search
+from mrl.axes import rotate
+from mrl.controls import ease, ease_scores, popularity_scores, search_ials, shuffle_columns
 from mrl.errors import ConfigError, DataError
 from mrl.evaluate import evaluate_scores
 from mrl.ials import ials
@@ -128,8 +129,8 @@ def interactions(train: Positives, valid: Positives) -> Interactions:
 
 
 def test_search_climbs_to_the_best_it_has_seen(monkeypatch):
-    monkeypatch.setattr(controls, "ALPHA0_GRID", (0.1, 1.0, 10.0))
-    monkeypatch.setattr(controls, "L2_GRID", (0.01, 0.1, 1.0))
+    monkeypatch.setattr(search, "ALPHA0_GRID", (0.1, 1.0, 10.0))
+    monkeypatch.setattr(search, "L2_GRID", (0.01, 0.1, 1.0))
     # four groups of users, each with its own items: the neighbours on validation are there to be found
     groups = np.arange(40)[:, None] % 4 == np.arange(40)[None, :] % 4
     held = np.random.default_rng(0).random((40, 40)) < 0.4
@@ -147,8 +148,8 @@ def test_search_climbs_to_the_best_it_has_seen(monkeypatch):
 
 
 def test_search_finds_the_way_out_of_penalties_that_leave_nothing(monkeypatch):
-    monkeypatch.setattr(controls, "ALPHA0_GRID", (0.1, 1.0, 1.0))
-    monkeypatch.setattr(controls, "L2_GRID", (0.01, 1.0, 100.0, 1000.0, 1000.0, 1000.0, 1000.0))
+    monkeypatch.setattr(search, "ALPHA0_GRID", (0.1, 1.0, 1.0))
+    monkeypatch.setattr(search, "L2_GRID", (0.01, 1.0, 100.0, 1000.0, 1000.0, 1000.0, 1000.0))
     _, train = random_positives(20, 30, 0.2, 7)
     _, valid = random_positives(20, 30, 0.1, 8)
     chosen, table = search_ials(interactions(train, valid), 4, widths=[4], sweeps=6)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mrl import TrainConfig, fit
-from mrl.controls import rotate
+from mrl.axes import rotate
 from mrl.evaluate import evaluate
 from mrl.fits import (
     Task,
@@ -86,8 +86,11 @@ def test_past_the_deadline_a_search_ends_with_the_best_so_far(task) -> None:
     assert cut.value == objective(task, cut.model)
 
 
-def test_a_recipe_is_what_fit_gives(task, data, tmp_path) -> None:
-    settings = NESTED | {"epochs": 2, "eval_every": 1, "widths": WIDTHS}
-    run = fit(TrainConfig(dataset="planted", seed=3, run_dir=str(tmp_path), **settings), data, progress=False)
-    users, items = fit_recipe(replace(task, seed=3), settings).model
+@pytest.mark.parametrize("recipe", ["refined", "least_squares"])
+def test_what_a_recipe_found_by_itself_refits_to_what_fit_gives(task, data, tmp_path, recipe) -> None:
+    task = replace(task, seed=3)
+    searched = fit_recipe(task, {"recipe": recipe})
+    run = fit(TrainConfig(dataset="planted", seed=3, recipe=recipe, widths=WIDTHS, run_dir=str(tmp_path)), data)
+    assert searched.value == run.metrics.filter(split="valid", metric="ndcg", k=20)["value"].mean()
+    users, items = fit_recipe(replace(task, data=data.merge_valid()), {"recipe": recipe, **searched.found}).model
     assert torch.equal(users, run.users) and torch.equal(items, run.items)

@@ -121,7 +121,7 @@ def test_report_notebook_makes_a_page_with_sentences_and_figures(tmp_path, monke
     assert "SelectionRangeSlider" not in text  # nobody is there to move it: the static maps
     from mrl.control_runs import ControlsConfig, measured, run_controls
 
-    runs = run_controls(ControlsConfig(run="runs/planted-mf-dns-mns-0", controls=("bpr",)), progress=False)
+    runs = run_controls(ControlsConfig(run="runs/planted-refined-0", controls=("bpr",)), progress=False)
     parts = report.summary(runs[0], measured(runs), tmp_path / "runs" / "reports" / "planted-0")
     told = " ".join(part for part in parts if isinstance(part, str))
     assert "at width 2 only the first 2 numbers" in told and "What the first 2 dimensions know" in told

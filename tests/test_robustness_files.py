@@ -18,7 +18,7 @@ from mrl.labels import read_movies
 from mrl.parsers import check_parquet, read_adjacency, read_table
 from mrl.registry import fetch
 
-SMALL = {"widths": (2,), "epochs": 2, "eval_every": 1, "protocol": "paper", "device": "cpu"}
+SMALL = {"recipe": "mrl4rec", "widths": (2,), "epochs": 2, "eval_every": 1, "protocol": "paper", "device": "cpu"}
 WIDE = b"0 " + b" ".join(b"%d" % item for item in range(30)) + b"\n"  # validation looks at lists of 20
 LINES = b"0 1 2 3\n1 0 2\n2 3\n", b"0 0\n1 1 3\n2 0\n"
 

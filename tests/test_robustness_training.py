@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 def settings(path: Path, **changes) -> TrainConfig:
     base = {
         "dataset": "planted", "planted": PLANTED, "widths": (2, 4, 8), "epochs": 6, "eval_every": 1, "batch_size": 128,
-        "candidates": 4, "learning_rate": 0.02, "device": "cpu", "run_dir": str(path),
+        "candidates": 4, "learning_rate": 0.02, "recipe": "mrl4rec", "device": "cpu", "run_dir": str(path),
     }  # fmt: skip
     return TrainConfig(**(base | changes))
 

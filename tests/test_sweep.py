@@ -15,7 +15,7 @@ PLANTED = {"num_users": 80, "num_items": 32, "interactions": 900, "branching": [
 
 
 def configs(folder: Path) -> list[TrainConfig]:
-    base = TrainConfig(dataset="planted", planted=PLANTED, widths=(2, 4), epochs=1, device="cpu")
+    base = TrainConfig(recipe="mrl4rec", dataset="planted", planted=PLANTED, widths=(2, 4), epochs=1, device="cpu")
     return [replace(base, seed=seed, run_dir=str(folder / str(seed))) for seed in range(3)]
 
 

@@ -45,6 +45,7 @@ def data() -> Interactions:
 def settings(tmp_path: Path, **changes) -> TrainConfig:
     base = {
         "dataset": "checkerboard",
+        "recipe": "mrl4rec",
         "widths": (2, 4, 8),
         "epochs": 40,
         "batch_size": 128,

@@ -1,0 +1,62 @@
+"""The search of settings: what it fills in, what it leaves alone, and that it takes the best it has seen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mrl import search
+from mrl.config import TrainConfig
+from mrl.errors import DataError
+from mrl.interactions import Interactions, Positives, hold_out
+from mrl.search import choose_least_squares, fit_least_squares, smoothed, validation_value
+from mrl.synthetic import planted_interactions
+
+SETTINGS = {"dataset": "planted", "widths": (2, 4), "trials": 4, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def data() -> Interactions:
+    planted = planted_interactions(num_users=150, num_items=48, interactions=2500, branching=(3, 4), seed=0)
+    return hold_out(planted, 0.2, seed=0)
+
+
+def test_what_is_left_open_is_filled_with_the_best_that_was_tried(data) -> None:
+    rows: list[dict] = []
+    found = choose_least_squares(TrainConfig(**SETTINGS), data, rows.append)
+    assert [row["trial"] for row in rows] == list(range(1, len(rows) + 1))
+    climbed = [row for row in rows if "alpha0" in row]
+    best = max(climbed, key=lambda row: row["value"])
+    assert len(climbed) <= 4
+    assert (found[0].alpha0, found[0].frequency_l2) == (best["alpha0"], best["l2"])
+    by_emphasis = {row["emphasis"]: row["value"] for row in rows if "emphasis" in row}
+    assert set(by_emphasis) == {0.0, 0.25, 0.5} and found[0].emphasis == max(by_emphasis, key=by_emphasis.get)
+    by_shares = {row["shares"]: row["value"] for row in rows if "shares" in row}
+    assert len(by_shares) == 3 and by_shares[str(list(found[0].shares))] == max(by_shares.values())
+    worth = [value for value in by_shares.values() if value >= search.CLOSE * max(by_shares.values())]
+    assert len(found) == len(worth)
+    assert len(choose_least_squares(TrainConfig(**SETTINGS, recipe="least_squares"), data)) == 1
+
+
+def test_what_is_given_is_left_alone(data) -> None:
+    given = TrainConfig(**SETTINGS, alpha0=0.1, frequency_l2=0.01, emphasis=0.3, shares=(0.2, 0.1))
+    rows: list[dict] = []
+    assert choose_least_squares(given, data, rows.append) == [given] and not rows
+    without = replace(data, valid=Positives.empty(150, 48))
+    assert choose_least_squares(given, without) == [given]
+    with pytest.raises(DataError, match="no validation interactions to choose the settings of least squares on"):
+        choose_least_squares(replace(given, alpha0=None), without)
+    half = choose_least_squares(replace(given, frequency_l2=None), data)[0]
+    assert half.alpha0 == 0.1 and half.frequency_l2 in search.L2_GRID
+
+
+def test_a_penalty_that_leaves_nothing_has_no_value(data) -> None:
+    config = TrainConfig(**SETTINGS, alpha0=1.0, frequency_l2=100.0, emphasis=0.0, shares=(1.0, 1.0))
+    factors = fit_least_squares(config, data.train)
+    assert validation_value(factors, data, config.widths) == 0.0
+    better = fit_least_squares(replace(config, frequency_l2=0.01), data.train)
+    value = validation_value(better, data, config.widths)
+    assert 0.2 < value < 1
+    assert np.isfinite(validation_value(smoothed(config, data.train, better).vectors(), data, config.widths))
