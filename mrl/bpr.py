@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from mrl.compiled import compiled, in_threads
+from mrl.compiled import compiled, fetch, in_threads
 
 LEAST = 256  # triplets a thread at least
 
@@ -73,6 +73,10 @@ def _dot(p, q, start, stop):
 def _gradients(users, items, user_rows, item_rows, widths, rates, decay, user_out, item_out, terms, norms):
     levels, shared, dim = len(widths), item_rows.shape[1] == 2, users.shape[1]
     for b in range(len(user_rows)):
+        soon = min(b + 1, len(user_rows) - 1)
+        fetch(users, user_rows[soon] * dim, (user_rows[soon] + 1) * dim)
+        for n in range(item_rows.shape[1]):
+            fetch(items, item_rows[soon, n] * dim, (item_rows[soon, n] + 1) * dim)
         p, q, push, pull = users[user_rows[b]], items[item_rows[b, 0]], user_out[b], item_out[b, 0]
         norm = _dot(p, p, 0, dim) + _dot(q, q, 0, dim)
         for d in range(dim):

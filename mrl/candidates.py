@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from mrl.compiled import compiled, in_threads
+from mrl.compiled import compiled, fetch, in_threads
 from mrl.interactions import Positives
 
 LEAST = 512  # users a slice at least: fewer take less time than a thread to start
@@ -202,10 +202,13 @@ def hardest(
 
 @partial(compiled, fastmath=True)
 def _hardest(batch, places, first, offsets, gaps, num_items, seed, users, items, widths, candidates, active, rows):
-    levels = len(widths)
+    levels, dim = len(widths), items.shape[1]
     many = levels * candidates
     ranks, found = np.empty(many, np.int32), np.empty(many, np.int32)
     for b in range(len(batch)):
+        soon = batch[min(b + 1, len(batch) - 1)]
+        fetch(gaps, offsets[soon], offsets[soon + 1])
+        fetch(users, places[min(b + 1, len(batch) - 1)] * dim, (places[min(b + 1, len(batch) - 1)] + 1) * dim)
         mine = gaps[offsets[batch[b]] : offsets[batch[b] + 1]]
         _ranks(seed, (first + b) * many, num_items - len(mine), ranks)
         _skip(mine, ranks, found)

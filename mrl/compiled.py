@@ -8,6 +8,12 @@ from itertools import pairwise
 
 import numba
 import torch
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
+
+AHEAD = 4  # rows from one that is worked on to one that is fetched
 
 
 def compiled(function: Callable, **options: object) -> Callable:
@@ -16,6 +22,29 @@ def compiled(function: Callable, **options: object) -> Callable:
         return numba.njit(nogil=True, cache=True, error_model="numpy", **options)(function)
     except RuntimeError:  # numba finds no folder to cache in, as in a read-only installation
         return numba.njit(nogil=True, error_model="numpy", **options)(function)
+
+
+@intrinsic
+def _hint(typing, array, offset):
+    """Ask the processor for the cache line of a byte `offset` of an array: no more than a hint, so never a fault."""
+
+    def emit(context, builder, signature, arguments):
+        view = make_array(signature.args[0])(context, builder, arguments[0])
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        place = builder.gep(builder.bitcast(view.data, byte), [arguments[1]])
+        builder.call(ask, [place, number(0), number(3), number(1)])  # to read, into every cache, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), emit
+
+
+@compiled
+def fetch(array, start, stop):
+    """For compiled loops that read here and there: bring entries start to stop, counted flat, into the cache."""
+    for offset in range(start * array.itemsize, stop * array.itemsize, 64):
+        _hint(array, offset)
 
 
 def in_threads(work: Callable[[slice], object], rows: int, *, each: int) -> None:

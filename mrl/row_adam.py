@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mrl.compiled import compiled, in_threads
+from mrl.compiled import AHEAD, compiled, fetch, in_threads
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 WINDOW = 256  # steps after which momentum is gone: (β1/√β2)^256 < 1e-11
@@ -153,7 +153,13 @@ def _chain(rows, begin, following, distinct):
 
 @_kernel
 def _wake(rows, values, first, second, last, missed):
-    for row in rows:
+    dim = values.shape[1]
+    for n in range(len(rows)):
+        soon = rows[min(n + AHEAD, len(rows) - 1)] * dim
+        fetch(values, soon, soon + dim)
+        fetch(first, soon, soon + dim)
+        fetch(second, soon, soon + dim)
+        row = rows[n]
         amount = np.float32(missed[last[row], 0])
         if amount > 0:
             small = np.float32(missed[last[row], 1] / missed[last[row], 0])
@@ -183,8 +189,14 @@ def _decay(m, v, steps):
 def _update(rows, begin, following, gradients, values, first, second, last, now, rate, epsilon):
     one, two = np.float32(BETA1), np.float32(BETA2)
     rest_one, rest_two = np.float32(1 - BETA1), np.float32(1 - BETA2)
-    gradient = np.empty(values.shape[1], np.float32)
-    for row in rows:
+    dim = values.shape[1]
+    gradient = np.empty(dim, np.float32)
+    for n in range(len(rows)):
+        soon = rows[min(n + AHEAD, len(rows) - 1)] * dim
+        fetch(values, soon, soon + dim)
+        fetch(first, soon, soon + dim)
+        fetch(second, soon, soon + dim)
+        row = rows[n]
         p, m, v = values[row], first[row], second[row]
         place = begin[row]
         gradient[:] = gradients[place]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mrl import compiled as module
-from mrl.compiled import compiled, in_threads
+from mrl.compiled import compiled, fetch, in_threads
 
 
 def test_a_loop_is_compiled_where_nothing_can_be_cached(monkeypatch) -> None:
@@ -35,3 +35,18 @@ def test_slices_cover_every_row_once_and_errors_come_through(threads: int, rows:
     assert (seen == 1).all()
     with pytest.raises(ZeroDivisionError):
         in_threads(lambda part: 1 // 0, rows, each=5)
+
+
+def test_fetching_reads_nothing_and_changes_nothing() -> None:
+    table = np.arange(12.0, dtype=np.float32).reshape(3, 4)
+
+    @compiled
+    def total(table):
+        everything = 0.0
+        for row in range(len(table)):
+            fetch(table, (row + 1) * 4, (row + 2) * 4)  # past the end after the last row: a hint, not an access
+            everything += table[row].sum()
+        return everything
+
+    assert total(table) == 66
+    assert np.array_equal(table, np.arange(12).reshape(3, 4))
