@@ -280,3 +280,17 @@ def test_a_gpu_that_is_not_there_is_refused_in_words() -> None:
 def test_cuda_learns_what_the_cpu_learns(tmp_path, data, backbone: str) -> None:
     run = fit(settings(tmp_path, device="cuda", backbone=backbone), data, progress=False)
     assert value(run, "ndcg@10", 2) > 0.8
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("backbone", ["mf", "lightgcn"])
+def test_no_step_on_a_gpu_waits_for_the_host(tmp_path, data, backbone: str) -> None:
+    trainer = Trainer(settings(tmp_path, device="cuda", backbone=backbone), data.train, torch.device("cuda"))
+    trainer.run_epoch()
+    batch = torch.arange(64, device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        trainer._step(trainer.users[batch], trainer.items[batch], None)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
