@@ -54,6 +54,8 @@ audit: $(VENV)/audit/bin/pip-audit ## look up known vulnerabilities of every pin
 env: $(VENV)/.installed ## set up .venv, nothing else
 
 lab: $(VENV)/.installed ## open the notebooks in JupyterLab
+	@mkdir -p runs # kernels run in notebooks/: there, runs/ is to be the same as for make train
+	@test -e notebooks/runs || ln -s ../runs notebooks/runs
 	$(BIN)/jupyter lab notebooks
 
 clean: ## remove .venv and caches; runs/ and downloaded data stay
