@@ -37,7 +37,7 @@ from mrl.trainer import Trainer
 SEARCH, REFIT = "search", "refit"
 SETTINGS, SWEEPS = "settings", "sweeps"
 CHOSEN = ("alpha0", "frequency_l2", "emphasis", "shares")  # what recipes that start from least squares look for
-STATE = ("phase", "rows", "plans", "plan", "chosen", "best_epoch", "best_value", "waited")
+STATE = ("phase", "rows", "plans", "plan", "plan_value", "chosen", "best_epoch", "best_value", "waited")
 EGO = "best.ego."
 LONGEST_LIST = 20  # of the metrics that every validation looks at
 
@@ -110,8 +110,10 @@ def fit(config: TrainConfig, data: Interactions | None = None, *, progress: bool
             begin = _start(data.train, device, state, say)
             while state.plan < len(state.plans):
                 trainer = begin(state.planned(config), found)
+                if found is None and config.recipe != "mrl4rec":  # there, epoch 0 is random
+                    state.validate(trainer, data, {"phase": SEARCH, "epoch": 0, "seconds": 0.0}, save)
                 _search(trainer, data, state, save, progress)
-                state.plan, state.waited, found = state.plan + 1, 0, None
+                state.plan, state.plan_value, state.waited, found = state.plan + 1, -1.0, 0, None
         users, items = state.best["best.users"].to(device), state.best["best.items"].to(device)
         backbone = {name.removeprefix(EGO): table for name, table in state.best.items() if name.startswith(EGO)}
         results = []
@@ -179,6 +181,7 @@ class _State:
     rows: list[dict] = field(default_factory=list)
     plans: list[dict] = field(default_factory=list)
     plan: int = 0
+    plan_value: float = -1.0
     chosen: dict = field(default_factory=dict)
     best_epoch: int = 0
     best_value: float = -1.0
@@ -223,14 +226,27 @@ class _State:
         """Spent in training and validation, over all sittings."""
         return sum(row["seconds"] for row in self.rows)
 
-    def consider(self, epoch: int, value: float, users: Tensor, items: Tensor, backbone: dict[str, Tensor]) -> None:
-        if value > self.best_value:
-            self.best_epoch, self.best_value, self.waited = epoch, value, 0
-            self.chosen = self.plans[self.plan]
-            self.best = {"best.users": users.cpu(), "best.items": items.cpu()}
-            self.best |= {f"{EGO}{name}": table.cpu() for name, table in backbone.items()}
+    def validate(self, trainer: Trainer, data: Interactions, row: dict, save: Callable) -> None:
+        """Measure the trainer's vectors on validation, keep them if they are the best so far, and save all."""
+        begun = time.perf_counter()
+        config = trainer.config
+        k = int(config.monitor.split("@")[1])
+        users, items = trainer.vectors()
+        result = evaluate(users, items, data, split="valid", widths=config.widths, ks=sorted({20, k}))
+        for metric in dict.fromkeys(("recall@20", "ndcg@20", config.monitor)):
+            row |= {f"{metric}_w{width}": result.value(metric, width) for width in config.widths}
+        value = sum(result.value(config.monitor, width) for width in config.widths) / len(config.widths)
+        if value > self.plan_value:
+            self.plan_value, self.waited = value, 0
         else:
             self.waited += 1
+        if value > self.best_value:
+            self.best_epoch, self.best_value, self.chosen = trainer.epoch, value, self.plans[self.plan]
+            self.best = {"best.users": users.cpu(), "best.items": items.cpu()}
+            self.best |= {f"{EGO}{name}": table.cpu() for name, table in trainer.backbone().items()}
+        row["seconds"] += time.perf_counter() - begun
+        self.rows.append(row)
+        save(trainer)
 
 
 def _start(
@@ -261,30 +277,14 @@ def _start(
 
 
 def _search(trainer: Trainer, data: Interactions, state: _State, save: Callable, progress: bool) -> None:
-    """Train with validation every few epochs until it stops getting better; epoch 0 counts if it was not random."""
+    """Train with validation every few epochs until it stops getting better."""
     config = trainer.config
-    k = int(config.monitor.split("@")[1])
-
-    def validate(row: dict) -> None:
-        begun = time.perf_counter()
-        users, items = trainer.vectors()
-        result = evaluate(users, items, data, split="valid", widths=config.widths, ks=sorted({20, k}))
-        for metric in dict.fromkeys(("recall@20", "ndcg@20", config.monitor)):
-            row |= {f"{metric}_w{width}": result.value(metric, width) for width in config.widths}
-        value = sum(result.value(config.monitor, width) for width in config.widths) / len(config.widths)
-        state.consider(trainer.epoch, value, users, items, trainer.backbone())
-        row["seconds"] += time.perf_counter() - begun
-        state.rows.append(row)
-        save(trainer)
-
-    if trainer.epoch == 0 and config.recipe != "mrl4rec":
-        validate({"phase": SEARCH, "epoch": 0, "seconds": 0.0})
     bar = tqdm(total=config.epochs, initial=trainer.epoch, desc="search", unit="epoch", disable=not progress)
     with bar:
         while trainer.epoch < config.epochs and state.waited < config.patience:
             row = _epoch(trainer, SEARCH)
             if trainer.epoch % config.eval_every == 0 or trainer.epoch == config.epochs:
-                validate(row)
+                state.validate(trainer, data, row, save)
             else:
                 state.rows.append(row)
             bar.set_postfix(

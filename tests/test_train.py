@@ -294,3 +294,64 @@ def test_no_step_on_a_gpu_waits_for_the_host(tmp_path, data, backbone: str) -> N
         trainer._step(trainer.users[batch], trainer.items[batch], None)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def closed_form(tmp_path: Path, **changes) -> TrainConfig:
+    base = {"dataset": "checkerboard", "widths": (2, 4), "trials": 3, "batch_size": 256, "candidates": 4, "epochs": 4}
+    return TrainConfig(**base | {"device": "cpu", "run_dir": str(tmp_path / "run")} | changes)
+
+
+def test_the_default_recipe_searches_refines_and_tells_of_it(tmp_path, data) -> None:
+    run = fit(closed_form(tmp_path), data, progress=False)
+    phases = run.history["phase"].unique(maintain_order=True).to_list()
+    assert phases[:3] == ["settings", "sweeps", "search"] and "sweeps" in phases
+    chosen = run.environment["chosen"]
+    assert set(chosen) == {"alpha0", "frequency_l2", "emphasis", "shares"} and chosen["alpha0"] > 0
+    assert run.environment["best_epoch"] <= 4 and run.config["alpha0"] is None
+    start = run.history.filter(phase="search", epoch=0)
+    assert start.height >= 1 and start["loss"].null_count() == start.height  # epoch 0 is least squares itself
+    sweeps = run.history.filter(phase="sweeps")
+    assert sweeps["stage"].to_list()[-1] == "nested" and sweeps["loss"].is_not_null().all()
+    assert run.by_width()["recall@20"].min() > 0.9  # all of one's own half of the board
+    assert run.backbone["users"].shape == run.users.shape
+
+
+def test_least_squares_has_no_epochs_and_does_not_depend_on_them(tmp_path, data) -> None:
+    one = fit(closed_form(tmp_path, recipe="least_squares", epochs=None), data, progress=False)
+    assert one.environment["best_epoch"] == 0 and one.history.filter(phase="refit").is_empty()
+    chosen = {name: one.environment["chosen"][name] for name in ("alpha0", "frequency_l2", "emphasis", "shares")}
+    given = closed_form(tmp_path, recipe="least_squares", epochs=None, run_dir=str(tmp_path / "given"), **chosen)
+    other = fit(given, data, progress=False)
+    assert torch.equal(one.users, other.users) and torch.equal(one.items, other.items)
+    assert other.history.filter(phase="settings").is_empty()
+    paper = fit(replace(given, protocol="paper", run_dir=str(tmp_path / "paper")), as_paper(data), progress=False)
+    assert set(paper.metrics["split"]) == {"test"}
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize("epochs", [0, 2, 5, 9])
+def test_a_killed_refinement_resumes_to_the_same_bits(tmp_path, data, monkeypatch, epochs: int) -> None:
+    changes = {"patience": 5, "eval_every": 1, "alpha0": 0.1, "frequency_l2": 0.01, "emphasis": 0.0}
+    whole = fit(closed_form(tmp_path, run_dir=str(tmp_path / "whole"), **changes), data, progress=False)
+    config, run_epoch, done = closed_form(tmp_path, **changes), Trainer.run_epoch, 0
+
+    def killing(self):
+        nonlocal done
+        done += 1
+        if done > epochs:
+            raise Killed
+        return run_epoch(self)
+
+    monkeypatch.setattr(Trainer, "run_epoch", killing)
+    with pytest.raises(Killed):
+        fit(config, data, progress=False)
+    monkeypatch.setattr(Trainer, "run_epoch", run_epoch)
+    resumed = fit(config, data, progress=False)
+    assert torch.equal(whole.users, resumed.users) and torch.equal(whole.items, resumed.items)
+    assert whole.metrics.equals(resumed.metrics)
+    assert whole.history.drop("seconds").equals(resumed.history.drop("seconds"))
+
+
+def test_settings_are_searched_where_a_catalogue_has_fewer_items_than_dimensions(tmp_path, data) -> None:
+    run = fit(closed_form(tmp_path, widths=(4, 64), epochs=1), data, progress=False)
+    assert run.users.shape == (60, 64) and run.users.isfinite().all() and run.items.isfinite().all()
