@@ -29,7 +29,7 @@ ELSEWHERE = ("resume", "run_dir", "device")
 _REFINED = {
     "backbone": "propagation",
     "epochs": 12,
-    "batch_size": 8192,
+    "batch_size": 0,
     "learning_rate": 2e-3,
     "l2": 1e-2,
     "eval_every": 1,
@@ -90,7 +90,8 @@ class TrainConfig:
         similarity: by which rules compare: inner, cosine or distance. topk: of dns_mn. hardness: α, β, p of ahns.
         levels_per_step: a random subset of so many levels a step; 0 for all.
     Optimisation
-        epochs: at most. batch_size: positives a step. learning_rate: of Adam. l2: λ on the batch's ego vectors.
+        epochs: at most. batch_size: positives a step; 0 for 8192, or a 32nd of all where that is more.
+        learning_rate: of Adam. l2: λ on the batch's ego vectors.
         eval_every: epochs between validations. patience: validations without a better one before stopping.
         monitor: validation metric, averaged over the widths.
         seed: of splits, initial values, shuffling and sampling. device: auto, cpu, cuda, cuda:1, …
@@ -143,7 +144,7 @@ class TrainConfig:
     levels_per_step: NonNegativeInt = 0
 
     epochs: Annotated[NonNegativeInt | None, Optional] = None
-    batch_size: Annotated[PositiveInt | None, Optional] = None
+    batch_size: Annotated[NonNegativeInt | None, Optional] = None
     learning_rate: Annotated[Positive | None, Optional] = None
     l2: Annotated[NotNegative | None, Optional] = None
     eval_every: Annotated[PositiveInt | None, Optional] = None

@@ -32,6 +32,7 @@ COLLAPSED = 1e-6  # the largest singular value of the scores, below which the pe
 SEARCH_SWEEPS = 8  # of iALS in a trial: the order of the settings is settled by then
 EMPHASES = (0.25, 0.5)  # beside 0
 SHARES = ((0.5, 0.0), (1.0, 1.0))  # beside none: users alone where there is much data a user, else both
+JUDGES = 20_000  # users at most by whom settings are judged: enough to tell them apart
 CLOSE = 0.97  # of the best value: shares that are so good untrained may still be the best once trained
 
 
@@ -92,6 +93,7 @@ def choose_least_squares(
             f"{data.name}: no validation interactions to choose the settings of least squares on; hold some out,"
             " or give alpha0, frequency_l2, emphasis and shares"
         )
+    data = _judges(data, config.seed)
     trials = itertools.count(1)
 
     def said(row: dict) -> None:
@@ -140,6 +142,19 @@ def choose_least_squares(
     if config.recipe == "least_squares":
         return [found[0][1]]
     return [filled for value, filled in found if value >= CLOSE * found[0][0]]
+
+
+def _judges(data: Interactions, seed: int) -> Interactions:
+    """The same data with the validation of JUDGES users, drawn at random where there are more."""
+    counts = data.valid.counts.numpy().copy()
+    users = np.flatnonzero(counts)
+    left_out = np.random.default_rng(seed).permutation(users)[JUDGES:]
+    if len(left_out) == 0:
+        return data
+    counts[left_out] = 0
+    keep = torch.from_numpy(np.repeat(counts > 0, data.valid.counts.numpy()))
+    offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(counts)]))
+    return replace(data, valid=Positives(offsets, data.valid.items[keep], data.num_items))
 
 
 def fit_least_squares(config: TrainConfig, positives: Positives, **more) -> Factors:

@@ -82,6 +82,8 @@ class Trainer:
         self.users, self.items = positives.users.long()[usable], positives.items.long()[usable]
         if len(self.users) == 0:
             raise RunError("there is nothing to train on: no user has both a training item and an unobserved one")
+        # steps on a graph cost the same whatever they hold, so large data is not cut into more of them
+        self.batch_size = config.batch_size or max(8192, -(-len(self.users) // 32))
         self.epoch = 0
 
     def run_epoch(self) -> tuple[float, list[float]]:
@@ -92,8 +94,8 @@ class Trainer:
         by_level = torch.zeros(len(self.config.widths), device=self.device)
         seen = torch.zeros_like(by_level)
         if self.compiled:
-            self.optimiser.begin(-(-len(order) // self.config.batch_size))
-        for batch, levels in zip(order.split(self.config.batch_size), self._levels(), strict=False):
+            self.optimiser.begin(-(-len(order) // self.batch_size))
+        for batch, levels in zip(order.split(self.batch_size), self._levels(), strict=False):
             loss, terms = self._step(self.users[batch], self.items[batch], levels)
             total += loss * len(batch)
             by_level[slice(None) if levels is None else levels] += terms * len(batch)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from mrl import search
 from mrl.config import TrainConfig
@@ -60,3 +61,18 @@ def test_a_penalty_that_leaves_nothing_has_no_value(data) -> None:
     value = validation_value(better, data, config.widths)
     assert 0.2 < value < 1
     assert np.isfinite(validation_value(smoothed(config, data.train, better).vectors(), data, config.widths))
+
+
+def test_of_very_many_users_some_judge(data, monkeypatch) -> None:
+    config = TrainConfig(**SETTINGS)
+    factors = fit_least_squares(replace(config, alpha0=0.1, frequency_l2=0.01, emphasis=0.0), data.train)
+    everybody = validation_value(factors, data, config.widths)
+    assert search._judges(data, 0) is data
+    monkeypatch.setattr(search, "JUDGES", 40)
+    some = search._judges(data, 0).valid
+    chosen = some.counts > 0
+    assert int(chosen.sum()) == 40 and torch.equal(some.counts[chosen], data.valid.counts[chosen])
+    assert all(torch.equal(some.of(user), data.valid.of(user)) for user in chosen.nonzero()[:, 0].tolist())
+    assert search._judges(data, 0).valid == some != search._judges(data, 1).valid
+    value = validation_value(factors, search._judges(data, 0), config.widths)
+    assert value == pytest.approx(everybody, rel=0.3) and value != everybody

@@ -355,3 +355,11 @@ def test_a_killed_refinement_resumes_to_the_same_bits(tmp_path, data, monkeypatc
 def test_settings_are_searched_where_a_catalogue_has_fewer_items_than_dimensions(tmp_path, data) -> None:
     run = fit(closed_form(tmp_path, widths=(4, 64), epochs=1), data, progress=False)
     assert run.users.shape == (60, 64) and run.users.isfinite().all() and run.items.isfinite().all()
+
+
+def test_batches_grow_with_the_data_where_nothing_is_said(tmp_path, data) -> None:
+    trainer = Trainer(settings(tmp_path, batch_size=0), data.train, torch.device("cpu"))
+    assert trainer.batch_size == 8192
+    users, items = np.divmod(np.arange(600 * 500), 500)
+    much = Positives.from_pairs(users, items, 600, 501)
+    assert Trainer(settings(tmp_path, batch_size=0), much, torch.device("cpu")).batch_size == 9375
