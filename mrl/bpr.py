@@ -16,7 +16,7 @@ import numpy as np
 
 from mrl.compiled import compiled, fetch, in_threads
 
-LEAST = 256  # triplets a thread at least
+LEAST = 512  # triplets a thread at least
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from itertools import pairwise
 
 import numba
@@ -59,6 +61,11 @@ def in_threads(work: Callable[[slice], object], rows: int, *, each: int) -> None
         work(slice(0, rows))
         return
     edges = [rows * part // parts for part in range(parts + 1)]
-    with ThreadPoolExecutor(min(threads, parts)) as pool:
-        for _ in pool.map(work, (slice(start, stop) for start, stop in pairwise(edges))):
-            pass  # raises what a part raised
+    for _ in _pool(os.getpid(), threads).map(work, (slice(start, stop) for start, stop in pairwise(edges))):
+        pass  # raises what a part raised
+
+
+@lru_cache(maxsize=1)
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """Kept from call to call, since a step has many; a forked process, which has none of the threads, gets its own."""
+    return ThreadPoolExecutor(threads)

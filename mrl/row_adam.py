@@ -23,7 +23,7 @@ from mrl.compiled import AHEAD, compiled, fetch, in_threads
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 WINDOW = 256  # steps after which momentum is gone: (β1/√β2)^256 < 1e-11
-LEAST = 128  # rows a thread at least
+LEAST = 1024  # rows a thread at least: fewer take less time than handing them over
 
 _kernel = partial(compiled, fastmath={"contract"})
 
