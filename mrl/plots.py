@@ -88,6 +88,15 @@ def best_epoch(history: pl.DataFrame, monitor: str = "ndcg@20") -> int | None:
     return int(mean["epoch"][int(mean["value"].arg_max())]) if len(mean) else None
 
 
+def _best_shares(history: pl.DataFrame, monitor: str) -> pl.DataFrame:
+    """Of a model that was trained under several propagations, the one with the best epoch."""
+    columns = list(validated(history, monitor).values())
+    if "shares" not in history.columns or not columns:
+        return history
+    best = history.sort(pl.mean_horizontal(columns), descending=True, nulls_last=True)["shares"][0]
+    return history.filter(pl.col("shares").eq_missing(best))
+
+
 @styled
 def learning_curves(
     history: pl.DataFrame, *, metric: str = "recall@20", monitor: str = "ndcg@20", size: str = "page"
@@ -95,10 +104,11 @@ def learning_curves(
     """Loss of each level, and the validation metric of each width, by epoch; the best epoch is marked.
 
     history: columns phase (`search`, `refit`), epoch, loss_w4, … and `<metric>_w4`, … at validated epochs. The refit
-    runs without validation; its loss is dashed.
+    runs without validation; its loss is dashed. Where a column shares tells several searches apart, the best is shown.
     """
     check_table(history, "phase", "epoch")
     history = history.filter(pl.col("phase").is_in(["search", "refit"]))  # not the search of settings before that
+    history = _best_shares(history, monitor)
     losses, values = validated(history, "loss"), validated(history, metric)
     if not losses:
         raise DataError(f"history has no column loss_w…; it has {', '.join(history.columns)}")

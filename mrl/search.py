@@ -141,7 +141,9 @@ def choose_least_squares(
     found.sort(key=lambda pair: -pair[0])
     if config.recipe == "least_squares":
         return [found[0][1]]
-    return [filled for value, filled in found if value >= CLOSE * found[0][0]]
+    # none at all is worth a training of its own only where it is the best to start with
+    worth = [filled for value, filled in found if value >= CLOSE * found[0][0] and any(filled.shares)]
+    return [found[0][1], *(filled for filled in worth if filled is not found[0][1])]
 
 
 def _judges(data: Interactions, seed: int) -> Interactions:

@@ -111,7 +111,7 @@ def fit(config: TrainConfig, data: Interactions | None = None, *, progress: bool
             while state.plan < len(state.plans):
                 trainer = begin(state.planned(config), found)
                 if found is None and config.recipe != "mrl4rec":  # there, epoch 0 is random
-                    state.validate(trainer, data, {"phase": SEARCH, "epoch": 0, "seconds": 0.0}, save)
+                    state.validate(trainer, data, _row(trainer, SEARCH, 0.0), save)
                 _search(trainer, data, state, save, progress)
                 state.plan, state.plan_value, state.waited, found = state.plan + 1, -1.0, 0, None
         users, items = state.best["best.users"].to(device), state.best["best.items"].to(device)
@@ -310,7 +310,12 @@ def _epoch(trainer: Trainer, phase: str) -> dict:
     begun = time.perf_counter()
     loss, by_level = trainer.run_epoch()
     levels = {f"loss_w{width}": value for width, value in zip(trainer.config.widths, by_level, strict=True)}
-    return {"phase": phase, "epoch": trainer.epoch, "seconds": time.perf_counter() - begun, "loss": loss} | levels
+    return _row(trainer, phase, time.perf_counter() - begun) | {"loss": loss} | levels
+
+
+def _row(trainer: Trainer, phase: str, seconds: float) -> dict:
+    row = {"phase": phase, "epoch": trainer.epoch, "seconds": seconds}
+    return row | ({"shares": str(list(trainer.config.shares))} if trainer.config.shares else {})
 
 
 def _identity(config: TrainConfig, data: Interactions) -> dict:

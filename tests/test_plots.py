@@ -79,6 +79,16 @@ def test_learning_curves(size: str) -> None:
     check_readable(figure)
 
 
+def test_of_several_searches_the_one_with_the_best_epoch_is_drawn() -> None:
+    worse = history().with_columns(pl.col("ndcg@20_w4", "ndcg@20_w16") * 0.5, shares=pl.lit("[0.5, 0.0]"))
+    better = history().with_columns(shares=pl.lit("[1.0, 1.0]"))
+    settings = pl.DataFrame({"phase": ["settings"], "shares": ["[0.5, 0.0]"], "value": [0.9]})
+    several = pl.concat([settings, worse.filter(phase="search"), better], how="diagonal")
+    assert [points(line) for ax in learning_curves(several).axes for line in ax.lines] == [
+        points(line) for ax in learning_curves(history()).axes for line in ax.lines
+    ]
+
+
 def test_learning_curves_before_the_first_validation() -> None:
     early = history().head(1).select("phase", "epoch", "loss_w4", "loss_w16")
     figure = learning_curves(early)

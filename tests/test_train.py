@@ -329,9 +329,10 @@ def test_least_squares_has_no_epochs_and_does_not_depend_on_them(tmp_path, data)
 
 
 @pytest.mark.robustness
-@pytest.mark.parametrize("epochs", [0, 2, 5, 9])
+@pytest.mark.parametrize("epochs", [0, 2, 5, 7])
 def test_a_killed_refinement_resumes_to_the_same_bits(tmp_path, data, monkeypatch, epochs: int) -> None:
     changes = {"patience": 5, "eval_every": 1, "alpha0": 0.1, "frequency_l2": 0.01, "emphasis": 0.0}
+    monkeypatch.setattr("mrl.search.CLOSE", 0.0)  # several propagations are trained, one after the other
     whole = fit(closed_form(tmp_path, run_dir=str(tmp_path / "whole"), **changes), data, progress=False)
     config, run_epoch, done = closed_form(tmp_path, **changes), Trainer.run_epoch, 0
 
