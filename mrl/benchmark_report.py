@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from mrl.benchmark import BPR, PROJECT
 from mrl.style import MARKERS, PALETTE, canvas, check_table, from_zero, legend_above, styled
@@ -157,4 +158,7 @@ def _line(ax, rows: pl.DataFrame, value: pl.Expr, label: str, number: int = 0) -
         clip_on=False,
     )
     ax.set(xscale="log", xlabel="training interactions", ylabel=label)
+    ax.xaxis.set_major_locator(LogLocator(10))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count / 1e6:g} M"))
     from_zero(ax)
