@@ -113,7 +113,7 @@ def test_report_notebook_makes_a_page_with_sentences_and_figures(tmp_path, monke
     source = Path(mrl.__file__).parents[1] / "notebooks" / "report.ipynb"
     given = {
         "dataset": "planted", "epochs": 2, "settings": {"planted": small, "widths": [2, 4, 8], "eval_every": 1},
-        "controls": ["bpr", "bpr-rotated", "popularity"], "processes": 1, "page": "page.html",
+        "controls": [], "processes": 1, "page": "page.html",  # every control: figures must hold as many
     }  # fmt: skip
     papermill.execute_notebook(str(source), "out.ipynb", given, cwd=str(tmp_path), progress_bar=False)
     text = (tmp_path / "page.html").read_text()
@@ -121,7 +121,9 @@ def test_report_notebook_makes_a_page_with_sentences_and_figures(tmp_path, monke
     assert "SelectionRangeSlider" not in text  # nobody is there to move it: the static maps
     from mrl.control_runs import ControlsConfig, measured, run_controls
 
-    runs = run_controls(ControlsConfig(run="runs/planted-refined-0", controls=("bpr",)), progress=False)
+    runs = run_controls(
+        ControlsConfig(run="runs/planted-refined-0", controls=("bpr",), trained={"epochs": 2}), progress=False
+    )
     parts = report.summary(runs[0], measured(runs), tmp_path / "runs" / "reports" / "planted-0")
     told = " ".join(part for part in parts if isinstance(part, str))
     assert "at width 2 only the first 2 numbers" in told and "What the first 2 dimensions know" in told
