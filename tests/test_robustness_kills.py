@@ -14,10 +14,11 @@ from mrl import tensorfile
 from mrl.run import Run, load
 
 KINDS = (
-    {},
+    {"trials": 2},  # least squares, then several refinements, one after the other
+    {"recipe": "mrl4rec"},
     {"backbone": "lightgcn", "hops": 1, "edge_dropout": 0.1, "message_dropout": 0.1, "rule": "dens"},
-    {"protocol": "paper", "loss": "uib", "levels_per_step": 1},
-    {"rule": "dns_mn", "nested_negatives": False, "patience": 2, "per_user": True},
+    {"recipe": "mrl4rec", "protocol": "paper", "loss": "uib", "levels_per_step": 1},
+    {"recipe": "mrl4rec", "rule": "dns_mn", "nested_negatives": False, "patience": 2, "per_user": True},
 )
 
 
@@ -29,13 +30,13 @@ def config(path: Path, kind: dict, seed: int) -> dict:
     return base | kind
 
 
-def stands_at(path: Path) -> tuple[int, int]:
-    """Phase and epoch of the checkpoint, which must be whole: (0, 0) where there is none yet, (2, 0) when finished."""
+def stands_at(path: Path) -> tuple[int, int, int]:
+    """Phase, refinement and epoch of the checkpoint, which must be whole: zeros where there is none, 2 if finished."""
     file = path / "checkpoint.safetensors"
     if not file.exists():
-        return (2, 0) if (path / "metrics.csv").exists() else (0, 0)
+        return (2, 0, 0) if (path / "metrics.csv").exists() else (0, 0, 0)
     tensors, meta = tensorfile.read(file)
-    return (meta["phase"] == "refit", int(tensors["epoch"]))
+    return (meta["phase"] == "refit", meta["plan"], int(tensors["epoch"]))
 
 
 def check_equal(whole: Run, run: Run) -> None:
@@ -63,7 +64,7 @@ def test_a_training_killed_again_and_again_ends_in_the_same_bits(mortal: Mortal,
         undisturbed = mortal.train(config(whole_path, kind, runs))
         assert undisturbed["status"] == 0
         whole = load(whole_path)
-        reached, sitting = (0, 0), 0
+        reached, sitting = (0, 0, 0), 0
         while True:
             # What remains is shorter with every sitting, so that times and places fall all over the run.
             moment = [
@@ -78,7 +79,7 @@ def test_a_training_killed_again_and_again_ends_in_the_same_bits(mortal: Mortal,
             reached = now
             assert fate["status"] in (0, signal.SIGKILL, signal.SIGXFSZ), fate
             done += fate["died"] == signal.SIGKILL
-            if reached == (2, 0):
+            if reached == (2, 0, 0):
                 break
         check_equal(whole, load(path))
         runs += 1
