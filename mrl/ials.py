@@ -134,6 +134,20 @@ def gather_rows(turned: Tensor, positives: Positives, rows: Tensor, start: int, 
     return F.embedding(index, turned)
 
 
+def add_outer(system: Tensor, turned: Tensor, positives: Positives, rows: Tensor, longest: int, chunk: int) -> Tensor:
+    """Add QᵀQ of the positives of each row to `system` (B, D, D), in place; returns Qᵀ1, (B, D).
+
+    The positives are taken in pieces, so that a row with very many does not need them all at once.
+    """
+    target = torch.zeros_like(system[:, 0])
+    piece = max(1, chunk // target.numel())
+    for start in range(0, longest, piece):
+        factors = gather_rows(turned, positives, rows, start, min(start + piece, longest))  # (B, n, D)
+        system.baddbmm_(factors.transpose(1, 2), factors)
+        target += factors.sum(1)
+    return target
+
+
 def _solve_short(turned: Tensor, positives: Positives, rows: Tensor, longest: int, diagonal: Tensor) -> Tensor:
     """(Δ + QᵀQ)⁻¹ Qᵀ1 = Δ⁻¹ Qᵀ (1 + Q Δ⁻¹ Qᵀ)⁻¹ 1: padding adds ones to the system and nothing to the answer."""
     factors = gather_rows(turned, positives, rows, 0, longest)  # (B, n, D)
@@ -147,14 +161,9 @@ def _solve_short(turned: Tensor, positives: Positives, rows: Tensor, longest: in
 def _solve_long(
     turned: Tensor, positives: Positives, rows: Tensor, longest: int, diagonal: Tensor, chunk: int
 ) -> Tensor:
-    """(Δ + QᵀQ)⁻¹ Qᵀ1, the positives taken in pieces so that one with very many does not need them all at once."""
+    """(Δ + QᵀQ)⁻¹ Qᵀ1, for rows with many positives."""
     system = torch.diag_embed(diagonal)  # (B, D, D)
-    target = torch.zeros_like(diagonal)
-    piece = max(1, chunk // diagonal.numel())
-    for start in range(0, longest, piece):
-        factors = gather_rows(turned, positives, rows, start, min(start + piece, longest))  # (B, n, D)
-        system.baddbmm_(factors.transpose(1, 2), factors)
-        target += factors.sum(1)
+    target = add_outer(system, turned, positives, rows, longest, chunk)
     return torch.cholesky_solve(target[:, :, None], torch.linalg.cholesky(system))[:, :, 0]
 
 

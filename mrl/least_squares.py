@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from mrl.axes import balance, principal_axes
 from mrl.errors import ConfigError, RunError
-from mrl.ials import CHUNK, frequency_l2, gather_rows, ials, ials_objective, row_chunks, transpose
+from mrl.ials import CHUNK, add_outer, frequency_l2, gather_rows, ials, ials_objective, row_chunks, transpose
 from mrl.interactions import Positives
 from mrl.widths import blocks, check_level_weights, check_widths
 
@@ -188,12 +188,7 @@ class _Batch:
             self.target = present.to(turned)  # (B, n)
         else:
             self.outer = torch.zeros(len(index), *gram.shape, dtype=gram.dtype, device=gram.device)
-            self.target = torch.zeros_like(diagonal)  # (B, D)
-            piece = max(1, chunk // diagonal.numel())
-            for start in range(0, longest, piece):
-                factors = gather_rows(turned, positives, index, start, min(start + piece, longest))
-                self.outer.baddbmm_(factors.transpose(1, 2), factors)
-                self.target += factors.sum(1)
+            self.target = add_outer(self.outer, turned, positives, index, longest, chunk)  # (B, D)
 
     def solve(self, span: slice, others: Tensor) -> Tensor:
         """(B, d): the optimum of one block; others (B, D): the other blocks, times ω."""
@@ -242,12 +237,7 @@ def fold_in(
     solution = torch.zeros(positives.num_users, other.shape[1], dtype=other.dtype, device=other.device)
     for index, longest in _square_chunks(positives.counts, other.shape[1], chunk):
         system = gram.expand(len(index), -1, -1).clone()
-        target = torch.zeros(len(index), other.shape[1], dtype=other.dtype, device=other.device)
-        piece = max(1, chunk // target.numel())
-        for start in range(0, longest, piece):
-            factors = gather_rows(padded, positives, index, start, min(start + piece, longest))
-            system.baddbmm_(factors.transpose(1, 2), factors)
-            target += factors.sum(1)
+        target = add_outer(system, padded, positives, index, longest, chunk)
         system *= shared
         system.diagonal(dim1=1, dim2=2).add_(row_l2[index][:, None] * shared.diagonal())
         try:

@@ -156,30 +156,34 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing in the code catches it."""
 
 
+def check_resumed(config: TrainConfig, data: Interactions, whole: Run, monkeypatch, method: str, calls: int) -> None:
+    """Killed after so many calls of a method of the trainer, a run goes on to what `whole` came to undisturbed."""
+    called, done = getattr(Trainer, method), 0
+
+    def killing(self, *arguments):
+        nonlocal done
+        done += 1
+        if done > calls:
+            raise Killed
+        return called(self, *arguments)
+
+    monkeypatch.setattr(Trainer, method, killing)
+    with pytest.raises(Killed):
+        fit(config, data, progress=False)
+    monkeypatch.setattr(Trainer, method, called)
+    resumed = fit(config, data, progress=False)
+    assert torch.equal(whole.users, resumed.users) and torch.equal(whole.items, resumed.items)
+    assert whole.metrics.equals(resumed.metrics)
+    assert whole.history.drop("seconds").equals(resumed.history.drop("seconds"))
+
+
 @pytest.mark.robustness
 @pytest.mark.parametrize("backbone", ["mf", "lightgcn"])
 @pytest.mark.parametrize("steps", [3, 25, 47, 55])
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path, data, monkeypatch, steps: int, backbone: str) -> None:
     changes = {"epochs": 8, "patience": 2, "backbone": backbone, "edge_dropout": 0.1, "rule": "dens"}
     whole = fit(settings(tmp_path, run_dir=str(tmp_path / "whole"), **changes), data, progress=False)
-    config = settings(tmp_path, **changes)
-    step, taken = Trainer._step, 0
-
-    def killing_step(self, *arguments):
-        nonlocal taken
-        taken += 1
-        if taken > steps:
-            raise Killed
-        return step(self, *arguments)
-
-    monkeypatch.setattr(Trainer, "_step", killing_step)
-    with pytest.raises(Killed):
-        fit(config, data, progress=False)
-    monkeypatch.setattr(Trainer, "_step", step)
-    resumed = fit(config, data, progress=False)
-    assert torch.equal(whole.users, resumed.users) and torch.equal(whole.items, resumed.items)
-    assert whole.metrics.equals(resumed.metrics)
-    assert whole.history.drop("seconds").equals(resumed.history.drop("seconds"))
+    check_resumed(settings(tmp_path, **changes), data, whole, monkeypatch, "_step", steps)
 
 
 @pytest.mark.robustness
@@ -334,23 +338,7 @@ def test_a_killed_refinement_resumes_to_the_same_bits(tmp_path, data, monkeypatc
     changes = {"patience": 5, "eval_every": 1, "alpha0": 0.1, "frequency_l2": 0.01, "emphasis": 0.0}
     monkeypatch.setattr("mrl.search.CLOSE", 0.0)  # several propagations are trained, one after the other
     whole = fit(closed_form(tmp_path, run_dir=str(tmp_path / "whole"), **changes), data, progress=False)
-    config, run_epoch, done = closed_form(tmp_path, **changes), Trainer.run_epoch, 0
-
-    def killing(self):
-        nonlocal done
-        done += 1
-        if done > epochs:
-            raise Killed
-        return run_epoch(self)
-
-    monkeypatch.setattr(Trainer, "run_epoch", killing)
-    with pytest.raises(Killed):
-        fit(config, data, progress=False)
-    monkeypatch.setattr(Trainer, "run_epoch", run_epoch)
-    resumed = fit(config, data, progress=False)
-    assert torch.equal(whole.users, resumed.users) and torch.equal(whole.items, resumed.items)
-    assert whole.metrics.equals(resumed.metrics)
-    assert whole.history.drop("seconds").equals(resumed.history.drop("seconds"))
+    check_resumed(closed_form(tmp_path, **changes), data, whole, monkeypatch, "run_epoch", epochs)
 
 
 def test_settings_are_searched_where_a_catalogue_has_fewer_items_than_dimensions(tmp_path, data) -> None:
