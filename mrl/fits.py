@@ -23,7 +23,8 @@ from mrl.controls import ScoreBlocks, ease, ease_scores, popularity_scores
 from mrl.evaluate import Evaluation, evaluate, evaluate_scores
 from mrl.ials import SWEEPS, ials
 from mrl.interactions import Interactions
-from mrl.search import fit_least_squares, smoothed
+from mrl.search import fit_least_squares
+from mrl.start import start_model
 from mrl.train import fit
 from mrl.trainer import Trainer
 
@@ -152,7 +153,7 @@ def fit_recipe(task: Task, settings: Mapping[str, Any]) -> Fitted:
     config = TrainConfig(dataset=task.data.name, **own)
     if len(task.data.valid) == 0:
         positives = task.data.train.to(task.device)
-        start = smoothed(config, positives, fit_least_squares(config, positives))
+        start = start_model(config, positives, fit_least_squares(config, positives))
         trainer = Trainer(config, positives, task.device, start)
         for _ in range(config.epochs):
             trainer.run_epoch()

@@ -13,7 +13,6 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import torch
-from torch import Tensor
 
 from mrl.config import TrainConfig
 from mrl.errors import DataError
@@ -21,8 +20,7 @@ from mrl.evaluate import evaluate
 from mrl.interactions import Interactions, Positives
 from mrl.least_squares import nested_least_squares
 from mrl.propagation import Propagation
-
-Factors = tuple[Tensor, Tensor]
+from mrl.start import NARROW_EPOCHS, Factors, narrow_epochs, narrow_width, smoothed, start_model
 
 ALPHA0_GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 L2_GRID = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
@@ -33,6 +31,8 @@ SEARCH_SWEEPS = 8  # of iALS in a trial: the order of the settings is settled by
 EMPHASES = (0.25, 0.5)  # beside 0
 SHARES = ((0.5, 0.0), (1.0, 1.0))  # beside none: users alone where there is much data a user, else both
 JUDGES = 20_000  # users at most by whom settings are judged: enough to tell them apart
+NARROW_TRIAL = 3  # epochs of the narrow levels in a trial
+CANDIDATES = 4  # settings of the narrow levels that are judged with all the other levels beside them
 CLOSE = 0.97  # of the best value: shares that are so good untrained may still be the best once trained
 
 
@@ -80,70 +80,173 @@ def climb(value_of: Callable[[float, float], float], trials: int, on_trial: Call
 def choose_least_squares(
     config: TrainConfig, data: Interactions, on_trial: Callable[[dict], None] | None = None
 ) -> list[TrainConfig]:
-    """The config with `alpha0`, `frequency_l2`, `emphasis` and `shares` filled in where they are left open.
+    """The config with `alpha0`, `frequency_l2`, `emphasis`, `shares` and `narrow` filled in where they are left open.
 
     data: on the device to compute on. Each is chosen by the config's monitor on validation, mean over the widths.
     on_trial: called with each trial: the settings tried, value, seconds, trial. Returns the filled configs, best first:
     one for `least_squares`, which ends here, else one for all shares that are worth training.
     Raises DataError where there is nothing to validate on.
     """
-    open_settings = [config.alpha0, config.frequency_l2, config.emphasis, config.shares or None]
+    if config.recipe == "least_squares" or config.epochs == 0 or not narrow_width(config.widths):
+        config = replace(config, narrow=config.narrow or (0,))
+    open_settings = [config.alpha0, config.frequency_l2, config.emphasis, config.shares or None, config.narrow or None]
     if None in open_settings and len(data.valid) == 0:
         raise DataError(
             f"{data.name}: no validation interactions to choose the settings of least squares on; hold some out,"
-            " or give alpha0, frequency_l2, emphasis and shares"
+            " or give alpha0, frequency_l2, emphasis, shares and narrow"
         )
-    data = _judges(data, config.seed)
-    trials = itertools.count(1)
-
-    def said(row: dict) -> None:
-        if on_trial is not None:
-            on_trial(row | {"trial": next(trials)})
-
-    def fitted(chosen: TrainConfig) -> Factors:
-        return fit_least_squares(chosen, data.train, ials_sweeps=SEARCH_SWEEPS)
-
-    def judged(factors: Factors) -> float:
-        return validation_value(factors, data, config.widths, config.monitor)
-
+    search = _Search(_judges(data, config.seed), on_trial)
     if config.alpha0 is None or config.frequency_l2 is None:
+        config = search.choose_penalty(config)
+    if config.emphasis is None:
+        config = search.choose_emphasis(config)
+    plans = [config] if config.shares else search.choose_shares(config)
+    return plans if config.narrow else search.choose_narrow(plans)
+
+
+class _Search:
+    """What a search is done on, and what of it is needed again: the factors of the settings that are best so far."""
+
+    def __init__(self, data: Interactions, on_trial: Callable[[dict], None] | None):
+        self.data, self.on_trial = data, on_trial
+        self.trials = itertools.count(1)
+        self.best: tuple[float, TrainConfig, Factors] | None = None
+
+    def said(self, started: float, value: float, **tried: float | str) -> None:
+        if self.on_trial is not None:
+            seconds = time.perf_counter() - started
+            self.on_trial({"trial": next(self.trials), **tried, "value": value, "seconds": seconds})
+
+    def judged(self, config: TrainConfig, model: Factors | Propagation) -> float:
+        """The validation metric, mean over the widths of the config."""
+        factors = model.vectors() if isinstance(model, Propagation) else model
+        return validation_value(factors, self.data, config.widths, config.monitor)
+
+    def fitted(self, config: TrainConfig) -> tuple[float, Factors]:
+        """Factors by the settings of the config, and their value."""
+        factors = fit_least_squares(config, self.data.train, ials_sweeps=SEARCH_SWEEPS)
+        value = self.judged(config, factors)
+        if self.best is None or value > self.best[0]:
+            self.best = value, config, factors
+        return value, factors
+
+    def factors(self, config: TrainConfig) -> Factors:
+        """Those of the config, which are at hand where they have been the best of a search."""
+        if self.best is None or not _same_fit(self.best[1], config):
+            self.fitted(config)
+        return self.best[2]
+
+    def choose_penalty(self, config: TrainConfig) -> TrainConfig:
+        def filled(alpha0: float, l2: float) -> TrainConfig:
+            return replace(
+                config,
+                alpha0=alpha0 if config.alpha0 is None else config.alpha0,
+                frequency_l2=l2 if config.frequency_l2 is None else config.frequency_l2,
+            )
 
         def value_of(alpha0: float, l2: float) -> float:
-            return judged(fitted(replace(config, alpha0=alpha0, frequency_l2=l2, emphasis=0.0)))
+            started = time.perf_counter()
+            tried = filled(alpha0, l2)
+            value, _ = self.fitted(replace(tried, emphasis=config.emphasis or 0.0))
+            self.said(started, value, alpha0=tried.alpha0, l2=tried.frequency_l2)
+            return value
 
-        found, _ = climb(value_of, config.trials, said)
-        config = replace(
-            config,
-            alpha0=found["alpha0"] if config.alpha0 is None else config.alpha0,
-            frequency_l2=found["l2"] if config.frequency_l2 is None else config.frequency_l2,
-        )
-    factors = None
-    if config.emphasis is None:
-        best = None
+        return filled(**climb(value_of, config.trials)[0])
+
+    def choose_emphasis(self, config: TrainConfig) -> TrainConfig:
+        values = {}
         for emphasis in (0.0, *EMPHASES):
             started = time.perf_counter()
-            tried = fitted(replace(config, emphasis=emphasis))
-            value = judged(tried)
-            said({"emphasis": emphasis, "value": value, "seconds": time.perf_counter() - started})
-            if best is None or value > best[0]:
-                best, factors = (value, emphasis), tried
-        config = replace(config, emphasis=best[1])
-    if config.shares:
-        return [config]
-    factors = fitted(config) if factors is None else factors
-    found = []
-    for shares in ((0.0, 0.0), *SHARES):
+            tried = replace(config, emphasis=emphasis)
+            known = self.best is not None and _same_fit(self.best[1], tried)
+            values[emphasis] = self.best[0] if known else self.fitted(tried)[0]
+            self.said(started, values[emphasis], emphasis=emphasis)
+        return replace(config, emphasis=max(values, key=values.get))
+
+    def choose_shares(self, config: TrainConfig) -> list[TrainConfig]:
+        found = []
+        for shares in ((0.0, 0.0), *SHARES):
+            started = time.perf_counter()
+            filled = replace(config, shares=shares)
+            value = self.judged(filled, smoothed(filled, self.data.train, self.factors(config)))
+            self.said(started, value, shares=str(list(shares)))
+            found.append((value, filled))
+        (best, first), *others = sorted(found, key=lambda pair: -pair[0])
+        if config.recipe == "least_squares":
+            return [first]
+        # none at all is worth a training of its own only where it is the best to start with
+        return [first, *(filled for value, filled in others if value >= CLOSE * best and any(filled.shares))]
+
+    def choose_narrow(self, plans: Sequence[TrainConfig]) -> list[TrainConfig]:
+        """The one plan whose narrow levels are worth fitting first, or all plans without, where none are."""
+        train, factors = self.data.train, self.factors(plans[0])
+        first = [_Narrow(self, plan, factors) for plan in plans]
+        for narrow in first:
+            narrow.value_of(0.0, 0.0)  # not solved again, only trained
+        narrow = max(first, key=_Narrow.best_value)
+        best, highest = None, self.judged(narrow.config, smoothed(narrow.config, train, factors))
+        for filled in narrow.candidates():
+            started = time.perf_counter()
+            value = self.judged(filled, start_model(filled, train, factors))
+            self.said(started, value, shares=str(list(filled.shares)), narrow=str(list(filled.narrow)))
+            if value > highest:
+                best, highest = filled, value
+        return [replace(plan, narrow=(0,)) for plan in plans] if best is None else [narrow.with_epochs(best)]
+
+
+def _same_fit(one: TrainConfig, other: TrainConfig) -> bool:
+    names = ("alpha0", "frequency_l2", "emphasis")
+    return all(getattr(one, name) == getattr(other, name) for name in names)
+
+
+class _Narrow:
+    """The narrow levels under the shares of a config: which settings are best for those levels alone."""
+
+    def __init__(self, search: _Search, config: TrainConfig, factors: Factors):
+        self.search, self.config, self.factors = search, config, factors
+        self.width = narrow_width(config.widths)
+        self.levels = [width for width in config.widths if width <= self.width]
+        self.values: dict[tuple[float, float], float] = {}
+
+    def best_value(self) -> float:
+        return max(self.values.values())
+
+    def judged(self, model: Propagation) -> float:
+        return validation_value(model.vectors(), self.search.data, self.levels, self.config.monitor)
+
+    def value_of(self, alpha0: float, l2: float) -> float:
+        """Validation after a few epochs."""
         started = time.perf_counter()
-        filled = replace(config, shares=shares)
-        value = judged(smoothed(filled, data.train, factors).vectors())
-        said({"shares": str(list(shares)), "value": value, "seconds": time.perf_counter() - started})
-        found.append((value, filled))
-    found.sort(key=lambda pair: -pair[0])
-    if config.recipe == "least_squares":
-        return [found[0][1]]
-    # none at all is worth a training of its own only where it is the best to start with
-    worth = [filled for value, filled in found if value >= CLOSE * found[0][0] and any(filled.shares)]
-    return [found[0][1], *(filled for filled in worth if filled is not found[0][1])]
+        tried = replace(self.config, narrow=(self.width, alpha0, l2, NARROW_TRIAL))
+        *_, model = narrow_epochs(tried, self.search.data.train, self.factors, NARROW_TRIAL)
+        value = self.values[alpha0, l2] = self.judged(model)
+        self.search.said(started, value, narrow=str(list(tried.narrow)))
+        return value
+
+    def candidates(self) -> list[TrainConfig]:
+        """The config with the best settings of a climb and of half a step either way of its best two, best first."""
+        climb(self.value_of, self.config.trials)
+        for alpha0, l2 in self.best(2):
+            for step in (0.5, -0.5) if alpha0 else ():
+                self.value_of(alpha0, l2 * (L2_GRID[1] / L2_GRID[0]) ** step)
+        return [replace(self.config, narrow=(self.width, *found, NARROW_TRIAL)) for found in self.best(CANDIDATES)]
+
+    def best(self, count: int) -> list[tuple[float, float]]:
+        return sorted(self.values, key=self.values.get, reverse=True)[:count]
+
+    def with_epochs(self, config: TrainConfig) -> TrainConfig:
+        """The config with as many epochs of the narrow levels as are best for them."""
+        *settings, _ = config.narrow
+        started, best, at = time.perf_counter(), -1.0, 0
+        for epoch, model in enumerate(narrow_epochs(config, self.search.data.train, self.factors, NARROW_EPOCHS)):
+            value = self.judged(model)
+            if value > best:
+                best, at = value, epoch
+            elif epoch - at >= config.patience:
+                break
+        chosen = replace(config, narrow=(*settings, at))
+        self.search.said(started, best, narrow=str(list(chosen.narrow)))
+        return chosen
 
 
 def _judges(data: Interactions, seed: int) -> Interactions:
@@ -174,10 +277,3 @@ def fit_least_squares(config: TrainConfig, positives: Positives, **more) -> Fact
         generator=torch.Generator().manual_seed(config.seed),
         **more,
     )
-
-
-def smoothed(config: TrainConfig, positives: Positives, factors: Factors) -> Propagation:
-    """Factors under the propagation of the config, ready to be served or trained."""
-    user_share, item_share = config.shares
-    model = Propagation(positives, factors, user_share=user_share, item_share=item_share, hops=config.hops)
-    return model.to(factors[0].device)

@@ -31,12 +31,19 @@ from mrl.errors import ConfigError, DataError
 from mrl.evaluate import Evaluation, evaluate
 from mrl.interactions import Interactions, Positives, as_paper, hold_out
 from mrl.run import Run, RunDirectory, check_compatible, default_path, environment, load
-from mrl.search import choose_least_squares, fit_least_squares, smoothed
+from mrl.search import choose_least_squares, fit_least_squares
+from mrl.start import start_model
 from mrl.trainer import Trainer
 
 SEARCH, REFIT = "search", "refit"
 SETTINGS, SWEEPS = "settings", "sweeps"
-CHOSEN = ("alpha0", "frequency_l2", "emphasis", "shares")  # what recipes that start from least squares look for
+CHOSEN = (
+    "alpha0",
+    "frequency_l2",
+    "emphasis",
+    "shares",
+    "narrow",
+)  # what recipes that start from least squares look for
 STATE = ("phase", "rows", "plans", "plan", "plan_value", "chosen", "best_epoch", "best_value", "waited")
 EGO = "best.ego."
 LONGEST_LIST = 20  # of the metrics that every validation looks at
@@ -268,7 +275,8 @@ def _start(
                 if found is None:
                     state.rows += [{"phase": SWEEPS} | row for row in sweeps]
                 say(f"least squares: {len(sweeps)} sweeps, {sum(row['seconds'] for row in sweeps):.1f} s")
-            trainer = Trainer(config, positives, device, smoothed(config, positives.to(device), factors[0]))
+            on_row = state.rows.append if found is None else None
+            trainer = Trainer(config, positives, device, start_model(config, positives.to(device), factors[0], on_row))
         if found is not None:
             trainer.load_state(found[0])
         return trainer
@@ -309,7 +317,8 @@ def _refit(trainer: Trainer, state: _State, save: Callable, progress: bool) -> N
 def _epoch(trainer: Trainer, phase: str) -> dict:
     begun = time.perf_counter()
     loss, by_level = trainer.run_epoch()
-    levels = {f"loss_w{width}": value for width, value in zip(trainer.config.widths, by_level, strict=True)}
+    terms = zip(trainer.config.widths, by_level, strict=True)
+    levels = {f"loss_w{width}": value for width, value in terms if width > trainer.config.held}
     return _row(trainer, phase, time.perf_counter() - begun) | {"loss": loss} | levels
 
 

@@ -23,7 +23,8 @@ from mrl.sampler import NegativeSampler
 class Trainer:
     """A model, its loss, sampler, optimiser and random state; one call an epoch.
 
-    positives: what to train on. Everything lives on `device`; no step waits for the host on a GPU.
+    positives: what to train on. Everything lives on `device`; no step waits for the host on a GPU. Of the model, the
+    `config.held` leading dimensions stay as they are, and the levels that have no others are not trained.
     model: to go on from, over the same users and items; None for a new one as the config says.
     """
 
@@ -66,6 +67,11 @@ class Trainer:
         ).to(device)
         modules = nn.ModuleDict({"model": self.model, "loss": self.loss, "sampler": self.sampler})
         self.parameters = dict(modules.named_parameters())
+        self.held_levels = sum(width <= config.held for width in config.widths)
+        if config.held:
+            moving = (torch.arange(dim, device=device) >= config.held).float()
+            for table in (self.model.users, self.model.items):
+                table.register_hook(lambda gradient: gradient * moving)
         # Where nothing but the batch's own rows has a gradient: all of it compiled, and Adam row by row.
         self.compiled = (
             self.device.type == "cpu"
@@ -87,7 +93,8 @@ class Trainer:
         self.epoch = 0
 
     def run_epoch(self) -> tuple[float, list[float]]:
-        """One pass over all interactions in random order. Returns the mean loss and the mean of each level's term."""
+        """One pass over all interactions in random order. Returns the mean loss and the mean of each level's term, NaN
+        for levels that are held."""
         self.model.train()
         order = torch.randperm(len(self.users), device=self.device, generator=self.generator)
         total = torch.zeros((), device=self.device)
@@ -109,13 +116,15 @@ class Trainer:
         return loss, (by_level / seen).tolist()
 
     def _levels(self) -> Iterator[Tensor | None]:
-        """The levels of each step: None for all, or a random subset in order."""
-        count, levels = self.config.levels_per_step, len(self.config.widths)
+        """The levels of each step: None for all, or those that are not held, or a random subset of them in order."""
+        held = self.held_levels
+        count, levels = self.config.levels_per_step, len(self.config.widths) - held
+        every = torch.arange(held, held + levels, device=self.device) if held else None
         while True:
-            if count in (0, levels):
-                yield None
+            if count == 0 or count >= levels:
+                yield every
             else:
-                yield torch.randperm(levels, generator=self.generator, device=self.device)[:count].sort().values
+                yield held + torch.randperm(levels, generator=self.generator, device=self.device)[:count].sort().values
 
     def _scale(self, levels: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
         """Widths and weights of the levels of a step, as `NestedLoss` weighs them."""

@@ -12,7 +12,8 @@ from mrl import search
 from mrl.config import TrainConfig
 from mrl.errors import DataError
 from mrl.interactions import Interactions, Positives, hold_out
-from mrl.search import choose_least_squares, fit_least_squares, smoothed, validation_value
+from mrl.search import choose_least_squares, fit_least_squares, validation_value
+from mrl.start import smoothed, start_model
 from mrl.synthetic import planted_interactions
 
 SETTINGS = {"dataset": "planted", "widths": (2, 4), "trials": 4, "device": "cpu"}
@@ -26,7 +27,7 @@ def data() -> Interactions:
 
 def test_what_is_left_open_is_filled_with_the_best_that_was_tried(data) -> None:
     rows: list[dict] = []
-    found = choose_least_squares(TrainConfig(**SETTINGS), data, rows.append)
+    found = choose_least_squares(TrainConfig(**SETTINGS, narrow=(0,)), data, rows.append)
     assert [row["trial"] for row in rows] == list(range(1, len(rows) + 1))
     climbed = [row for row in rows if "alpha0" in row]
     best = max(climbed, key=lambda row: row["value"])
@@ -42,8 +43,35 @@ def test_what_is_left_open_is_filled_with_the_best_that_was_tried(data) -> None:
     assert len(choose_least_squares(TrainConfig(**SETTINGS, recipe="least_squares"), data)) == 1
 
 
+def test_narrow_levels_are_fitted_first_where_all_levels_together_gain_from_it(data, monkeypatch) -> None:
+    config = TrainConfig(**SETTINGS, alpha0=0.1, frequency_l2=0.01, emphasis=0.0, shares=(1.0, 1.0), batch_size=256)
+    rows: list[dict] = []
+    found = choose_least_squares(config, data, rows.append)
+    assert [row["trial"] for row in rows] == list(range(1, len(rows) + 1))
+    tried = {row["narrow"]: row["value"] for row in rows if "shares" not in row}
+    assert (
+        "[2.0, 0.0, 0.0, 3.0]" in tried and 4 < len(tried) <= 10
+    )  # as it is, a climb of 4 at most, half steps, epochs
+    judged = {row["narrow"]: row["value"] for row in rows if "shares" in row}
+    assert len(judged) == search.CANDIDATES
+    factors = fit_least_squares(config, data.train, ials_sweeps=search.SEARCH_SWEEPS)
+    plain = validation_value(smoothed(config, data.train, factors).vectors(), data, config.widths)
+    best = max(judged, key=judged.get)
+    if judged[best] > plain:
+        (only,) = found
+        assert str(list(only.narrow)[:3]) == best.rsplit(",", 1)[0] + "]" and only.narrow_epochs <= 24
+        start = start_model(replace(only, narrow=(*only.narrow[:3], 3)), data.train, factors)
+        assert validation_value(start.vectors(), data, config.widths) == pytest.approx(judged[best])
+    else:
+        assert found == [replace(config, narrow=(0,))]
+    monkeypatch.setattr(
+        search, "start_model", lambda *_: smoothed(config, data.train, tuple(-t for t in factors[:1]) + factors[1:])
+    )
+    assert choose_least_squares(config, data) == [replace(config, narrow=(0,))]  # worse for all levels together
+
+
 def test_what_is_given_is_left_alone(data) -> None:
-    given = TrainConfig(**SETTINGS, alpha0=0.1, frequency_l2=0.01, emphasis=0.3, shares=(0.2, 0.1))
+    given = TrainConfig(**SETTINGS, alpha0=0.1, frequency_l2=0.01, emphasis=0.3, shares=(0.2, 0.1), narrow=(0,))
     rows: list[dict] = []
     assert choose_least_squares(given, data, rows.append) == [given] and not rows
     without = replace(data, valid=Positives.empty(150, 48))
