@@ -72,12 +72,12 @@ class NestedLoss(nn.Module):
         users: Tensor,
         positives: Tensor,
         negatives: Tensor | None = None,
-        levels: Tensor | None = None,
+        levels: Sequence[int] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the total (scalar) and the term of each level (K,), detached.
 
         users, positives: (B, D), D the widest width. negatives: (B, K, D), one a level, or (B, 1, D) or (B, D),
-        shared by all; not used by `dau`. levels: the levels (n,) that count in this step, all if None; their
+        shared by all; not used by `dau`. levels: which levels count in this step, all if None; their
         negatives come in that order. A subset is scaled by K/n, so that its expectation is the whole loss.
         """
         mask, weights = self.mask, self.level_weights
@@ -87,7 +87,9 @@ class NestedLoss(nn.Module):
                 f" must both be (batch, {mask.shape[1]})"
             )
         if levels is not None:
-            mask, weights = mask[levels], weights[levels] * (len(self.widths) / len(levels))
+            # row by row: a list as index would make a GPU wait for it
+            mask = torch.stack([mask[level] for level in levels])
+            weights = torch.stack([weights[level] for level in levels]) * (len(self.widths) / len(levels))
         if self.kind == "dau":
             terms = torch.stack([self._align_and_spread(users * row, positives * row) for row in mask])
         else:
@@ -104,7 +106,7 @@ class NestedLoss(nn.Module):
         return negatives
 
     def _contrast(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, mask: Tensor, levels: Tensor | None
+        self, users: Tensor, positives: Tensor, negatives: Tensor, mask: Tensor, levels: Sequence[int] | None
     ) -> Tensor:
         if self.kind == "cml":
             near, far = (users - positives).square(), (users.unsqueeze(1) - negatives).square()
@@ -120,7 +122,7 @@ class NestedLoss(nn.Module):
         elif self.kind == "cml":
             terms = (self.margin + positive - negative).clamp_min(0)
         else:
-            boundary = self.boundary if levels is None else self.boundary[levels]
+            boundary = self.boundary if levels is None else torch.stack([self.boundary[level] for level in levels])
             bounds = users @ (boundary * mask).T  # (B, K)
             terms = softplus(bounds - positive) + softplus(negative - bounds)
         return terms.mean(0)

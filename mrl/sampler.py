@@ -104,7 +104,7 @@ class NegativeSampler(nn.Module):
         positives: Tensor,
         items: Tensor,
         *,
-        levels: Tensor | None = None,
+        levels: Sequence[int] | None = None,
         progress: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> Negatives:
@@ -112,7 +112,7 @@ class NegativeSampler(nn.Module):
 
         user_rows: (B,) int64. users: (B, D) vectors. positives: (B, D), items: (I, D); for `mix` with a graph
         backbone (B, H, D) and (I, H, D), the embeddings by hop, whose mean over hops scores.
-        levels: the levels (n,) of this step, all if None. progress: share of training done, 0 to 1.
+        levels: those of this step, all if None. progress: share of training done, 0 to 1.
         Raises DataError where a user has every item (leave such rows out: `trainable`).
         """
         if positives.dim() == 2:
@@ -143,7 +143,7 @@ class NegativeSampler(nn.Module):
         users: Tensor,
         items: Tensor,
         *,
-        levels: Tensor | None = None,
+        levels: Sequence[int] | None = None,
         progress: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
@@ -160,7 +160,7 @@ class NegativeSampler(nn.Module):
         places: Tensor,
         users: Tensor,
         items: Tensor,
-        levels: Tensor | None,
+        levels: Sequence[int] | None,
         progress: float,
         generator: torch.Generator | None,
     ) -> Tensor | None:
@@ -178,7 +178,7 @@ class NegativeSampler(nn.Module):
         users: Tensor,
         positives: Tensor,
         items: Tensor,
-        levels: Tensor | None,
+        levels: Sequence[int] | None,
         progress: float,
         generator: torch.Generator | None,
     ) -> Tensor:
@@ -196,9 +196,9 @@ class NegativeSampler(nn.Module):
         if user_rows.device.type == "cpu" and not self.trainable[user_rows].all():
             raise DataError("a user in the batch has every item, so there is no negative; leave out ~sampler.trainable")
 
-    def _picks(self, levels: Tensor | None) -> list[tuple[int, int]]:
+    def _picks(self, levels: Sequence[int] | None) -> list[tuple[int, int]]:
         """Where a negative is picked in this step: (place in `pick_widths`, width)."""
-        places = range(len(self.pick_widths)) if levels is None or not self.nested else levels.tolist()
+        places = range(len(self.pick_widths)) if levels is None or not self.nested else levels
         return [(place, self.pick_widths[place]) for place in places]
 
     def _active(self, progress: float) -> int:

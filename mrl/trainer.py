@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -102,11 +102,13 @@ class Trainer:
         seen = torch.zeros_like(by_level)
         if self.compiled:
             self.optimiser.begin(-(-len(order) // self.batch_size))
-        for batch, levels in zip(order.split(self.batch_size), self._levels(), strict=False):
+        batches = order.split(self.batch_size)
+        for batch, levels in zip(batches, self._levels(len(batches)), strict=True):
             loss, terms = self._step(self.users[batch], self.items[batch], levels)
             total += loss * len(batch)
-            by_level[slice(None) if levels is None else levels] += terms * len(batch)
-            seen[slice(None) if levels is None else levels] += len(batch)
+            for level, term in zip(range(len(seen)) if levels is None else levels, terms, strict=True):
+                by_level[level] += term * len(batch)
+                seen[level] += len(batch)
         if self.compiled:
             self.optimiser.settle()
         self.epoch += 1
@@ -115,25 +117,27 @@ class Trainer:
             raise _diverged(self.epoch, loss)
         return loss, (by_level / seen).tolist()
 
-    def _levels(self) -> Iterator[Tensor | None]:
-        """The levels of each step: None for all, or those that are not held, or a random subset of them in order."""
-        held = self.held_levels
-        count, levels = self.config.levels_per_step, len(self.config.widths) - held
-        every = torch.arange(held, held + levels, device=self.device) if held else None
-        while True:
-            if count == 0 or count >= levels:
-                yield every
-            else:
-                yield held + torch.randperm(levels, generator=self.generator, device=self.device)[:count].sort().values
+    def _levels(self, steps: int) -> Iterable[tuple[int, ...] | None]:
+        """The levels of each step: None for all, or those that are not held, or a random subset of them in order.
 
-    def _scale(self, levels: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+        Drawn for a whole epoch at once, so that no step waits for the device.
+        """
+        trained = range(self.held_levels, len(self.config.widths))
+        count = self.config.levels_per_step
+        if count == 0 or count >= len(trained):
+            return [tuple(trained) if self.held_levels else None] * steps
+        drawn = torch.rand(steps, len(trained), generator=self.generator, device=self.device).argsort(1)[:, :count]
+        return [tuple(trained[place] for place in sorted(row)) for row in drawn.tolist()]
+
+    def _scale(self, levels: Sequence[int] | None) -> tuple[np.ndarray, np.ndarray]:
         """Widths and weights of the levels of a step, as `NestedLoss` weighs them."""
         widths, weights = np.array(self.config.widths), self.loss.level_weights.numpy()
         if levels is None:
             return widths, weights
-        return widths[levels.numpy()], weights[levels.numpy()] * np.float32(len(widths) / len(levels))
+        rows = list(levels)
+        return widths[rows], weights[rows] * np.float32(len(widths) / len(rows))
 
-    def _step(self, user_rows: Tensor, item_rows: Tensor, levels: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _step(self, user_rows: Tensor, item_rows: Tensor, levels: Sequence[int] | None) -> tuple[Tensor, Tensor]:
         progress = self.epoch / self.config.epochs
         if self.compiled:
             return self._compiled_step(user_rows, item_rows, levels, progress)
@@ -164,7 +168,7 @@ class Trainer:
 
     @torch.no_grad()
     def _compiled_step(
-        self, user_rows: Tensor, item_rows: Tensor, levels: Tensor | None, progress: float
+        self, user_rows: Tensor, item_rows: Tensor, levels: Sequence[int] | None, progress: float
     ) -> tuple[Tensor, Tensor]:
         """The same step, where only the rows of the batch are touched. Candidates that are not of the batch are scored
         as they were when last touched; whatever gets a gradient is up to date."""

@@ -135,7 +135,7 @@ def test_every_rule_passes_gradients_to_the_items_and_a_subset_of_levels(rule: s
     rows, users, liked, items = batch_of(positives)
     items.requires_grad_()
     sampler = NegativeSampler(positives, WIDTHS, rule=rule, nested=nested, generator=torch.Generator().manual_seed(0))
-    picked = sampler(rows, users, liked, items, levels=torch.tensor([0, 2]), generator=torch.Generator())
+    picked = sampler(rows, users, liked, items, levels=(0, 2), generator=torch.Generator())
     assert picked.vectors.shape == (len(rows), 2 if nested else 1, 8)
     picked.vectors.sum().backward()
     assert items.grad.abs().sum() > 0

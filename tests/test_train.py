@@ -18,6 +18,7 @@ from mrl.errors import ConfigError, RunError
 from mrl.interactions import Interactions, Positives, as_paper, hold_out
 from mrl.model import LightGCN
 from mrl.run import Run, load
+from mrl.start import smoothed
 from mrl.train import fit, pick_device
 from mrl.trainer import Trainer
 
@@ -289,14 +290,19 @@ def test_cuda_learns_what_the_cpu_learns(tmp_path, data, backbone: str) -> None:
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("backbone", ["mf", "lightgcn"])
+@pytest.mark.parametrize("backbone", ["mf", "lightgcn", "propagation"])
 def test_no_step_on_a_gpu_waits_for_the_host(tmp_path, data, backbone: str) -> None:
-    trainer = Trainer(settings(tmp_path, device="cuda", backbone=backbone), data.train, torch.device("cuda"))
+    graph = {"recipe": "refined", "shares": (1.0, 1.0), "narrow": (2, 0, 0, 1)} if backbone == "propagation" else {}
+    config, model = settings(tmp_path, device="cuda", backbone=backbone, **graph), None
+    if graph:
+        start = torch.randn(data.num_users, config.widths[-1]), torch.randn(data.num_items, config.widths[-1])
+        model = smoothed(config, data.train, start)
+    trainer = Trainer(config, data.train, torch.device("cuda"), model)
     trainer.run_epoch()
     batch = torch.arange(64, device="cuda")
     torch.cuda.set_sync_debug_mode("error")
     try:
-        trainer._step(trainer.users[batch], trainer.items[batch], None)
+        trainer._step(trainer.users[batch], trainer.items[batch], trainer._levels(1)[0])
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
