@@ -131,8 +131,9 @@ class _Search:
         return value, factors
 
     def factors(self, config: TrainConfig) -> Factors:
-        """Those of the config, which are at hand where they have been the best of a search."""
+        """Those of the config, which are at hand where they have been the best so far."""
         if self.best is None or not _same_fit(self.best[1], config):
+            self.best = None
             self.fitted(config)
         return self.best[2]
 
@@ -184,7 +185,7 @@ class _Search:
         for narrow in first:
             narrow.value_of(0.0, 0.0)  # not solved again, only trained
         narrow = max(first, key=_Narrow.best_value)
-        best, highest = None, self.judged(narrow.config, smoothed(narrow.config, train, factors))
+        best, highest = None, max(self.judged(plan, smoothed(plan, train, factors)) for plan in plans)
         for filled in narrow.candidates():
             started = time.perf_counter()
             value = self.judged(filled, start_model(filled, train, factors))

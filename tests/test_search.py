@@ -70,6 +70,15 @@ def test_narrow_levels_are_fitted_first_where_all_levels_together_gain_from_it(d
     assert choose_least_squares(config, data) == [replace(config, narrow=(0,))]  # worse for all levels together
 
 
+def test_factors_are_those_of_the_settings_even_where_others_were_better(data) -> None:
+    found = search._Search(data, None)
+    better = TrainConfig(**SETTINGS, alpha0=0.1, frequency_l2=0.01, emphasis=0.0)
+    worse = replace(better, frequency_l2=100.0)
+    found.fitted(better)
+    expected = fit_least_squares(worse, data.train, ials_sweeps=search.SEARCH_SWEEPS)
+    assert torch.equal(found.factors(worse)[1], expected[1]) and found.factors(worse) is found.factors(worse)
+
+
 def test_what_is_given_is_left_alone(data) -> None:
     given = TrainConfig(**SETTINGS, alpha0=0.1, frequency_l2=0.01, emphasis=0.3, shares=(0.2, 0.1), narrow=(0,))
     rows: list[dict] = []
