@@ -85,17 +85,16 @@ def over_seeds(metrics: pl.DataFrame, k: int = 20) -> pl.DataFrame:
     )
 
 
-def write_table(table: pl.DataFrame, stem: Path, *, tex: bool = True) -> list[Path]:
-    """Write `<stem>.csv` and, where asked for, `<stem>.tex`, a tabular in the rules of booktabs; return the paths.
+def write_table(table: pl.DataFrame, stem: Path) -> list[Path]:
+    """Write `<stem>.csv` and `<stem>.tex`, a tabular in the rules of booktabs; return the paths.
 
     Numbers are rounded: the last digits of a mean depend on how threads shared its sum.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
     table = table.with_columns(cs.float().round(6))
-    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("csv", "tex")[: 1 + tex]]
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("csv", "tex")]
     table.write_csv(paths[0])
-    if tex:
-        paths[1].write_text(latex(table), encoding="utf-8")
+    paths[1].write_text(latex(table), encoding="utf-8")
     return paths
 
 

@@ -45,7 +45,6 @@ def test_tables_are_booktabs(tmp_path):
     ]  # fmt: skip
     assert r"x & -- \\" in latex(pl.DataFrame({"a": ["x"], "b": [None]}))
     assert [path.name for path in write_table(table, tmp_path / "new" / "t")] == ["t.csv", "t.tex"]
-    assert [path.name for path in write_table(table, tmp_path / "u", tex=False)] == ["u.csv"]
 
 
 def test_settings():
