@@ -153,13 +153,14 @@ def describe_blocks(table: pl.DataFrame) -> str:
         said.append(f"What the last {wide - start} add: by themselves, such a model {adds}.")
         said.append(_best_classes(last) or _no_classes(last, wide - start))
         said.append(_added(before, after, start))
-    if row := first.get(("variance_share", None, None)):
-        other = last["variance_share", None, None]["value"]
-        told = f"The first {narrow} hold {percent(row['value'])} of the items' variance, the last {wide - start} "
-        told += percent(other)
-        if row := first.get(("effective_rank", None, None)):
-            other = last["effective_rank", None, None]["value"]
-            told += f", spread over {row['value']:.1f} and {other:.1f} directions (effective rank)"
+    if share := first.get(("variance_share", None, None)):
+        other = last["variance_share", None, None]
+        told = f"The first {narrow} hold {percent(share['value'])} of the items' variance "
+        told += f"({percent(share['chance'])} of the dimensions), the last {wide - start} {percent(other['value'])} ({percent(other['chance'])})"
+        if rank := first.get(("effective_rank", None, None)):
+            other = last["effective_rank", None, None]
+            told += f", spread over {rank['value']:.1f} and {other['value']:.1f} directions (effective rank; "
+            told += f"{rank['chance']:.1f} and {other['chance']:.1f} if they did not correlate)"
         said.append(told + ".")
     return " ".join(filter(None, said))
 

@@ -30,8 +30,13 @@ def effective_rank(matrix: np.ndarray) -> float:
     values = np.linalg.svd(matrix - matrix.mean(axis=0), compute_uv=False)
     if values.sum() <= 1e-12 * max(1.0, np.abs(matrix).max()):
         return 0.0
-    share = values[values > 0] / values.sum()
-    return float(np.exp(-(share * np.log(share)).sum()))
+    return _spread_over(values)
+
+
+def _spread_over(values: np.ndarray) -> float:
+    """exp(entropy) of values of at least 0, scaled to sum to 1: how many of them count; 0 where all are 0."""
+    share = values[values > 0] / (values.sum() or 1.0)
+    return float(np.exp(-(share * np.log(share)).sum())) if len(share) else 0.0
 
 
 def _parts(widths: Sequence[int]) -> Iterator[tuple[dict[str, int | str], slice]]:
@@ -42,14 +47,19 @@ def _parts(widths: Sequence[int]) -> Iterator[tuple[dict[str, int | str], slice]
 
 
 def block_shape(items: np.ndarray, widths: Sequence[int]) -> pl.DataFrame:
-    """Effective rank and variance share (of the columns up to the last width) of each block and prefix."""
+    """Effective rank and variance share (of the columns up to the last width) of each block and prefix.
+
+    Chance: the rank of columns of the same variances that do not correlate, and the share of the columns.
+    """
     items, widths = check_items(items, widths)
     variance = items[:, : widths[-1]].var(axis=0)
     total = variance.sum() or 1.0
     rows = []
     for key, columns in _parts(widths):
-        rows.append({**key, "metric": "effective_rank", "value": effective_rank(items[:, columns])})
-        rows.append({**key, "metric": "variance_share", "value": float(variance[columns].sum() / total)})
+        independent = _spread_over(np.sqrt(variance[columns]))
+        rank = {"metric": "effective_rank", "value": effective_rank(items[:, columns]), "chance": independent}
+        share = {"value": float(variance[columns].sum() / total), "chance": len(variance[columns]) / len(variance)}
+        rows += [key | rank, key | {"metric": "variance_share"} | share]
     return pl.DataFrame(rows)
 
 

@@ -96,8 +96,12 @@ def blocks_table(popularity: tuple[float, ...], horror: tuple[float, ...] = (0.9
         chance = {"chance": 0.5, "chance_std": 0.02}
         for name, value in (("Horror", auc), ("Drama", 0.7 if width == 4 else 0.5), (None, auc - 0.1)):
             rows.append({**key, "label": "genres", "class": name, "metric": "auc", "value": value, **chance})
-        rows.append({**key, "label": None, "class": None, "metric": "variance_share", "value": width / 100})
-        rows.append({**key, "label": None, "class": None, "metric": "effective_rank", "value": width / 2})
+        rows.append(
+            {**key, "label": None, "class": None, "metric": "variance_share", "value": width / 100, "chance": 0.25}
+        )
+        rows.append(
+            {**key, "label": None, "class": None, "metric": "effective_rank", "value": width / 2, "chance": width - 1}
+        )
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
@@ -110,8 +114,8 @@ def test_blocks_in_words():
         "an item that has a label above one that has not in this share of pairs: no more than by chance for genres "
         "(chance 50 %). The last 32 tell no genres apart beyond chance. "
         "Added to the first 32 they take popularity (log) from 70 % to 75 % and genres from 50 % to 70 %, most of all "
-        "Horror (60 % to 80 %). The first 4 hold 4 % of the items' variance, the last 32 64 %, spread over 2.0 and "
-        "32.0 directions (effective rank)."
+        "Horror (60 % to 80 %). The first 4 hold 4 % of the items' variance (25 % of the dimensions), the last 32 64 % "
+        "(25 %), spread over 2.0 and 32.0 directions (effective rank; 3.0 and 63.0 if they did not correlate)."
     )
     said = describe_blocks(blocks_table((0.0, 0.5, 0.5, 0.5), horror=(0.9, 0.8, 0.8, 0.8)))
     assert "explains nothing of popularity (log), and" in said and "It knows best: Horror (80 %)." in said
@@ -119,7 +123,7 @@ def test_blocks_in_words():
     blocks = blocks_table((0.6, 0.5, 0.5, 0.5)).filter(pl.col("part") == "block")
     assert "Added to" not in describe_blocks(blocks)
     shape = describe_blocks(blocks.filter(pl.col("label").is_null()))
-    assert shape.startswith("The first 4 hold 4 % of the items' variance, the last 32 64 %")
+    assert shape.startswith("The first 4 hold 4 % of the items' variance (25 % of the dimensions), the last 32 64 %")
 
 
 def cluster_table(largest: float = 0.5) -> pl.DataFrame:

@@ -30,6 +30,12 @@ def test_variance_shares_and_correlations_of_blocks():
     assert value(shape, part="block", width=2) == pytest.approx(0.9)
     assert value(shape, part="block", width=4) == pytest.approx(0.1)
     assert value(shape, part="prefix", width=4) == pytest.approx(1)
+    assert shape.filter(part="block")["chance"].to_list() == [0.5, 0.5]
+    ranks = block_shape(columns * [3, 3, 1, 1], (2, 4)).filter(pl.col("metric") == "effective_rank", part="prefix")
+    assert ranks["value"].to_list() == pytest.approx(ranks["chance"].to_list())  # these do not correlate
+    assert ranks["chance"][0] == pytest.approx(2)
+    alike = block_shape(columns[:, [0, 0, 1, 2]], (2, 4)).filter(part="block", width=2, metric="effective_rank")
+    assert (alike["value"][0], alike["chance"][0]) == pytest.approx((1, 2))
     columns[:, 3] = columns[:, 0]
     table = block_correlation(columns, (2, 4))
     assert value(table, width=2, other_width=4) == pytest.approx(0.5)  # one of four pairs is 1: sqrt(1 / 4)
