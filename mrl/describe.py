@@ -156,7 +156,8 @@ def describe_blocks(table: pl.DataFrame) -> str:
     if share := first.get(("variance_share", None, None)):
         other = last["variance_share", None, None]
         told = f"The first {narrow} hold {percent(share['value'])} of the items' variance "
-        told += f"({percent(share['chance'])} of the dimensions), the last {wide - start} {percent(other['value'])} ({percent(other['chance'])})"
+        told += f"({percent(share['chance'])} of the dimensions), the last {wide - start} {percent(other['value'])} "
+        told += f"({percent(other['chance'])})"
         if rank := first.get(("effective_rank", None, None)):
             other = last["effective_rank", None, None]
             told += f", spread over {rank['value']:.1f} and {other['value']:.1f} directions (effective rank; "
