@@ -79,8 +79,9 @@ class TrainConfig:
         emphasis: how much popular items count in the choice of the first axes. shares: of the neighbours' vectors that
             users and items pick up in propagation. sweeps: of nested least squares. train_width: dimensions fitted,
             of which the first are kept; 0 for twice the widest width. trials: of alpha0 and frequency_l2, at most.
-        narrow: of refined: [width, alpha0, frequency_l2, epochs] of the levels up to that width, which are fitted by
-            themselves, first, and kept (`mrl.start`); [0] for none. alpha0 0: not solved again, only trained.
+        narrow: of refined: [width, alpha0, frequency_l2, epochs, lift] of the levels up to that width, which are fitted
+            by themselves, first, and kept (`mrl.start`); [0] for none. alpha0 0: not solved again, only trained. lift:
+            how much more they weigh, beside the wider blocks, than the axes in whose place they are.
     Model
         backbone: mf or lightgcn for mrl4rec, propagation for the others. hops, edge_dropout: of graph models.
             message_dropout: of lightgcn.
@@ -126,7 +127,7 @@ class TrainConfig:
     sweeps: NonNegativeInt = 1
     train_width: NonNegativeInt = 0
     trials: PositiveInt = 12
-    narrow: Annotated[tuple[NotNegative, ...], Field(max_length=4)] = ()
+    narrow: Annotated[tuple[NotNegative, ...], Field(max_length=5)] = ()
 
     backbone: Annotated[Literal["mf", "lightgcn", "propagation"] | None, Optional] = None
     hops: NonNegativeInt = 2
@@ -199,23 +200,23 @@ class TrainConfig:
 
     def _check_narrow(self) -> None:
         width, *more = self.narrow or (0,)
-        if len(more) != (3 if width else 0):
-            raise ConfigError(f"narrow={list(self.narrow)}: give [width, alpha0, frequency_l2, epochs], [0] or nothing")
+        if len(more) != (4 if width else 0):
+            raise ConfigError(
+                f"narrow={list(self.narrow)}: give [width, alpha0, frequency_l2, epochs, lift], [0] or nothing"
+            )
         if width and self.recipe != "refined":
             raise ConfigError(f"narrow={list(self.narrow)}: recipe={self.recipe!r} has none; recipe='refined' has")
         if width and width not in self.widths[:-1]:
             raise ConfigError(f"narrow={list(self.narrow)}: must be of one of the widths below {self.widths[-1]}")
         if width and bool(more[0]) != bool(more[1]):
             raise ConfigError(f"narrow={list(self.narrow)}: alpha0 and frequency_l2 are both above 0, or both 0")
+        if width and not more[3]:
+            raise ConfigError(f"narrow={list(self.narrow)}: lift must be above 0")
 
     @property
     def held(self) -> int:
         """Leading dimensions that are fitted first and kept: those of `narrow`."""
         return int(self.narrow[0]) if self.narrow else 0
-
-    @property
-    def narrow_epochs(self) -> int:
-        return int(self.narrow[3]) if self.held else 0
 
     @property
     def run_name(self) -> str:

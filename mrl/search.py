@@ -20,7 +20,7 @@ from mrl.evaluate import evaluate
 from mrl.interactions import Interactions, Positives
 from mrl.least_squares import nested_least_squares
 from mrl.propagation import Propagation
-from mrl.start import NARROW_EPOCHS, Factors, narrow_epochs, narrow_width, smoothed, start_model
+from mrl.start import NARROW_EPOCHS, Factors, beside, narrow_epochs, narrow_width, smoothed, start_model
 
 ALPHA0_GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 L2_GRID = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
@@ -32,6 +32,7 @@ EMPHASES = (0.25, 0.5)  # beside 0
 SHARES = ((0.5, 0.0), (1.0, 1.0))  # beside none: users alone where there is much data a user, else both
 JUDGES = 20_000  # users at most by whom settings are judged: enough to tell them apart
 NARROW_TRIAL = 3  # epochs of the narrow levels in a trial
+LIFTS = (1.4, 1.0, 2.0, 2.8)  # the first is for trials
 CANDIDATES = 4  # settings of the narrow levels that are judged with all the other levels beside them
 CLOSE = 0.97  # of the best value: shares that are so good untrained may still be the best once trained
 
@@ -185,14 +186,22 @@ class _Search:
         for narrow in first:
             narrow.value_of(0.0, 0.0)  # not solved again, only trained
         narrow = max(first, key=_Narrow.best_value)
-        best, highest = None, max(self.judged(plan, smoothed(plan, train, factors)) for plan in plans)
+        found = []
         for filled in narrow.candidates():
             started = time.perf_counter()
-            value = self.judged(filled, start_model(filled, train, factors))
-            self.said(started, value, shares=str(list(filled.shares)), narrow=str(list(filled.narrow)))
-            if value > highest:
-                best, highest = filled, value
-        return [replace(plan, narrow=(0,)) for plan in plans] if best is None else [narrow.with_epochs(best)]
+            found.append((self.judged(filled, start_model(filled, train, factors)), filled))
+            self.said(started, found[-1][0], shares=str(list(filled.shares)), narrow=str(list(filled.narrow)))
+        filled, model = narrow.with_epochs(max(found, key=lambda pair: pair[0])[1])
+        plain = smoothed(filled, train, factors).vectors()
+        found = []
+        for lift in LIFTS:
+            started = time.perf_counter()
+            lifted = replace(filled, narrow=(*filled.narrow[:4], lift))
+            found.append((self.judged(lifted, beside(lifted, train, factors, plain, model)), lifted))
+            self.said(started, found[-1][0], shares=str(list(lifted.shares)), narrow=str(list(lifted.narrow)))
+        value, best = max(found, key=lambda pair: pair[0])
+        without = max(self.judged(plan, smoothed(plan, train, factors)) for plan in plans)
+        return [best] if value > without else [replace(plan, narrow=(0,)) for plan in plans]
 
 
 def _same_fit(one: TrainConfig, other: TrainConfig) -> bool:
@@ -218,36 +227,39 @@ class _Narrow:
     def value_of(self, alpha0: float, l2: float) -> float:
         """Validation after a few epochs."""
         started = time.perf_counter()
-        tried = replace(self.config, narrow=(self.width, alpha0, l2, NARROW_TRIAL))
+        tried = self.tried(alpha0, l2)
         *_, model = narrow_epochs(tried, self.search.data.train, self.factors, NARROW_TRIAL)
         value = self.values[alpha0, l2] = self.judged(model)
-        self.search.said(started, value, narrow=str(list(tried.narrow)))
+        self.search.said(started, value, narrow=str(list(tried.narrow[:4])))
         return value
+
+    def tried(self, alpha0: float, l2: float) -> TrainConfig:
+        return replace(self.config, narrow=(self.width, alpha0, l2, NARROW_TRIAL, LIFTS[0]))
 
     def candidates(self) -> list[TrainConfig]:
         """The config with the best settings of a climb and of half a step either way of its best two, best first."""
         climb(self.value_of, self.config.trials)
         for alpha0, l2 in self.best(2):
             for step in (0.5, -0.5) if alpha0 else ():
-                self.value_of(alpha0, l2 * (L2_GRID[1] / L2_GRID[0]) ** step)
-        return [replace(self.config, narrow=(self.width, *found, NARROW_TRIAL)) for found in self.best(CANDIDATES)]
+                self.value_of(alpha0, float(f"{l2 * (L2_GRID[1] / L2_GRID[0]) ** step:.3g}"))
+        return [self.tried(*settings) for settings in self.best(CANDIDATES)]
 
     def best(self, count: int) -> list[tuple[float, float]]:
         return sorted(self.values, key=self.values.get, reverse=True)[:count]
 
-    def with_epochs(self, config: TrainConfig) -> TrainConfig:
-        """The config with as many epochs of the narrow levels as are best for them."""
-        *settings, _ = config.narrow
-        started, best, at = time.perf_counter(), -1.0, 0
+    def with_epochs(self, config: TrainConfig) -> tuple[TrainConfig, Propagation]:
+        """The config with as many epochs as are best for the narrow levels, and these after so many."""
+        started, best, at, trained = time.perf_counter(), -1.0, 0, {}
         for epoch, model in enumerate(narrow_epochs(config, self.search.data.train, self.factors, NARROW_EPOCHS)):
             value = self.judged(model)
             if value > best:
-                best, at = value, epoch
+                best, at, trained = value, epoch, {name: table.clone() for name, table in model.state_dict().items()}
             elif epoch - at >= config.patience:
                 break
-        chosen = replace(config, narrow=(*settings, at))
-        self.search.said(started, best, narrow=str(list(chosen.narrow)))
-        return chosen
+        model.load_state_dict(trained)
+        chosen = replace(config, narrow=(*config.narrow[:3], at, LIFTS[0]))
+        self.search.said(started, best, narrow=str(list(chosen.narrow[:4])))
+        return chosen, model
 
 
 def _judges(data: Interactions, seed: int) -> Interactions:

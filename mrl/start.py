@@ -29,7 +29,6 @@ Say = Callable[[dict], None]
 NARROW = 8  # levels of at most so many dimensions are fitted first: dearer ones gain nothing from it
 NARROW_SWEEPS = 12
 NARROW_EPOCHS = 24  # at most
-LIFT = 1.4  # how much more the narrow columns weigh, beside the others, than the axes whose place they take
 
 
 def smoothed(config: TrainConfig, positives: Positives, factors: Factors) -> Propagation:
@@ -52,7 +51,7 @@ def start_model(config: TrainConfig, positives: Positives, factors: Factors, on_
     plain = smoothed(config, positives, factors)
     if not config.held:
         return plain
-    *_, narrow = narrow_epochs(config, positives, factors, config.narrow_epochs, on_row)
+    *_, narrow = narrow_epochs(config, positives, factors, int(config.narrow[3]), on_row)
     return beside(config, positives, factors, plain.vectors(), narrow)
 
 
@@ -77,7 +76,7 @@ def narrow_epochs(
         epochs=NARROW_EPOCHS,
     )
     users, items = (table[:, :width].contiguous() for table in factors)
-    _, alpha0, l2, _ = config.narrow
+    alpha0, l2 = config.narrow[1:3]
     solved = users, items
     if alpha0:
         solved = nested_sweeps(
@@ -104,11 +103,12 @@ def beside(
     """The narrow levels as they are, with the wider blocks of the factors beside them in the scale that fits.
 
     plain: the factors under propagation. A scale changes no ranking of the narrow levels. It is such that their columns
-    are `LIFT` times what the axes in their place were, in comparison, and that positives score as they did.
+    are `lift` times, the last of `config.narrow`, what the axes in their place were in comparison with the others, and
+    that positives score as they did.
     """
-    width = narrow.users.shape[1]
+    width, lift = narrow.users.shape[1], config.narrow[4]
     trained = narrow.vectors()
-    ratio = _size(*trained) / _size(*(table[:, :width] for table in plain)) / LIFT
+    ratio = _size(*trained) / _size(*(table[:, :width] for table in plain)) / lift
     tables = [
         torch.cat([own, table[:, width:] * ratio**0.5], 1)
         for own, table in zip((narrow.users, narrow.items), factors, strict=True)

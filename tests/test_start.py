@@ -12,7 +12,7 @@ from mrl.ials import transpose
 from mrl.interactions import Interactions
 from mrl.least_squares import nested_objective, nested_sweeps
 from mrl.search import fit_least_squares
-from mrl.start import LIFT, _size, mean_score, narrow_epochs, narrow_width, smoothed, start_model
+from mrl.start import _size, mean_score, narrow_epochs, narrow_width, smoothed, start_model
 from mrl.synthetic import planted_interactions
 from mrl.trainer import Trainer
 
@@ -23,7 +23,7 @@ CONFIG = TrainConfig(
     frequency_l2=0.01,
     emphasis=0.0,
     shares=(1.0, 0.5),
-    narrow=(4, 0.1, 0.03, 2),
+    narrow=(4, 0.1, 0.03, 2, 1.5),
     batch_size=512,
     candidates=4,
     device="cpu",
@@ -63,7 +63,7 @@ def test_the_prefix_of_the_start_is_what_was_fitted_alone_up_to_scale(data, fact
     narrow, rest = (
         [_size(*(table[:, part] for table in pair)) for pair in (mine, plain)] for part in (slice(4), slice(4, 16))
     )
-    assert narrow[0] / narrow[1] == pytest.approx(LIFT * rest[0] / rest[1], rel=1e-3)
+    assert narrow[0] / narrow[1] == pytest.approx(1.5 * rest[0] / rest[1], rel=1e-3)
 
 
 def test_they_are_solved_with_a_penalty_of_their_own(data, factors) -> None:
@@ -76,7 +76,7 @@ def test_they_are_solved_with_a_penalty_of_their_own(data, factors) -> None:
     model = next(narrow_epochs(CONFIG, data.train, factors, 0))
     ratio = model.users / solved[0]
     torch.testing.assert_close(ratio, ratio[0, 0].expand_as(ratio), rtol=1e-3, atol=1e-3)
-    as_is = next(narrow_epochs(replace(CONFIG, narrow=(4, 0, 0, 2)), data.train, factors, 0))
+    as_is = next(narrow_epochs(replace(CONFIG, narrow=(4, 0, 0, 2, 1)), data.train, factors, 0))
     torch.testing.assert_close(as_is.users, before[0])
 
 
@@ -104,14 +104,14 @@ def test_training_leaves_what_is_held(data, factors, levels_per_step: int) -> No
 
 
 def test_a_penalty_that_leaves_nothing_gives_a_start_that_can_be_ranked(data, factors) -> None:
-    model = start_model(replace(CONFIG, narrow=(4, 1.0, 100.0, 1)), data.train, factors)
+    model = start_model(replace(CONFIG, narrow=(4, 1.0, 100.0, 1, 1)), data.train, factors)
     assert all(table.isfinite().all() for table in model.vectors())
 
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_starts_from_what_the_cpu_does(data, factors) -> None:
-    config = replace(CONFIG, narrow=(4, 0.1, 0.03, 0))
+    config = replace(CONFIG, narrow=(4, 0.1, 0.03, 0, 2))
     there = start_model(config, data.train.to("cuda"), tuple(table.cuda() for table in factors)).vectors()
     for here, other in zip(start_model(config, data.train, factors).vectors(), there, strict=True):
         torch.testing.assert_close(other.cpu(), here, rtol=1e-3, atol=1e-4)

@@ -292,7 +292,7 @@ def test_cuda_learns_what_the_cpu_learns(tmp_path, data, backbone: str) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("backbone", ["mf", "lightgcn", "propagation"])
 def test_no_step_on_a_gpu_waits_for_the_host(tmp_path, data, backbone: str) -> None:
-    graph = {"recipe": "refined", "shares": (1.0, 1.0), "narrow": (2, 0, 0, 1)} if backbone == "propagation" else {}
+    graph = {"recipe": "refined", "shares": (1.0, 1.0), "narrow": (2, 0, 0, 1, 1)} if backbone == "propagation" else {}
     config, model = settings(tmp_path, device="cuda", backbone=backbone, **graph), None
     if graph:
         start = torch.randn(data.num_users, config.widths[-1]), torch.randn(data.num_items, config.widths[-1])
@@ -328,9 +328,15 @@ def test_the_default_recipe_searches_refines_and_tells_of_it(tmp_path, data) -> 
 
 
 def test_what_was_chosen_refits_to_the_same_vectors_and_keeps_the_narrow_levels(tmp_path, data) -> None:
-    settings = {"alpha0": 0.1, "frequency_l2": 0.01, "emphasis": 0.0, "shares": (1.0, 1.0), "narrow": (2, 0.1, 0.03, 3)}
+    settings = {
+        "alpha0": 0.1,
+        "frequency_l2": 0.01,
+        "emphasis": 0.0,
+        "shares": (1.0, 1.0),
+        "narrow": (2, 0.1, 0.03, 3, 2),
+    }
     run = fit(closed_form(tmp_path, **settings), data, progress=False)
-    assert run.environment["chosen"]["narrow"] == [2, 0.1, 0.03, 3]
+    assert run.environment["chosen"]["narrow"] == [2, 0.1, 0.03, 3, 2]
     narrow = run.history.filter(phase="narrow")
     assert narrow["epoch"].to_list()[:3] == [1, 2, 3]
     trained = run.history.filter(pl.col("phase").is_in(["search", "refit"]), pl.col("epoch") > 0)
@@ -354,7 +360,7 @@ def test_least_squares_has_no_epochs_and_does_not_depend_on_them(tmp_path, data)
 
 
 @pytest.mark.robustness
-@pytest.mark.parametrize(("narrow", "epochs"), [((0,), 0), ((0,), 2), ((0,), 5), ((0,), 7), ((2, 0.1, 0.03, 2), 6)])
+@pytest.mark.parametrize(("narrow", "epochs"), [((0,), 0), ((0,), 2), ((0,), 5), ((0,), 7), ((2, 0.1, 0.03, 2, 1), 6)])
 def test_a_killed_refinement_resumes_to_the_same_bits(tmp_path, data, monkeypatch, narrow, epochs: int) -> None:
     changes = {"patience": 5, "eval_every": 1, "alpha0": 0.1, "frequency_l2": 0.01, "emphasis": 0.0, "narrow": narrow}
     monkeypatch.setattr("mrl.search.CLOSE", 0.0)  # several propagations are trained, one after the other
