@@ -33,6 +33,7 @@ SHARES = ((0.5, 0.0), (1.0, 1.0))  # beside none: users alone where there is muc
 JUDGES = 20_000  # users at most by whom settings are judged: enough to tell them apart
 NARROW_TRIAL = 3  # epochs of the narrow levels in a trial
 LIFTS = (1.4, 1.0, 2.0, 2.8)  # the first is for trials
+WORTH = 1.01  # what fitting narrow levels first must gain: the best of many trials looks better than it is
 CANDIDATES = 4  # settings of the narrow levels that are judged with all the other levels beside them
 CLOSE = 0.97  # of the best value: shares that are so good untrained may still be the best once trained
 
@@ -201,7 +202,7 @@ class _Search:
             self.said(started, found[-1][0], shares=str(list(lifted.shares)), narrow=str(list(lifted.narrow)))
         value, best = max(found, key=lambda pair: pair[0])
         without = max(self.judged(plan, smoothed(plan, train, factors)) for plan in plans)
-        return [best] if value > without else [replace(plan, narrow=(0,)) for plan in plans]
+        return [best] if value > WORTH * without else [replace(plan, narrow=(0,)) for plan in plans]
 
 
 def _same_fit(one: TrainConfig, other: TrainConfig) -> bool:
