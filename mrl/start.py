@@ -81,7 +81,8 @@ def narrow_epochs(
     if alpha0:
         solved = nested_sweeps(
             users, items, positives, transpose(positives), own.widths, own.level_weights,
-            alpha0=alpha0, l2=l2, nu=config.nu, sweeps=NARROW_SWEEPS, on_sweep=on_row and _of("sweeps", on_row),
+            alpha0=alpha0, l2=l2, nu=config.nu, sweeps=NARROW_SWEEPS,
+            on_sweep=on_row and (lambda row: on_row({"phase": "sweeps", "stage": "narrow"} | row)),
         )  # fmt: skip
     before, after = (mean_score(smoothed(own, positives, pair), positives) for pair in ((users, items), solved))
     scale = (before / after) ** 0.5 if before > 0 and after > 0 else 1.0
@@ -135,7 +136,3 @@ def mean_score(vectors: Factors | Propagation, positives: Positives) -> float:
     for part in torch.arange(len(rows), device=rows.device).split(max(1, CHUNK // users.shape[1])):
         total += float((users[rows[part]] * items[columns[part]]).sum(dtype=torch.float64))
     return total / max(len(rows), 1)
-
-
-def _of(phase: str, on_row: Say) -> Say:
-    return lambda row: on_row({"phase": phase, "stage": "narrow"} | row)
