@@ -113,6 +113,7 @@ class _Search:
         self.data, self.on_trial = data, on_trial
         self.trials = itertools.count(1)
         self.best: tuple[float, TrainConfig, Factors] | None = None
+        self.plain: dict[tuple[float, ...], float] = {}  # by shares: the value of least squares under propagation
 
     def said(self, started: float, value: float, **tried: float | str) -> None:
         if self.on_trial is not None:
@@ -138,6 +139,13 @@ class _Search:
             self.best = None
             self.fitted(config)
         return self.best[2]
+
+    def propagated(self, config: TrainConfig) -> float:
+        """The value of the factors of the config under propagation by its shares."""
+        if config.shares not in self.plain:
+            model = smoothed(config, self.data.train, self.factors(config))
+            self.plain[config.shares] = self.judged(config, model)
+        return self.plain[config.shares]
 
     def choose_penalty(self, config: TrainConfig) -> TrainConfig:
         def filled(alpha0: float, l2: float) -> TrainConfig:
@@ -171,7 +179,7 @@ class _Search:
         for shares in ((0.0, 0.0), *SHARES):
             started = time.perf_counter()
             filled = replace(config, shares=shares)
-            value = self.judged(filled, smoothed(filled, self.data.train, self.factors(config)))
+            value = self.propagated(filled)
             self.said(started, value, shares=str(list(shares)))
             found.append((value, filled))
         (best, first), *others = sorted(found, key=lambda pair: -pair[0])
@@ -201,7 +209,7 @@ class _Search:
             found.append((self.judged(lifted, beside(lifted, train, factors, plain, model)), lifted))
             self.said(started, found[-1][0], shares=str(list(lifted.shares)), narrow=str(list(lifted.narrow)))
         value, best = max(found, key=lambda pair: pair[0])
-        without = max(self.judged(plan, smoothed(plan, train, factors)) for plan in plans)
+        without = max(map(self.propagated, plans))
         return [best] if value > WORTH * without else [replace(plan, narrow=(0,)) for plan in plans]
 
 
