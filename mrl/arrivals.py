@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mrl.errors import ConfigError, DataError, RunError
+from mrl.ials import mean_score
 from mrl.interactions import Positives
 from mrl.least_squares import fold_in
 from mrl.run import Run
@@ -96,10 +97,4 @@ def _with(run: Run, log: pl.DataFrame, side: str, alpha0: float | None, l2: floa
 
 def _scale(run: Run) -> Tensor:
     """By how much the vectors are longer than factors of least squares: propagation and training scale them."""
-    positives = run.seen
-    step = max(1, 2**22 // run.users.shape[1])
-    total = torch.zeros((), dtype=torch.float64)
-    for start in range(0, len(positives), step):
-        pairs = slice(start, start + step)
-        total += (run.users[positives.users[pairs].long()] * run.items[positives.items[pairs].long()]).sum().double()
-    return (total / len(positives) / TYPICAL_SCORE).clamp_min(1e-6).sqrt().float()
+    return torch.tensor(mean_score(run.users, run.items, run.seen) / TYPICAL_SCORE).clamp_min(1e-6).sqrt()

@@ -125,6 +125,16 @@ def row_chunks(counts: Tensor, dim: int, chunk: int) -> Iterator[tuple[Tensor, i
         start = stop
 
 
+def mean_score(users: Tensor, items: Tensor, positives: Positives) -> float:
+    """The mean score of the positives by users (U, D) and items (I, D), summed in float64; 0 where there are none."""
+    total, step = 0.0, max(1, CHUNK // users.shape[1])
+    for start in range(0, len(positives), step):
+        pairs = slice(start, start + step)
+        scores = users[positives.users[pairs].long()] * items[positives.items[pairs].long()]
+        total += float(scores.sum(dtype=torch.float64))
+    return total / max(len(positives), 1)
+
+
 def gather_rows(turned: Tensor, positives: Positives, rows: Tensor, start: int, stop: int) -> Tensor:
     """(B, stop − start, D): the factors of the start-th to stop-th positive of each row, zero where there is none."""
     columns = torch.arange(start, stop, device=rows.device)

@@ -86,7 +86,8 @@ def choose_least_squares(
 
     data: on the device to compute on. Each is chosen by the config's monitor on validation, mean over the widths.
     on_trial: called with each trial: the settings tried, value, seconds, trial. Returns the filled configs, best first:
-    one for `least_squares`, which ends here, else one for all shares that are worth training.
+    one for `least_squares`, which ends here, and where narrow levels are to be fitted first; else one for all shares
+    that are worth training.
     Raises DataError where there is nothing to validate on.
     """
     if config.recipe == "least_squares" or config.epochs == 0 or not narrow_width(config.widths):

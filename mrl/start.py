@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mrl.config import TrainConfig
-from mrl.ials import CHUNK, transpose
+from mrl.ials import mean_score, transpose
 from mrl.interactions import Positives
 from mrl.least_squares import nested_sweeps
 from mrl.propagation import Propagation
@@ -26,7 +26,7 @@ from mrl.widths import check_level_weights
 Factors = tuple[Tensor, Tensor]
 Say = Callable[[dict], None]
 
-NARROW = 8  # levels of at most so many dimensions are fitted first: dearer ones gain nothing from it
+NARROW = 8  # levels of at most so many dimensions are fitted first: wider ones gain nothing from it
 NARROW_SWEEPS = 12
 NARROW_EPOCHS = 24  # at most
 
@@ -77,16 +77,17 @@ def narrow_epochs(
     )
     users, items = (table[:, :width].contiguous() for table in factors)
     alpha0, l2 = config.narrow[1:3]
-    solved = users, items
     if alpha0:
-        solved = nested_sweeps(
+        before = mean_score(*smoothed(own, positives, (users, items)).vectors(), positives)
+        users, items = nested_sweeps(
             users, items, positives, transpose(positives), own.widths, own.level_weights,
             alpha0=alpha0, l2=l2, nu=config.nu, sweeps=NARROW_SWEEPS,
             on_sweep=on_row and (lambda row: on_row({"phase": "sweeps", "stage": "narrow"} | row)),
         )  # fmt: skip
-    before, after = (mean_score(smoothed(own, positives, pair), positives) for pair in ((users, items), solved))
-    scale = (before / after) ** 0.5 if before > 0 and after > 0 else 1.0
-    model = smoothed(own, positives, tuple(table * scale for table in solved))
+        after = mean_score(*smoothed(own, positives, (users, items)).vectors(), positives)
+        scale = (before / after) ** 0.5 if before > 0 and after > 0 else 1.0
+        users, items = users * scale, items * scale
+    model = smoothed(own, positives, (users, items))
     yield model
     trainer = Trainer(own, positives, users.device, model)
     for _ in range(epochs):
@@ -115,7 +116,7 @@ def beside(
         for own, table in zip((narrow.users, narrow.items), factors, strict=True)
     ]
     model = smoothed(config, positives, tuple(tables))
-    before, after = mean_score(plain, positives), mean_score(model, positives)
+    before, after = mean_score(*plain, positives), mean_score(*model.vectors(), positives)
     if before > 0 and after > 0:
         for table in (model.users, model.items):
             table *= (before / after) ** 0.5
@@ -126,13 +127,3 @@ def _size(users: Tensor, items: Tensor) -> float:
     """The geometric mean, over columns, of the largest score that a column can give a unit user and item; never 0."""
     sizes = users.double().norm(dim=0) * items.double().norm(dim=0)
     return float(sizes[sizes > 0].log().mean().exp()) if bool((sizes > 0).any()) else 1.0
-
-
-def mean_score(vectors: Factors | Propagation, positives: Positives) -> float:
-    """The mean score of the positives."""
-    users, items = vectors.vectors() if isinstance(vectors, Propagation) else vectors
-    total = 0.0
-    rows, columns = positives.users.long(), positives.items.long()
-    for part in torch.arange(len(rows), device=rows.device).split(max(1, CHUNK // users.shape[1])):
-        total += float((users[rows[part]] * items[columns[part]]).sum(dtype=torch.float64))
-    return total / max(len(rows), 1)

@@ -37,13 +37,8 @@ from mrl.trainer import Trainer
 
 SEARCH, REFIT = "search", "refit"
 SETTINGS, SWEEPS = "settings", "sweeps"
-CHOSEN = (
-    "alpha0",
-    "frequency_l2",
-    "emphasis",
-    "shares",
-    "narrow",
-)  # what recipes that start from least squares look for
+# what recipes that start from least squares look for
+CHOSEN = ("alpha0", "frequency_l2", "emphasis", "shares", "narrow")
 STATE = ("phase", "rows", "plans", "plan", "plan_value", "chosen", "best_epoch", "best_value", "waited")
 EGO = "best.ego."
 LONGEST_LIST = 20  # of the metrics that every validation looks at

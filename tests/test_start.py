@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from mrl.config import TrainConfig
-from mrl.ials import transpose
+from mrl.ials import mean_score, transpose
 from mrl.interactions import Interactions
 from mrl.least_squares import nested_objective, nested_sweeps
 from mrl.search import fit_least_squares
-from mrl.start import _size, mean_score, narrow_epochs, narrow_width, smoothed, start_model
+from mrl.start import _size, narrow_epochs, narrow_width, smoothed, start_model
 from mrl.synthetic import planted_interactions
 from mrl.trainer import Trainer
 
@@ -59,7 +59,7 @@ def test_the_prefix_of_the_start_is_what_was_fitted_alone_up_to_scale(data, fact
     scores, expected = mine[0][:, :4] @ mine[1][:, :4].T, own[0] @ own[1].T
     torch.testing.assert_close(scores / scores.norm(), expected / expected.norm())
     plain = smoothed(CONFIG, data.train, factors).vectors()
-    assert mean_score(model, data.train) == pytest.approx(mean_score(plain, data.train), rel=1e-4)
+    assert mean_score(*mine, data.train) == pytest.approx(mean_score(*plain, data.train), rel=1e-4)
     narrow, rest = (
         [_size(*(table[:, part] for table in pair)) for pair in (mine, plain)] for part in (slice(4), slice(4, 16))
     )
