@@ -79,9 +79,8 @@ class TrainConfig:
         emphasis: how much popular items count in the choice of the first axes. shares: of the neighbours' vectors that
             users and items pick up in propagation. sweeps: of nested least squares. train_width: dimensions fitted,
             of which the first are kept; 0 for twice the widest width. trials: of alpha0 and frequency_l2, at most.
-        narrow: of refined: [width, alpha0, frequency_l2, epochs, lift] of the levels up to that width, which are fitted
-            by themselves, first, and kept (`mrl.start`); [0] for none. alpha0 0: not solved again, only trained. lift:
-            how much more they weigh, beside the wider blocks, than the axes in whose place they are.
+        turn: of refined: candidates for each negative by which the leading axes are turned for the narrow levels
+            (`mrl.start`); 0: they stay as they are.
     Model
         backbone: mf or lightgcn for mrl4rec, propagation for the others. hops, edge_dropout: of graph models.
             message_dropout: of lightgcn.
@@ -127,7 +126,7 @@ class TrainConfig:
     sweeps: NonNegativeInt = 1
     train_width: NonNegativeInt = 0
     trials: PositiveInt = 12
-    narrow: Annotated[tuple[NotNegative, ...], Field(max_length=5)] = ()
+    turn: Annotated[NonNegativeInt | None, Optional] = None
 
     backbone: Annotated[Literal["mf", "lightgcn", "propagation"] | None, Optional] = None
     hops: NonNegativeInt = 2
@@ -187,8 +186,9 @@ class TrainConfig:
             raise ConfigError(f"shares={list(self.shares)}: give two, of users and of items, or none")
         if self.train_width and self.train_width < self.widths[-1]:
             raise ConfigError(f"train_width={self.train_width}: must be at least the widest width, {self.widths[-1]}")
+        if self.turn and self.recipe != "refined":
+            raise ConfigError(f"turn={self.turn}: recipe={self.recipe!r} has none; recipe='refined' has")
         check_widths(self.widths)
-        self._check_narrow()
         check_level_weights(self.level_weights, self.widths)
         if self.rule == "dns_mn" and self.topk > self.candidates:
             raise ConfigError(f"topk={self.topk}: must be at most candidates={self.candidates}")
@@ -197,26 +197,6 @@ class TrainConfig:
         if self.levels_per_step > len(self.widths):
             raise ConfigError(f"levels_per_step={self.levels_per_step}: there are {len(self.widths)} levels")
         return self
-
-    def _check_narrow(self) -> None:
-        width, *more = self.narrow or (0,)
-        if len(more) != (4 if width else 0):
-            raise ConfigError(
-                f"narrow={list(self.narrow)}: give [width, alpha0, frequency_l2, epochs, lift], [0] or nothing"
-            )
-        if width and self.recipe != "refined":
-            raise ConfigError(f"narrow={list(self.narrow)}: recipe={self.recipe!r} has none; recipe='refined' has")
-        if width and width not in self.widths[:-1]:
-            raise ConfigError(f"narrow={list(self.narrow)}: must be of one of the widths below {self.widths[-1]}")
-        if width and bool(more[0]) != bool(more[1]):
-            raise ConfigError(f"narrow={list(self.narrow)}: alpha0 and frequency_l2 are both above 0, or both 0")
-        if width and not more[3]:
-            raise ConfigError(f"narrow={list(self.narrow)}: lift must be above 0")
-
-    @property
-    def held(self) -> int:
-        """Leading dimensions that are fitted first and kept: those of `narrow`."""
-        return int(self.narrow[0]) if self.narrow else 0
 
     @property
     def run_name(self) -> str:

@@ -117,8 +117,7 @@ def learning_curves(
     figure, axes = canvas(size, 2.3 if size == "page" else 1.9 * panels, *shape)
     axes = axes.ravel()
     phases = in_order(history["phase"])
-    widths = sorted({*losses, *values})  # levels that are held have no loss
-    colours = dict(zip(widths, shades(len(widths)), strict=True))
+    colours = dict(zip(losses, shades(len(losses)), strict=True))
     for width, column in losses.items():
         for phase in phases:
             part = history.filter(pl.col("phase") == phase).select("epoch", column).drop_nulls()
@@ -127,7 +126,7 @@ def learning_curves(
     axes[0].set(ylabel="training loss of the level", xlabel="epoch")
     for width, column in values.items():
         part = history.select("epoch", column).drop_nulls()
-        axes[1].plot(part["epoch"], part[column], color=colours[width], marker="o", markersize=2.5)
+        axes[1].plot(part["epoch"], part[column], color=colours.get(width, GREY), marker="o", markersize=2.5)
     if values:
         axes[1].set(ylabel=f"validation {metric_title(metric)}", xlabel="epoch")
     best = best_epoch(history, monitor)
@@ -136,8 +135,8 @@ def learning_curves(
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         if best is not None:
             ax.axvline(best, color=GREY, linewidth=0.8, linestyle=":")
-    handles = [key(colours[width]) for width in widths]
-    names = [f"width {width}" for width in widths]
+    handles = [key(colours[width]) for width in losses]
+    names = [f"width {width}" for width in losses]
     if len(phases) > 1:
         handles, names = [*handles, key(GREY, linestyle=(0, (3, 1.5)))], [*names, phases[1]]
     if best is not None:

@@ -1,4 +1,4 @@
-"""Settings chosen on validation: of iALS, of nested least squares, and of the propagation of what they found.
+"""Settings chosen on validation: of iALS, of nested least squares, of the propagation and the turn of what they found.
 
 A small deterministic search: one climb over a grid of α0 and λ, then a few values of each setting that is left.
 """
@@ -20,7 +20,7 @@ from mrl.evaluate import evaluate
 from mrl.interactions import Interactions, Positives
 from mrl.least_squares import nested_least_squares
 from mrl.propagation import Propagation
-from mrl.start import NARROW_EPOCHS, Factors, beside, narrow_epochs, narrow_width, smoothed, start_model
+from mrl.start import Factors, narrow_levels, smoothed, start_model
 
 ALPHA0_GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 L2_GRID = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
@@ -31,10 +31,7 @@ SEARCH_SWEEPS = 8  # of iALS in a trial: the order of the settings is settled by
 EMPHASES = (0.25, 0.5)  # beside 0
 SHARES = ((0.5, 0.0), (1.0, 1.0))  # beside none: users alone where there is much data a user, else both
 JUDGES = 20_000  # users at most by whom settings are judged: enough to tell them apart
-NARROW_TRIAL = 3  # epochs of the narrow levels in a trial
-LIFTS = (1.4, 1.0, 2.0, 2.8)  # the first is for trials
-WORTH = 1.01  # what fitting narrow levels first must gain: the best of many trials looks better than it is
-CANDIDATES = 4  # settings of the narrow levels that are judged with all the other levels beside them
+TURNS = (4, 8, 16)  # candidates for each negative, beside no turn at all
 CLOSE = 0.97  # of the best value: shares that are so good untrained may still be the best once trained
 
 
@@ -82,21 +79,20 @@ def climb(value_of: Callable[[float, float], float], trials: int, on_trial: Call
 def choose_least_squares(
     config: TrainConfig, data: Interactions, on_trial: Callable[[dict], None] | None = None
 ) -> list[TrainConfig]:
-    """The config with `alpha0`, `frequency_l2`, `emphasis`, `shares` and `narrow` filled in where they are left open.
+    """The config with `alpha0`, `frequency_l2`, `emphasis`, `shares` and `turn` filled in where they are left open.
 
     data: on the device to compute on. Each is chosen by the config's monitor on validation, mean over the widths.
     on_trial: called with each trial: the settings tried, value, seconds, trial. Returns the filled configs, best first:
-    one for `least_squares`, which ends here, and where narrow levels are to be fitted first; else one for all shares
-    that are worth training.
+    one for `least_squares`, which ends here; else one for all shares that are worth training.
     Raises DataError where there is nothing to validate on.
     """
-    if config.recipe == "least_squares" or config.epochs == 0 or not narrow_width(config.widths):
-        config = replace(config, narrow=config.narrow or (0,))
-    open_settings = [config.alpha0, config.frequency_l2, config.emphasis, config.shares or None, config.narrow or None]
+    if config.turn is None and (config.recipe == "least_squares" or not narrow_levels(config.widths)):
+        config = replace(config, turn=0)
+    open_settings = [config.alpha0, config.frequency_l2, config.emphasis, config.shares or None, config.turn]
     if None in open_settings and len(data.valid) == 0:
         raise DataError(
             f"{data.name}: no validation interactions to choose the settings of least squares on; hold some out,"
-            " or give alpha0, frequency_l2, emphasis, shares and narrow"
+            " or give alpha0, frequency_l2, emphasis, shares and turn"
         )
     search = _Search(_judges(data, config.seed), on_trial)
     if config.alpha0 is None or config.frequency_l2 is None:
@@ -104,7 +100,7 @@ def choose_least_squares(
     if config.emphasis is None:
         config = search.choose_emphasis(config)
     plans = [config] if config.shares else search.choose_shares(config)
-    return plans if config.narrow else search.choose_narrow(plans)
+    return plans if config.turn is not None else [search.choose_turn(plan) for plan in plans]
 
 
 class _Search:
@@ -189,87 +185,20 @@ class _Search:
         # none at all is worth a training of its own only where it is the best to start with
         return [first, *(filled for value, filled in others if value >= CLOSE * best and any(filled.shares))]
 
-    def choose_narrow(self, plans: Sequence[TrainConfig]) -> list[TrainConfig]:
-        """The one plan whose narrow levels are worth fitting first, or all plans without, where none are."""
-        train, factors = self.data.train, self.factors(plans[0])
-        first = [_Narrow(self, plan, factors) for plan in plans]
-        for narrow in first:
-            narrow.value_of(0.0, 0.0)  # not solved again, only trained
-        narrow = max(first, key=_Narrow.best_value)
-        found = []
-        for filled in narrow.candidates():
+    def choose_turn(self, plan: TrainConfig) -> TrainConfig:
+        """The plan with the turn by which all levels are best, none where it gains nothing."""
+        found = [(self.propagated(plan), 0)]
+        for turn in TURNS:
             started = time.perf_counter()
-            found.append((self.judged(filled, start_model(filled, train, factors)), filled))
-            self.said(started, found[-1][0], shares=str(list(filled.shares)), narrow=str(list(filled.narrow)))
-        filled, model = narrow.with_epochs(max(found, key=lambda pair: pair[0])[1])
-        plain = smoothed(filled, train, factors).vectors()
-        found = []
-        for lift in LIFTS:
-            started = time.perf_counter()
-            lifted = replace(filled, narrow=(*filled.narrow[:4], lift))
-            found.append((self.judged(lifted, beside(lifted, train, factors, plain, model)), lifted))
-            self.said(started, found[-1][0], shares=str(list(lifted.shares)), narrow=str(list(lifted.narrow)))
-        value, best = max(found, key=lambda pair: pair[0])
-        without = max(map(self.propagated, plans))
-        return [best] if value > WORTH * without else [replace(plan, narrow=(0,)) for plan in plans]
+            model = start_model(replace(plan, turn=turn), self.data.train, self.factors(plan))
+            found.append((self.judged(plan, model), turn))
+            self.said(started, found[-1][0], shares=str(list(plan.shares)), turn=turn)
+        return replace(plan, turn=max(found, key=lambda pair: pair[0])[1])
 
 
 def _same_fit(one: TrainConfig, other: TrainConfig) -> bool:
     names = ("alpha0", "frequency_l2", "emphasis")
     return all(getattr(one, name) == getattr(other, name) for name in names)
-
-
-class _Narrow:
-    """The narrow levels under the shares of a config: which settings are best for those levels alone."""
-
-    def __init__(self, search: _Search, config: TrainConfig, factors: Factors):
-        self.search, self.config, self.factors = search, config, factors
-        self.width = narrow_width(config.widths)
-        self.levels = [width for width in config.widths if width <= self.width]
-        self.values: dict[tuple[float, float], float] = {}
-
-    def best_value(self) -> float:
-        return max(self.values.values())
-
-    def judged(self, model: Propagation) -> float:
-        return validation_value(model.vectors(), self.search.data, self.levels, self.config.monitor)
-
-    def value_of(self, alpha0: float, l2: float) -> float:
-        """Validation after a few epochs."""
-        started = time.perf_counter()
-        tried = self.tried(alpha0, l2)
-        *_, model = narrow_epochs(tried, self.search.data.train, self.factors, NARROW_TRIAL)
-        value = self.values[alpha0, l2] = self.judged(model)
-        self.search.said(started, value, narrow=str(list(tried.narrow[:4])))
-        return value
-
-    def tried(self, alpha0: float, l2: float) -> TrainConfig:
-        return replace(self.config, narrow=(self.width, alpha0, l2, NARROW_TRIAL, LIFTS[0]))
-
-    def candidates(self) -> list[TrainConfig]:
-        """The config with the best settings of a climb and of half a step either way of its best two, best first."""
-        climb(self.value_of, self.config.trials)
-        for alpha0, l2 in self.best(2):
-            for step in (0.5, -0.5) if alpha0 else ():
-                self.value_of(alpha0, float(f"{l2 * (L2_GRID[1] / L2_GRID[0]) ** step:.3g}"))
-        return [self.tried(*settings) for settings in self.best(CANDIDATES)]
-
-    def best(self, count: int) -> list[tuple[float, float]]:
-        return sorted(self.values, key=self.values.get, reverse=True)[:count]
-
-    def with_epochs(self, config: TrainConfig) -> tuple[TrainConfig, Propagation]:
-        """The config with as many epochs as are best for the narrow levels, and these after so many."""
-        started, best, at, trained = time.perf_counter(), -1.0, 0, {}
-        for epoch, model in enumerate(narrow_epochs(config, self.search.data.train, self.factors, NARROW_EPOCHS)):
-            value = self.judged(model)
-            if value > best:
-                best, at, trained = value, epoch, {name: table.clone() for name, table in model.state_dict().items()}
-            elif epoch - at >= config.patience:
-                break
-        model.load_state_dict(trained)
-        chosen = replace(config, narrow=(*config.narrow[:3], at, LIFTS[0]))
-        self.search.said(started, best, narrow=str(list(chosen.narrow[:4])))
-        return chosen, model
 
 
 def _judges(data: Interactions, seed: int) -> Interactions:

@@ -1,34 +1,34 @@
-"""What training starts from: factors under propagation, their narrow levels fitted by themselves before the rest.
+"""What training starts from: factors under propagation, turned so that their narrow prefixes rank well.
 
-Inside a wide fit the leading dimensions are the first axes of what the widest level wants. On sparse data the narrow
-levels want something else: a stronger penalty, and many more epochs of training than the wide levels, which over-fit
-by then. So the narrow levels are solved again from the leading axes, with α0 and a penalty of their own, trained for as
-many epochs as help them, and kept; the other axes are put beside them and trained with the narrow ones held.
+The leading axes of a least-squares fit are those that say most of all scores, most of which nobody looks at. But axes
+can be turned at no cost to wider levels: with a rotation R, ⟨p R, q R⟩ = ⟨p, q⟩. So one rotation of the dimensions of
+the first level that is not narrow is learned by matryoshka negative sampling on the narrow levels alone: a hundred
+numbers, which fit in a few hundred steps and do not over-fit, while every wider level scores what it did.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding
 
 from mrl.config import TrainConfig
-from mrl.ials import mean_score, transpose
+from mrl.ials import mean_score
 from mrl.interactions import Positives
-from mrl.least_squares import nested_sweeps
+from mrl.loss import NestedLoss
 from mrl.propagation import Propagation
-from mrl.trainer import Trainer
-from mrl.widths import check_level_weights
+from mrl.sampler import NegativeSampler
 
 Factors = tuple[Tensor, Tensor]
-Say = Callable[[dict], None]
 
-NARROW = 8  # levels of at most so many dimensions are fitted first: wider ones gain nothing from it
-NARROW_SWEEPS = 12
-NARROW_EPOCHS = 24  # at most
+NARROW = 8  # levels of at most so many dimensions: the leading axes serve wider ones well as they are
+STEPS = 300
+BATCH = 8192
+LEARNING_RATE = 0.01  # falls to 0
+POSITIVE = 3.0  # what positives are to score on average: where the loss tells hard negatives from easy ones
 
 
 def smoothed(config: TrainConfig, positives: Positives, factors: Factors) -> Propagation:
@@ -38,92 +38,81 @@ def smoothed(config: TrainConfig, positives: Positives, factors: Factors) -> Pro
     return model.to(factors[0].device)
 
 
-def narrow_width(widths: Sequence[int]) -> int:
-    """The widest of the levels that may be fitted first; 0 where there are none, or no others."""
-    return max((width for width in widths if width <= NARROW and width < widths[-1]), default=0)
-
-
-def start_model(config: TrainConfig, positives: Positives, factors: Factors, on_row: Say | None = None) -> Propagation:
-    """The model that training starts from: users (U, D) and items (I, D) of least squares, and what is narrow first.
-
-    on_row: called after each sweep and epoch of the narrow levels, with a row of the history.
-    """
-    plain = smoothed(config, positives, factors)
-    if not config.held:
-        return plain
-    *_, narrow = narrow_epochs(config, positives, factors, int(config.narrow[3]), on_row)
-    return beside(config, positives, factors, plain.vectors(), narrow)
-
-
-def narrow_epochs(
-    config: TrainConfig, positives: Positives, factors: Factors, epochs: int, on_row: Say | None = None
-) -> Iterator[Propagation]:
-    """The narrow levels by themselves: as least squares leaves them, then after each epoch of training."""
-    width = config.held
-    levels = sum(level <= width for level in config.widths)
-    widths = config.widths[:levels]
-    given = config.level_weights[:levels]
-    weights = check_level_weights(given if any(given) else (), widths)
-    falling = [weight / level for weight, level in zip(weights, widths, strict=True)]  # the narrower, the harder to fit
-    own = replace(
-        config,
-        widths=widths,
-        level_weights=tuple(weight * sum(weights) / sum(falling) for weight in falling),
-        levels_per_step=min(config.levels_per_step, levels),
-        eval_widths=(),
-        train_width=0,
-        narrow=(0,),
-        epochs=NARROW_EPOCHS,
-    )
-    users, items = (table[:, :width].contiguous() for table in factors)
-    alpha0, l2 = config.narrow[1:3]
-    if alpha0:
-        before = mean_score(*smoothed(own, positives, (users, items)).vectors(), positives)
-        users, items = nested_sweeps(
-            users, items, positives, transpose(positives), own.widths, own.level_weights,
-            alpha0=alpha0, l2=l2, nu=config.nu, sweeps=NARROW_SWEEPS,
-            on_sweep=on_row and (lambda row: on_row({"phase": "sweeps", "stage": "narrow"} | row)),
-        )  # fmt: skip
-        after = mean_score(*smoothed(own, positives, (users, items)).vectors(), positives)
-        scale = (before / after) ** 0.5 if before > 0 and after > 0 else 1.0
-        users, items = users * scale, items * scale
-    model = smoothed(own, positives, (users, items))
-    yield model
-    trainer = Trainer(own, positives, users.device, model)
-    for _ in range(epochs):
-        started = time.perf_counter()
-        loss, _ = trainer.run_epoch()
-        if on_row is not None:
-            on_row({"phase": "narrow", "epoch": trainer.epoch, "loss": loss, "seconds": time.perf_counter() - started})
-        yield model
-
-
-@torch.no_grad()
-def beside(
-    config: TrainConfig, positives: Positives, factors: Factors, plain: Factors, narrow: Propagation
+def start_model(
+    config: TrainConfig, positives: Positives, factors: Factors, on_row: Callable[[dict], None] | None = None
 ) -> Propagation:
-    """The narrow levels as they are, with the wider blocks of the factors beside them in the scale that fits.
+    """The model that training starts from: users (U, D) and items (I, D) of least squares, turned and propagated.
 
-    plain: the factors under propagation. A scale changes no ranking of the narrow levels. It is such that their columns
-    are `lift` times, the last of `config.narrow`, what the axes in their place were in comparison with the others, and
-    that positives score as they did.
+    on_row: called after the turn with a row of the history.
     """
-    width, lift = narrow.users.shape[1], config.narrow[4]
-    trained = narrow.vectors()
-    ratio = _size(*trained) / _size(*(table[:, :width] for table in plain)) / lift
-    tables = [
-        torch.cat([own, table[:, width:] * ratio**0.5], 1)
-        for own, table in zip((narrow.users, narrow.items), factors, strict=True)
-    ]
-    model = smoothed(config, positives, tuple(tables))
-    before, after = mean_score(*plain, positives), mean_score(*model.vectors(), positives)
-    if before > 0 and after > 0:
-        for table in (model.users, model.items):
-            table *= (before / after) ** 0.5
-    return model
+    started = time.perf_counter()
+    model = smoothed(config, positives, factors)
+    levels = narrow_levels(config.widths)
+    if not config.turn or not levels:
+        return model
+    rotation, loss = learn_turn(
+        *model.vectors(), positives, config.widths,
+        level_weights=config.level_weights, candidates=config.turn, seed=config.seed,
+    )  # fmt: skip
+    if on_row is not None:
+        on_row({"phase": "turn", "loss": loss, "seconds": time.perf_counter() - started})
+    return smoothed(config, positives, turned(factors, rotation))  # as if turned after propagation
 
 
-def _size(users: Tensor, items: Tensor) -> float:
-    """The geometric mean, over columns, of the largest score that a column can give a unit user and item; never 0."""
-    sizes = users.double().norm(dim=0) * items.double().norm(dim=0)
-    return float(sizes[sizes > 0].log().mean().exp()) if bool((sizes > 0).any()) else 1.0
+def narrow_levels(widths: Sequence[int]) -> int:
+    """How many levels are narrow and have a wider one above them, whose dimensions are turned."""
+    return sum(width <= NARROW for width in widths[:-1])
+
+
+def turned(factors: Factors, rotation: Tensor) -> Factors:
+    """users (U, D) and items (I, D) with their leading dimensions turned by R (d, d): the same scores from d on."""
+    span = len(rotation)
+    return tuple(torch.cat([table[:, :span] @ rotation, table[:, span:]], 1) for table in factors)
+
+
+def learn_turn(
+    users: Tensor,
+    items: Tensor,
+    positives: Positives,
+    widths: Sequence[int],
+    *,
+    level_weights: Sequence[float] = (),
+    candidates: int = 8,
+    seed: int = 0,
+) -> tuple[Tensor, float]:
+    """R, such that the narrow levels of users (U, D) and items (I, D) rank well once turned by it; and the last loss.
+
+    Nested BPR over the narrow levels with the hardest of `candidates` for each. R (d, d), d the first width that is not
+    narrow, is the exponential of a skew-symmetric matrix, which is learned; it starts at 1, and stays there where
+    factors score nothing.
+    """
+    count = narrow_levels(widths)
+    levels, span = tuple(widths[:count]), widths[count]
+    users, items = users[:, :span].detach(), items[:, :span].detach()
+    device = users.device
+    score = mean_score(users, items, positives)
+    sampler = NegativeSampler(positives, levels, rule="dns", candidates=candidates).to(device)
+    usable = sampler.trainable[positives.users.long()].nonzero()[:, 0]
+    if not score > 0 or len(usable) == 0:
+        return torch.eye(span, device=device), 0.0
+    users = users * (POSITIVE / score)
+    weights = tuple(level_weights[:count])
+    loss_of = NestedLoss(levels, weights if any(weights) else ()).to(device)
+    angles = torch.zeros(span, span, device=device, requires_grad=True)
+    optimiser = torch.optim.Adam([angles], lr=LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, STEPS)
+    generator = torch.Generator(device).manual_seed(seed)
+    for _ in range(STEPS):
+        drawn = torch.randint(len(usable), (min(BATCH, len(usable)),), generator=generator, device=device)
+        pairs = usable[drawn]
+        rows, liked = positives.users[pairs].long(), positives.items[pairs].long()
+        axes = torch.matrix_exp(angles - angles.T)[:, : levels[-1]]
+        anchors, table = embedding(rows, users) @ axes, items @ axes
+        liked = embedding(liked, table)
+        negatives = sampler(rows, anchors, liked, table, generator=generator).vectors
+        loss, _ = loss_of(anchors, liked, negatives)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    return torch.matrix_exp(angles - angles.T).detach(), float(loss.detach())

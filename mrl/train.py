@@ -38,7 +38,7 @@ from mrl.trainer import Trainer
 SEARCH, REFIT = "search", "refit"
 SETTINGS, SWEEPS = "settings", "sweeps"
 # what recipes that start from least squares look for
-CHOSEN = ("alpha0", "frequency_l2", "emphasis", "shares", "narrow")
+CHOSEN = ("alpha0", "frequency_l2", "emphasis", "shares", "turn")
 STATE = ("phase", "rows", "plans", "plan", "plan_value", "chosen", "best_epoch", "best_value", "waited")
 EGO = "best.ego."
 LONGEST_LIST = 20  # of the metrics that every validation looks at
@@ -312,8 +312,7 @@ def _refit(trainer: Trainer, state: _State, save: Callable, progress: bool) -> N
 def _epoch(trainer: Trainer, phase: str) -> dict:
     begun = time.perf_counter()
     loss, by_level = trainer.run_epoch()
-    terms = zip(trainer.config.widths, by_level, strict=True)
-    levels = {f"loss_w{width}": value for width, value in terms if width > trainer.config.held}
+    levels = {f"loss_w{width}": value for width, value in zip(trainer.config.widths, by_level, strict=True)}
     return _row(trainer, phase, time.perf_counter() - begun) | {"loss": loss} | levels
 
 

@@ -23,8 +23,7 @@ from mrl.sampler import NegativeSampler
 class Trainer:
     """A model, its loss, sampler, optimiser and random state; one call an epoch.
 
-    positives: what to train on. Everything lives on `device`; no step waits for the host on a GPU. Of the model, the
-    `config.held` leading dimensions stay as they are, and the levels that have no others are not trained.
+    positives: what to train on. Everything lives on `device`; no step waits for the host on a GPU.
     model: to go on from, over the same users and items; None for a new one as the config says.
     """
 
@@ -67,11 +66,6 @@ class Trainer:
         ).to(device)
         modules = nn.ModuleDict({"model": self.model, "loss": self.loss, "sampler": self.sampler})
         self.parameters = dict(modules.named_parameters())
-        self.held_levels = sum(width <= config.held for width in config.widths)
-        if config.held:
-            moving = (torch.arange(dim, device=device) >= config.held).float()
-            for table in (self.model.users, self.model.items):
-                table.register_hook(lambda gradient: gradient * moving)
         # Where nothing but the batch's own rows has a gradient: all of it compiled, and Adam row by row.
         self.compiled = (
             self.device.type == "cpu"
@@ -93,8 +87,7 @@ class Trainer:
         self.epoch = 0
 
     def run_epoch(self) -> tuple[float, list[float]]:
-        """One pass over all interactions in random order. Returns the mean loss and the mean of each level's term, NaN
-        for levels that are held."""
+        """One pass over all interactions in random order. Returns the mean loss and the mean of each level's term."""
         self.model.train()
         order = torch.randperm(len(self.users), device=self.device, generator=self.generator)
         total = torch.zeros((), device=self.device)
@@ -118,16 +111,15 @@ class Trainer:
         return loss, (by_level / seen).tolist()
 
     def _levels(self, steps: int) -> Iterable[tuple[int, ...] | None]:
-        """The levels of each step: None for all, or those that are not held, or a random subset of them in order.
+        """The levels of each step: None for all, or a random subset of them in order.
 
         Drawn for a whole epoch at once, so that no step waits for the device.
         """
-        trained = range(self.held_levels, len(self.config.widths))
-        count = self.config.levels_per_step
-        if count == 0 or count >= len(trained):
-            return [tuple(trained) if self.held_levels else None] * steps
-        drawn = torch.rand(steps, len(trained), generator=self.generator, device=self.device).argsort(1)[:, :count]
-        return [tuple(trained[place] for place in sorted(row)) for row in drawn.tolist()]
+        count, levels = self.config.levels_per_step, len(self.config.widths)
+        if count in (0, levels):
+            return [None] * steps
+        drawn = torch.rand(steps, levels, generator=self.generator, device=self.device).argsort(1)[:, :count]
+        return [tuple(sorted(row)) for row in drawn.tolist()]
 
     def _scale(self, levels: Sequence[int] | None) -> tuple[np.ndarray, np.ndarray]:
         """Widths and weights of the levels of a step, as `NestedLoss` weighs them."""

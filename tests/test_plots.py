@@ -89,14 +89,6 @@ def test_of_several_searches_the_one_with_the_best_epoch_is_drawn() -> None:
     ]
 
 
-def test_levels_that_are_held_have_a_colour_and_no_loss() -> None:
-    figure = learning_curves(history().drop("loss_w4"))
-    losses, values = ([line.get_color() for line in ax.lines if line.get_linestyle() != ":"] for ax in figure.axes)
-    assert len(set(values)) == 2 and set(losses) == {values[1]}
-    assert legend_names(figure)[:2] == ["width 4", "width 16"]
-    assert all(float(tick).is_integer() for ax in figure.axes for tick in ax.get_xticks())
-
-
 def test_learning_curves_before_the_first_validation() -> None:
     early = history().head(1).select("phase", "epoch", "loss_w4", "loss_w16")
     figure = learning_curves(early)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -28,7 +27,7 @@ def data() -> Interactions:
 
 def test_what_is_left_open_is_filled_with_the_best_that_was_tried(data) -> None:
     rows: list[dict] = []
-    found = choose_least_squares(TrainConfig(**SETTINGS, narrow=(0,)), data, rows.append)
+    found = choose_least_squares(TrainConfig(**SETTINGS, turn=0), data, rows.append)
     assert [row["trial"] for row in rows] == list(range(1, len(rows) + 1))
     climbed = [row for row in rows if "alpha0" in row]
     best = max(climbed, key=lambda row: row["value"])
@@ -41,30 +40,30 @@ def test_what_is_left_open_is_filled_with_the_best_that_was_tried(data) -> None:
     close = {shares for shares, value in by_shares.items() if value >= search.CLOSE * max(by_shares.values())}
     best = str(list(found[0].shares))
     assert {str(list(one.shares)) for one in found} == close - {"[0.0, 0.0]"} | {best}
-    assert len(choose_least_squares(TrainConfig(**SETTINGS, recipe="least_squares"), data)) == 1
+    (only,) = choose_least_squares(TrainConfig(**SETTINGS, recipe="least_squares"), data)
+    assert only.turn == 0
 
 
-def test_narrow_levels_are_fitted_first_where_all_levels_together_gain_from_it(data, monkeypatch) -> None:
-    config = TrainConfig(**SETTINGS, alpha0=0.1, frequency_l2=0.01, emphasis=0.0, shares=(1.0, 1.0), batch_size=256)
+def test_axes_are_turned_where_all_levels_together_gain_from_it(monkeypatch) -> None:
+    planted = planted_interactions(num_users=400, num_items=150, interactions=8000, branching=(4, 4), seed=0)
+    data = hold_out(planted, 0.2, seed=0)
+    given = {"alpha0": 0.1, "frequency_l2": 0.03, "emphasis": 0.0, "shares": (1.0, 1.0)}
+    config = TrainConfig(**SETTINGS | {"widths": (2, 4, 12, 24)}, **given)
     rows: list[dict] = []
-    found = choose_least_squares(config, data, rows.append)
-    assert [row["trial"] for row in rows] == list(range(1, len(rows) + 1))
-    tried = {row["narrow"]: row["value"] for row in rows if "shares" not in row}
-    assert "[2.0, 0.0, 0.0, 3.0]" in tried and 4 < len(tried) <= 10  # as it is, a climb, half steps, epochs
-    judged = [(row["narrow"], row["value"]) for row in rows if "shares" in row]
-    candidates, lifts = judged[: search.CANDIDATES], dict(judged[search.CANDIDATES :])
-    assert len(lifts) == len(search.LIFTS)
+    (found,) = choose_least_squares(config, data, rows.append)
+    assert [(row["trial"], row["turn"], row["shares"]) for row in rows] == [
+        (trial, turn, "[1.0, 1.0]") for trial, turn in enumerate(search.TURNS, 1)
+    ]
     factors = fit_least_squares(config, data.train, ials_sweeps=search.SEARCH_SWEEPS)
+    best = max(rows, key=lambda row: row["value"])
     plain = validation_value(smoothed(config, data.train, factors).vectors(), data, config.widths)
-    best = max(lifts, key=lifts.get)
-    assert lifts[best] > plain  # else the other half of the test is to be asked
-    (only,) = found
-    assert str(list(only.narrow)) == best and only.narrow[3] <= 24
-    assert only.narrow[1:3] == tuple(json.loads(max(candidates, key=lambda pair: pair[1])[0])[1:3])
-    start = start_model(only, data.train, factors)
-    assert validation_value(start.vectors(), data, config.widths) == pytest.approx(lifts[best])
-    monkeypatch.setattr(search, "beside", lambda *_: smoothed(config, data.train, (-factors[0], factors[1])))
-    assert choose_least_squares(config, data) == [replace(config, narrow=(0,))]  # worse for all levels together
+    assert best["value"] > plain and found == replace(config, turn=best["turn"])
+    value = validation_value(start_model(found, data.train, factors).vectors(), data, config.widths)
+    assert value == pytest.approx(best["value"])
+    monkeypatch.setattr(search, "start_model", smoothed)
+    assert choose_least_squares(config, data) == [replace(config, turn=0)]  # no better than none
+    every = choose_least_squares(replace(config, shares=()), data)
+    assert all(one.shares and one.turn == 0 for one in every)
 
 
 def test_factors_are_those_of_the_settings_even_where_others_were_better(data) -> None:
@@ -77,7 +76,7 @@ def test_factors_are_those_of_the_settings_even_where_others_were_better(data) -
 
 
 def test_what_is_given_is_left_alone(data) -> None:
-    given = TrainConfig(**SETTINGS, alpha0=0.1, frequency_l2=0.01, emphasis=0.3, shares=(0.2, 0.1), narrow=(0,))
+    given = TrainConfig(**SETTINGS, alpha0=0.1, frequency_l2=0.01, emphasis=0.3, shares=(0.2, 0.1), turn=0)
     rows: list[dict] = []
     assert choose_least_squares(given, data, rows.append) == [given] and not rows
     without = replace(data, valid=Positives.empty(150, 48))

@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 
@@ -292,7 +291,7 @@ def test_cuda_learns_what_the_cpu_learns(tmp_path, data, backbone: str) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("backbone", ["mf", "lightgcn", "propagation"])
 def test_no_step_on_a_gpu_waits_for_the_host(tmp_path, data, backbone: str) -> None:
-    graph = {"recipe": "refined", "shares": (1.0, 1.0), "narrow": (2, 0, 0, 1, 1)} if backbone == "propagation" else {}
+    graph = {"recipe": "refined", "shares": (1.0, 1.0)} if backbone == "propagation" else {}
     config, model = settings(tmp_path, device="cuda", backbone=backbone, **graph), None
     if graph:
         start = torch.randn(data.num_users, config.widths[-1]), torch.randn(data.num_items, config.widths[-1])
@@ -315,9 +314,9 @@ def closed_form(tmp_path: Path, **changes) -> TrainConfig:
 def test_the_default_recipe_searches_refines_and_tells_of_it(tmp_path, data) -> None:
     run = fit(closed_form(tmp_path), data, progress=False)
     phases = run.history["phase"].unique(maintain_order=True).to_list()
-    assert phases[:3] == ["settings", "sweeps", "search"] and "sweeps" in phases
+    assert [phase for phase in phases if phase != "turn"][:3] == ["settings", "sweeps", "search"]
     chosen = run.environment["chosen"]
-    assert set(chosen) == {"alpha0", "frequency_l2", "emphasis", "shares", "narrow"} and chosen["alpha0"] > 0
+    assert set(chosen) == {"alpha0", "frequency_l2", "emphasis", "shares", "turn"} and chosen["alpha0"] > 0
     assert run.environment["best_epoch"] <= 4 and run.config["alpha0"] is None
     start = run.history.filter(phase="search", epoch=0)
     assert start.height >= 1 and start["loss"].null_count() == start.height  # epoch 0 is least squares itself
@@ -327,22 +326,11 @@ def test_the_default_recipe_searches_refines_and_tells_of_it(tmp_path, data) -> 
     assert run.backbone["users"].shape == run.users.shape
 
 
-def test_what_was_chosen_refits_to_the_same_vectors_and_keeps_the_narrow_levels(tmp_path, data) -> None:
-    settings = {
-        "alpha0": 0.1,
-        "frequency_l2": 0.01,
-        "emphasis": 0.0,
-        "shares": (1.0, 1.0),
-        "narrow": (2, 0.1, 0.03, 3, 2),
-    }
+def test_what_was_chosen_refits_to_the_same_vectors(tmp_path, data) -> None:
+    settings = {"alpha0": 0.1, "frequency_l2": 0.01, "emphasis": 0.0, "shares": (1.0, 1.0), "turn": 4}
     run = fit(closed_form(tmp_path, **settings), data, progress=False)
-    assert run.environment["chosen"]["narrow"] == [2, 0.1, 0.03, 3, 2]
-    narrow = run.history.filter(phase="narrow")
-    assert narrow["epoch"].to_list()[:3] == [1, 2, 3]
-    trained = run.history.filter(pl.col("phase").is_in(["search", "refit"]), pl.col("epoch") > 0)
-    assert "loss_w2" not in trained.columns and trained["loss_w4"].is_not_null().all()
-    kept = run.history.filter(phase="search")["ndcg@20_w2"]
-    assert kept.n_unique() == 1  # of every epoch
+    assert run.environment["chosen"]["turn"] == 4
+    assert run.history.filter(phase="turn").height == 2  # before the search and before the refit
     other = fit(closed_form(tmp_path, **settings, run_dir=str(tmp_path / "other")), data, progress=False)
     assert torch.equal(run.users, other.users) and torch.equal(run.items, other.items)
 
@@ -360,9 +348,9 @@ def test_least_squares_has_no_epochs_and_does_not_depend_on_them(tmp_path, data)
 
 
 @pytest.mark.robustness
-@pytest.mark.parametrize(("narrow", "epochs"), [((0,), 0), ((0,), 2), ((0,), 5), ((0,), 7), ((2, 0.1, 0.03, 2, 1), 6)])
-def test_a_killed_refinement_resumes_to_the_same_bits(tmp_path, data, monkeypatch, narrow, epochs: int) -> None:
-    changes = {"patience": 5, "eval_every": 1, "alpha0": 0.1, "frequency_l2": 0.01, "emphasis": 0.0, "narrow": narrow}
+@pytest.mark.parametrize(("turn", "epochs"), [(0, 0), (0, 2), (0, 5), (0, 7), (4, 6)])
+def test_a_killed_refinement_resumes_to_the_same_bits(tmp_path, data, monkeypatch, turn: int, epochs: int) -> None:
+    changes = {"patience": 5, "eval_every": 1, "alpha0": 0.1, "frequency_l2": 0.01, "emphasis": 0.0, "turn": turn}
     monkeypatch.setattr("mrl.search.CLOSE", 0.0)  # several propagations are trained, one after the other
     whole = fit(closed_form(tmp_path, run_dir=str(tmp_path / "whole"), **changes), data, progress=False)
     check_resumed(closed_form(tmp_path, **changes), data, whole, monkeypatch, "run_epoch", epochs)
