@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mrl.errors import DataError
 from mrl.splits import (
@@ -94,6 +95,14 @@ class Positives:
     def of(self, user: int) -> Tensor:
         """The positives of one user row, (n,) int32."""
         return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+    def take(self, rows: Tensor) -> Positives:
+        """The positives of user rows (R,) int64, which become the users 0 to R − 1."""
+        counts = self.counts[rows]
+        offsets = F.pad(counts.cumsum(0), (1, 0))
+        places = torch.arange(int(offsets[-1]), device=rows.device)
+        places += torch.repeat_interleave(self.offsets[rows] - offsets[:-1], counts)
+        return Positives(offsets, self.items[places], self.num_items)
 
     def to(self, device: torch.device | str) -> Positives:
         if self.offsets.device == torch.device(device):

@@ -30,6 +30,7 @@ COLLAPSED = 1e-6  # the largest singular value of the scores, below which the pe
 SEARCH_SWEEPS = 8  # of iALS in a trial: the order of the settings is settled by then
 EMPHASES = (0.25, 0.5)  # beside 0
 SHARES = ((0.5, 0.0), (1.0, 1.0))  # beside none: users alone where there is much data a user, else both
+SEARCHED = 3_000_000  # training interactions at most, of users drawn at random: a search on more takes hours
 JUDGES = 20_000  # users at most by whom settings are judged: enough to tell them apart
 TURNS = (4, 8, 16)  # candidates for each negative, beside no turn at all
 CLOSE = 0.97  # of the best value: shares that are so good untrained may still be the best once trained
@@ -94,11 +95,14 @@ def choose_least_squares(
             f"{data.name}: no validation interactions to choose the settings of least squares on; hold some out,"
             " or give alpha0, frequency_l2, emphasis, shares and turn"
         )
-    search = _Search(_judges(data, config.seed), on_trial)
+    some = _some_users(data, config.seed)
+    search = _Search(_judges(some, config.seed), on_trial)
     if config.alpha0 is None or config.frequency_l2 is None:
         config = search.choose_penalty(config)
     if config.emphasis is None:
         config = search.choose_emphasis(config)
+    if some is not data:  # what neighbours give depends on how many there are
+        search.data, search.best = _judges(data, config.seed), None
     plans = [config] if config.shares else search.choose_shares(config)
     return plans if config.turn is not None else [search.choose_turn(plan) for plan in plans]
 
@@ -199,6 +203,20 @@ class _Search:
 def _same_fit(one: TrainConfig, other: TrainConfig) -> bool:
     names = ("alpha0", "frequency_l2", "emphasis")
     return all(getattr(one, name) == getattr(other, name) for name in names)
+
+
+def _some_users(data: Interactions, seed: int) -> Interactions:
+    """The same data with users drawn at random, where there are more than SEARCHED training interactions.
+
+    All terms of the objective grow alike with the users (ν = 1), so that the best α0 and λ stay what they are.
+    """
+    if len(data.train) <= SEARCHED:
+        return data
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(data.num_users))
+    fits = data.train.counts.cpu()[order].cumsum(0) <= SEARCHED
+    rows = order[fits].sort().values
+    train, valid, test = (part.take(rows.to(part.items.device)) for part in (data.train, data.valid, data.test))
+    return replace(data, train=train, valid=valid, test=test, user_ids=data.user_ids[rows.numpy()])
 
 
 def _judges(data: Interactions, seed: int) -> Interactions:

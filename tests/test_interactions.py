@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -63,6 +64,14 @@ def test_positives_union_equality_and_empty():
     assert one.union(Positives.empty(2, 3)) == one
     assert one.to("cpu") is one
     assert Positives.from_pairs([], [], 2, 3) == Positives.empty(2, 3)
+
+
+def test_rows_are_taken_in_the_order_asked_for():
+    positives = Positives.from_pairs([0, 0, 1, 3, 3, 3], [1, 4, 2, 0, 2, 4], 4, 5)
+    taken = positives.take(torch.tensor([3, 2, 0]))
+    assert taken.num_users == 3 and taken.num_items == 5
+    assert [taken.of(row).tolist() for row in range(3)] == [[0, 2, 4], [], [1, 4]]
+    assert len(positives.take(torch.tensor([], dtype=torch.int64))) == 0
 
 
 # build

@@ -97,6 +97,26 @@ def test_a_penalty_that_leaves_nothing_has_no_value(data) -> None:
     assert np.isfinite(validation_value(smoothed(config, data.train, better).vectors(), data, config.widths))
 
 
+def test_of_very_many_interactions_some_are_searched(data, monkeypatch) -> None:
+    assert search._some_users(data, 0) is data
+    whole = choose_least_squares(TrainConfig(**SETTINGS), data)
+    monkeypatch.setattr(search, "SEARCHED", len(data.train) // 2)
+    some = search._some_users(data, 0)
+    assert 0.8 * search.SEARCHED < len(some.train) <= search.SEARCHED
+    rows = [data.user_ids.tolist().index(user) for user in some.user_ids.tolist()]
+    for part in ("train", "valid", "test"):
+        of, all_of = some.split(part), data.split(part)
+        assert of.num_users == len(rows) and all(torch.equal(of.of(n), all_of.of(row)) for n, row in enumerate(rows))
+    tried: list[dict] = []
+    found = choose_least_squares(TrainConfig(**SETTINGS), data, tried.append)
+    assert [row["trial"] for row in tried] == list(range(1, len(tried) + 1))
+    assert 0.2 < found[0].alpha0 / whole[0].alpha0 < 5
+    # what is chosen last is chosen on all data
+    plain = fit_least_squares(found[0], data.train, ials_sweeps=search.SEARCH_SWEEPS)
+    value = validation_value(smoothed(found[0], data.train, plain).vectors(), data, found[0].widths)
+    assert value == pytest.approx(max(row["value"] for row in tried if "shares" in row and "turn" not in row))
+
+
 def test_of_very_many_users_some_judge(data, monkeypatch) -> None:
     config = TrainConfig(**SETTINGS)
     factors = fit_least_squares(replace(config, alpha0=0.1, frequency_l2=0.01, emphasis=0.0), data.train)
