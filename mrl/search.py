@@ -208,7 +208,8 @@ def _same_fit(one: TrainConfig, other: TrainConfig) -> bool:
 def _some_users(data: Interactions, seed: int) -> Interactions:
     """The same data with users drawn at random, where there are more than SEARCHED training interactions.
 
-    All terms of the objective grow alike with the users (ν = 1), so that the best α0 and λ stay what they are.
+    All terms of the objective grow alike with the users (ν = 1), so that α0 and λ mean the same; on less data a little
+    more of a penalty is best.
     """
     if len(data.train) <= SEARCHED:
         return data
