@@ -78,52 +78,18 @@ def nested_least_squares(
     weights = level_weights if dim == widest else (*level_weights, level_weights[-1])
     popularity = by_item.counts.clamp_min(1).to(factors[1]) ** emphasis
     users, items = principal_axes(*factors, trained, popularity)
-    users, items = balance(users, items, *_row_l2(positives, by_item, scale))
-    users, items = nested_sweeps(
-        users, items, positives, by_item, trained, weights, sweeps=sweeps, on_sweep=say("nested"), chunk=chunk, **scale
-    )
-    return users[:, :widest].contiguous(), items[:, :widest].contiguous()
-
-
-def nested_sweeps(
-    users: Tensor,
-    items: Tensor,
-    positives: Positives,
-    by_item: Positives,
-    widths: Sequence[int],
-    level_weights: Sequence[float] = (),
-    *,
-    alpha0: float,
-    l2: float,
-    nu: float = 1.0,
-    sweeps: int = 1,
-    on_sweep: Callable[[dict], None] | None = None,
-    chunk: int = CHUNK,
-) -> tuple[Tensor, Tensor]:
-    """Sweeps of nested least squares from given factors, users (U, D) and items (I, D), D = widths[-1].
-
-    by_item: the positives transposed. on_sweep: called after each with `sweep`, `loss` and `seconds`.
-    """
-    scale = {"alpha0": alpha0, "l2": l2, "nu": nu}
-    weights = check_level_weights(level_weights, widths)
-    user_l2, item_l2 = _row_l2(positives, by_item, scale)
-    levels = {"widths": widths, "level_weights": weights, "alpha0": alpha0, "chunk": chunk}
+    user_l2 = frequency_l2(positives.counts, positives.num_items, **scale)
+    item_l2 = frequency_l2(by_item.counts, positives.num_users, **scale)
+    users, items = balance(users, items, user_l2, item_l2)
+    levels = {"widths": trained, "level_weights": weights, "alpha0": alpha0, "chunk": chunk}
     for sweep in range(1, sweeps + 1):
         started = time.perf_counter()
         users = solve_blocks(users, items, positives, user_l2, **levels)
         items = solve_blocks(items, users, by_item, item_l2, **levels)
         if on_sweep is not None:
-            loss = nested_objective(users, items, positives, widths, weights, chunk=chunk, **scale)
-            on_sweep({"sweep": sweep, "loss": loss, "seconds": time.perf_counter() - started})
-    return users, items
-
-
-def _row_l2(positives: Positives, by_item: Positives, scale: dict[str, float]) -> tuple[Tensor, Tensor]:
-    """(U,) and (I,): r_u and r_i."""
-    return (
-        frequency_l2(positives.counts, positives.num_items, **scale),
-        frequency_l2(by_item.counts, positives.num_users, **scale),
-    )
+            loss = nested_objective(users, items, positives, trained, weights, chunk=chunk, **scale)
+            say("nested")({"sweep": sweep, "loss": loss, "seconds": time.perf_counter() - started})
+    return users[:, :widest].contiguous(), items[:, :widest].contiguous()
 
 
 def nested_objective(
