@@ -122,7 +122,10 @@ def learning_curves(
         for phase in phases:
             part = history.filter(pl.col("phase") == phase).select("epoch", column).drop_nulls()
             dashes = "-" if phase == phases[0] else (0, (3, 1.5))
-            axes[0].plot(part["epoch"], part[column], color=colours[width], linestyle=dashes)
+            alone = "o" if len(part) == 1 else None  # one epoch is no line
+            axes[0].plot(
+                part["epoch"], part[column], color=colours[width], linestyle=dashes, marker=alone, markersize=2.5
+            )
     axes[0].set(ylabel="training loss of the level", xlabel="epoch")
     for width, column in values.items():
         part = history.select("epoch", column).drop_nulls()

@@ -93,6 +93,7 @@ def test_learning_curves_before_the_first_validation() -> None:
     early = history().head(1).select("phase", "epoch", "loss_w4", "loss_w16")
     figure = learning_curves(early)
     assert len(figure.axes) == 1 and legend_names(figure) == ["width 4", "width 16"]
+    assert [line.get_marker() for line in figure.axes[0].lines] == ["o", "o"]  # a line of one epoch would not be seen
     assert best_epoch(early) is None
     with pytest.raises(DataError, match="no column loss_w"):
         learning_curves(early.select("phase", "epoch"))
