@@ -74,12 +74,8 @@ def ease_scores(positives: Positives, weights: Tensor) -> ScoreBlocks:
     """The scores X · B of EASE, as `score_blocks` for `mrl.evaluate.evaluate_scores`; `weights` from `ease`."""
 
     def score_blocks(user_rows: Tensor) -> Iterator[tuple[int | None, Tensor]]:
-        rows = user_rows.to(positives.offsets.device)
-        counts = positives.counts[rows]
-        first = counts.cumsum(0) - counts  # (B,): where each user's positives begin among those of the batch
-        shift = torch.repeat_interleave(positives.offsets[rows] - first, counts)
-        picked = positives.items[shift + torch.arange(len(shift), device=shift.device)]
-        yield None, F.embedding_bag(picked.long(), weights, first, mode="sum")  # (B, I)
+        taken = positives.take(user_rows.to(positives.offsets.device))
+        yield None, F.embedding_bag(taken.items.long(), weights, taken.offsets[:-1], mode="sum")  # (B, I)
 
     return score_blocks
 

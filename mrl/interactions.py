@@ -98,10 +98,11 @@ class Positives:
 
     def take(self, rows: Tensor) -> Positives:
         """The positives of user rows (R,) int64, which become the users 0 to R − 1."""
-        counts = self.counts[rows]
+        starts = self.offsets[rows]
+        counts = self.offsets[rows + 1] - starts  # of these rows alone: there may be many others
         offsets = F.pad(counts.cumsum(0), (1, 0))
-        places = torch.arange(int(offsets[-1]), device=rows.device)
-        places += torch.repeat_interleave(self.offsets[rows] - offsets[:-1], counts)
+        shift = torch.repeat_interleave(starts - offsets[:-1], counts)
+        places = shift + torch.arange(len(shift), device=shift.device)
         return Positives(offsets, self.items[places], self.num_items)
 
     def to(self, device: torch.device | str) -> Positives:

@@ -96,11 +96,8 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def _known(rows: Tensor, positives: Positives) -> tuple[Tensor, Tensor]:
     """The positives of users `rows` (B,): position in rows (n,), in increasing order, and item (n,)."""
-    starts = positives.offsets[rows]
-    counts = positives.offsets[rows + 1] - starts
-    line = torch.repeat_interleave(counts)
-    place = torch.arange(len(line), device=line.device) + (starts - counts.cumsum(0) + counts)[line]
-    return line, positives.items[place].long()
+    taken = positives.take(rows)
+    return taken.users.long(), taken.items.long()
 
 
 def hide(scores: Tensor, rows: Tensor, positives: Positives) -> None:

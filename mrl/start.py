@@ -47,8 +47,7 @@ def start_model(
     """
     started = time.perf_counter()
     model = smoothed(config, positives, factors)
-    levels = narrow_levels(config.widths)
-    if not config.turn or not levels:
+    if not config.turn or not narrow_levels(config.widths):
         return model
     rotation, loss = learn_turn(
         *model.vectors(), positives, config.widths,

@@ -76,6 +76,7 @@ def test_learning_curves(size: str) -> None:
     assert colour(first) == colour(search4)
     assert list(best.get_xdata()) == [4, 4]
     assert legend_names(figure) == ["width 4", "width 16", "refit", "best epoch, 4"]
+    assert all(float(tick).is_integer() for ax in figure.axes for tick in ax.get_xticks())
     check_readable(figure)
 
 
