@@ -102,8 +102,7 @@ class Positives:
         counts = self.offsets[rows + 1] - starts  # of these rows alone: there may be many others
         offsets = F.pad(counts.cumsum(0), (1, 0))
         shift = torch.repeat_interleave(starts - offsets[:-1], counts)
-        places = shift + torch.arange(len(shift), device=shift.device)
-        return Positives(offsets, self.items[places], self.num_items)
+        return Positives(offsets, self.items[shift + torch.arange(len(shift), device=shift.device)], self.num_items)
 
     def to(self, device: torch.device | str) -> Positives:
         if self.offsets.device == torch.device(device):
