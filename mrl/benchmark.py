@@ -34,7 +34,9 @@ from mrl.yardsticks import PlainModel, evaluate_plain, evaluate_published
 
 BPR = "bpr"  # in place of a rule: plain BPR, the widest width alone, one uniform candidate
 PROJECT = "mrl"
+MACHINE = "machine"
 GROWING = 1_500_000  # interactions a repeat at most, where the data are larger
+COPIED = 2**28  # bytes of a copy, by which the bandwidth of memory is measured
 
 Case = tuple[str, str, str]  # backbone, rule, who: published, plain or mrl
 
@@ -80,6 +82,20 @@ class BenchmarkConfig:
             batch_size=self.batch_size, topk=min(4, self.candidates), **(plain if rule == BPR else nested),
         )  # fmt: skip
 
+    def least_bytes(self, case: Case, interactions: int) -> int | None:
+        """Bytes that an epoch of MF moves to and from memory if no cache helps; None for what is not counted.
+
+        Of each candidate the prefix that is scored is read; of each row of a triplet Adam reads and writes the vector
+        and its two moments.
+        """
+        backbone, rule, who = case
+        if who != PROJECT or backbone != "mf" or rule not in ("dns", BPR):
+            return None
+        nested, widest = rule != BPR, self.widths[-1]
+        scored = self.candidates * sum(self.widths) if nested else 0
+        rows = 2 + (len(self.widths) if nested else 1)
+        return 4 * interactions * (scored + 2 * 3 * rows * widest)
+
     def places(self) -> list[tuple[str, int]]:
         """(device, threads), where everything is measured."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -94,7 +110,10 @@ class BenchmarkConfig:
 
 
 def measure(config: BenchmarkConfig) -> Iterator[pl.DataFrame]:
-    """Time training and evaluation, place by place: a row a repeat, with columns as `_row` gives them."""
+    """Time training, evaluation and copying memory, place by place: a row a repeat, with columns as `_row` gives them.
+
+    `bytes`: as `BenchmarkConfig.least_bytes` has them.
+    """
     data = load_data(config.train_config())
     before = torch.get_num_threads()
     try:
@@ -104,6 +123,7 @@ def measure(config: BenchmarkConfig) -> Iterator[pl.DataFrame]:
                 cases = {case: _training(config, data, case, device) for case in config.cases(backbone)}
                 yield _repeated(config, data, "train", cases, device, threads)
             yield _repeated(config, data, "evaluate", _evaluations(config, data, device), device, threads)
+            yield _repeated(config, data, "copy", {("", "", MACHINE): _copy(device)}, device, threads)
     finally:
         torch.set_num_threads(before)
 
@@ -122,7 +142,8 @@ def _repeated(
             seconds = run()
             if repeat >= 0:
                 rows.append(_row(config.dataset, data, stage, case, device, threads, repeat, seconds))
-    return pl.DataFrame(rows)
+                rows[-1]["bytes"] = config.least_bytes(case, len(data.train))
+    return pl.DataFrame(rows, schema_overrides={"bytes": pl.Int64})
 
 
 def _row(
@@ -145,6 +166,13 @@ def _timed(work: Callable[[], Any], device: str) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - begun
+
+
+def _copy(device: str) -> Callable[[], float]:
+    """Seconds of copying COPIED bytes, read and written, when called."""
+    here = torch.zeros(COPIED // 4, device=device)
+    there = torch.zeros_like(here)
+    return lambda: _timed(lambda: there.copy_(here), device)
 
 
 def _training(config: BenchmarkConfig, data: Interactions, case: Case, device: str) -> Callable[[], float]:

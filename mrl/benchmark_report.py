@@ -6,7 +6,7 @@ import polars as pl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from mrl.benchmark import BPR, PROJECT
+from mrl.benchmark import BPR, COPIED, PROJECT
 from mrl.style import MARKERS, PALETTE, canvas, check_table, from_zero, legend_above, styled
 
 PLACE = ["device", "threads"]
@@ -19,13 +19,18 @@ def summary(measured: pl.DataFrame, grown: pl.DataFrame, memory: pl.DataFrame) -
 
     seconds: of an epoch over all interactions, or of an evaluation of all users. speedup: the seconds of the plain loop
     in the same repeat (of plain BPR for plain BPR, with rule dns for every other rule, over as many widths in
-    evaluation) divided by these. Rows of growth have the stages `grown train` and `grown evaluate`.
+    evaluation) divided by these. bandwidth_share: the least bytes of an epoch in these seconds, as a share of the speed
+    of a copy in memory in the same repeat; above 1 where caches serve. Rows of growth have the stages `grown train` and
+    `grown evaluate`.
     """
     rule = pl.when(pl.col("rule").is_in(["", BPR])).then("rule").otherwise(pl.lit("dns"))
     by = ["stage", "model", "against", *PLACE, "repeat"]
     measured = measured.with_columns(against=rule)
     plain = measured.filter(pl.col("who") == "plain").select(*by, plain="seconds")
     measured = measured.join(plain, on=by, how="left").with_columns(speedup=pl.col("plain") / pl.col("seconds"))
+    copied = measured.filter(pl.col("stage") == "copy").select(*PLACE, "repeat", limit=2 * COPIED / pl.col("seconds"))
+    measured = measured.filter(pl.col("stage") != "copy").join(copied, on=[*PLACE, "repeat"], how="left")
+    measured = measured.with_columns(bandwidth_share=pl.col("bytes") / pl.col("seconds") / pl.col("limit"))
     measured = measured.join(
         memory.with_columns(stage=pl.lit("train")), on=["stage", "model", "rule", "who"], how="left"
     )
@@ -43,9 +48,10 @@ def summary(measured: pl.DataFrame, grown: pl.DataFrame, memory: pl.DataFrame) -
             speedup=pl.col("speedup").median(),
             speedup_low=pl.col("speedup").min(),
             speedup_high=pl.col("speedup").max(),
+            bandwidth_share=pl.col("bandwidth_share").median(),
         )
         .with_columns(interactions_per_second=pl.when(learns).then(pl.col("interactions") / pl.col("seconds")).round(0))
-        .with_columns(pl.col("^(seconds|speedup).*$").round_sig_figs(4))
+        .with_columns(pl.col("^(seconds|speedup|bandwidth).*$").round_sig_figs(4))
     )
 
 

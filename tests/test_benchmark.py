@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from mrl.benchmark import BPR, PROJECT, BenchmarkConfig, _grow, growth, measure, memory, peak_mib
+from mrl.benchmark import BPR, COPIED, PROJECT, BenchmarkConfig, _grow, growth, measure, memory, peak_mib
 from mrl.benchmark_report import claims, speed, summary
 from mrl.errors import ConfigError
 from mrl.parameters import as_config
@@ -49,6 +49,7 @@ def test_everything_is_measured_as_often_as_was_said(measured) -> None:
     }  # fmt: skip
     assert set(measured.filter(stage="train")["model"]) == {"mf", "lightgcn"}
     assert len(measured.filter(stage="evaluate")) == 2 * 5
+    assert len(measured.filter(stage="copy")) == 2
 
 
 def test_the_table_holds_medians_and_the_ratios_of_each_repeat(measured, grown, peaks) -> None:
@@ -63,6 +64,21 @@ def test_the_table_holds_medians_and_the_ratios_of_each_repeat(measured, grown, 
     assert table.filter(stage="train", model="mf", rule=BPR)["peak_memory_mib"].to_list() == [100, 100]
     assert table.filter(stage="grown train")["interactions"].to_list() == [1599, 6393]  # four fifths
     assert set(table.filter(stage="evaluate")["speedup"].is_null()) == {False}
+
+
+def test_the_share_of_bandwidth_is_that_of_the_bytes_an_epoch_has_to_move(measured, grown, peaks) -> None:
+    config = small()
+    # 4 candidates of 2 + 8 numbers are scored; vectors and moments of user, positive and a negative a level are renewed
+    assert config.least_bytes(("mf", "dns", PROJECT), 100) == 100 * 4 * (4 * (2 + 8) + 2 * 3 * 4 * 8)
+    assert config.least_bytes(("mf", BPR, PROJECT), 100) == 100 * 4 * 2 * 3 * 3 * 8
+    assert config.least_bytes(("lightgcn", "dns", PROJECT), 100) is None
+    known = measured.with_columns(seconds=pl.when(pl.col("stage") == "copy").then(COPIED / 2**30).otherwise(0.5))
+    table = summary(known, grown, peaks)  # memory moves 2 GiB a second
+    row = table.filter(stage="train", model="mf", rule="dns", who=PROJECT)
+    bytes_ = config.least_bytes(("mf", "dns", PROJECT), row["interactions"][0])
+    assert row["bandwidth_share"][0] == pytest.approx(bytes_ / 0.5 / 2**31, rel=1e-3)
+    assert table.filter(pl.col("bandwidth_share").is_not_null())["rule"].to_list() == ["dns", BPR]
+    assert "copy" not in table["stage"]
 
 
 def test_what_is_claimed_is_measured_against_its_limit(measured, grown) -> None:

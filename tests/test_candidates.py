@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from mrl.candidates import SIMILARITIES, UniformCandidates, hardest, level_scores
+from mrl.candidates import LARGE, SIMILARITIES, STRETCH, WINDOW, UniformCandidates, hardest, level_scores
 from mrl.interactions import Positives
 
 
@@ -65,9 +65,54 @@ def test_the_compiled_loop_finds_the_items_that_torch_finds(seed: int, share: fl
         assert [unobserved[rank] for rank in mine] == items
 
 
+@pytest.fixture
+def windows(monkeypatch) -> None:
+    """Windows of 8 items in every catalogue of more than 16."""
+    monkeypatch.setattr("mrl.candidates.LARGE", 16)
+    monkeypatch.setattr("mrl.candidates.WINDOW", 8)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 10**6), st.floats(0.0, 1.0), st.integers(17, 60))
+def test_no_candidate_from_a_window_is_a_positive(windows, seed: int, share: float, num_items: int) -> None:
+    positives = random_positives(seed, 6, num_items, share)
+    draw = UniformCandidates(positives)
+    assert draw.window == 8
+    users = draw.trainable.nonzero().flatten()
+    drawn = draw(users, (3, 5), torch.Generator().manual_seed(seed))
+    for user, rows in zip(users.tolist(), drawn, strict=True):
+        assert not set(rows.flatten().tolist()) & set(positives.of(user).tolist())
+        assert rows.min() >= 0 and rows.max() < num_items
+    ranks = torch.arange(num_items)
+    for user in users.tolist():  # every rank is an unobserved item of its own
+        free = ranks[: draw.free[user]]
+        found = draw.unobserved(torch.tensor([user]), free[None])[0]
+        assert sorted(found.tolist()) == sorted(set(range(num_items)) - set(positives.of(user).tolist()))
+
+
+def test_candidates_from_windows_are_uniform_and_those_of_neighbours_close(windows) -> None:
+    positives = Positives.from_pairs([0] * 5 + [1] * 19, [0, 3, 4, 10, 19, *range(1, 20)], 3, 20)
+    draw, generator = UniformCandidates(positives), torch.Generator().manual_seed(0)
+    drawn = torch.stack([draw(torch.tensor([0, 1, 2]), (1,), generator)[:, 0] for _ in range(20_000)])
+    unobserved = [item for item in range(20) if item not in (0, 3, 4, 10, 19)]
+    assert chisquare(np.bincount(drawn[:, 0], minlength=20)[unobserved]).pvalue > 1e-3
+    assert (drawn[:, 1] == 0).all()
+    assert chisquare(np.bincount(drawn[:, 2], minlength=20)).pvalue > 1e-3
+    together = draw(torch.full((8 * STRETCH,), 2), (4,), generator)  # has no positives, so never draws from elsewhere
+    stretches = [frozenset(part.flatten().tolist()) for part in together.split(STRETCH)]
+    assert {len(items) for items in stretches} == {8} and len(set(stretches)) > 4
+
+
+def test_windows_are_for_catalogues_that_the_cache_does_not_hold() -> None:
+    assert UniformCandidates(Positives.empty(2, LARGE)).window == 0
+    assert UniformCandidates(Positives.empty(2, LARGE + 1)).window == WINDOW
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("active", [1, 3, 5])
-def test_the_hardest_are_those_of_drawing_scoring_and_choosing(active: int, threads: int, monkeypatch) -> None:
+@pytest.mark.parametrize("large", [16, 1000])
+def test_the_hardest_are_those_of_drawing_scoring_and_choosing(active, threads, large, windows, monkeypatch) -> None:
+    monkeypatch.setattr("mrl.candidates.LARGE", large)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr("mrl.candidates.LEAST", 4)
     positives = random_positives(4, 40, 150, 0.5)
