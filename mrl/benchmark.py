@@ -46,10 +46,10 @@ class BenchmarkConfig:
     """Parameters of `notebooks/benchmark.ipynb`.
 
     dataset, planted: what is trained on. rules, backbones: which. threads: on the CPU; empty for 1 and all cores.
-    gpu: measure a CUDA device too where there is one. repeats: of everything. slice_batches, slice_users: of the
-    yardsticks. sizes: interactions of the planted data sets; num_users, num_items: of the largest, fewer with the root
-    of the size, so that all are equally dense. report: the table; empty for the project's reports/benchmark.csv.
-    figure: likewise.
+    gpu: measure a CUDA device too where there is one. gpu_batch_size: on it, of growing data. repeats: of everything.
+    slice_batches, slice_users: of the yardsticks. sizes: interactions of the planted data sets; num_users, num_items:
+    of the largest, fewer with the root of the size, so that all are equally dense. report: the table; empty for the
+    project's reports/benchmark.csv. figure: likewise.
     """
 
     dataset: Annotated[str, Field(min_length=1)] = "phone"
@@ -61,6 +61,7 @@ class BenchmarkConfig:
     batch_size: PositiveInt = 2048
     threads: tuple[PositiveInt, ...] = ()
     gpu: bool = True
+    gpu_batch_size: PositiveInt = 32768
     repeats: PositiveInt = 5
     slice_batches: PositiveInt = 8
     slice_users: PositiveInt = 64
@@ -100,7 +101,10 @@ class BenchmarkConfig:
         """(device, threads), where everything is measured."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         places = [("cpu", count) for count in self.threads or sorted({1, cores})]
-        return places + ([("cuda", cores)] if self.gpu and torch.cuda.is_available() else [])
+        return places + [(device, cores) for device in self.devices() if device != "cpu"]
+
+    def devices(self) -> list[str]:
+        return ["cpu", "cuda"] if self.gpu and torch.cuda.is_available() else ["cpu"]
 
     def cases(self, backbone: str) -> list[Case]:
         """What is trained: the yardsticks know uniform and hardest negatives."""
@@ -240,34 +244,38 @@ def _memory(config: BenchmarkConfig, case: Case) -> float:
 
 
 def growth(config: BenchmarkConfig) -> Iterator[pl.DataFrame]:
-    """Train and evaluate planted data of each size in a process of its own, on all cores: a table a size.
+    """Train and evaluate planted data of each size in a process of its own, on all cores, and on a GPU: a table each.
 
     Columns as of `measure`, and peak_memory_mib: with the making of the data, training, and (stage evaluate) all widths
-    of every user evaluated. A repeat trains on GROWING interactions at most, others each time, scaled to an epoch.
+    of every user evaluated; on a GPU its own memory. A repeat trains on GROWING interactions at most, others each time,
+    scaled to an epoch.
     """
-    for size in config.sizes:
-        yield pl.DataFrame(alone(_grow, config, size))
+    for device in config.devices():
+        for size in config.sizes:
+            yield pl.DataFrame(alone(_grow, config, size, device))
 
 
-def _grow(config: BenchmarkConfig, size: int) -> list[dict[str, Any]]:
+def _grow(config: BenchmarkConfig, size: int, device: str = "cpu") -> list[dict[str, Any]]:
     shrink = (size / max(config.sizes)) ** 0.5
-    config = replace(config, dataset="planted")
-    _training(config, planted_interactions(200, 64, 2000), ("mf", "dns", PROJECT), "cpu")()  # compiles
+    batch_size = config.batch_size if device == "cpu" else config.gpu_batch_size
+    config = replace(config, dataset="planted", batch_size=batch_size)
+    case = ("mf", "dns", PROJECT)
+    _training(config, planted_interactions(200, 64, 2000), case, device)()  # compiles
     data = planted_interactions(
         round(config.num_users * shrink), round(config.num_items * shrink), size, seed=config.seed
     )
-    trainer = Trainer(config.train_config(), data.train, torch.device("cpu"))
+    trainer = Trainer(config.train_config(), data.train, torch.device(device))
     users, positives, rows = trainer.users, trainer.items, []
     threads = torch.get_num_threads()
     for repeat in range(config.repeats):
-        part = torch.randperm(len(users))[:GROWING]
+        part = torch.randperm(len(users))[:GROWING].to(device)
         trainer.users, trainer.items = users[part], positives[part]
-        seconds = _timed(trainer.run_epoch, "cpu") * len(users) / len(part)
-        rows.append(_row("planted", data, "train", ("mf", "dns", PROJECT), "cpu", threads, repeat, seconds))
-        rows[-1]["peak_memory_mib"] = peak_mib()
-    seconds = _timed(lambda: evaluate(*trainer.vectors(), data, widths=config.widths), "cpu")
-    rows.append(_row("planted", data, "evaluate", ("all widths", "", PROJECT), "cpu", threads, 0, seconds))
-    rows[-1]["peak_memory_mib"] = peak_mib()
+        seconds = _timed(trainer.run_epoch, device) * len(users) / len(part)
+        rows.append(_row("planted", data, "train", case, device, threads, repeat, seconds))
+        rows[-1]["peak_memory_mib"] = peak_mib(device)
+    seconds = _timed(lambda: evaluate(*trainer.vectors(), data, widths=config.widths), device)
+    rows.append(_row("planted", data, "evaluate", ("all widths", "", PROJECT), device, threads, 0, seconds))
+    rows[-1]["peak_memory_mib"] = peak_mib(device)
     return rows
 
 
@@ -277,8 +285,10 @@ def alone(work: Callable, *arguments: Any) -> Any:
         return pool.submit(work, *arguments).result()
 
 
-def peak_mib() -> float:
+def peak_mib(device: str = "cpu") -> float:
     """The most memory this process has held, MiB. On Linux not what its parent held when it was started."""
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status")
     found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.exists() else None
     return int(found[1]) / 2**10 if found else peak_memory_mib()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mrl.errors import ConfigError
 from mrl.interactions import Positives
+from mrl.sparse import propagate
 
 BACKBONES = ("mf", "lightgcn")
 
@@ -127,21 +128,3 @@ class LightGCN(MatrixFactorization):
     def forward(self, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         users, items = zip(*self._hops(generator), strict=True)
         return sum(users) / len(users), sum(items) / len(items)
-
-
-class _Propagate(torch.autograd.Function):
-    """graph @ x, with the transpose at hand for the backward pass: torch would build it anew at every step."""
-
-    @staticmethod
-    def forward(ctx, graph: Tensor, transpose: Tensor, x: Tensor) -> Tensor:
-        ctx.transpose = transpose
-        return graph @ x
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[None, None, Tensor]:
-        return None, None, ctx.transpose @ gradient.contiguous()
-
-
-def propagate(graph: Tensor, transpose: Tensor, x: Tensor) -> Tensor:
-    """graph @ x for a sparse matrix, differentiable in x; `transpose` is its transpose."""
-    return _Propagate.apply(graph, transpose, x)

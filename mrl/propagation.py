@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from mrl.interactions import Positives
-from mrl.model import LightGCN, propagate
+from mrl.model import LightGCN
+from mrl.sparse import propagate
 
 
 class Propagation(LightGCN):

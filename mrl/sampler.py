@@ -53,6 +53,8 @@ class NegativeSampler(nn.Module):
     similarity: what the rules score by: `inner` product, `cosine`, or `distance` (negative squared).
     topk: of `dns_mn`. hardness: (α, β, p) of `ahns`. warmup: share of the training over which `dens` turns from
     plain hardness to irrelevant factors. contrast: weight of the contrastive loss of `dens`.
+    scored_in: what candidates are scored in where the highest inner products are wanted (dns, dns_mn, cns). bfloat16
+    halves what has to be read of them, and only tells which are picked: the loss has the vectors' own type.
 
     `dens` has parameters (its gates, a set a level), which belong into the optimiser with the model's.
     """
@@ -70,6 +72,7 @@ class NegativeSampler(nn.Module):
         hardness: tuple[float, float, float] = (1.0, 1.0, -2.0),
         warmup: float = 0.2,
         contrast: float = 0.3,
+        scored_in: torch.dtype = torch.float32,
         generator: torch.Generator | None = None,
     ):
         super().__init__()
@@ -84,6 +87,8 @@ class NegativeSampler(nn.Module):
             raise ConfigError(f"topk={topk}: must be from 1 to the number of candidates ({candidates})")
         self.rule, self.candidates, self.nested, self.similarity = rule, candidates, nested, similarity
         self.topk, self.hardness, self.warmup, self.contrast = topk, hardness, warmup, contrast
+        highest = rule in ("dns", "dns_mn", "cns") and similarity == "inner"
+        self.scored_in = scored_in if highest else torch.float32
         self.draw = UniformCandidates(positives)
         if rule == "dens":
             self.gates = nn.ModuleList(_Gates(width, generator) for width in self.pick_widths)
@@ -165,7 +170,7 @@ class NegativeSampler(nn.Module):
         generator: torch.Generator | None,
     ) -> Tensor | None:
         """(B, K) in one compiled pass, where there is one; users[places] are the vectors (B, D) of user_rows (B,)."""
-        inner = self.similarity == "inner" and users.dtype == torch.float32
+        inner = self.similarity == "inner" and users.dtype == self.scored_in == torch.float32
         if self.rule not in ("dns", "cns") or not inner or not self.draw.compiled:
             return None
         self._check(user_rows)
@@ -226,7 +231,8 @@ class NegativeSampler(nn.Module):
                 hardened.append(similarity(self.similarity, anchors, vectors))
             scores = torch.stack(hardened, 1)
         else:
-            scores = level_scores(self.similarity, users, table, candidates, widths)  # (B, K, M)
+            vectors = users.to(self.scored_in), table.to(self.scored_in)
+            scores = level_scores(self.similarity, *vectors, candidates, widths).float()  # (B, K, M)
         if self.rule == "dns_mn":
             highest = scores.topk(self.topk, dim=2).indices
             one = torch.randint(self.topk, (*highest.shape[:2], 1), device=highest.device, generator=generator)

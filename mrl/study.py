@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import multiprocessing
 import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -38,6 +37,8 @@ from mrl.errors import ConfigError, DataError
 from mrl.fits import K, Task
 from mrl.interactions import Interactions
 from mrl.study_folder import Entry, Job, entry
+from mrl.study_searches import take_over
+from mrl.sweep import worker_pool
 from mrl.train import load_data, pick_device
 from mrl.widths import check_widths
 
@@ -55,8 +56,10 @@ class StudyConfig:
     timing: one more fit of each, alone on all cores, for its seconds. processes: 0 for one a core, each of one thread.
     ours: the model that is compared with the others, empty for the first of ours. resamples: of the tests.
     seed: of the splits, of the search and of the resampling. planted: settings of that data set.
-    run: False for only the tables of what is there. any_code: take figures made by earlier code where there are none of
-    this one. folder: where all is kept. report: where the tables go, without the ending; empty for reports/study.
+    searches: a table of searches to take over where there are none yet, such as reports/study-searches.csv, which is
+    written with the others. run: False for only the tables of what is there. any_code: take figures made by earlier
+    code where there are none of this one. folder: where all is kept. report: where the tables go, without the ending;
+    empty for reports/study.
     """
 
     datasets: Annotated[tuple[str, ...], Field(min_length=1)] = ("ml100k", "phone", "tool", "ml-100k", "planted")
@@ -75,6 +78,7 @@ class StudyConfig:
     resamples: Annotated[int, Field(ge=100)] = 2000
     seed: NonNegativeInt = 0
     planted: dict[str, Any] = Field(default_factory=dict)
+    searches: str = ""
     run: bool = True
     any_code: bool = False
     folder: str = "runs/study"
@@ -128,6 +132,8 @@ def run_study(config: StudyConfig, *, progress: bool = True) -> list[Entry]:
     if importlib.util.find_spec("optuna") is None:
         raise ConfigError("the study searches with optuna, which is not installed; pip install 'mrl[study]'")
     entries = config.entries()
+    if config.searches:
+        take_over(entries, Path(config.searches))
     with _threads(1):
         _work(config, entries, progress)
     if config.timing:
@@ -194,11 +200,7 @@ class _Here(Executor):
 
 
 def _pool(processes: int) -> Executor:
-    if processes == 1:
-        return _Here()
-    # spawn, not fork: a child must not inherit the threads of torch and numba.
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(processes, context, torch.set_num_threads, (1,))
+    return _Here() if processes == 1 else worker_pool(processes, threads=1)
 
 
 @contextmanager

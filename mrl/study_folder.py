@@ -53,6 +53,11 @@ class Entry:
     contender: Contender
     path: Path
 
+    @property
+    def key(self) -> str:
+        """Of the data, the widths and what the contender fixes and searches, whatever the code."""
+        return self.path.name.rsplit("-", 2)[1]
+
     def trials(self) -> list[dict[str, Any]]:
         """The finished trials by number: number, settings, found, value, seconds, cut, error (null where none), and
         what they were granted: granted (trials), budget (seconds), epochs, patience.

@@ -1,5 +1,7 @@
 """The study as people read it: `study.csv` (tidy), `study.tex` (booktabs), `study.html` (one self-contained page).
 
+Beside them `study-searches.csv`, all trials, from which another study can go on.
+
 `mrl.study_tex` has the tables, `mrl.study_words` the sentences.
 """
 
@@ -20,6 +22,7 @@ from mrl.plots import metric_title, recall_by_width
 from mrl.report import ROOT
 from mrl.study import StudyConfig
 from mrl.study_jobs import METRICS
+from mrl.study_searches import searches
 from mrl.study_table import StudyTables
 from mrl.study_tex import Row, grid, latex
 from mrl.study_words import figure, gap, protocol, seconds, summary
@@ -37,17 +40,18 @@ STYLE = """
 
 
 def write(found: StudyTables, config: StudyConfig) -> list[Path]:
-    """Write the three files and return their paths. Numbers in the CSV are rounded to 6 digits."""
+    """Write the files and return their paths. Numbers in the CSV are rounded to 6 digits."""
     stem = Path(config.report) if config.report else ROOT / "reports" / "study"
     contents = {
-        "csv": found.tidy().with_columns(cs.float().round(6)).write_csv(),
-        "tex": latex(found, config),
-        "html": page(found, config),
+        ".csv": found.tidy().with_columns(cs.float().round(6)).write_csv(),
+        "-searches.csv": searches(config.entries(chosen=False)).write_csv(),
+        ".tex": latex(found, config),
+        ".html": page(found, config),
     }
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = []
-    for kind, text in contents.items():
-        path = stem.with_name(f"{stem.name}.{kind}")
+    for end, text in contents.items():
+        path = stem.with_name(stem.name + end)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         part.write_text(text, encoding="utf-8")
         os.replace(part, path)

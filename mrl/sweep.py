@@ -6,6 +6,7 @@ import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing.sharedctypes import Synchronized
 
 import torch
 from tqdm import tqdm
@@ -27,12 +28,13 @@ def finished(config: TrainConfig) -> Run | None:
 def fit_all(configs: Iterable[TrainConfig], *, processes: int | None = None, progress: bool = True) -> Iterator[Run]:
     """Fit every config, several at once, and yield the runs as they get done.
 
-    processes: one a core by default, each with an equal share of the threads. On a GPU give 1 or a few. Stopped
-    half-way, the next call goes on: finished runs are loaded and interrupted ones resumed.
+    processes: one a GPU by default, or one a core where there is none, each with an equal share of the threads; with
+    device="auto" they take turns on the GPUs. Stopped half-way, the next call goes on: finished runs are loaded and
+    interrupted ones resumed.
     """
     configs = list(configs)
     cores = os.cpu_count() or 1
-    processes = max(1, min(processes or cores, len(configs)))
+    processes = max(1, min(processes or torch.cuda.device_count() or cores, len(configs)))
     open_configs = []
     with tqdm(total=len(configs), desc="runs", unit="run", disable=not progress) as bar:
         for config in configs:
@@ -44,14 +46,28 @@ def fit_all(configs: Iterable[TrainConfig], *, processes: int | None = None, pro
                 yield run
         if not open_configs:
             return
-        # spawn, not fork: a child must not inherit the threads of torch and numba.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(processes, context, torch.set_num_threads, (max(1, cores // processes),)) as pool:
+        with worker_pool(processes, threads=max(1, cores // processes)) as pool:
             for done in as_completed([pool.submit(_fit, config) for config in open_configs]):
                 path = done.result()
                 bar.set_postfix_str(path.name, refresh=False)
                 bar.update()
                 yield load(path)
+
+
+def worker_pool(processes: int, *, threads: int) -> ProcessPoolExecutor:
+    """Processes of so many threads each, which take turns on the GPUs, where there are any: `cuda` is one's own."""
+    # spawn, not fork: a child must not inherit the threads of torch and numba.
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(processes, context, _begin, (context.Value("i", 0), threads))
+
+
+def _begin(begun: Synchronized, threads: int) -> None:
+    torch.set_num_threads(threads)
+    with begun.get_lock():
+        number = begun.value
+        begun.value += 1
+    if gpus := torch.cuda.device_count():
+        torch.cuda.set_device(number % gpus)
 
 
 def _fit(config: TrainConfig):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from mrl.bpr import bpr_gradients
+from mrl.captured import CapturedStep
 from mrl.config import TrainConfig
 from mrl.errors import RunError
 from mrl.interactions import Positives
@@ -62,6 +64,7 @@ class Trainer:
             similarity=config.similarity,
             topk=config.topk,
             hardness=config.hardness,
+            scored_in=torch.bfloat16 if _has_bfloat16(device) else torch.float32,
             generator=init,
         ).to(device)
         modules = nn.ModuleDict({"model": self.model, "loss": self.loss, "sampler": self.sampler})
@@ -76,7 +79,10 @@ class Trainer:
         if self.compiled:
             self.optimiser = RowAdam(list(self.parameters.values()), config.learning_rate)
         else:
-            self.optimiser = torch.optim.Adam(self.parameters.values(), lr=config.learning_rate, fused=True)
+            cuda = device.type == "cuda"
+            self.optimiser = torch.optim.Adam(
+                self.parameters.values(), lr=config.learning_rate, fused=True, capturable=cuda
+            )
         self.idle_users = int((~self.sampler.trainable).sum())  # they have every item: no negative, so no triplet
         usable = self.sampler.trainable[positives.users.long()]
         self.users, self.items = positives.users.long()[usable], positives.items.long()[usable]
@@ -85,6 +91,18 @@ class Trainer:
         # steps on a graph cost the same whatever they hold, so large data is not cut into more of them
         self.batch_size = config.batch_size or max(8192, -(-len(self.users) // 32))
         self.epoch = 0
+        self.captured = self._capture()
+
+    def _capture(self) -> CapturedStep | None:
+        """The step as one CUDA graph, where it is the same work each time: no rule or levels that change on the way."""
+        steady = self.config.rule not in ("cns", "dens") and self.config.levels_per_step in (0, len(self.config.widths))
+        if self.device.type != "cuda" or not steady:
+            return None
+
+        def renew(generator: torch.Generator) -> None:
+            self.generator = generator
+
+        return CapturedStep(partial(self._step, levels=None), self.generator, renew)
 
     def run_epoch(self) -> tuple[float, list[float]]:
         """One pass over all interactions in random order. Returns the mean loss and the mean of each level's term."""
@@ -92,15 +110,20 @@ class Trainer:
         order = torch.randperm(len(self.users), device=self.device, generator=self.generator)
         total = torch.zeros((), device=self.device)
         by_level = torch.zeros(len(self.config.widths), device=self.device)
-        seen = torch.zeros_like(by_level)
+        seen = [0] * len(self.config.widths)
         if self.compiled:
             self.optimiser.begin(-(-len(order) // self.batch_size))
         batches = order.split(self.batch_size)
+        step = self._step if self.captured is None else lambda users, items, _: self.captured(users, items)
         for batch, levels in zip(batches, self._levels(len(batches)), strict=True):
-            loss, terms = self._step(self.users[batch], self.items[batch], levels)
+            loss, terms = step(self.users[batch], self.items[batch], levels)
             total += loss * len(batch)
-            for level, term in zip(range(len(seen)) if levels is None else levels, terms, strict=True):
-                by_level[level] += term * len(batch)
+            if levels is None:
+                by_level += terms * len(batch)
+            else:
+                for level, term in zip(levels, terms, strict=True):
+                    by_level[level] += term * len(batch)
+            for level in range(len(seen)) if levels is None else levels:
                 seen[level] += len(batch)
         if self.compiled:
             self.optimiser.settle()
@@ -108,7 +131,7 @@ class Trainer:
         loss = total.item() / len(self.users)
         if not math.isfinite(loss) or not all(p.isfinite().all() for p in self.parameters.values()):
             raise _diverged(self.epoch, loss)
-        return loss, (by_level / seen).tolist()
+        return loss, [term / count if count else math.nan for term, count in zip(by_level.tolist(), seen, strict=True)]
 
     def _levels(self, steps: int) -> Iterable[tuple[int, ...] | None]:
         """The levels of each step: None for all, or a random subset of them in order.
@@ -208,7 +231,12 @@ class Trainer:
             moments = {key.removeprefix(prefix): moment for key, moment in tensors.items() if key.startswith(prefix)}
             self.optimiser.state[value] = {key: moment.to(self.device, copy=True) for key, moment in moments.items()}
         self.generator.set_state(tensors["generator"].cpu())
+        self.captured = self._capture()  # a graph knows the moments by where they lie
         self.epoch = int(tensors["epoch"])
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _diverged(epoch: int, loss: float) -> RunError:

@@ -87,7 +87,7 @@ def test_without_a_model_of_ours_there_are_tables_and_no_comparison(config, tmp_
         "There is nothing to compare: no model of ours is among the rows."
     ]
     assert r"\textbf" not in latex(found, other)
-    assert len(write(found, other)) == 3
+    assert len(write(found, other)) == 4
 
 
 def test_a_win_everywhere_is_said_as_such(config) -> None:
@@ -125,10 +125,12 @@ def test_latex_is_whole_and_losses_are_bold(config) -> None:
     assert bold == [f"{mean:.4f}"[1:] for mean in tables(config).tests.filter(pl.col("loss"))["mean"]]
 
 
-def test_three_files_are_written_and_the_page_needs_nothing_else(config) -> None:
+def test_the_files_are_written_and_the_page_needs_nothing_else(config) -> None:
     found = tables(config)
-    csv, tex, page = write(found, config)
-    assert [path.name for path in (csv, tex, page)] == ["study.csv", "study.tex", "study.html"]
+    csv, trials, tex, page = write(found, config)
+    names = ["study.csv", "study-searches.csv", "study.tex", "study.html"]
+    assert [path.name for path in (csv, trials, tex, page)] == names
+    assert set(pl.read_csv(trials)["contender"]) == {"wide", "parts-2"}
     assert len(pl.read_csv(csv)) == len(found.tidy()) and tex.read_text() == latex(found, config)
     reader = Balanced()
     reader.feed(page.read_text())

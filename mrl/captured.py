@@ -1,0 +1,72 @@
+"""A training step recorded once as a CUDA graph and replayed: a step of a small model is some hundred kernels, and
+starting them one by one takes the host longer than the GPU needs to run them.
+
+The first steps run as they are, since libraries set themselves up in them. Then one is recorded over inputs that stay
+in place, into which every later batch of the same size is copied. Random numbers go on as they would without, since
+the generator is registered with the graph. A batch of another size, the last of an epoch, runs as it is.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+WARM = 3  # steps before one is recorded
+
+
+class CapturedStep:
+    """step(users (B,), items (B,)) -> loss, terms: the same, faster; what it returns is overwritten by the next call.
+
+    The step must do all its work on the device, and the same work each time. generator: what it draws from.
+    renew: takes the generator to go on with where recording fails, which a warning tells; steps then run as they are.
+    """
+
+    def __init__(self, step: Step, generator: torch.Generator, renew: Callable[[torch.Generator], None]):
+        self.step, self.generator, self.renew = step, generator, renew
+        self.stream = torch.cuda.Stream(generator.device)
+        self.warmed = 0
+        self.failed = False
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        if self.graph is None and not self.failed:
+            if self.warmed < WARM:
+                self.warmed += 1
+                return self._aside(users, items)
+            self._record(users, items)
+        if self.failed or users.shape != self.inputs[0].shape:
+            return self.step(users, items)
+        for place, batch in zip(self.inputs, (users, items), strict=True):
+            place.copy_(batch)
+        self.graph.replay()
+        return self.outputs
+
+    def _aside(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """On the stream that is recorded later, which is where autograd has to have been before."""
+        self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
+        with torch.cuda.stream(self.stream):
+            found = self.step(users, items)
+        torch.cuda.current_stream(self.stream.device).wait_stream(self.stream)
+        return found
+
+    def _record(self, users: Tensor, items: Tensor) -> None:
+        self.inputs = users.clone(), items.clone()
+        state, graph = self.generator.get_state(), torch.cuda.CUDAGraph()
+        graph.register_generator_state(self.generator)
+        try:
+            with torch.cuda.graph(graph, stream=self.stream):  # recorded, not run
+                self.outputs = self.step(*self.inputs)
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            warnings.warn(f"steps on {self.generator.device} run slower, not as a CUDA graph: {reason}", stacklevel=3)
+            self.failed = True
+            fresh = torch.Generator(self.generator.device)  # the other may be left as if still being recorded
+            fresh.set_state(state)
+            self.renew(fresh)
+        else:
+            self.graph = graph
