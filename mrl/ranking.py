@@ -3,7 +3,8 @@
 Nested scores are a running sum over blocks of dimensions, so one pass over the scores serves every width. The sums
 are float32 and their rounding depends on the order, the library and the device. They therefore only draw up a
 shortlist, everything within their own error bound of the k-th best; the shortlist is scored again in float64, in the
-order of the dimensions. What comes out is the same for every chunk size, on CPU and on CUDA.
+order of the dimensions. What comes out is the same for every chunk size, on CPU and on CUDA, where the sums for the
+shortlist are of factors rounded to TF32.
 
 On the CPU compiled kernels do all of it, a few users at a time in the cache (`mrl.kernels`); elsewhere, and for long
 lists, torch does, with the same result.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ from mrl.widths import blocks, check_widths
 
 _KERNEL_LIMIT = 256  # the kernel compares shortlisted items pairwise; a longer list is left to torch
 _SLACK = 32  # how much further than k torch.topk looks at first
+_SLACK_TF32 = 256  # where scores are rougher, so that more of them are within their bounds
 _CHUNK = 2048  # users whose lists are held at once where no score matrix is
 
 
@@ -116,6 +119,21 @@ def rows_at_once(num_items: int, device: torch.device | str, budget: int | None 
     return min(max(budget // (4 * max(num_items, 1)), 64), 2**16)
 
 
+def _has_tf32(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+@contextmanager
+def _short_products(wanted: bool) -> Iterator[None]:
+    """Matrix products on a GPU from factors rounded to TF32, summed in float32; afterwards as it was before."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = before or wanted
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
 class VectorRanking:
     """Ranks all items for users by ⟨p[:d], q[:d]⟩ at every width d in one pass.
 
@@ -128,9 +146,13 @@ class VectorRanking:
         self.widths = check_widths(widths, users.shape[1])
         lengths = self.items.norm(dim=1)
         longest = lengths.max() if len(lengths) else lengths.new_zeros(())
+        self.tf32 = _has_tf32(self.items.device)
         # Rounding of a float32 sum in any order (Higham 2002, section 3.1); twice: either of two items may be off.
-        exact = torch.get_float32_matmul_precision() == "highest"
-        unit = (users.shape[1] + len(self.widths) + 2) * 2.0**-24 if exact else 2.0**-7
+        unit = (users.shape[1] + len(self.widths) + 2) * 2.0**-24
+        if torch.get_float32_matmul_precision() != "highest":
+            unit = 2.0**-7  # as short as bfloat16
+        elif self.tf32:
+            unit += 2.0**-10  # of either factor 2^-11
         bounds = self.users.norm(dim=1).double() * longest.double()
         if not bool((bounds < 1e38).all()):
             raise RunError("users, items: NaN, Inf or numbers too large to score; lower learning_rate and train again")
@@ -155,11 +177,13 @@ class VectorRanking:
         users, margins = self.users[rows], self.margins[rows]
         scores = users.new_zeros(len(rows), len(self.items))  # (B, I)
         for level, (width, block) in enumerate(zip(self.widths, blocks(self.widths), strict=True)):
-            torch.addmm(scores, users[:, block], self.items[:, block].T, beta=float(level > 0), out=scores)
+            with _short_products(self.tf32):
+                torch.addmm(scores, users[:, block], self.items[:, block].T, beta=float(level > 0), out=scores)
             if level == 0:
                 for positives in hidden:  # once: whatever is added to -Inf, it stays
                     hide(scores, rows, positives)
-            yield width, *_best_torch(scores, margins, users[:, :width], self.items, k)
+            look = k + (_SLACK_TF32 if self.tf32 else _SLACK)
+            yield width, *_best_torch(scores, margins, users[:, :width], self.items, k, look)
 
     def _by_kernels(self, rows: Tensor, k: int, hidden: Sequence[Positives]) -> tuple[Tensor, Tensor]:
         """Items and scores, (L, B, k) each."""

@@ -144,9 +144,31 @@ def test_scores_that_overflow_are_not_ranked():
 # --- vectors ---------------------------------------------------------------------------------------------------------
 
 
+def as_tf32(table: torch.Tensor) -> torch.Tensor:
+    """Rounded to 10 bits after the point."""
+    return ((table.contiguous().view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+def test_lists_stay_exact_where_scores_are_rougher_than_what_tells_items_apart(monkeypatch):
+    users = torch.ones(1, 2)
+    items = torch.cat([torch.ones(400, 1), 2.0**-14 * torch.randperm(400)[:, None]], 1)
+    assert len(as_tf32(1 + items[:, 1]).unique()) < 50  # closer together than TF32 can tell
+    monkeypatch.setattr(ranking, "_KERNEL_LIMIT", 0)
+    monkeypatch.setattr(ranking, "_has_tf32", lambda _: True)
+    exact = torch.addmm
+
+    def rough(x, a, b, *, beta, out):
+        exact(x, a, b, beta=beta, out=out)
+        return out.copy_(as_tf32(out))
+
+    monkeypatch.setattr(torch, "addmm", rough)
+    ((_, found, _),) = VectorRanking(users, items, (2,))(torch.arange(1), 20)
+    assert found[0].tolist() == items[:, 1].argsort(descending=True)[:20].tolist()
+
+
 @QUICK
-@given(st.integers(0, 10**6), st.booleans(), st.booleans())
-def test_ranking_of_vectors_is_the_slow_one(seed, duplicated, by_torch):
+@given(st.integers(0, 10**6), st.booleans(), st.sampled_from(["kernels", "torch", "TF32"]))
+def test_ranking_of_vectors_is_the_slow_one(seed, duplicated, way):
     data = make_data(seed)
     users, items = make_vectors(seed, data)
     if duplicated:  # exact ties, however the matrix product rounds
@@ -154,8 +176,12 @@ def test_ranking_of_vectors_is_the_slow_one(seed, duplicated, by_torch):
         users[5] = 0
     hidden = [data.train, data.valid]
     with pytest.MonkeyPatch.context() as patch:
-        if by_torch:
+        if way != "kernels":
             patch.setattr(ranking, "_KERNEL_LIMIT", 0)
+        if way == "TF32":  # as on a GPU
+            exact = torch.addmm
+            patch.setattr(ranking, "_has_tf32", lambda _: True)
+            patch.setattr(torch, "addmm", lambda x, a, b, **more: exact(x, as_tf32(a), as_tf32(b), **more))
         rows = data.test.counts.nonzero()[:, 0]
         for width, found, scores in VectorRanking(users, items, WIDTHS)(rows, 30, hidden):
             for user, line, values in zip(rows.tolist(), found.tolist(), scores.tolist(), strict=True):

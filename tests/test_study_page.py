@@ -130,7 +130,7 @@ def test_the_files_are_written_and_the_page_needs_nothing_else(config) -> None:
     csv, trials, tex, page = write(found, config)
     names = ["study.csv", "study-searches.csv", "study.tex", "study.html"]
     assert [path.name for path in (csv, trials, tex, page)] == names
-    assert set(pl.read_csv(trials)["contender"]) == {"wide", "parts-2"}
+    assert set(pl.read_csv(trials)["contender"]) == {"wide", "parts-2", "flat"}
     assert len(pl.read_csv(csv)) == len(found.tidy()) and tex.read_text() == latex(found, config)
     reader = Balanced()
     reader.feed(page.read_text())
