@@ -166,13 +166,13 @@ def speed(table: pl.DataFrame, *, size: str = "page") -> Figure:
         _line(middle, grown, pl.col("seconds") / pl.col("interactions") * 1e6, "seconds a million interactions")
         _line(right, grown, pl.col("peak_memory_mib") / 1024, "peak memory, GiB")
         evaluated = table.filter(stage="grown evaluate")
-        _line(right, evaluated, pl.col("peak_memory_mib") / 1024, "peak memory, GiB", number=1)
+        _line(right, evaluated, pl.col("peak_memory_mib") / 1024, "peak memory, GiB", number=3)
         right.set_title("training, and evaluation on top")
     legend_above(figure, handles, names)
     return figure
 
 
-def _line(ax, rows: pl.DataFrame, value: pl.Expr, label: str, number: int = 0) -> None:
+def _line(ax, rows: pl.DataFrame, value: pl.Expr, label: str, number: int = 2) -> None:
     rows = rows.sort("interactions")
     ax.plot(
         rows["interactions"],
