@@ -22,24 +22,25 @@ WARM = 3  # steps before one is recorded
 class CapturedStep:
     """step(users (B,), items (B,)) -> loss, terms: the same, faster; what it returns is overwritten by the next call.
 
-    The step must do all its work on the device, and the same work each time. generator: what it draws from.
-    renew: takes the generator to go on with where recording fails, which a warning tells; steps then run as they are.
+    The step must do all its work on the device, and the same work each time. size: B of the batches that are replayed;
+    others run as they are. generator: what the step draws from. renew: takes the generator to go on with where
+    recording fails, which a warning tells; steps then run as they are.
     """
 
-    def __init__(self, step: Step, generator: torch.Generator, renew: Callable[[torch.Generator], None]):
-        self.step, self.generator, self.renew = step, generator, renew
+    def __init__(self, step: Step, size: int, generator: torch.Generator, renew: Callable[[torch.Generator], None]):
+        self.step, self.size, self.generator, self.renew = step, size, generator, renew
         self.stream = torch.cuda.Stream(generator.device)
         self.warmed = 0
         self.failed = False
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        if self.graph is None and not self.failed:
-            if self.warmed < WARM:
-                self.warmed += 1
-                return self._aside(users, items)
-            self._record(users, items)
-        if self.failed or users.shape != self.inputs[0].shape:
+        if self.failed or len(users) != self.size:
+            return self.step(users, items)
+        if self.warmed < WARM:
+            self.warmed += 1
+            return self._aside(users, items)
+        if self.graph is None and not self._record(users, items):
             return self.step(users, items)
         for place, batch in zip(self.inputs, (users, items), strict=True):
             place.copy_(batch)
@@ -54,7 +55,7 @@ class CapturedStep:
         torch.cuda.current_stream(self.stream.device).wait_stream(self.stream)
         return found
 
-    def _record(self, users: Tensor, items: Tensor) -> None:
+    def _record(self, users: Tensor, items: Tensor) -> bool:
         self.inputs = users.clone(), items.clone()
         state, graph = self.generator.get_state(), torch.cuda.CUDAGraph()
         graph.register_generator_state(self.generator)
@@ -68,5 +69,6 @@ class CapturedStep:
             fresh = torch.Generator(self.generator.device)  # the other may be left as if still being recorded
             fresh.set_state(state)
             self.renew(fresh)
-        else:
-            self.graph = graph
+            return False
+        self.graph = graph
+        return True

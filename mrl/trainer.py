@@ -102,7 +102,8 @@ class Trainer:
         def renew(generator: torch.Generator) -> None:
             self.generator = generator
 
-        return CapturedStep(partial(self._step, levels=None), self.generator, renew)
+        size = min(self.batch_size, len(self.users))
+        return CapturedStep(partial(self._step, levels=None), size, self.generator, renew)
 
     def run_epoch(self) -> tuple[float, list[float]]:
         """One pass over all interactions in random order. Returns the mean loss and the mean of each level's term."""

@@ -54,7 +54,7 @@ class Stand:
         )  # fmt: skip
         monkeypatch.setattr("mrl.captured.torch", SimpleNamespace(cuda=cuda, Generator=torch.Generator))
         self.generator = torch.Generator().manual_seed(5)
-        self.captured = CapturedStep(self.step, self.generator, self.renewed.append)
+        self.captured = CapturedStep(self.step, 8, self.generator, self.renewed.append)
 
     def step(self, users: torch.Tensor, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         self.run += not self.recording
@@ -78,7 +78,7 @@ def test_steps_are_recorded_after_some_and_replayed_with_each_batch(monkeypatch)
 
 def test_a_batch_of_another_size_runs_as_it_is(monkeypatch) -> None:
     stand = Stand(monkeypatch)
-    for rows in [8] * (WARM + 1) + [5, 8, 5]:
+    for rows in [8] * WARM + [5, 8, 5, 8]:  # also where it comes when one is to be recorded
         stand.check(rows)
     assert (stand.run, stand.replayed) == (WARM + 2, 2)
 
