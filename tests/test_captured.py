@@ -48,9 +48,10 @@ class Stand:
                 raise RuntimeError("operation not permitted when stream is capturing\nand much more")
 
         idle = SimpleNamespace(wait_stream=lambda _: None, device="cpu")
+        self.streams: list[object] = []
         cuda = SimpleNamespace(
-            Stream=lambda _: idle, current_stream=lambda _: idle, stream=lambda _: nullcontext(), CUDAGraph=Graph,
-            graph=graph,
+            Stream=lambda _: idle, current_stream=lambda _: idle, set_stream=self.streams.append,
+            stream=lambda _: nullcontext(), CUDAGraph=Graph, graph=graph,
         )  # fmt: skip
         monkeypatch.setattr("mrl.captured.torch", SimpleNamespace(cuda=cuda, Generator=torch.Generator))
         self.generator = torch.Generator().manual_seed(5)
@@ -91,6 +92,7 @@ def test_where_recording_fails_steps_go_on_with_the_same_numbers(monkeypatch) ->
         stand.check(8)
     stand.check(8)
     assert (stand.run, stand.replayed) == (WARM + 2, 0)
+    assert len(stand.streams) == 1  # back from the one that was recorded
     (fresh,) = stand.renewed
     assert fresh is not stand.generator
     assert torch.equal(torch.rand(4, generator=fresh), torch.rand(4, generator=torch.Generator().manual_seed(5)))
