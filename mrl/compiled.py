@@ -1,4 +1,4 @@
-"""Loops that torch cannot express well, compiled by numba, and run over slices of a batch in threads."""
+"""What the hardware can do: loops compiled by numba, run over slices of a batch in threads; short floats of a GPU."""
 
 from __future__ import annotations
 
@@ -47,6 +47,11 @@ def fetch(array, start, stop):
     """For compiled loops that read here and there: bring entries start to stop, counted flat, into the cache."""
     for offset in range(start * array.itemsize, stop * array.itemsize, 64):
         _hint(array, offset)
+
+
+def has_short_floats(device: torch.device) -> bool:
+    """Whether it multiplies numbers of 8 to 11 bits (bfloat16, TF32) faster than others: NVIDIA from Ampere on."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def in_threads(work: Callable[[slice], object], rows: int, *, each: int) -> None:

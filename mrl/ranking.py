@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from mrl import kernels
-from mrl.compiled import in_threads
+from mrl.compiled import has_short_floats, in_threads
 from mrl.errors import RunError
 from mrl.interactions import Positives
 from mrl.widths import blocks, check_widths
@@ -119,10 +119,6 @@ def rows_at_once(num_items: int, device: torch.device | str, budget: int | None 
     return min(max(budget // (4 * max(num_items, 1)), 64), 2**16)
 
 
-def _has_tf32(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-
-
 @contextmanager
 def _short_products(wanted: bool) -> Iterator[None]:
     """Matrix products on a GPU from factors rounded to TF32, summed in float32; afterwards as it was before."""
@@ -146,7 +142,7 @@ class VectorRanking:
         self.widths = check_widths(widths, users.shape[1])
         lengths = self.items.norm(dim=1)
         longest = lengths.max() if len(lengths) else lengths.new_zeros(())
-        self.tf32 = _has_tf32(self.items.device)
+        self.tf32 = has_short_floats(self.items.device)
         # Rounding of a float32 sum in any order (Higham 2002, section 3.1); twice: either of two items may be off.
         unit = (users.shape[1] + len(self.widths) + 2) * 2.0**-24
         if torch.get_float32_matmul_precision() != "highest":

@@ -13,6 +13,7 @@ from torch.nn.functional import embedding
 
 from mrl.bpr import bpr_gradients
 from mrl.captured import CapturedStep
+from mrl.compiled import has_short_floats
 from mrl.config import TrainConfig
 from mrl.errors import RunError
 from mrl.interactions import Positives
@@ -64,7 +65,7 @@ class Trainer:
             similarity=config.similarity,
             topk=config.topk,
             hardness=config.hardness,
-            scored_in=torch.bfloat16 if _has_bfloat16(device) else torch.float32,
+            scored_in=torch.bfloat16 if has_short_floats(device) else torch.float32,
             generator=init,
         ).to(device)
         modules = nn.ModuleDict({"model": self.model, "loss": self.loss, "sampler": self.sampler})
@@ -79,10 +80,8 @@ class Trainer:
         if self.compiled:
             self.optimiser = RowAdam(list(self.parameters.values()), config.learning_rate)
         else:
-            cuda = device.type == "cuda"
-            self.optimiser = torch.optim.Adam(
-                self.parameters.values(), lr=config.learning_rate, fused=True, capturable=cuda
-            )
+            fast = {"fused": True, "capturable": device.type == "cuda"}
+            self.optimiser = torch.optim.Adam(self.parameters.values(), lr=config.learning_rate, **fast)
         self.idle_users = int((~self.sampler.trainable).sum())  # they have every item: no negative, so no triplet
         usable = self.sampler.trainable[positives.users.long()]
         self.users, self.items = positives.users.long()[usable], positives.items.long()[usable]
@@ -234,10 +233,6 @@ class Trainer:
         self.generator.set_state(tensors["generator"].cpu())
         self.captured = self._capture()  # a graph knows the moments by where they lie
         self.epoch = int(tensors["epoch"])
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _diverged(epoch: int, loss: float) -> RunError:

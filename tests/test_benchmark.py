@@ -98,6 +98,23 @@ def test_what_is_claimed_is_measured_against_its_limit(measured, grown) -> None:
     assert found["value"][5] == pytest.approx(grown["peak_memory_mib"].max(), rel=1e-3) and found["kept"][5]
 
 
+def test_on_a_gpu_it_is_seconds_that_are_claimed(measured, grown) -> None:
+    def twice(table: pl.DataFrame) -> pl.DataFrame:
+        return pl.concat([table, table.with_columns(device=pl.lit("cuda"))])
+
+    found = claims(twice(measured), twice(grown), 2).filter(device="cuda")
+    own = measured.filter(stage="train", model="mf", rule="dns", who=PROJECT)["seconds"]
+    assert found["claim"].to_list()[4:] == [
+        "growth: seconds an epoch of the largest",
+        "growth: seconds to evaluate the largest",
+        "training, nested negatives: milliseconds an epoch",
+    ]
+    assert found["limit"].to_list()[4:] == ["at most 3.0", "at most 10.0", "at most 60.0"]
+    assert found["value"][6] == pytest.approx(1000 * own.median(), rel=1e-3) and found["low"][6] <= found["value"][6]
+    largest = grown.filter(interactions=grown["interactions"].max())
+    assert found["value"][5] == pytest.approx(largest.filter(stage="evaluate")["seconds"][0], rel=1e-3)
+
+
 def test_the_figure_needs_the_table_and_nothing_else(measured, grown, peaks) -> None:
     table = summary(measured, grown, peaks)
     figure = speed(table)

@@ -154,7 +154,7 @@ def test_lists_stay_exact_where_scores_are_rougher_than_what_tells_items_apart(m
     items = torch.cat([torch.ones(400, 1), 2.0**-14 * torch.randperm(400)[:, None]], 1)
     assert len(as_tf32(1 + items[:, 1]).unique()) < 50  # closer together than TF32 can tell
     monkeypatch.setattr(ranking, "_KERNEL_LIMIT", 0)
-    monkeypatch.setattr(ranking, "_has_tf32", lambda _: True)
+    monkeypatch.setattr(ranking, "has_short_floats", lambda _: True)
     exact = torch.addmm
 
     def rough(x, a, b, *, beta, out):
@@ -180,7 +180,7 @@ def test_ranking_of_vectors_is_the_slow_one(seed, duplicated, way):
             patch.setattr(ranking, "_KERNEL_LIMIT", 0)
         if way == "TF32":  # as on a GPU
             exact = torch.addmm
-            patch.setattr(ranking, "_has_tf32", lambda _: True)
+            patch.setattr(ranking, "has_short_floats", lambda _: True)
             patch.setattr(torch, "addmm", lambda x, a, b, **more: exact(x, as_tf32(a), as_tf32(b), **more))
         rows = data.test.counts.nonzero()[:, 0]
         for width, found, scores in VectorRanking(users, items, WIDTHS)(rows, 30, hidden):

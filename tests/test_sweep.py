@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,17 @@ def test_runs_in_processes_equal_runs_one_by_one_and_are_not_made_twice(tmp_path
     assert alone.metrics.equals(runs[1].metrics)
     monkeypatch.setattr(sweep, "ProcessPoolExecutor", None)  # nothing is left to do, so no pool is needed
     assert len(list(fit_all(wanted, progress=False))) == 3
+
+
+def test_processes_take_turns_on_the_gpus(monkeypatch) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(sweep.torch, "set_num_threads", lambda _: None)
+    monkeypatch.setattr(sweep.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(sweep.torch.cuda, "set_device", taken.append)
+    begun = multiprocessing.get_context("spawn").Value("i", 0)
+    for _ in range(3):
+        sweep._begin(begun, 1)
+    assert taken == [0, 1, 0]
 
 
 def test_a_run_counts_as_finished_only_with_its_very_settings(tmp_path) -> None:
