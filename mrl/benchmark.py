@@ -101,10 +101,7 @@ class BenchmarkConfig:
         """(device, threads), where everything is measured."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         places = [("cpu", count) for count in self.threads or sorted({1, cores})]
-        return places + [(device, cores) for device in self.devices() if device != "cpu"]
-
-    def devices(self) -> list[str]:
-        return ["cpu", "cuda"] if self.gpu and torch.cuda.is_available() else ["cpu"]
+        return places + ([("cuda", cores)] if self.gpu and torch.cuda.is_available() else [])
 
     def cases(self, backbone: str) -> list[Case]:
         """What is trained: the yardsticks know uniform and hardest negatives."""
@@ -250,7 +247,7 @@ def growth(config: BenchmarkConfig) -> Iterator[pl.DataFrame]:
     of every user evaluated; on a GPU its own memory. A repeat trains on GROWING interactions at most, others each time,
     scaled to an epoch.
     """
-    for device in config.devices():
+    for device in dict.fromkeys(device for device, _ in config.places()):
         for size in config.sizes:
             yield pl.DataFrame(alone(_grow, config, size, device))
 

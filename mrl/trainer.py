@@ -110,7 +110,7 @@ class Trainer:
         order = torch.randperm(len(self.users), device=self.device, generator=self.generator)
         total = torch.zeros((), device=self.device)
         by_level = torch.zeros(len(self.config.widths), device=self.device)
-        seen = [0] * len(self.config.widths)
+        seen = torch.zeros(len(self.config.widths), dtype=torch.float64)  # on the host: counting makes no GPU work
         if self.compiled:
             self.optimiser.begin(-(-len(order) // self.batch_size))
         batches = order.split(self.batch_size)
@@ -120,18 +120,18 @@ class Trainer:
             total += loss * len(batch)
             if levels is None:
                 by_level += terms * len(batch)
+                seen += len(batch)
             else:
                 for level, term in zip(levels, terms, strict=True):
                     by_level[level] += term * len(batch)
-            for level in range(len(seen)) if levels is None else levels:
-                seen[level] += len(batch)
+                    seen[level] += len(batch)
         if self.compiled:
             self.optimiser.settle()
         self.epoch += 1
         loss = total.item() / len(self.users)
         if not math.isfinite(loss) or not all(p.isfinite().all() for p in self.parameters.values()):
             raise _diverged(self.epoch, loss)
-        return loss, [term / count if count else math.nan for term, count in zip(by_level.tolist(), seen, strict=True)]
+        return loss, (by_level.cpu() / seen).tolist()
 
     def _levels(self, steps: int) -> Iterable[tuple[int, ...] | None]:
         """The levels of each step: None for all, or a random subset of them in order.
