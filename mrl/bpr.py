@@ -69,6 +69,15 @@ def _dot(p, q, start, stop):
     return total
 
 
+@partial(compiled, fastmath=True)
+def _difference(p, j, q, start, stop):
+    """⟨p, j − q⟩ by one sum: nothing at all where j is q, however large its scores."""
+    total = np.float32(0)
+    for d in range(start, stop):
+        total += p[d] * (j[d] - q[d])
+    return total
+
+
 @partial(compiled, fastmath={"contract", "reassoc"})
 def _gradients(users, items, user_rows, item_rows, widths, rates, decay, user_out, item_out, terms, norms):
     levels, shared, dim = len(widths), item_rows.shape[1] == 2, users.shape[1]
@@ -81,8 +90,7 @@ def _gradients(users, items, user_rows, item_rows, widths, rates, decay, user_ou
         norm = _dot(p, p, 0, dim) + _dot(q, q, 0, dim)
         for d in range(dim):
             push[d], pull[d] = decay * p[d], decay * q[d]
-        liked = np.float32(0)
-        other = np.float32(0)
+        ahead = np.float32(0)
         start = 0
         for level in range(levels):
             stop = widths[level]
@@ -92,9 +100,8 @@ def _gradients(users, items, user_rows, item_rows, widths, rates, decay, user_ou
                 norm += _dot(j, j, 0, dim)
                 for d in range(dim):
                     away[d] = decay * j[d]
-            liked += _dot(p, q, start, stop)
-            other = other + _dot(p, j, start, stop) if shared else _dot(p, j, 0, stop)
-            x = np.float64(other - liked)
+            ahead = ahead + _difference(p, j, q, start, stop) if shared else _difference(p, j, q, 0, stop)
+            x = np.float64(ahead)
             small = np.exp(-abs(x))
             terms[b, level] = max(x, 0.0) + np.log1p(small)
             rate = rates[level] * np.float32((1.0 if x >= 0 else small) / (1.0 + small))  # w_k · σ(x) / B
