@@ -31,7 +31,7 @@ SEARCH_SWEEPS = 8  # of iALS in a trial: the order of the settings is settled by
 EMPHASES = (0.25, 0.5)  # beside 0
 SHARES = ((0.5, 0.0), (1.0, 1.0))  # beside none: users alone where there is much data a user, else both
 SEARCHED = 3_000_000  # training interactions at most, of users drawn at random: a search on more takes hours
-JUDGES = 20_000  # users at most by whom settings are judged: enough to tell them apart
+JUDGES = 20_000  # users at most by whom settings and epochs are judged: enough to tell them apart
 TURNS = (4, 8, 16)  # candidates for each negative, beside no turn at all
 CLOSE = 0.97  # of the best value: shares that are so good untrained may still be the best once trained
 
@@ -77,6 +77,19 @@ def climb(value_of: Callable[[float, float], float], trials: int, on_trial: Call
     return {name: rows[best][name] for name in ("alpha0", "l2")}, pl.DataFrame(list(rows.values()))
 
 
+def judges(data: Interactions, seed: int) -> Interactions:
+    """The same data with the validation of JUDGES users, drawn at random where there are more."""
+    counts = data.valid.counts.numpy().copy()
+    users = np.flatnonzero(counts)
+    left_out = np.random.default_rng(seed).permutation(users)[JUDGES:]
+    if len(left_out) == 0:
+        return data
+    counts[left_out] = 0
+    keep = torch.from_numpy(np.repeat(counts > 0, data.valid.counts.numpy()))
+    offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(counts)]))
+    return replace(data, valid=Positives(offsets, data.valid.items[keep], data.num_items))
+
+
 def choose_least_squares(
     config: TrainConfig, data: Interactions, on_trial: Callable[[dict], None] | None = None
 ) -> list[TrainConfig]:
@@ -96,13 +109,13 @@ def choose_least_squares(
             " or give alpha0, frequency_l2, emphasis, shares and turn"
         )
     some = _some_users(data, config.seed)
-    search = _Search(_judges(some, config.seed), on_trial)
+    search = _Search(judges(some, config.seed), on_trial)
     if config.alpha0 is None or config.frequency_l2 is None:
         config = search.choose_penalty(config)
     if config.emphasis is None:
         config = search.choose_emphasis(config)
     if some is not data:  # what neighbours give depends on how many there are
-        search.data, search.best = _judges(data, config.seed), None
+        search.data, search.best = judges(data, config.seed), None
     plans = [config] if config.shares else search.choose_shares(config)
     return plans if config.turn is not None else [search.choose_turn(plan) for plan in plans]
 
@@ -218,19 +231,6 @@ def _some_users(data: Interactions, seed: int) -> Interactions:
     rows = order[fits].sort().values
     train, valid, test = (part.take(rows.to(part.items.device)) for part in (data.train, data.valid, data.test))
     return replace(data, train=train, valid=valid, test=test, user_ids=data.user_ids[rows.numpy()])
-
-
-def _judges(data: Interactions, seed: int) -> Interactions:
-    """The same data with the validation of JUDGES users, drawn at random where there are more."""
-    counts = data.valid.counts.numpy().copy()
-    users = np.flatnonzero(counts)
-    left_out = np.random.default_rng(seed).permutation(users)[JUDGES:]
-    if len(left_out) == 0:
-        return data
-    counts[left_out] = 0
-    keep = torch.from_numpy(np.repeat(counts > 0, data.valid.counts.numpy()))
-    offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(counts)]))
-    return replace(data, valid=Positives(offsets, data.valid.items[keep], data.num_items))
 
 
 def fit_least_squares(config: TrainConfig, positives: Positives, **more) -> Factors:

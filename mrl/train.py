@@ -31,7 +31,7 @@ from mrl.errors import ConfigError, DataError
 from mrl.evaluate import Evaluation, evaluate
 from mrl.interactions import Interactions, Positives, as_paper, hold_out
 from mrl.run import Run, RunDirectory, check_compatible, default_path, environment, load
-from mrl.search import choose_least_squares, fit_least_squares
+from mrl.search import choose_least_squares, fit_least_squares, judges
 from mrl.start import start_model
 from mrl.trainer import Trainer
 
@@ -110,11 +110,12 @@ def fit(config: TrainConfig, data: Interactions | None = None, *, progress: bool
         if state.phase == SEARCH:
             state.choose(config, data, device, say)
             begin = _start(data.train, device, state, say)
+            watched = data if config.recipe == "mrl4rec" else judges(data, config.seed)
             while state.plan < len(state.plans):
                 trainer = begin(state.planned(config), found)
                 if found is None and config.recipe != "mrl4rec":  # there, epoch 0 is random
-                    state.validate(trainer, data, _row(trainer, SEARCH, 0.0), save)
-                _search(trainer, data, state, save, progress)
+                    state.validate(trainer, watched, _row(trainer, SEARCH, 0.0), save)
+                _search(trainer, watched, state, save, progress)
                 state.plan, state.plan_value, state.waited, found = state.plan + 1, -1.0, 0, None
         users, items = state.best["best.users"].to(device), state.best["best.items"].to(device)
         backbone = {name.removeprefix(EGO): table for name, table in state.best.items() if name.startswith(EGO)}

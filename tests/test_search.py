@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
 from mrl import search
 from mrl.config import TrainConfig
 from mrl.errors import DataError
+from mrl.evaluate import evaluate
 from mrl.interactions import Interactions, Positives, hold_out
 from mrl.search import choose_least_squares, fit_least_squares, validation_value
 from mrl.start import smoothed, start_model
 from mrl.synthetic import planted_interactions
+from mrl.train import fit
 
 SETTINGS = {"dataset": "planted", "widths": (2, 4), "trials": 4, "device": "cpu"}
 
@@ -121,12 +124,23 @@ def test_of_very_many_users_some_judge(data, monkeypatch) -> None:
     config = TrainConfig(**SETTINGS)
     factors = fit_least_squares(replace(config, alpha0=0.1, frequency_l2=0.01, emphasis=0.0), data.train)
     everybody = validation_value(factors, data, config.widths)
-    assert search._judges(data, 0) is data
+    assert search.judges(data, 0) is data
     monkeypatch.setattr(search, "JUDGES", 40)
-    some = search._judges(data, 0).valid
+    some = search.judges(data, 0).valid
     chosen = some.counts > 0
     assert int(chosen.sum()) == 40 and torch.equal(some.counts[chosen], data.valid.counts[chosen])
     assert all(torch.equal(some.of(user), data.valid.of(user)) for user in chosen.nonzero()[:, 0].tolist())
-    assert search._judges(data, 0).valid == some != search._judges(data, 1).valid
-    value = validation_value(factors, search._judges(data, 0), config.widths)
+    assert search.judges(data, 0).valid == some != search.judges(data, 1).valid
+    value = validation_value(factors, search.judges(data, 0), config.widths)
     assert value == pytest.approx(everybody, rel=0.3) and value != everybody
+
+
+def test_epochs_are_judged_by_these_users_too(data, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(search, "JUDGES", 40)
+    given = {"alpha0": 0.1, "frequency_l2": 0.01, "emphasis": 0.0, "shares": (0.5, 0.0), "turn": 0}
+    config = TrainConfig(**SETTINGS, **given, epochs=1, run_dir=str(tmp_path / "run"))
+    run = fit(config, data, progress=False)
+    start = smoothed(config, data.train, fit_least_squares(config, data.train)).vectors()
+    first = run.history.filter(pl.col("epoch") == 0, pl.col("phase") == "search")
+    by_some = evaluate(*start, search.judges(data, config.seed), split="valid", widths=(2, 4), ks=(20,))
+    assert [first["ndcg@20_w2"][0], first["ndcg@20_w4"][0]] == [by_some.value("ndcg@20", width) for width in (2, 4)]
