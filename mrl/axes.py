@@ -9,28 +9,21 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mrl.widths import blocks
+
+ROWS = 2**16  # at a time, in float64
+NOTHING = 1e-13  # of the largest square or singular value, below which there is only rounding
 
 
 def rotate(users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
     """Factors turned to their principal axes: the same scores, and every prefix the best of its rank.
 
-    QR of users (U, D) and items (I, D), SVD of the small core, singular values split evenly: the leading d columns
-    give the truncated SVD of the whole score matrix. The largest entry of each item column is positive.
+    users (U, D), items (I, D); singular values split evenly: the leading d columns give the truncated SVD of the whole
+    score matrix. Where that has fewer than D axes the last columns are zero. The largest entry of each item column is
+    positive.
     """
-    dim = users.shape[1]
-    user_basis, user_core = torch.linalg.qr(users)
-    item_basis, item_core = torch.linalg.qr(items)
-    left, singular, right = torch.linalg.svd(user_core.double() @ item_core.double().T, full_matrices=False)
-    scale = singular.sqrt()
-    turned_users = user_basis @ (left * scale).to(users.dtype)
-    turned_items = item_basis @ (right.T * scale).to(items.dtype)
-    largest = turned_items.abs().argmax(0, keepdim=True)
-    signs = torch.where(turned_items.gather(0, largest) < 0, -1.0, 1.0).to(items.dtype)
-    missing = (0, dim - len(singular))  # fewer rows than dimensions: the axes that are left are zero
-    return F.pad(turned_users * signs, missing), F.pad(turned_items * signs, missing)
+    return principal_axes(users, items, (users.shape[1],), torch.ones_like(items[:, 0]))
 
 
 def principal_axes(users: Tensor, items: Tensor, widths: Sequence[int], item_weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,16 +34,48 @@ def principal_axes(users: Tensor, items: Tensor, widths: Sequence[int], item_wei
     squared error over all items, most of which hardly anybody meets. Weights that grow with popularity give the
     narrow prefixes to the items that are met. Scores of the full width stay what they are.
     """
+    alike = not (item_weights != item_weights[:1]).any()
+    user_gram, spans = _gram(users), [slice(0, users.shape[1])] if alike else blocks(widths)
+    # what is left of each side for the blocks to come, as a matrix to be multiplied with: only D × D numbers are turned
+    left_users = left_items = torch.eye(users.shape[1], dtype=torch.float64, device=users.device)
     turned_users, turned_items = [], []
-    for level, span in enumerate(blocks(widths)):
-        weights = (item_weights**0.5**level)[:, None]
-        users, items = rotate(users, items * weights)
-        items = items / weights
+    for level, span in enumerate(spans):
+        item_gram = _gram(items if alike else items * (item_weights**0.5**level)[:, None])
+        turns = _turns(left_users.T @ user_gram @ left_users, left_items.T @ item_gram @ left_items)
+        left_users, left_items = left_users @ turns[0], left_items @ turns[1]
         count = span.stop - span.start
-        turned_users.append(users[:, :count])
-        turned_items.append(items[:, :count])
-        users, items = users[:, count:], items[:, count:]
-    return torch.cat(turned_users, 1), torch.cat(turned_items, 1)
+        turned_users.append(left_users[:, :count])
+        turned_items.append(left_items[:, :count])
+        left_users, left_items = left_users[:, count:], left_items[:, count:]
+    users = users @ torch.cat(turned_users, 1).to(users)
+    items = items @ torch.cat(turned_items, 1).to(items)
+    largest = items.abs().argmax(0, keepdim=True)
+    signs = torch.where(items.gather(0, largest) < 0, -1.0, 1.0).to(items)
+    return users * signs, items * signs
+
+
+def _gram(table: Tensor) -> Tensor:
+    """(D, D) float64: tableᵀ table, some rows at a time."""
+    gram = torch.zeros(2 * table.shape[1:], dtype=torch.float64, device=table.device)
+    for rows in table.split(ROWS):
+        rows = rows.double()
+        gram.addmm_(rows.T, rows)
+    return gram
+
+
+def _turns(user_gram: Tensor, item_gram: Tensor) -> tuple[Tensor, Tensor]:
+    """(D, D) each, for users and for items: what turns factors with these Gram matrices to their principal axes."""
+    (user_root, user_inverse), (item_root, item_inverse) = _root(user_gram), _root(item_gram)
+    left, singular, right = torch.linalg.svd(user_root @ item_root.T)
+    scale = torch.where(singular > NOTHING * singular[0], singular, 0).sqrt()
+    return user_inverse @ left * scale, item_inverse @ right.T * scale
+
+
+def _root(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """R with RᵀR = gram, and its pseudo-inverse."""
+    squares, basis = torch.linalg.eigh(gram)
+    root = torch.where(squares > NOTHING * squares[-1], squares, 0).sqrt()
+    return root[:, None] * basis.T, basis * torch.where(root > 0, 1 / root, 0)
 
 
 def balance(users: Tensor, items: Tensor, user_l2: Tensor, item_l2: Tensor) -> tuple[Tensor, Tensor]:

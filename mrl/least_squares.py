@@ -44,6 +44,7 @@ def nested_least_squares(
     sweeps: int = 1,
     ials_sweeps: int = IALS_SWEEPS,
     train_width: int = 0,
+    factors: tuple[Tensor, Tensor] | None = None,
     generator: torch.Generator | None = None,
     on_sweep: Callable[[dict], None] | None = None,
     chunk: int = CHUNK,
@@ -52,7 +53,8 @@ def nested_least_squares(
 
     emphasis: how much popular items count in the choice of the first axes (`principal_axes`). sweeps: of nested least
     squares, each all users, then all items; ials_sweeps: before that. train_width: fit so many dimensions and keep the
-    first D, which are better for it; 0 for twice D. generator: a CPU generator for the start of iALS.
+    first D, which are better for it; 0 for twice D. factors: those of iALS of that width, where they are at hand; else
+    generator, a CPU generator, is for its start.
     on_sweep: called after each sweep with `stage` (ials or nested), `sweep` (from 1), `loss` (the objective of the
     stage) and `seconds`.
     Raises ConfigError for impossible settings, RunError where the systems cannot be solved in 32-bit numbers.
@@ -60,7 +62,7 @@ def nested_least_squares(
     widths = check_widths(widths)
     level_weights = check_level_weights(level_weights, widths)
     widest = widths[-1]
-    dim = train_width or 2 * widest
+    dim = fitted_width(widest, train_width)
     if dim < widest:
         raise ConfigError(f"train_width={train_width}: must be 0 or at least the widest width, {widest}")
     if not isinstance(sweeps, int) or sweeps < 0:
@@ -71,9 +73,10 @@ def nested_least_squares(
     def say(stage: str) -> Callable[[dict], None] | None:
         return None if on_sweep is None else lambda row: on_sweep({"stage": stage} | row)
 
-    factors = ials(
-        positives, dim, sweeps=ials_sweeps, generator=generator, on_sweep=say("ials"), chunk=chunk, **scale
-    )  # fmt: skip
+    if factors is None:
+        factors = ials(
+            positives, dim, sweeps=ials_sweeps, generator=generator, on_sweep=say("ials"), chunk=chunk, **scale
+        )  # fmt: skip
     trained = widths if dim == widest else (*widths, dim)
     weights = level_weights if dim == widest else (*level_weights, level_weights[-1])
     popularity = by_item.counts.clamp_min(1).to(factors[1]) ** emphasis
@@ -90,6 +93,11 @@ def nested_least_squares(
             loss = nested_objective(users, items, positives, trained, weights, chunk=chunk, **scale)
             say("nested")({"sweep": sweep, "loss": loss, "seconds": time.perf_counter() - started})
     return users[:, :widest].contiguous(), items[:, :widest].contiguous()
+
+
+def fitted_width(widest: int, train_width: int) -> int:
+    """How many dimensions are fitted where `widest` are served: `train_width`, or twice as many where that is 0."""
+    return train_width or 2 * widest
 
 
 def nested_objective(

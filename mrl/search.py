@@ -13,12 +13,14 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import torch
+from torch import Tensor
 
 from mrl.config import TrainConfig
 from mrl.errors import DataError
 from mrl.evaluate import evaluate
+from mrl.ials import ials
 from mrl.interactions import Interactions, Positives
-from mrl.least_squares import nested_least_squares
+from mrl.least_squares import fitted_width, nested_least_squares
 from mrl.propagation import Propagation
 from mrl.start import Factors, narrow_levels, smoothed, start_model
 
@@ -28,6 +30,7 @@ L2_GRID = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, 1), (1, -1))
 COLLAPSED = 1e-6  # the largest singular value of the scores, below which the penalty has left nothing of them
 SEARCH_SWEEPS = 8  # of iALS in a trial: the order of the settings is settled by then
+WARM_SWEEPS = 3  # of iALS on all users, from what some of them have found
 EMPHASES = (0.25, 0.5)  # beside 0
 SHARES = ((0.5, 0.0), (1.0, 1.0))  # beside none: users alone where there is much data a user, else both
 SEARCHED = 3_000_000  # training interactions at most, of users drawn at random: a search on more takes hours
@@ -115,7 +118,7 @@ def choose_least_squares(
     if config.emphasis is None:
         config = search.choose_emphasis(config)
     if some is not data:  # what neighbours give depends on how many there are
-        search.data, search.best = judges(data, config.seed), None
+        search.go_on(judges(data, config.seed))
     plans = [config] if config.shares else search.choose_shares(config)
     return plans if config.turn is not None else [search.choose_turn(plan) for plan in plans]
 
@@ -127,7 +130,9 @@ class _Search:
         self.data, self.on_trial = data, on_trial
         self.trials = itertools.count(1)
         self.best: tuple[float, TrainConfig, Factors] | None = None
-        self.plain: dict[tuple[float, ...], float] = {}  # by shares: the value of least squares under propagation
+        self.plain: Factors | None = None  # of iALS, by the settings that are best so far
+        self.start: Tensor | None = None  # items to start iALS from
+        self.by_shares: dict[tuple[float, ...], float] = {}  # the value of least squares under propagation
 
     def said(self, started: float, value: float, **tried: float | str) -> None:
         if self.on_trial is not None:
@@ -141,11 +146,33 @@ class _Search:
 
     def fitted(self, config: TrainConfig) -> tuple[float, Factors]:
         """Factors by the settings of the config, and their value."""
-        factors = fit_least_squares(config, self.data.train, ials_sweeps=SEARCH_SWEEPS)
+        plain = self.fitted_plainly(config)
+        factors = fit_least_squares(config, self.data.train, factors=plain)
         value = self.judged(config, factors)
         if self.best is None or value > self.best[0]:
-            self.best = value, config, factors
+            self.best, self.plain = (value, config, factors), plain
         return value, factors
+
+    def go_on(self, data: Interactions) -> None:
+        """With other users of the same items, from the best items so far."""
+        if self.best is not None and self.best[0] > 0:  # zeros would stay zeros
+            self.start = self.plain[1]
+        self.data, self.best, self.plain = data, None, None
+
+    def fitted_plainly(self, config: TrainConfig) -> Factors:
+        """By the settings of the config, of iALS alone, which does not know of `emphasis`."""
+        if self.best is not None and _same_fit(self.best[1], replace(config, emphasis=self.best[1].emphasis)):
+            return self.plain
+        return ials(
+            self.data.train,
+            fitted_width(config.widths[-1], config.train_width),
+            alpha0=config.alpha0,
+            l2=config.frequency_l2,
+            nu=config.nu,
+            sweeps=SEARCH_SWEEPS if self.start is None else WARM_SWEEPS,
+            start=self.start,
+            generator=torch.Generator().manual_seed(config.seed),
+        )
 
     def factors(self, config: TrainConfig) -> Factors:
         """Those of the config, which are at hand where they have been the best so far."""
@@ -156,10 +183,10 @@ class _Search:
 
     def propagated(self, config: TrainConfig) -> float:
         """The value of the factors of the config under propagation by its shares."""
-        if config.shares not in self.plain:
+        if config.shares not in self.by_shares:
             model = smoothed(config, self.data.train, self.factors(config))
-            self.plain[config.shares] = self.judged(config, model)
-        return self.plain[config.shares]
+            self.by_shares[config.shares] = self.judged(config, model)
+        return self.by_shares[config.shares]
 
     def choose_penalty(self, config: TrainConfig) -> TrainConfig:
         def filled(alpha0: float, l2: float) -> TrainConfig:

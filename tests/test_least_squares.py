@@ -132,7 +132,8 @@ def test_sweeps_are_told_and_the_same_settings_give_the_same_vectors() -> None:
     ]
     assert told[4]["loss"] < told[3]["loss"] and told[2]["loss"] < told[0]["loss"]
     assert users.shape == (30, 4) and items.shape == (40, 4) and users.dtype == torch.float32
-    again = nested_least_squares(positives, (2, 4), **options)
+    plain = ials(positives, 8, sweeps=3, **SCALE)  # twice the widest width
+    again = nested_least_squares(positives, (2, 4), factors=plain, **options)
     assert torch.equal(users, again[0]) and torch.equal(items, again[1])
 
 
