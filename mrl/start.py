@@ -3,7 +3,8 @@
 The leading axes of a least-squares fit are those that say most of all scores, most of which nobody looks at. But axes
 can be turned at no cost to wider levels: with a rotation R, ⟨p R, q R⟩ = ⟨p, q⟩. So one rotation of the dimensions of
 the first level that is not narrow is learned by matryoshka negative sampling on the narrow levels alone: a hundred
-numbers, which fit in a few hundred steps and do not over-fit, while every wider level scores what it did.
+numbers, which fit in a few hundred steps and do not over-fit, while every wider level scores what it did. The narrow
+levels are then held, and the wider ones trained around them.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ LEARNING_RATE = 0.01  # falls to 0
 POSITIVE = 3.0  # what positives are to score on average: where the loss tells hard negatives from easy ones
 
 
-def smoothed(config: TrainConfig, positives: Positives, factors: Factors) -> Propagation:
-    """Factors under the propagation of the config, ready to be served or trained."""
+def smoothed(config: TrainConfig, positives: Positives, factors: Factors, *, held: int = 0) -> Propagation:
+    """Factors under the propagation of the config, ready to be served or trained but for `held` leading columns."""
     user_share, item_share = config.shares
-    model = Propagation(positives, factors, user_share=user_share, item_share=item_share, hops=config.hops)
-    return model.to(factors[0].device)
+    shares = {"user_share": user_share, "item_share": item_share, "hops": config.hops}
+    return Propagation(positives, factors, **shares, held=held).to(factors[0].device)
 
 
 def start_model(
@@ -55,7 +56,8 @@ def start_model(
     )  # fmt: skip
     if on_row is not None:
         on_row({"phase": "turn", "loss": loss, "seconds": time.perf_counter() - started})
-    return smoothed(config, positives, turned(factors, rotation))  # as if turned after propagation
+    # as if turned after propagation; training for all levels would only undo what the narrow ones have gained
+    return smoothed(config, positives, turned(factors, rotation), held=config.widths[narrow_levels(config.widths) - 1])
 
 
 def narrow_levels(widths: Sequence[int]) -> int:

@@ -13,6 +13,7 @@ from mrl.interactions import Interactions, hold_out
 from mrl.search import fit_least_squares
 from mrl.start import learn_turn, narrow_levels, smoothed, start_model, turned
 from mrl.synthetic import planted_interactions
+from mrl.trainer import Trainer
 
 CONFIG = TrainConfig(
     dataset="planted",
@@ -82,6 +83,23 @@ def test_level_weights_say_for_which_level_it_is(data, factors) -> None:
     first, second = by(1, 0, 0, 0), by(0, 1, 0, 0)
     assert first[0] > 1.02 * second[0] and first[1] < second[1]
     assert by(0, 0, 1, 1) == pytest.approx(by(1, 1, 0, 0), rel=1e-2)  # no narrow level has a weight: all alike
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+@pytest.mark.parametrize("shares", [(0.0, 0.0), (1.0, 0.5)])
+def test_narrow_levels_are_held_once_turned(data, factors, shares, device) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    positives, factors = data.train.to(device), tuple(table.to(device) for table in factors)
+    for turn in (CONFIG.turn, 0):
+        config = replace(CONFIG, shares=shares, turn=turn)
+        trainer = Trainer(config, positives, torch.device(device), start_model(config, positives, factors))
+        before = trainer.vectors()
+        trainer.run_epoch()
+        trainer.run_epoch()
+        for one, other in zip(trainer.vectors(), before, strict=True):
+            assert torch.equal(one[:, :4], other[:, :4]) == bool(turn)  # the widths are 2, 4, 12, 24
+            assert (one[:, 4:] != other[:, 4:]).any(0).all()
 
 
 def test_without_a_turn_or_narrow_levels_it_is_least_squares_under_propagation(data, factors) -> None:
