@@ -13,7 +13,7 @@ from torch import Tensor
 from mrl.widths import blocks
 
 ROWS = 2**16  # at a time, in float64
-NOTHING = 1e-13  # of the largest square or singular value, below which there is only rounding
+NOTHING = 1e-13  # of the largest square, below which there is only rounding
 
 
 def rotate(users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,12 +36,14 @@ def principal_axes(users: Tensor, items: Tensor, widths: Sequence[int], item_wei
     """
     alike = not (item_weights != item_weights[:1]).any()
     user_gram, spans = _gram(users), [slice(0, users.shape[1])] if alike else blocks(widths)
+    # axes that are rounding are set to 0: products of such numbers are subnormal, which slows all that comes after
+    least = max(NOTHING, torch.finfo(users.dtype).eps)
     # what is left of each side for the blocks to come, as a matrix to be multiplied with: only D × D numbers are turned
     left_users = left_items = torch.eye(users.shape[1], dtype=torch.float64, device=users.device)
     turned_users, turned_items = [], []
     for level, span in enumerate(spans):
         item_gram = _gram(items if alike else items * (item_weights**0.5**level)[:, None])
-        turns = _turns(left_users.T @ user_gram @ left_users, left_items.T @ item_gram @ left_items)
+        turns = _turns(left_users.T @ user_gram @ left_users, left_items.T @ item_gram @ left_items, least)
         left_users, left_items = left_users @ turns[0], left_items @ turns[1]
         count = span.stop - span.start
         turned_users.append(left_users[:, :count])
@@ -63,11 +65,14 @@ def _gram(table: Tensor) -> Tensor:
     return gram
 
 
-def _turns(user_gram: Tensor, item_gram: Tensor) -> tuple[Tensor, Tensor]:
-    """(D, D) each, for users and for items: what turns factors with these Gram matrices to their principal axes."""
+def _turns(user_gram: Tensor, item_gram: Tensor, least: float) -> tuple[Tensor, Tensor]:
+    """(D, D) each, for users and for items: what turns factors with these Gram matrices to their principal axes.
+
+    Axes whose share of the largest singular value is `least` or less are zero.
+    """
     (user_root, user_inverse), (item_root, item_inverse) = _root(user_gram), _root(item_gram)
     left, singular, right = torch.linalg.svd(user_root @ item_root.T)
-    scale = torch.where(singular > NOTHING * singular[0], singular, 0).sqrt()
+    scale = torch.where(singular > least * singular[0], singular, 0).sqrt()
     return user_inverse @ left * scale, item_inverse @ right.T * scale
 
 
