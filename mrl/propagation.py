@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mrl.interactions import Positives
 from mrl.model import LightGCN
@@ -40,9 +41,8 @@ class Propagation(LightGCN):
             self.users.copy_(start[0])
             self.items.copy_(start[1])
         if held:  # columns do not mix, so what they score stays, too
-            free = (torch.arange(start[0].shape[1]) >= held).to(start[0])
             for table in (self.users, self.items):
-                table.register_hook(lambda gradient: gradient * free.to(gradient))
+                table.register_hook(lambda gradient: pad(gradient[:, held:], (held, 0)))
 
     def forward(self, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         users, items = self.users, self.items

@@ -9,6 +9,7 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -36,6 +37,8 @@ SHARES = ((0.5, 0.0), (1.0, 1.0))  # beside none: users alone where there is muc
 SEARCHED = 3_000_000  # training interactions at most, of users drawn at random: a search on more takes hours
 JUDGES = 20_000  # users at most by whom settings and epochs are judged: enough to tell them apart
 TURNS = (4, 8, 16)  # candidates for each negative, beside no turn at all
+PLAIN = ("alpha0", "frequency_l2")  # what iALS depends on of what is searched
+FITTED = (*PLAIN, "emphasis")  # and least squares
 CLOSE = 0.97  # of the best value: shares that are so good untrained may still be the best once trained
 
 
@@ -123,14 +126,22 @@ def choose_least_squares(
     return plans if config.turn is not None else [search.choose_turn(plan) for plan in plans]
 
 
+class _Fit(NamedTuple):
+    """Factors by the settings of a config, their value, and those of iALS alone that they are made of."""
+
+    value: float
+    config: TrainConfig
+    factors: Factors
+    plain: Factors
+
+
 class _Search:
     """What a search is done on, and what of it is needed again: the factors of the settings that are best so far."""
 
     def __init__(self, data: Interactions, on_trial: Callable[[dict], None] | None):
         self.data, self.on_trial = data, on_trial
         self.trials = itertools.count(1)
-        self.best: tuple[float, TrainConfig, Factors] | None = None
-        self.plain: Factors | None = None  # of iALS, by the settings that are best so far
+        self.best: _Fit | None = None
         self.start: Tensor | None = None  # items to start iALS from
         self.by_shares: dict[tuple[float, ...], float] = {}  # the value of least squares under propagation
 
@@ -149,20 +160,20 @@ class _Search:
         plain = self.fitted_plainly(config)
         factors = fit_least_squares(config, self.data.train, factors=plain)
         value = self.judged(config, factors)
-        if self.best is None or value > self.best[0]:
-            self.best, self.plain = (value, config, factors), plain
+        if self.best is None or value > self.best.value:
+            self.best = _Fit(value, config, factors, plain)
         return value, factors
 
     def go_on(self, data: Interactions) -> None:
         """With other users of the same items, from the best items so far."""
-        if self.best is not None and self.best[0] > 0:  # zeros would stay zeros
-            self.start = self.plain[1]
-        self.data, self.best, self.plain = data, None, None
+        if self.best is not None and self.best.value > 0:  # zeros would stay zeros
+            self.start = self.best.plain[1]
+        self.data, self.best = data, None
 
     def fitted_plainly(self, config: TrainConfig) -> Factors:
         """By the settings of the config, of iALS alone, which does not know of `emphasis`."""
-        if self.best is not None and _same_fit(self.best[1], replace(config, emphasis=self.best[1].emphasis)):
-            return self.plain
+        if self.best is not None and _same(self.best.config, config, PLAIN):
+            return self.best.plain
         return ials(
             self.data.train,
             fitted_width(config.widths[-1], config.train_width),
@@ -176,10 +187,10 @@ class _Search:
 
     def factors(self, config: TrainConfig) -> Factors:
         """Those of the config, which are at hand where they have been the best so far."""
-        if self.best is None or not _same_fit(self.best[1], config):
+        if self.best is None or not _same(self.best.config, config, FITTED):
             self.best = None
             self.fitted(config)
-        return self.best[2]
+        return self.best.factors
 
     def propagated(self, config: TrainConfig) -> float:
         """The value of the factors of the config under propagation by its shares."""
@@ -210,8 +221,8 @@ class _Search:
         for emphasis in (0.0, *EMPHASES):
             started = time.perf_counter()
             tried = replace(config, emphasis=emphasis)
-            known = self.best is not None and _same_fit(self.best[1], tried)
-            values[emphasis] = self.best[0] if known else self.fitted(tried)[0]
+            known = self.best is not None and _same(self.best.config, tried, FITTED)
+            values[emphasis] = self.best.value if known else self.fitted(tried)[0]
             self.said(started, values[emphasis], emphasis=emphasis)
         return replace(config, emphasis=max(values, key=values.get))
 
@@ -240,8 +251,7 @@ class _Search:
         return replace(plan, turn=max(found, key=lambda pair: pair[0])[1])
 
 
-def _same_fit(one: TrainConfig, other: TrainConfig) -> bool:
-    names = ("alpha0", "frequency_l2", "emphasis")
+def _same(one: TrainConfig, other: TrainConfig, names: Sequence[str]) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
