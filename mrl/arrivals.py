@@ -77,6 +77,7 @@ def _with(run: Run, log: pl.DataFrame, side: str, alpha0: float | None, l2: floa
         alpha0=alpha0,
         l2=l2,
         nu=run.config.get("nu", 1.0),
+        growth=chosen.get("growth", 0.0),
     )
     ids = np.concatenate([own, np.array(new_ids, dtype=own.dtype)])
     weights = run.weights | {f"{side}s": torch.cat([run.users if side == "user" else run.items, vectors])}

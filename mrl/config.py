@@ -76,7 +76,8 @@ class TrainConfig:
     Least squares (recipes refined and least_squares); None or empty: chosen on validation
         alpha0: weight of all pairs, beside 1 of observed ones. frequency_l2, nu: its penalty is
             frequency_l2 · (positives + α0 · rows of the other side)^nu a row.
-        emphasis: how much popular items count in the choice of the first axes. shares: of the neighbours' vectors that
+        emphasis: how much popular items count in the choice of the first axes. growth: of the penalty with the width d,
+            (d / 16)^growth above 16. shares: of the neighbours' vectors that
             users and items pick up in propagation. sweeps: of nested least squares. train_width: dimensions fitted,
             of which the first are kept; 0 for twice the widest width. trials: of alpha0 and frequency_l2, at most.
         turn: of refined: candidates for each negative by which the leading axes are turned for the narrow levels
@@ -122,6 +123,7 @@ class TrainConfig:
     frequency_l2: Annotated[Positive | None, Optional] = None
     nu: NotNegative = 1.0
     emphasis: Annotated[NotNegative | None, Optional] = None
+    growth: Annotated[NotNegative | None, Optional] = None
     shares: Annotated[tuple[NotNegative, ...], Field(max_length=2)] = ()
     sweeps: NonNegativeInt = 1
     train_width: NonNegativeInt = 0

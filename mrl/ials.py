@@ -181,9 +181,21 @@ def _solve_long(
 
 
 def ials_objective(
-    users: Tensor, items: Tensor, positives: Positives, *, alpha0: float, l2: float, nu: float, chunk: int = CHUNK
+    users: Tensor,
+    items: Tensor,
+    positives: Positives,
+    *,
+    alpha0: float,
+    l2: float,
+    nu: float,
+    column_l2: Tensor | None = None,
+    chunk: int = CHUNK,
 ) -> float:
-    """The value of the objective that `ials` minimises, summed in float64."""
+    """The value of the objective that `ials` minimises, summed in float64.
+
+    column_l2 (D,): by how much the penalty of each column is multiplied, None for 1.
+    """
+    by_column = torch.ones_like(users[0]) if column_l2 is None else column_l2
     step = max(1, chunk // users.shape[1])
     loss = torch.zeros((), dtype=torch.float64, device=users.device)
     for start in range(0, len(positives), step):
@@ -194,7 +206,7 @@ def ials_objective(
     sides = ((users, positives.counts, len(items)), (items, positives.item_counts, len(users)))
     for factors, counts, others in sides:
         row_l2 = frequency_l2(counts, others, alpha0=alpha0, l2=l2, nu=nu)
-        loss += (row_l2.double() * factors.double().square().sum(1)).sum()
+        loss += row_l2.double() @ factors.double().square() @ by_column.double()
     return float(loss)
 
 

@@ -1,12 +1,12 @@
 """Nested least squares: the iALS objective summed over the levels, solved block by block in closed form.
 
-    L = Σ_k w_k [ Σ_{(u,i)∈S} (1 − s_k(u,i))² + α0 Σ_{u,i} s_k(u,i)² + Σ_u r_u ‖p_u[:d_k]‖² + Σ_i r_i ‖q_i[:d_k]‖² ]
-    r_u = l2 · (|S_u| + α0 · I)^ν,  r_i = l2 · (|S_i| + α0 · U)^ν
+    L = Σ_k w_k [ Σ_{(u,i)∈S} (1 − s_k(u,i))² + α0 Σ_{u,i} s_k(u,i)² + Σ_{b≤k} c_b (Σ_u r_u ‖p_ub‖² + Σ_i r_i ‖q_ib‖²) ]
+    r_u = l2 · (|S_u| + α0 · I)^ν,  r_i = l2 · (|S_i| + α0 · U)^ν,  c_b = max(1, d_b / 16)^growth
 
 With the columns in blocks (block b holds the dimensions that level b adds) and W_b = Σ_{k≥b} w_k, the optimum of
 one block of a row given all the rest is a small linear system,
 
-    (Σ_{i∈S_u} q_b q_bᵀ + α0 G_bb + r_u 1) p_b = Σ_{i∈S_u} (1 − Σ_{j≠b} ω_bj s_j) q_b − α0 Σ_{j≠b} ω_bj G_bj p_j,
+    (Σ_{i∈S_u} q_b q_bᵀ + α0 G_bb + c_b r_u 1) p_b = Σ_{i∈S_u} (1 − Σ_{j≠b} ω_bj s_j) q_b − α0 Σ_{j≠b} ω_bj G_bj p_j,
 
 where s_j is what block j alone scores, G = QᵀQ and ω_bj = W_max(b,j) / W_b: earlier blocks are subtracted in full,
 later ones by their share of the weight. One level is plain iALS (`mrl.ials`), from whose factors, turned to their
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ from mrl.interactions import Positives
 from mrl.widths import blocks, check_level_weights, check_widths
 
 IALS_SWEEPS = 12
+FLAT = 16  # dimensions up to which all are penalised alike: those of dense data want less of a penalty than wider ones
 
 
 def nested_least_squares(
@@ -41,6 +43,7 @@ def nested_least_squares(
     l2: float = 0.01,
     nu: float = 1.0,
     emphasis: float = 0.0,
+    growth: float = 0.0,
     sweeps: int = 1,
     ials_sweeps: int = IALS_SWEEPS,
     train_width: int = 0,
@@ -51,10 +54,10 @@ def nested_least_squares(
 ) -> tuple[Tensor, Tensor]:
     """Users (U, D) and items (I, D), D = widths[-1], whose every prefix has been fitted; float32.
 
-    emphasis: how much popular items count in the choice of the first axes (`principal_axes`). sweeps: of nested least
-    squares, each all users, then all items; ials_sweeps: before that. train_width: fit so many dimensions and keep the
-    first D, which are better for it; 0 for twice D. factors: those of iALS of that width, where they are at hand; else
-    generator, a CPU generator, is for its start.
+    emphasis: how much popular items count in the choice of the first axes (`principal_axes`). growth: of the penalty
+    with the width. sweeps: of nested least squares, each all users, then all items; ials_sweeps: before that.
+    train_width: fit so many dimensions and keep the first D, which are better for it; 0 for twice D. factors: those of
+    iALS of that width, where they are at hand; else generator, a CPU generator, is for its start.
     on_sweep: called after each sweep with `stage` (ials or nested), `sweep` (from 1), `loss` (the objective of the
     stage) and `seconds`.
     Raises ConfigError for impossible settings, RunError where the systems cannot be solved in 32-bit numbers.
@@ -67,6 +70,8 @@ def nested_least_squares(
         raise ConfigError(f"train_width={train_width}: must be 0 or at least the widest width, {widest}")
     if not isinstance(sweeps, int) or sweeps < 0:
         raise ConfigError(f"sweeps={sweeps!r}: give a whole number of at least 0")
+    if not (isfinite(growth) and growth >= 0):
+        raise ConfigError(f"growth={growth!r}: must be finite and not negative; 0 to 1 is usual")
     scale = {"alpha0": alpha0, "l2": l2, "nu": nu}
     by_item = transpose(positives)
 
@@ -84,15 +89,21 @@ def nested_least_squares(
     user_l2 = frequency_l2(positives.counts, positives.num_items, **scale)
     item_l2 = frequency_l2(by_item.counts, positives.num_users, **scale)
     users, items = balance(users, items, user_l2, item_l2)
-    levels = {"widths": trained, "level_weights": weights, "alpha0": alpha0, "chunk": chunk}
+    levels = {"widths": trained, "level_weights": weights, "alpha0": alpha0, "growth": growth, "chunk": chunk}
     for sweep in range(1, sweeps + 1):
         started = time.perf_counter()
         users = solve_blocks(users, items, positives, user_l2, **levels)
         items = solve_blocks(items, users, by_item, item_l2, **levels)
         if on_sweep is not None:
-            loss = nested_objective(users, items, positives, trained, weights, chunk=chunk, **scale)
+            loss = nested_objective(users, items, positives, trained, weights, growth=growth, chunk=chunk, **scale)
             say("nested")({"sweep": sweep, "loss": loss, "seconds": time.perf_counter() - started})
     return users[:, :widest].contiguous(), items[:, :widest].contiguous()
+
+
+def column_penalty(widths: Sequence[int], growth: float) -> Tensor:
+    """(D,) float32: c of every column, by which the penalty of a row is multiplied there."""
+    spans = zip(blocks(widths), widths, strict=True)
+    return torch.cat([torch.full((span.stop - span.start,), max(1.0, width / FLAT) ** growth) for span, width in spans])
 
 
 def fitted_width(widest: int, train_width: int) -> int:
@@ -110,11 +121,16 @@ def nested_objective(
     alpha0: float,
     l2: float,
     nu: float = 1.0,
+    growth: float = 0.0,
     chunk: int = CHUNK,
 ) -> float:
     """The value of the objective above, summed in float64."""
     scale = {"alpha0": alpha0, "l2": l2, "nu": nu, "chunk": chunk}
-    terms = (ials_objective(users[:, :width], items[:, :width], positives, **scale) for width in widths)
+    columns = column_penalty(widths, growth).to(users.device)
+    terms = (
+        ials_objective(users[:, :width], items[:, :width], positives, column_l2=columns[:width], **scale)
+        for width in widths
+    )
     return sum(weight * term for weight, term in zip(level_weights, terms, strict=True))
 
 
@@ -134,6 +150,7 @@ def solve_blocks(
     widths: Sequence[int],
     level_weights: Sequence[float],
     alpha0: float,
+    growth: float = 0.0,
     chunk: int = CHUNK,
     only: Sequence[int] | None = None,
 ) -> Tensor:
@@ -156,9 +173,11 @@ def solve_blocks(
         shares.append(share.to(rows))
     turned = F.pad(other @ basis, (0, 0, 0, 1))  # the last row, all zero, is what padding points to
     current, solution = rows @ basis, torch.zeros_like(rows)
+    columns = column_penalty(widths, growth).to(rows)
     try:
         for index, longest in row_chunks(positives.counts, rows.shape[1], chunk):
-            batch = _Batch(turned, positives, index, longest, gram, spectrum + row_l2[index].to(rows)[:, None], chunk)
+            diagonal = spectrum + row_l2[index].to(rows)[:, None] * columns
+            batch = _Batch(turned, positives, index, longest, gram, diagonal, chunk)
             found = current[index]
             for span, share in zip(spans, shares, strict=True):
                 found[:, span] = batch.solve(span, found * share)
@@ -229,6 +248,7 @@ def fold_in(
     alpha0: float,
     l2: float,
     nu: float = 1.0,
+    growth: float = 0.0,
     chunk: int = CHUNK,
 ) -> Tensor:
     """Vectors for rows that were not trained on, by one solve each, good at every width.
@@ -241,13 +261,14 @@ def fold_in(
     shared = shared_weight(widths, weights).to(other)
     gram = alpha0 * (other.T @ other)
     row_l2 = frequency_l2(positives.counts, others, alpha0=alpha0, l2=l2, nu=nu).to(other)
+    penalised = column_penalty(widths, growth).to(other) * shared.diagonal()
     padded = F.pad(other, (0, 0, 0, 1))
     solution = torch.zeros(positives.num_users, other.shape[1], dtype=other.dtype, device=other.device)
     for index, longest in _square_chunks(positives.counts, other.shape[1], chunk):
         system = gram.expand(len(index), -1, -1).clone()
         target = add_outer(system, padded, positives, index, longest, chunk)
         system *= shared
-        system.diagonal(dim1=1, dim2=2).add_(row_l2[index][:, None] * shared.diagonal())
+        system.diagonal(dim1=1, dim2=2).add_(row_l2[index][:, None] * penalised)
         try:
             solution[index] = _cholesky_solve(system, target * shared.diagonal())
         except torch.linalg.LinAlgError:

@@ -33,12 +33,13 @@ COLLAPSED = 1e-6  # the largest singular value of the scores, below which the pe
 SEARCH_SWEEPS = 8  # of iALS in a trial: the order of the settings is settled by then
 WARM_SWEEPS = 3  # of iALS on all users, from what some of them have found
 EMPHASES = (0.25, 0.5)  # beside 0
+GROWTHS = (0.3, 0.6, 1.0)  # beside 0
 SHARES = ((0.5, 0.0), (1.0, 1.0))  # beside none: users alone where there is much data a user, else both
 SEARCHED = 3_000_000  # training interactions at most, of users drawn at random: a search on more takes hours
 JUDGES = 20_000  # users at most by whom settings and epochs are judged: enough to tell them apart
 TURNS = (4, 8, 16)  # candidates for each negative, beside no turn at all
 PLAIN = ("alpha0", "frequency_l2")  # what iALS depends on of what is searched
-FITTED = (*PLAIN, "emphasis")  # and least squares
+FITTED = (*PLAIN, "emphasis", "growth")  # and least squares
 CLOSE = 0.97  # of the best value: shares that are so good untrained may still be the best once trained
 
 
@@ -99,7 +100,7 @@ def judges(data: Interactions, seed: int) -> Interactions:
 def choose_least_squares(
     config: TrainConfig, data: Interactions, on_trial: Callable[[dict], None] | None = None
 ) -> list[TrainConfig]:
-    """The config with `alpha0`, `frequency_l2`, `emphasis`, `shares` and `turn` filled in where they are left open.
+    """The config with `alpha0`, `frequency_l2`, `emphasis`, `growth`, `shares` and `turn` filled in where left open.
 
     data: on the device to compute on. Each is chosen by the config's monitor on validation, mean over the widths.
     on_trial: called with each trial: the settings tried, value, seconds, trial. Returns the filled configs, best first:
@@ -108,18 +109,20 @@ def choose_least_squares(
     """
     if config.turn is None and (config.recipe == "least_squares" or not narrow_levels(config.widths)):
         config = replace(config, turn=0)
-    open_settings = [config.alpha0, config.frequency_l2, config.emphasis, config.shares or None, config.turn]
-    if None in open_settings and len(data.valid) == 0:
+    settings = [getattr(config, name) for name in (*FITTED, "turn")] + [config.shares or None]
+    if None in settings and len(data.valid) == 0:
         raise DataError(
             f"{data.name}: no validation interactions to choose the settings of least squares on; hold some out,"
-            " or give alpha0, frequency_l2, emphasis, shares and turn"
+            " or give alpha0, frequency_l2, emphasis, growth, shares and turn"
         )
     some = _some_users(data, config.seed)
     search = _Search(judges(some, config.seed), on_trial)
     if config.alpha0 is None or config.frequency_l2 is None:
         config = search.choose_penalty(config)
     if config.emphasis is None:
-        config = search.choose_emphasis(config)
+        config = search.choose("emphasis", EMPHASES, config)
+    if config.growth is None:
+        config = search.choose("growth", GROWTHS, config)
     if some is not data:  # what neighbours give depends on how many there are
         search.go_on(judges(data, config.seed))
     plans = [config] if config.shares else search.choose_shares(config)
@@ -210,21 +213,22 @@ class _Search:
         def value_of(alpha0: float, l2: float) -> float:
             started = time.perf_counter()
             tried = filled(alpha0, l2)
-            value, _ = self.fitted(replace(tried, emphasis=config.emphasis or 0.0))
+            value, _ = self.fitted(_closed(tried))
             self.said(started, value, alpha0=tried.alpha0, l2=tried.frequency_l2)
             return value
 
         return filled(**climb(value_of, config.trials)[0])
 
-    def choose_emphasis(self, config: TrainConfig) -> TrainConfig:
-        values = {}
-        for emphasis in (0.0, *EMPHASES):
+    def choose(self, name: str, values: Sequence[float], config: TrainConfig) -> TrainConfig:
+        """The config with the setting `name` of least squares at 0 or the one of `values` that is best."""
+        found = {}
+        for value in (0.0, *values):
             started = time.perf_counter()
-            tried = replace(config, emphasis=emphasis)
+            tried = _closed(replace(config, **{name: value}))
             known = self.best is not None and _same(self.best.config, tried, FITTED)
-            values[emphasis] = self.best.value if known else self.fitted(tried)[0]
-            self.said(started, values[emphasis], emphasis=emphasis)
-        return replace(config, emphasis=max(values, key=values.get))
+            found[value] = self.best.value if known else self.fitted(tried)[0]
+            self.said(started, found[value], **{name: value})
+        return replace(config, **{name: max(found, key=found.get)})
 
     def choose_shares(self, config: TrainConfig) -> list[TrainConfig]:
         found = []
@@ -249,6 +253,11 @@ class _Search:
             found.append((self.judged(plan, model), turn))
             self.said(started, found[-1][0], shares=str(list(plan.shares)), turn=turn)
         return replace(plan, turn=max(found, key=lambda pair: pair[0])[1])
+
+
+def _closed(config: TrainConfig) -> TrainConfig:
+    """The config with what is still open of least squares, but for the penalty, at 0."""
+    return replace(config, emphasis=config.emphasis or 0.0, growth=config.growth or 0.0)
 
 
 def _same(one: TrainConfig, other: TrainConfig, names: Sequence[str]) -> bool:
@@ -280,6 +289,7 @@ def fit_least_squares(config: TrainConfig, positives: Positives, **more) -> Fact
         l2=config.frequency_l2,
         nu=config.nu,
         emphasis=config.emphasis,
+        growth=config.growth,
         sweeps=config.sweeps,
         train_width=config.train_width,
         generator=torch.Generator().manual_seed(config.seed),

@@ -38,7 +38,7 @@ from mrl.trainer import Trainer
 SEARCH, REFIT = "search", "refit"
 SETTINGS, SWEEPS = "settings", "sweeps"
 # what recipes that start from least squares look for
-CHOSEN = ("alpha0", "frequency_l2", "emphasis", "shares", "turn")
+CHOSEN = ("alpha0", "frequency_l2", "emphasis", "growth", "shares", "turn")
 STATE = ("phase", "rows", "plans", "plan", "plan_value", "chosen", "best_epoch", "best_value", "waited")
 EGO = "best.ego."
 LONGEST_LIST = 20  # of the metrics that every validation looks at

@@ -71,6 +71,19 @@ def test_users_folded_in_are_served_like_users_trained_on(run, data) -> None:
     assert not bought & set(later.recommend(data.user_ids[240].item(), k=20)["item"].to_list())
 
 
+def test_they_are_penalised_as_the_run_was(run, data) -> None:
+    """More where wide: with a penalty that grows, the wide columns of a newcomer shrink and the narrow ones do not."""
+    wide = replace(run, config=run.config | {"widths": [16, 32]}, weights=dict(run.weights))
+    for side, rows in (("users", 240), ("items", data.num_items)):
+        wide.weights[side] = 0.2 * torch.randn(rows, 32, generator=torch.Generator().manual_seed(rows))
+    norms = []
+    for growth in (0.0, 8.0):
+        found = replace(wide, environment={"chosen": run.environment["chosen"] | {"growth": growth}})
+        vectors = with_users(found, log_of(data, range(240, 300))).users[240:]
+        norms.append((vectors[:, :16].norm(), vectors[:, 16:].norm()))
+    assert norms[1][0] > 0.9 * norms[0][0] and norms[1][1] < 0.8 * norms[0][1]
+
+
 def test_items_folded_in_go_to_the_users_of_items_alike(run, data) -> None:
     known = run.seen
     copied = int(known.item_counts.argmax())  # the new item was met by exactly those who met this one

@@ -39,6 +39,8 @@ def test_what_is_left_open_is_filled_with_the_best_that_was_tried(data) -> None:
     assert (found[0].alpha0, found[0].frequency_l2) == (best["alpha0"], best["l2"])
     by_emphasis = {row["emphasis"]: row["value"] for row in rows if "emphasis" in row}
     assert set(by_emphasis) == {0.0, 0.25, 0.5} and found[0].emphasis == max(by_emphasis, key=by_emphasis.get)
+    by_growth = {row["growth"]: row["value"] for row in rows if "growth" in row}
+    assert set(by_growth) == {0.0, *search.GROWTHS} and found[0].growth == max(by_growth, key=by_growth.get)
     by_shares = {row["shares"]: row["value"] for row in rows if "shares" in row}
     assert len(by_shares) == 3 and by_shares[str(list(found[0].shares))] == max(by_shares.values())
     close = {shares for shares, value in by_shares.items() if value >= search.CLOSE * max(by_shares.values())}
@@ -51,7 +53,7 @@ def test_what_is_left_open_is_filled_with_the_best_that_was_tried(data) -> None:
 def test_axes_are_turned_where_all_levels_together_gain_from_it(monkeypatch) -> None:
     planted = planted_interactions(num_users=400, num_items=150, interactions=8000, branching=(4, 4), seed=0)
     data = hold_out(planted, 0.2, seed=0)
-    given = {"alpha0": 0.1, "frequency_l2": 0.03, "emphasis": 0.0, "shares": (1.0, 1.0)}
+    given = {"alpha0": 0.1, "frequency_l2": 0.03, "emphasis": 0.0, "growth": 0.0, "shares": (1.0, 1.0)}
     config = TrainConfig(**SETTINGS | {"widths": (2, 4, 12, 24)}, **given)
     rows: list[dict] = []
     (found,) = choose_least_squares(config, data, rows.append)
@@ -72,7 +74,7 @@ def test_axes_are_turned_where_all_levels_together_gain_from_it(monkeypatch) -> 
 
 def test_factors_are_those_of_the_settings_even_where_others_were_better(data) -> None:
     found = search._Search(data, None)
-    better = TrainConfig(**SETTINGS, alpha0=0.1, frequency_l2=0.01, emphasis=0.0)
+    better = TrainConfig(**SETTINGS, alpha0=0.1, frequency_l2=0.01, emphasis=0.0, growth=0.0)
     worse = replace(better, frequency_l2=100.0)
     found.fitted(better)
     expected = fit_least_squares(worse, data.train, ials_sweeps=search.SEARCH_SWEEPS)
@@ -80,7 +82,7 @@ def test_factors_are_those_of_the_settings_even_where_others_were_better(data) -
 
 
 def test_what_is_given_is_left_alone(data) -> None:
-    given = TrainConfig(**SETTINGS, alpha0=0.1, frequency_l2=0.01, emphasis=0.3, shares=(0.2, 0.1), turn=0)
+    given = TrainConfig(**SETTINGS, alpha0=0.1, frequency_l2=0.01, emphasis=0.3, growth=0.2, shares=(0.2, 0.1), turn=0)
     rows: list[dict] = []
     assert choose_least_squares(given, data, rows.append) == [given] and not rows
     without = replace(data, valid=Positives.empty(150, 48))
@@ -92,7 +94,7 @@ def test_what_is_given_is_left_alone(data) -> None:
 
 
 def test_a_penalty_that_leaves_nothing_has_no_value(data) -> None:
-    config = TrainConfig(**SETTINGS, alpha0=1.0, frequency_l2=100.0, emphasis=0.0, shares=(1.0, 1.0))
+    config = TrainConfig(**SETTINGS, alpha0=1.0, frequency_l2=100.0, emphasis=0.0, growth=0.0, shares=(1.0, 1.0))
     factors = fit_least_squares(config, data.train)
     assert validation_value(factors, data, config.widths) == 0.0
     better = fit_least_squares(replace(config, frequency_l2=0.01), data.train)
@@ -132,7 +134,7 @@ def test_of_very_many_interactions_some_are_searched(data, monkeypatch) -> None:
 
 
 def test_on_other_users_least_squares_goes_on_from_the_best_items(data) -> None:
-    config = TrainConfig(**SETTINGS, alpha0=0.1, frequency_l2=0.01, emphasis=0.0)
+    config = TrainConfig(**SETTINGS, alpha0=0.1, frequency_l2=0.01, emphasis=0.0, growth=0.0)
     collapsed = search._Search(data, None)
     collapsed.fitted(replace(config, frequency_l2=100.0))
     collapsed.go_on(data)
@@ -154,7 +156,7 @@ def test_on_other_users_least_squares_goes_on_from_the_best_items(data) -> None:
 
 def test_of_very_many_users_some_judge(data, monkeypatch) -> None:
     config = TrainConfig(**SETTINGS)
-    factors = fit_least_squares(replace(config, alpha0=0.1, frequency_l2=0.01, emphasis=0.0), data.train)
+    factors = fit_least_squares(replace(config, alpha0=0.1, frequency_l2=0.01, emphasis=0.0, growth=0.0), data.train)
     everybody = validation_value(factors, data, config.widths)
     assert search.judges(data, 0) is data
     monkeypatch.setattr(search, "JUDGES", 40)
@@ -169,7 +171,7 @@ def test_of_very_many_users_some_judge(data, monkeypatch) -> None:
 
 def test_epochs_are_judged_by_these_users_too(data, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(search, "JUDGES", 40)
-    given = {"alpha0": 0.1, "frequency_l2": 0.01, "emphasis": 0.0, "shares": (0.5, 0.0), "turn": 0}
+    given = {"alpha0": 0.1, "frequency_l2": 0.01, "emphasis": 0.0, "growth": 0.0, "shares": (0.5, 0.0), "turn": 0}
     config = TrainConfig(**SETTINGS, **given, epochs=1, run_dir=str(tmp_path / "run"))
     run = fit(config, data, progress=False)
     start = smoothed(config, data.train, fit_least_squares(config, data.train)).vectors()

@@ -21,6 +21,7 @@ CONFIG = TrainConfig(
     alpha0=0.1,
     frequency_l2=0.03,
     emphasis=0.0,
+    growth=0.0,
     shares=(1.0, 0.5),
     turn=4,
     device="cpu",

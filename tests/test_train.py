@@ -316,7 +316,7 @@ def test_the_default_recipe_searches_refines_and_tells_of_it(tmp_path, data) -> 
     phases = run.history["phase"].unique(maintain_order=True).to_list()
     assert [phase for phase in phases if phase != "turn"][:3] == ["settings", "sweeps", "search"]
     chosen = run.environment["chosen"]
-    assert set(chosen) == {"alpha0", "frequency_l2", "emphasis", "shares", "turn"} and chosen["alpha0"] > 0
+    assert set(chosen) == {"alpha0", "frequency_l2", "emphasis", "growth", "shares", "turn"} and chosen["alpha0"] > 0
     assert run.environment["best_epoch"] <= 4 and run.config["alpha0"] is None
     start = run.history.filter(phase="search", epoch=0)
     assert start.height >= 1 and start["loss"].null_count() == start.height  # epoch 0 is least squares itself
@@ -327,7 +327,7 @@ def test_the_default_recipe_searches_refines_and_tells_of_it(tmp_path, data) -> 
 
 
 def test_what_was_chosen_refits_to_the_same_vectors(tmp_path, data) -> None:
-    settings = {"alpha0": 0.1, "frequency_l2": 0.01, "emphasis": 0.0, "shares": (1.0, 1.0), "turn": 4}
+    settings = {"alpha0": 0.1, "frequency_l2": 0.01, "emphasis": 0.0, "growth": 0.0, "shares": (1.0, 1.0), "turn": 4}
     run = fit(closed_form(tmp_path, **settings), data, progress=False)
     assert run.environment["chosen"]["turn"] == 4
     assert run.history.filter(phase="turn").height == 2  # before the search and before the refit
@@ -338,7 +338,7 @@ def test_what_was_chosen_refits_to_the_same_vectors(tmp_path, data) -> None:
 def test_least_squares_has_no_epochs_and_does_not_depend_on_them(tmp_path, data) -> None:
     one = fit(closed_form(tmp_path, recipe="least_squares", epochs=None), data, progress=False)
     assert one.environment["best_epoch"] == 0 and one.history.filter(phase="refit").is_empty()
-    chosen = {name: one.environment["chosen"][name] for name in ("alpha0", "frequency_l2", "emphasis", "shares")}
+    chosen = {name: value for name, value in one.environment["chosen"].items() if name != "turn"}
     given = closed_form(tmp_path, recipe="least_squares", epochs=None, run_dir=str(tmp_path / "given"), **chosen)
     other = fit(given, data, progress=False)
     assert torch.equal(one.users, other.users) and torch.equal(one.items, other.items)
@@ -350,7 +350,8 @@ def test_least_squares_has_no_epochs_and_does_not_depend_on_them(tmp_path, data)
 @pytest.mark.robustness
 @pytest.mark.parametrize(("turn", "epochs"), [(0, 0), (0, 2), (0, 5), (0, 7), (4, 6)])
 def test_a_killed_refinement_resumes_to_the_same_bits(tmp_path, data, monkeypatch, turn: int, epochs: int) -> None:
-    changes = {"patience": 5, "eval_every": 1, "alpha0": 0.1, "frequency_l2": 0.01, "emphasis": 0.0, "turn": turn}
+    given = {"alpha0": 0.1, "frequency_l2": 0.01, "emphasis": 0.0, "growth": 0.0, "turn": turn}
+    changes = {"patience": 5, "eval_every": 1, **given}
     monkeypatch.setattr("mrl.search.CLOSE", 0.0)  # several propagations are trained, one after the other
     whole = fit(closed_form(tmp_path, run_dir=str(tmp_path / "whole"), **changes), data, progress=False)
     check_resumed(closed_form(tmp_path, **changes), data, whole, monkeypatch, "run_epoch", epochs)
