@@ -12,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import polars as pl
 import pytest
 from drawn import check_readable
@@ -84,6 +85,18 @@ def test_same_bytes_when_a_figure_is_saved_again(tmp_path: Path) -> None:
     figure = oracle_widths(TABLE)
     first, second = ([path.read_bytes() for path in save(figure, tmp_path / name)] for name in "ab")
     assert first == second
+
+
+def test_a_png_is_small_and_looks_as_it_was_drawn() -> None:
+    figure, whole = oracle_widths(TABLE), BytesIO()
+    found = rendered(figure, "png", dpi=150)
+    with style():
+        figure.savefig(whole, format="png", dpi=150)
+    with Image.open(BytesIO(found)) as picture, Image.open(whole) as drawn:
+        assert picture.mode == "P" and drawn.getchannel("A").getextrema() == (255, 255)  # nothing shines through
+        off = np.abs(np.asarray(picture.convert("RGB"), int) - np.asarray(drawn.convert("RGB"), int))
+    assert off.mean() < 0.2 and (off.max(-1) > 30).mean() < 1e-4
+    assert len(found) < 0.5 * len(whole.getvalue())
 
 
 def test_the_users_own_settings_neither_matter_nor_change() -> None:
