@@ -31,7 +31,6 @@ def ials(
     l2: float = 0.01,
     nu: float = 1.0,
     sweeps: int = SWEEPS,
-    start: Tensor | None = None,
     generator: torch.Generator | None = None,
     on_sweep: Callable[[dict], None] | None = None,
     chunk: int = CHUNK,
@@ -42,8 +41,7 @@ def ials(
         r_u = l2 · (|S_u| + α0 · I)^ν,  r_i = l2 · (|S_i| + α0 · U)^ν
 
     alpha0: weight of all pairs, beside the weight 1 of observed ones. sweeps: each solves all users, then all items.
-    start: items (I, dim) to start from, such as those of other settings, from where few sweeps do; None for random
-    numbers by `generator`, a CPU generator (None: a fresh one with seed 0). Rows without positives are zero.
+    generator: a CPU generator, for the start; None for a fresh one with seed 0. Rows without positives are zero.
     on_sweep: called after each sweep with `sweep` (from 1), `loss` (the objective) and `seconds` (of the sweep).
     Returns users (U, dim) and items (I, dim), float32, on the device of `positives`.
     Raises ConfigError for impossible settings, RunError where the systems cannot be solved in 32-bit numbers.
@@ -53,10 +51,9 @@ def ials(
     by_item = transpose(positives)
     user_l2 = frequency_l2(positives.counts, positives.num_items, alpha0=alpha0, l2=l2, nu=nu)
     item_l2 = frequency_l2(by_item.counts, positives.num_users, alpha0=alpha0, l2=l2, nu=nu)
-    items = start
-    if items is None:  # drawn on the CPU so that every device starts alike; the scale is that of Rendle et al.
-        items = torch.randn(positives.num_items, dim, generator=generator) * (0.1 / sqrt(dim))
-        items = items.to(positives.items.device)
+    # drawn on the CPU so that every device starts alike; the scale is that of Rendle et al.
+    items = torch.randn(positives.num_items, dim, generator=generator) * (0.1 / sqrt(dim))
+    items = items.to(positives.items.device)
     for sweep in range(1, sweeps + 1):
         started = time.perf_counter()
         users = solve_rows(items, positives, user_l2, alpha0=alpha0, chunk=chunk)

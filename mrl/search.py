@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 import torch
-from torch import Tensor
 
 from mrl.config import TrainConfig
 from mrl.errors import DataError
@@ -31,7 +30,6 @@ L2_GRID = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, 1), (1, -1))
 COLLAPSED = 1e-6  # the largest singular value of the scores, below which the penalty has left nothing of them
 SEARCH_SWEEPS = 8  # of iALS in a trial: the order of the settings is settled by then
-WARM_SWEEPS = 3  # of iALS on all users, from what some of them have found
 EMPHASES = (0.25, 0.5)  # beside 0
 GROWTHS = (0.3, 0.6, 1.0)  # beside 0
 SHARES = ((0.5, 0.0), (1.0, 1.0))  # beside none: users alone where there is much data a user, else both
@@ -145,7 +143,6 @@ class _Search:
         self.data, self.on_trial = data, on_trial
         self.trials = itertools.count(1)
         self.best: _Fit | None = None
-        self.start: Tensor | None = None  # items to start iALS from
         self.by_shares: dict[tuple[float, ...], float] = {}  # the value of least squares under propagation
 
     def said(self, started: float, value: float, **tried: float | str) -> None:
@@ -168,9 +165,7 @@ class _Search:
         return value, factors
 
     def go_on(self, data: Interactions) -> None:
-        """With other users of the same items, from the best items so far."""
-        if self.best is not None and self.best.value > 0:  # zeros would stay zeros
-            self.start = self.best.plain[1]
+        """With other users."""
         self.data, self.best = data, None
 
     def fitted_plainly(self, config: TrainConfig) -> Factors:
@@ -183,8 +178,7 @@ class _Search:
             alpha0=config.alpha0,
             l2=config.frequency_l2,
             nu=config.nu,
-            sweeps=SEARCH_SWEEPS if self.start is None else WARM_SWEEPS,
-            start=self.start,
+            sweeps=SEARCH_SWEEPS,
             generator=torch.Generator().manual_seed(config.seed),
         )
 

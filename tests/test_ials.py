@@ -97,16 +97,6 @@ def test_a_seed_gives_the_same_factors_and_another_seed_others():
     assert not torch.allclose(first[1], other[1])
 
 
-def test_sweeps_go_on_from_given_items():
-    _, positives = random_positives(30, 20, 0.2, 3)
-    whole = ials(positives, 4, sweeps=5, **SETTINGS)
-    _, items = ials(positives, 4, sweeps=3, **SETTINGS)
-    before = items.clone()
-    for one, other in zip(ials(positives, 4, sweeps=2, start=items, **SETTINGS), whole, strict=True):
-        assert torch.equal(one, other)
-    assert torch.equal(items, before)
-
-
 def test_renumbering_users_permutes_them():
     dense, positives = random_positives(30, 20, 0.2, 4)
     order = np.random.default_rng(0).permutation(30)

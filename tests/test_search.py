@@ -13,7 +13,6 @@ from mrl import search
 from mrl.config import TrainConfig
 from mrl.errors import DataError
 from mrl.evaluate import evaluate
-from mrl.ials import ials
 from mrl.interactions import Interactions, Positives, hold_out
 from mrl.search import choose_least_squares, fit_least_squares, validation_value
 from mrl.start import smoothed, start_model
@@ -114,44 +113,26 @@ def test_of_very_many_interactions_some_are_searched(data, monkeypatch) -> None:
         of, all_of = some.split(part), data.split(part)
         assert of.num_users == len(rows) and all(torch.equal(of.of(n), all_of.of(row)) for n, row in enumerate(rows))
     tried: list[dict] = []
-    began: list[torch.Tensor] = []
-    go_on = search._Search.go_on
-
-    def noted(self, whole: Interactions) -> None:
-        go_on(self, whole)
-        began.append(self.start)
-
-    monkeypatch.setattr(search._Search, "go_on", noted)
     found = choose_least_squares(TrainConfig(**SETTINGS), data, tried.append)
     assert [row["trial"] for row in tried] == list(range(1, len(tried) + 1))
     assert 0.2 < found[0].alpha0 / whole[0].alpha0 < 5
-    # what is chosen last is chosen on all data, by factors that go on from those of some
-    scale = {"alpha0": found[0].alpha0, "l2": found[0].frequency_l2, "start": began[0]}
-    plain = ials(data.train, 8, sweeps=search.WARM_SWEEPS, **scale)
-    factors = fit_least_squares(found[0], data.train, factors=plain)
+    # what is chosen last is chosen on all data
+    factors = fit_least_squares(found[0], data.train, ials_sweeps=search.SEARCH_SWEEPS)
     value = validation_value(smoothed(found[0], data.train, factors).vectors(), data, found[0].widths)
     assert value == pytest.approx(max(row["value"] for row in tried if "shares" in row and "turn" not in row))
 
 
-def test_on_other_users_least_squares_goes_on_from_the_best_items(data) -> None:
-    config = TrainConfig(**SETTINGS, alpha0=0.1, frequency_l2=0.01, emphasis=0.0, growth=0.0)
-    collapsed = search._Search(data, None)
-    collapsed.fitted(replace(config, frequency_l2=100.0))
-    collapsed.go_on(data)
-    assert collapsed.start is None and collapsed.fitted(config)[0] > 0.2
+def test_what_only_the_axes_depend_on_is_tried_on_the_same_ials(data) -> None:
+    settings = SETTINGS | {"widths": (4, 32), "emphasis": 0.0, "growth": 0.0}
+    config = TrainConfig(**settings, alpha0=0.1, frequency_l2=0.01)
     found = search._Search(data, None)
-    found.fitted(config)
-    items = found.best.plain[1]
-    some = hold_out(data.merge_valid(), 0.2, seed=1)
-    found.go_on(some)
-    assert found.start is items and found.best is None
-    value, factors = found.fitted(config)
-    scale = {"alpha0": 0.1, "l2": 0.01, "start": items}
-    expected = ials(some.train, 8, sweeps=search.WARM_SWEEPS, **scale)
-    assert torch.equal(found.best.plain[0], expected[0]) and torch.equal(found.best.plain[1], expected[1])
-    assert torch.equal(factors[1], fit_least_squares(config, some.train, factors=expected)[1])
-    other = replace(config, emphasis=0.5)  # which iALS does not know of
-    assert found.fitted_plainly(other) is found.best.plain and found.fitted(other)[0] != value
+    value, _ = found.fitted(config)
+    plain = found.best.plain
+    for name in ("emphasis", "growth"):
+        other = replace(config, **{name: 0.5})
+        assert found.fitted_plainly(other) is plain and found.fitted(other)[0] != value
+    found.go_on(hold_out(data.merge_valid(), 0.2, seed=1))
+    assert not torch.equal(found.fitted_plainly(config)[1], plain[1])
 
 
 def test_of_very_many_users_some_judge(data, monkeypatch) -> None:
