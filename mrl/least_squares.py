@@ -101,9 +101,8 @@ def nested_least_squares(
 
 
 def column_penalty(widths: Sequence[int], growth: float) -> Tensor:
-    """(D,) float32: c of every column, by which the penalty of a row is multiplied there."""
-    spans = zip(blocks(widths), widths, strict=True)
-    return torch.cat([torch.full((span.stop - span.start,), max(1.0, width / FLAT) ** growth) for span, width in spans])
+    """(D,) float64: c of every column, by which the penalty of a row is multiplied there."""
+    return _by_column(torch.tensor([max(1.0, width / FLAT) ** growth for width in widths], dtype=torch.float64), widths)
 
 
 def fitted_width(widest: int, train_width: int) -> int:
@@ -137,8 +136,13 @@ def nested_objective(
 def shared_weight(widths: Sequence[int], level_weights: Sequence[float]) -> Tensor:
     """(D, D) float64: W_max(b,j) for the blocks b and j of every two columns, the weight of all levels with both."""
     above = torch.tensor(tuple(level_weights), dtype=torch.float64).flip(0).cumsum(0).flip(0)  # W_b
-    block = torch.cat([torch.full((span.stop - span.start,), b) for b, span in enumerate(blocks(widths))])
+    block = _by_column(torch.arange(len(widths)), widths)
     return above[torch.maximum(block[:, None], block)]
+
+
+def _by_column(values: Tensor, widths: Sequence[int]) -> Tensor:
+    """(D,): of each column, the one of `values` (one a level) that is of the level that adds it."""
+    return values.repeat_interleave(torch.tensor([span.stop - span.start for span in blocks(widths)]))
 
 
 def solve_blocks(

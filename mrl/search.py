@@ -38,6 +38,7 @@ JUDGES = 20_000  # users at most by whom settings and epochs are judged: enough 
 TURNS = (4, 8, 16)  # candidates for each negative, beside no turn at all
 PLAIN = ("alpha0", "frequency_l2")  # what iALS depends on of what is searched
 FITTED = (*PLAIN, "emphasis", "growth")  # and least squares
+CHOSEN = (*FITTED, "shares", "turn")  # all that is searched
 CLOSE = 0.97  # of the best value: shares that are so good untrained may still be the best once trained
 
 
@@ -107,11 +108,10 @@ def choose_least_squares(
     """
     if config.turn is None and (config.recipe == "least_squares" or not narrow_levels(config.widths)):
         config = replace(config, turn=0)
-    settings = [getattr(config, name) for name in (*FITTED, "turn")] + [config.shares or None]
-    if None in settings and len(data.valid) == 0:
+    if any(getattr(config, name) in (None, ()) for name in CHOSEN) and len(data.valid) == 0:
         raise DataError(
             f"{data.name}: no validation interactions to choose the settings of least squares on; hold some out,"
-            " or give alpha0, frequency_l2, emphasis, growth, shares and turn"
+            f" or give {', '.join(CHOSEN[:-1])} and {CHOSEN[-1]}"
         )
     some = _some_users(data, config.seed)
     search = _Search(judges(some, config.seed), on_trial)
@@ -156,7 +156,9 @@ class _Search:
         return validation_value(factors, self.data, config.widths, config.monitor)
 
     def fitted(self, config: TrainConfig) -> tuple[float, Factors]:
-        """Factors by the settings of the config, and their value."""
+        """Factors by the settings of the config, and their value: those at hand where they are the best so far."""
+        if self.at_hand(config, FITTED):
+            return self.best.value, self.best.factors
         plain = self.fitted_plainly(config)
         factors = fit_least_squares(config, self.data.train, factors=plain)
         value = self.judged(config, factors)
@@ -164,13 +166,17 @@ class _Search:
             self.best = _Fit(value, config, factors, plain)
         return value, factors
 
+    def at_hand(self, config: TrainConfig, names: Sequence[str]) -> bool:
+        """Whether the settings `names` of the best so far are those of the config."""
+        return self.best is not None and all(getattr(self.best.config, name) == getattr(config, name) for name in names)
+
     def go_on(self, data: Interactions) -> None:
         """With other users."""
         self.data, self.best = data, None
 
     def fitted_plainly(self, config: TrainConfig) -> Factors:
-        """By the settings of the config, of iALS alone, which does not know of `emphasis`."""
-        if self.best is not None and _same(self.best.config, config, PLAIN):
+        """By the settings of the config, of iALS alone, which does not know of `emphasis` and `growth`."""
+        if self.at_hand(config, PLAIN):
             return self.best.plain
         return ials(
             self.data.train,
@@ -183,11 +189,10 @@ class _Search:
         )
 
     def factors(self, config: TrainConfig) -> Factors:
-        """Those of the config, which are at hand where they have been the best so far."""
-        if self.best is None or not _same(self.best.config, config, FITTED):
+        """Those of the config, kept for the next call even where others were better."""
+        if not self.at_hand(config, FITTED):
             self.best = None
-            self.fitted(config)
-        return self.best.factors
+        return self.fitted(config)[1]
 
     def propagated(self, config: TrainConfig) -> float:
         """The value of the factors of the config under propagation by its shares."""
@@ -218,9 +223,7 @@ class _Search:
         found = {}
         for value in (0.0, *values):
             started = time.perf_counter()
-            tried = _closed(replace(config, **{name: value}))
-            known = self.best is not None and _same(self.best.config, tried, FITTED)
-            found[value] = self.best.value if known else self.fitted(tried)[0]
+            found[value], _ = self.fitted(_closed(replace(config, **{name: value})))
             self.said(started, found[value], **{name: value})
         return replace(config, **{name: max(found, key=found.get)})
 
@@ -252,10 +255,6 @@ class _Search:
 def _closed(config: TrainConfig) -> TrainConfig:
     """The config with what is still open of least squares, but for the penalty, at 0."""
     return replace(config, emphasis=config.emphasis or 0.0, growth=config.growth or 0.0)
-
-
-def _same(one: TrainConfig, other: TrainConfig, names: Sequence[str]) -> bool:
-    return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 def _some_users(data: Interactions, seed: int) -> Interactions:

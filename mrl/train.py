@@ -31,14 +31,12 @@ from mrl.errors import ConfigError, DataError
 from mrl.evaluate import Evaluation, evaluate
 from mrl.interactions import Interactions, Positives, as_paper, hold_out
 from mrl.run import Run, RunDirectory, check_compatible, default_path, environment, load
-from mrl.search import choose_least_squares, fit_least_squares, judges
+from mrl.search import CHOSEN, choose_least_squares, fit_least_squares, judges
 from mrl.start import start_model
 from mrl.trainer import Trainer
 
 SEARCH, REFIT = "search", "refit"
 SETTINGS, SWEEPS = "settings", "sweeps"
-# what recipes that start from least squares look for
-CHOSEN = ("alpha0", "frequency_l2", "emphasis", "growth", "shares", "turn")
 STATE = ("phase", "rows", "plans", "plan", "plan_value", "chosen", "best_epoch", "best_value", "waited")
 EGO = "best.ego."
 LONGEST_LIST = 20  # of the metrics that every validation looks at

@@ -89,7 +89,7 @@ def test_each_block_is_the_dense_solution_given_the_rest(num_users, num_items, s
                 right = right + weight * (q[seen].T @ (1 - other[seen]) - alpha0 * q.T @ other)
             expected[user, span] = torch.linalg.solve(left, right)
     expected[dense.sum(1) == 0] = 0
-    torch.testing.assert_close(solved(users, items, positives, growth, chunk), expected, atol=1e-7, rtol=1e-6)
+    torch.testing.assert_close(solved(users, items, positives, growth, chunk), expected, atol=1e-8, rtol=1e-6)
 
 
 @pytest.mark.parametrize("growth", GROWTHS)

@@ -338,7 +338,7 @@ def test_what_was_chosen_refits_to_the_same_vectors(tmp_path, data) -> None:
 def test_least_squares_has_no_epochs_and_does_not_depend_on_them(tmp_path, data) -> None:
     one = fit(closed_form(tmp_path, recipe="least_squares", epochs=None), data, progress=False)
     assert one.environment["best_epoch"] == 0 and one.history.filter(phase="refit").is_empty()
-    chosen = {name: value for name, value in one.environment["chosen"].items() if name != "turn"}
+    chosen = one.environment["chosen"]
     given = closed_form(tmp_path, recipe="least_squares", epochs=None, run_dir=str(tmp_path / "given"), **chosen)
     other = fit(given, data, progress=False)
     assert torch.equal(one.users, other.users) and torch.equal(one.items, other.items)
