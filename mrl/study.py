@@ -49,9 +49,9 @@ PATIENCE = 2.0  # seconds before a piece of work that another process has is ask
 class StudyConfig:
     """Parameters of `notebooks/study.ipynb`.
 
-    datasets: names. contenders: names or rows of `mrl.contenders`, empty for all. trials: of each search. seconds: of
-    each search (of CPU, on a GPU of the wall), summed over its trials; a training that is under way then stops early,
-    and no other trial is begun.
+    datasets: names or paths. contenders: names or rows of `mrl.contenders`, empty for all. trials: of each search.
+    seconds: of each search (of CPU, on a GPU of the wall), summed over its trials; a training that is under way then
+    stops early, and no other trial is begun.
     seeds: of the fits that are tested. widths: at which all are judged. epochs, patience, eval_every: of trainings.
     timing: one more fit of each, alone on all cores, for its seconds. processes: 0 for one a core, each of one thread.
     ours: the model that is compared with the others, empty for the first of ours. resamples: of the tests.

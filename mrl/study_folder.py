@@ -1,6 +1,6 @@
 """What the study keeps of one contender on one data set: its trials, its fits by seed, and what makes them outdated.
 
-    <folder>/<dataset>/<contender>-<key>-<code>/
+    <folder>/<data set, of a path its last part>/<contender>-<key>-<code>/
         trials.db             Optuna's storage (SQLite)
         search.json           the finished trials, for people and for whoever has no Optuna
         seed-<n>-<key>.json   one fit that was tested: settings, figures by width, seconds, device
@@ -29,6 +29,7 @@ import polars as pl
 
 import mrl
 from mrl.contenders import Contender
+from mrl.datasets import dataset_name
 from mrl.errors import RunError
 
 # Imported by what makes figures, but what they say is in the keys already (settings, and data by their fingerprint), or
@@ -115,7 +116,7 @@ def entry(folder: Path, dataset: str, fingerprint: str, contender: Contender, *,
     """
     space = {name: repr(range_) for name, range_ in contender.space.items()}
     key = digest([fingerprint, contender.name, list(contender.widths), dict(contender.fixed), space])
-    path = folder / dataset / f"{contender.name}-{key}-{code_version(contender)}"
+    path = folder / dataset_name(dataset) / f"{contender.name}-{key}-{code_version(contender)}"
     if any_code and not path.exists():
         others = [other for other in path.parent.glob(f"{contender.name}-{key}-*") if other.is_dir()]
         path = max(others, key=lambda other: other.stat().st_mtime, default=path)

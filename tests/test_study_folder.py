@@ -48,6 +48,11 @@ def test_a_change_of_data_widths_settings_or_space_makes_another_folder(tmp_path
     assert entry(tmp_path, "tool", "aa", replace(ials, start={}, role="ours")).path == paths[0]
 
 
+def test_what_is_kept_of_data_given_by_its_path_lies_in_the_folder_of_the_study(tmp_path, ials) -> None:
+    (tmp_path / "shop").mkdir()
+    assert entry(tmp_path / "study", str(tmp_path / "shop"), "aa", ials).path.parent == tmp_path / "study" / "shop"
+
+
 def test_the_code_version_follows_what_code_does_and_not_how_it_reads(monkeypatch, ials) -> None:
     plain = study_folder._meaning("def f(x):\n    return x + 1\n")
     told = study_folder._meaning('def f(x):\n    """Add one."""\n    return (x\n        + 1)  # why\n')
