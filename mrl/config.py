@@ -81,7 +81,7 @@ class TrainConfig:
             sweeps: of nested least squares. train_width: dimensions fitted, of which the first are kept; 0 for twice
             the widest width. trials: of alpha0 and frequency_l2, at most.
         turn: of refined: candidates for each negative by which the leading axes are turned for the narrow levels
-            (`mrl.start`); 0: they stay as they are.
+            (`mrl.start`); 0: they stay as they are. narrow: levels of at most so many dimensions are narrow.
     Model
         backbone: mf or lightgcn for mrl4rec, propagation for the others. hops, edge_dropout: of graph models.
             message_dropout: of lightgcn.
@@ -129,6 +129,7 @@ class TrainConfig:
     train_width: NonNegativeInt = 0
     trials: PositiveInt = 12
     turn: Annotated[NonNegativeInt | None, Optional] = None
+    narrow: Annotated[PositiveInt | None, Optional] = None
 
     backbone: Annotated[Literal["mf", "lightgcn", "propagation"] | None, Optional] = None
     hops: NonNegativeInt = 2

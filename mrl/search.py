@@ -22,7 +22,7 @@ from mrl.ials import ials
 from mrl.interactions import Interactions, Positives
 from mrl.least_squares import fitted_width, nested_least_squares
 from mrl.propagation import Propagation
-from mrl.start import Factors, narrow_levels, smoothed, start_model
+from mrl.start import NARROW, Factors, narrow_levels, smoothed, start_model
 
 ALPHA0_GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 L2_GRID = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
@@ -38,7 +38,7 @@ JUDGES = 20_000  # users at most by whom settings and epochs are judged: enough 
 TURNS = (4, 8, 16)  # candidates for each negative, beside no turn at all
 PLAIN = ("alpha0", "frequency_l2")  # what iALS depends on of what is searched
 FITTED = (*PLAIN, "emphasis", "growth")  # and least squares
-CHOSEN = (*FITTED, "shares", "turn")  # all that is searched
+CHOSEN = (*FITTED, "shares", "turn", "narrow")  # all that is searched
 CLOSE = 0.97  # of the best value: shares that are so good untrained may still be the best once trained
 
 
@@ -99,15 +99,18 @@ def judges(data: Interactions, seed: int) -> Interactions:
 def choose_least_squares(
     config: TrainConfig, data: Interactions, on_trial: Callable[[dict], None] | None = None
 ) -> list[TrainConfig]:
-    """The config with `alpha0`, `frequency_l2`, `emphasis`, `growth`, `shares` and `turn` filled in where left open.
+    """The config with `alpha0`, `frequency_l2`, `emphasis`, `growth`, `shares`, `turn` and `narrow` chosen where open.
 
     data: on the device to compute on. Each is chosen by the config's monitor on validation, mean over the widths.
     on_trial: called with each trial: the settings tried, value, seconds, trial. Returns the filled configs, best first:
     one for `least_squares`, which ends here; else one for all shares that are worth training.
     Raises DataError where there is nothing to validate on.
     """
-    if config.turn is None and (config.recipe == "least_squares" or not narrow_levels(config.widths)):
+    narrow = config.narrow or NARROW
+    if config.turn is None and (config.recipe == "least_squares" or not narrow_levels(config.widths, narrow)):
         config = replace(config, turn=0)
+    if config.turn == 0:
+        config = replace(config, narrow=narrow)
     if any(getattr(config, name) in (None, ()) for name in CHOSEN) and len(data.valid) == 0:
         raise DataError(
             f"{data.name}: no validation interactions to choose the settings of least squares on; hold some out,"
@@ -124,7 +127,7 @@ def choose_least_squares(
     if some is not data:  # what neighbours give depends on how many there are
         search.go_on(judges(data, config.seed))
     plans = [config] if config.shares else search.choose_shares(config)
-    return plans if config.turn is not None else [search.choose_turn(plan) for plan in plans]
+    return [search.choose_turn(plan) for plan in plans]
 
 
 class _Fit(NamedTuple):
@@ -242,14 +245,31 @@ class _Search:
         return [first, *(filled for value, filled in others if value >= CLOSE * best and any(filled.shares))]
 
     def choose_turn(self, plan: TrainConfig) -> TrainConfig:
-        """The plan with the turn by which all levels are best, none where it gains nothing."""
-        found = [(self.propagated(plan), 0)]
-        for turn in TURNS:
+        """The plan with the turn by which all levels are best, none where it gains nothing.
+
+        Of how many candidates first, then for which levels: for wider ones as long as each makes all of them better.
+        """
+        if plan.turn is not None and plan.narrow is not None:
+            return plan
+
+        def attempt(turn: int, narrow: int) -> tuple[float, TrainConfig]:
             started = time.perf_counter()
-            model = start_model(replace(plan, turn=turn), self.data.train, self.factors(plan))
-            found.append((self.judged(plan, model), turn))
-            self.said(started, found[-1][0], shares=str(list(plan.shares)), turn=turn)
-        return replace(plan, turn=max(found, key=lambda pair: pair[0])[1])
+            tried = replace(plan, turn=turn, narrow=narrow)
+            value = self.judged(plan, start_model(tried, self.data.train, self.factors(plan)))
+            self.said(started, value, shares=str(list(plan.shares)), turn=turn, narrow=narrow)
+            return value, tried
+
+        narrow = plan.narrow or NARROW
+        found = [attempt(turn, narrow) for turn in (TURNS if plan.turn is None else (plan.turn,))]
+        if plan.turn is None:
+            found.insert(0, (self.propagated(plan), replace(plan, turn=0, narrow=narrow)))
+        value, best = max(found, key=lambda pair: pair[0])
+        for wider in [width for width in plan.widths[:-1] if width > narrow and best.turn and plan.narrow is None]:
+            wider_value, wider_plan = attempt(best.turn, wider)
+            if wider_value <= value:
+                break
+            value, best = wider_value, wider_plan
+        return best
 
 
 def _closed(config: TrainConfig) -> TrainConfig:

@@ -3,8 +3,9 @@
 The leading axes of a least-squares fit are those that say most of all scores, most of which nobody looks at. But axes
 can be turned at no cost to wider levels: with a rotation R, ⟨p R, q R⟩ = ⟨p, q⟩. So one rotation of the dimensions of
 the first level that is not narrow is learned by matryoshka negative sampling on the narrow levels alone: a hundred
-numbers, which fit in a few hundred steps and do not over-fit, while every wider level scores what it did. The narrow
-levels are then held, and the wider ones trained around them.
+numbers, which fit in a few hundred steps and do not over-fit, while every wider level scores what it did. Levels of at
+most `NARROW` dimensions are then held, and the wider ones trained around them. Where tastes are many and as strong as
+each other, wider levels gain from a turn, too: which count as narrow is a setting (`narrow`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from mrl.sampler import NegativeSampler
 
 Factors = tuple[Tensor, Tensor]
 
-NARROW = 8  # levels of at most so many dimensions: the leading axes serve wider ones well as they are
+NARROW = 8  # levels of at most so many dimensions: the leading axes mostly serve wider ones well as they are
 STEPS = 300
 BATCH = 8192
 LEARNING_RATE = 0.01  # falls to 0
@@ -48,21 +49,23 @@ def start_model(
     """
     started = time.perf_counter()
     model = smoothed(config, positives, factors)
-    if not config.turn or not narrow_levels(config.widths):
+    count = narrow_levels(config.widths, config.narrow or NARROW)
+    if not config.turn or not count:
         return model
     rotation, loss = learn_turn(
-        *model.vectors(), positives, config.widths,
-        level_weights=config.level_weights, candidates=config.turn, seed=config.seed,
+        *model.vectors(), positives, config.widths[: count + 1],
+        level_weights=config.level_weights[:count], candidates=config.turn, seed=config.seed,
     )  # fmt: skip
     if on_row is not None:
         on_row({"phase": "turn", "loss": loss, "seconds": time.perf_counter() - started})
-    # as if turned after propagation; training for all levels would only undo what the narrow ones have gained
-    return smoothed(config, positives, turned(factors, rotation), held=config.widths[narrow_levels(config.widths) - 1])
+    # as if turned after propagation; training for all levels would only undo what the narrowest have gained
+    held = max((width for width in config.widths[:count] if width <= NARROW), default=0)
+    return smoothed(config, positives, turned(factors, rotation), held=held)
 
 
-def narrow_levels(widths: Sequence[int]) -> int:
-    """How many levels are narrow and have a wider one above them, whose dimensions are turned."""
-    return sum(width <= NARROW for width in widths[:-1])
+def narrow_levels(widths: Sequence[int], narrow: int = NARROW) -> int:
+    """How many levels have at most `narrow` dimensions and a wider one above them, whose dimensions are turned."""
+    return sum(width <= narrow for width in widths[:-1])
 
 
 def turned(factors: Factors, rotation: Tensor) -> Factors:
@@ -81,14 +84,13 @@ def learn_turn(
     candidates: int = 8,
     seed: int = 0,
 ) -> tuple[Tensor, float]:
-    """R, such that the narrow levels of users (U, D) and items (I, D) rank well once turned by it; and the last loss.
+    """R, such that all but the last of the levels of users (U, D) and items (I, D) rank well; and the last loss.
 
-    Nested BPR over the narrow levels with the hardest of `candidates` for each. R (d, d), d the first width that is not
-    narrow, is the exponential of a skew-symmetric matrix, which is learned; it starts at 1, and stays there where
-    factors score nothing.
+    Nested BPR over those levels with the hardest of `candidates` for each. R (d, d), d the last width, is the
+    exponential of a skew-symmetric matrix, which is learned; it starts at 1, and stays there where factors score
+    nothing.
     """
-    count = narrow_levels(widths)
-    levels, span = tuple(widths[:count]), widths[count]
+    levels, span = tuple(widths[:-1]), widths[-1]
     users, items = users[:, :span].detach(), items[:, :span].detach()
     device = users.device
     score = mean_score(users, items, positives)
@@ -97,8 +99,7 @@ def learn_turn(
     if not score > 0 or len(usable) == 0:
         return torch.eye(span, device=device), 0.0
     users = users * (POSITIVE / score)
-    weights = tuple(level_weights[:count])
-    loss_of = NestedLoss(levels, weights if any(weights) else ()).to(device)
+    loss_of = NestedLoss(levels, level_weights if any(level_weights) else ()).to(device)
     angles = torch.zeros(span, span, device=device, requires_grad=True)
     optimiser = torch.optim.Adam([angles], lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, STEPS)

@@ -56,17 +56,24 @@ def test_axes_are_turned_where_all_levels_together_gain_from_it(monkeypatch) -> 
     config = TrainConfig(**SETTINGS | {"widths": (2, 4, 12, 24)}, **given)
     rows: list[dict] = []
     (found,) = choose_least_squares(config, data, rows.append)
-    assert [(row["trial"], row["turn"], row["shares"]) for row in rows] == [
-        (trial, turn, "[1.0, 1.0]") for trial, turn in enumerate(search.TURNS, 1)
+    first, then = rows[: len(search.TURNS)], rows[len(search.TURNS) :]
+    assert [(row["trial"], row["turn"], row["narrow"], row["shares"]) for row in first] == [
+        (trial, turn, 8, "[1.0, 1.0]") for trial, turn in enumerate(search.TURNS, 1)
     ]
+    best = max(first, key=lambda row: row["value"])
+    assert [(row["turn"], row["narrow"]) for row in then] == [(best["turn"], 12)]  # wider ones have nothing above them
     factors = fit_least_squares(config, data.train, ials_sweeps=search.SEARCH_SWEEPS)
     best = max(rows, key=lambda row: row["value"])
     plain = validation_value(smoothed(config, data.train, factors).vectors(), data, config.widths)
-    assert best["value"] > plain and found == replace(config, turn=best["turn"])
+    assert best["value"] > plain and found == replace(config, turn=best["turn"], narrow=best["narrow"])
     value = validation_value(start_model(found, data.train, factors).vectors(), data, config.widths)
     assert value == pytest.approx(best["value"])
+    (given,) = choose_least_squares(replace(config, turn=4), data)
+    assert (given.turn, given.narrow) in ((4, 8), (4, 12))
+    (fixed,) = choose_least_squares(replace(config, narrow=4), data)
+    assert fixed.turn in search.TURNS and fixed.narrow == 4
     monkeypatch.setattr(search, "start_model", smoothed)
-    assert choose_least_squares(config, data) == [replace(config, turn=0)]  # no better than none
+    assert choose_least_squares(config, data) == [replace(config, turn=0, narrow=8)]  # no better than none
     every = choose_least_squares(replace(config, shares=()), data)
     assert all(one.shares and one.turn == 0 for one in every)
 
@@ -81,7 +88,8 @@ def test_factors_are_those_of_the_settings_even_where_others_were_better(data) -
 
 
 def test_what_is_given_is_left_alone(data) -> None:
-    given = TrainConfig(**SETTINGS, alpha0=0.1, frequency_l2=0.01, emphasis=0.3, growth=0.2, shares=(0.2, 0.1), turn=0)
+    given = TrainConfig(**SETTINGS, alpha0=0.1, frequency_l2=0.01, emphasis=0.3, growth=0.2, shares=(0.2, 0.1))
+    given = replace(given, turn=0, narrow=8)
     rows: list[dict] = []
     assert choose_least_squares(given, data, rows.append) == [given] and not rows
     without = replace(data, valid=Positives.empty(150, 48))

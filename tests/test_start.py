@@ -47,6 +47,7 @@ def ndcg(data: Interactions, vectors, widths=CONFIG.widths) -> list[float]:
 def test_narrow_levels_are_those_of_few_dimensions_below_a_wider_one() -> None:
     assert narrow_levels((4, 8, 16, 32, 64)) == narrow_levels((4, 8, 12)) == narrow_levels((2, 4, 128)) == 2
     assert narrow_levels((4, 8)) == 1 and narrow_levels((16, 32)) == narrow_levels((4,)) == 0
+    assert narrow_levels((4, 8, 16, 32, 64), 32) == 4 and narrow_levels((4, 8, 16, 32, 64), 4) == 1
 
 
 def test_a_rotation_changes_no_score_of_its_whole_span_and_wider(factors) -> None:
@@ -68,9 +69,19 @@ def test_narrow_levels_rank_better_for_it_and_wider_ones_as_before(data, factors
     assert row["phase"] == "turn" and 0 < row["loss"] < 1 and row["seconds"] > 0
 
 
+def test_more_levels_may_count_as_narrow(data, factors) -> None:
+    plain = smoothed(CONFIG, data.train, factors)
+    wider = start_model(replace(CONFIG, narrow=12), data.train, factors)
+    narrowest = start_model(replace(CONFIG, narrow=2), data.train, factors)
+    figures = [ndcg(data, model.vectors()) for model in (plain, narrowest, wider)]
+    assert figures[1][1:] == pytest.approx(figures[0][1:], rel=1e-3) and figures[1][0] > 1.1 * figures[0][0]
+    assert figures[2][3] == pytest.approx(figures[0][3], rel=1e-3) and figures[2][2] != pytest.approx(figures[0][2])
+    assert sum(figures[2][:2]) > 1.1 * sum(figures[0][:2])
+
+
 def test_it_is_the_same_every_time_and_another_by_another_seed(data, factors) -> None:
     def learned(seed: int = 0, candidates: int = 4) -> torch.Tensor:
-        return learn_turn(*factors, data.train, CONFIG.widths, candidates=candidates, seed=seed)[0]
+        return learn_turn(*factors, data.train, CONFIG.widths[:3], candidates=candidates, seed=seed)[0]
 
     assert torch.equal(learned(), learned())
     assert not torch.equal(learned(), learned(seed=1)) and not torch.equal(learned(), learned(candidates=8))
@@ -78,12 +89,12 @@ def test_it_is_the_same_every_time_and_another_by_another_seed(data, factors) ->
 
 def test_level_weights_say_for_which_level_it_is(data, factors) -> None:
     def by(*weights: float) -> list[float]:
-        rotation, _ = learn_turn(*factors, data.train, CONFIG.widths, level_weights=weights, candidates=4)
+        rotation, _ = learn_turn(*factors, data.train, CONFIG.widths[:3], level_weights=weights, candidates=4)
         return ndcg(data, turned(factors, rotation))[:2]
 
-    first, second = by(1, 0, 0, 0), by(0, 1, 0, 0)
+    first, second = by(1, 0), by(0, 1)
     assert first[0] > 1.02 * second[0] and first[1] < second[1]
-    assert by(0, 0, 1, 1) == pytest.approx(by(1, 1, 0, 0), rel=1e-2)  # no narrow level has a weight: all alike
+    assert by(0, 0) == pytest.approx(by(1, 1), rel=1e-2)  # no narrow level has a weight: all alike
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
@@ -92,8 +103,8 @@ def test_narrow_levels_are_held_once_turned(data, factors, shares, device) -> No
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     positives, factors = data.train.to(device), tuple(table.to(device) for table in factors)
-    for turn in (CONFIG.turn, 0):
-        config = replace(CONFIG, shares=shares, turn=turn)
+    for turn, narrow in ((CONFIG.turn, 8), (CONFIG.turn, 12), (0, 8)):
+        config = replace(CONFIG, shares=shares, turn=turn, narrow=narrow)
         trainer = Trainer(config, positives, torch.device(device), start_model(config, positives, factors))
         before = trainer.vectors()
         trainer.run_epoch()
@@ -112,7 +123,7 @@ def test_without_a_turn_or_narrow_levels_it_is_least_squares_under_propagation(d
 
 def test_factors_that_score_nothing_stay_as_they_are(data, factors) -> None:
     nothing = tuple(torch.zeros_like(table) for table in factors)
-    rotation, _ = learn_turn(*nothing, data.train, CONFIG.widths)
+    rotation, _ = learn_turn(*nothing, data.train, CONFIG.widths[:3])
     assert torch.equal(rotation, torch.eye(12))
 
 
