@@ -88,8 +88,8 @@ def test_factors_are_those_of_the_settings_even_where_others_were_better(data) -
 
 
 def test_what_is_given_is_left_alone(data) -> None:
-    given = TrainConfig(**SETTINGS, alpha0=0.1, frequency_l2=0.01, emphasis=0.3, growth=0.2, shares=(0.2, 0.1))
-    given = replace(given, turn=0, narrow=8)
+    fitted = {"alpha0": 0.1, "frequency_l2": 0.01, "emphasis": 0.3, "growth": 0.2}
+    given = TrainConfig(**SETTINGS, **fitted, shares=(0.2, 0.1), turn=0, narrow=8)
     rows: list[dict] = []
     assert choose_least_squares(given, data, rows.append) == [given] and not rows
     without = replace(data, valid=Positives.empty(150, 48))
