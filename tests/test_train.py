@@ -316,7 +316,8 @@ def test_the_default_recipe_searches_refines_and_tells_of_it(tmp_path, data) -> 
     phases = run.history["phase"].unique(maintain_order=True).to_list()
     assert [phase for phase in phases if phase != "turn"][:3] == ["settings", "sweeps", "search"]
     chosen = run.environment["chosen"]
-    assert set(chosen) == {"alpha0", "frequency_l2", "emphasis", "growth", "shares", "turn"} and chosen["alpha0"] > 0
+    assert set(chosen) == {"alpha0", "frequency_l2", "emphasis", "growth", "shares", "turn", "narrow"}
+    assert chosen["alpha0"] > 0
     assert run.environment["best_epoch"] <= 4 and run.config["alpha0"] is None
     start = run.history.filter(phase="search", epoch=0)
     assert start.height >= 1 and start["loss"].null_count() == start.height  # epoch 0 is least squares itself
