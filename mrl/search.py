@@ -106,11 +106,10 @@ def choose_least_squares(
     one for `least_squares`, which ends here; else one for all shares that are worth training.
     Raises DataError where there is nothing to validate on.
     """
-    narrow = config.narrow or NARROW
-    if config.turn is None and (config.recipe == "least_squares" or not narrow_levels(config.widths, narrow)):
+    if config.turn is None and (config.recipe == "least_squares" or not narrow_levels(config.widths, config.narrow)):
         config = replace(config, turn=0)
-    if config.turn == 0:
-        config = replace(config, narrow=narrow)
+    if config.turn == 0:  # nothing to choose
+        config = replace(config, narrow=config.narrow or NARROW)
     if any(getattr(config, name) in (None, ()) for name in CHOSEN) and len(data.valid) == 0:
         raise DataError(
             f"{data.name}: no validation interactions to choose the settings of least squares on; hold some out,"
@@ -264,7 +263,9 @@ class _Search:
         if plan.turn is None:
             found.insert(0, (self.propagated(plan), replace(plan, turn=0, narrow=narrow)))
         value, best = max(found, key=lambda pair: pair[0])
-        for wider in [width for width in plan.widths[:-1] if width > narrow and best.turn and plan.narrow is None]:
+        if best.turn == 0 or plan.narrow is not None:
+            return best
+        for wider in [width for width in plan.widths[:-1] if width > narrow]:
             wider_value, wider_plan = attempt(best.turn, wider)
             if wider_value <= value:
                 break

@@ -49,7 +49,7 @@ def start_model(
     """
     started = time.perf_counter()
     model = smoothed(config, positives, factors)
-    count = narrow_levels(config.widths, config.narrow or NARROW)
+    count = narrow_levels(config.widths, config.narrow)
     if not config.turn or not count:
         return model
     rotation, loss = learn_turn(
@@ -63,9 +63,9 @@ def start_model(
     return smoothed(config, positives, turned(factors, rotation), held=held)
 
 
-def narrow_levels(widths: Sequence[int], narrow: int = NARROW) -> int:
-    """How many levels have at most `narrow` dimensions and a wider one above them, whose dimensions are turned."""
-    return sum(width <= narrow for width in widths[:-1])
+def narrow_levels(widths: Sequence[int], narrow: int | None = None) -> int:
+    """How many levels have at most `narrow` dimensions (None: NARROW) and a wider one above, whose axes are turned."""
+    return sum(width <= (narrow or NARROW) for width in widths[:-1])
 
 
 def turned(factors: Factors, rotation: Tensor) -> Factors:
