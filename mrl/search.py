@@ -1,11 +1,12 @@
 """Settings chosen on validation: of iALS, of nested least squares, of the propagation and the turn of what they found.
 
-A small deterministic search: one climb over a grid of α0 and λ, then a few values of each setting that is left.
+A small deterministic search: climbs over a grid of α0 and λ, then a few values of each setting that is left.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,7 +20,7 @@ from mrl.config import TrainConfig
 from mrl.errors import DataError
 from mrl.evaluate import evaluate
 from mrl.ials import ials
-from mrl.interactions import Interactions, Positives
+from mrl.interactions import Interactions, Positives, hold_out
 from mrl.least_squares import fitted_width, nested_least_squares
 from mrl.propagation import Propagation
 from mrl.start import NARROW, Factors, narrow_levels, smoothed, start_model
@@ -36,9 +37,11 @@ SHARES = ((0.5, 0.0), (1.0, 1.0))  # beside none: users alone where there is muc
 SEARCHED = 3_000_000  # training interactions at most, of users drawn at random: a search on more takes hours
 JUDGES = 20_000  # users at most by whom settings and epochs are judged: enough to tell them apart
 TURNS = (4, 8, 16)  # candidates for each negative, beside no turn at all
-PLAIN = ("alpha0", "frequency_l2")  # what iALS depends on of what is searched
+ENOUGH = 10_000  # validation interactions; fewer are drawn several times, or settings are chosen by luck
+FOLDS = 5  # draws at most
+PLAIN = ("alpha0", "frequency_l2", "train_width")  # what iALS depends on of what differs between trials
 FITTED = (*PLAIN, "emphasis", "growth")  # and least squares
-CHOSEN = (*FITTED, "shares", "turn", "narrow")  # all that is searched
+CHOSEN = ("alpha0", "frequency_l2", "emphasis", "growth", "shares", "turn", "narrow")  # all that is searched
 CLOSE = 0.97  # of the best value: shares that are so good untrained may still be the best once trained
 
 
@@ -96,12 +99,27 @@ def judges(data: Interactions, seed: int) -> Interactions:
     return replace(data, valid=Positives(offsets, data.valid.items[keep], data.num_items))
 
 
+def folds(config: TrainConfig, data: Interactions) -> list[Interactions]:
+    """The data and, where they have few validation interactions to judge by, as much validation drawn anew.
+
+    Under `paper` validation is the test set, of which there is one.
+    """
+    some = [judges(data, config.seed)]
+    if config.protocol == "honest" and 0 < len(data.valid) < ENOUGH:
+        device = data.train.items.device
+        for draw in range(1, min(FOLDS, math.ceil(ENOUGH / len(data.valid)))):
+            drawn = hold_out(data, config.valid_fraction, seed=config.seed + draw)
+            some.append(replace(drawn, train=drawn.train.to(device)))
+    return some
+
+
 def choose_least_squares(
     config: TrainConfig, data: Interactions, on_trial: Callable[[dict], None] | None = None
 ) -> list[TrainConfig]:
     """The config with `alpha0`, `frequency_l2`, `emphasis`, `growth`, `shares`, `turn` and `narrow` chosen where open.
 
-    data: on the device to compute on. Each is chosen by the config's monitor on validation, mean over the widths.
+    data: on the device to compute on. Each is chosen by the config's monitor on validation, mean over the widths, and
+    over several draws of validation where it is small.
     on_trial: called with each trial: the settings tried, value, seconds, trial. Returns the filled configs, best first:
     one for `least_squares`, which ends here; else one for all shares that are worth training.
     Raises DataError where there is nothing to validate on.
@@ -110,13 +128,15 @@ def choose_least_squares(
         config = replace(config, turn=0)
     if config.turn == 0:  # nothing to choose
         config = replace(config, narrow=config.narrow or NARROW)
-    if any(getattr(config, name) in (None, ()) for name in CHOSEN) and len(data.valid) == 0:
+    if all(getattr(config, name) not in (None, ()) for name in CHOSEN):
+        return [config]
+    if len(data.valid) == 0:
         raise DataError(
             f"{data.name}: no validation interactions to choose the settings of least squares on; hold some out,"
             f" or give {', '.join(CHOSEN[:-1])} and {CHOSEN[-1]}"
         )
     some = _some_users(data, config.seed)
-    search = _Search(judges(some, config.seed), on_trial)
+    search = _Search(folds(config, some), on_trial)
     if config.alpha0 is None or config.frequency_l2 is None:
         config = search.choose_penalty(config)
     if config.emphasis is None:
@@ -124,57 +144,52 @@ def choose_least_squares(
     if config.growth is None:
         config = search.choose("growth", GROWTHS, config)
     if some is not data:  # what neighbours give depends on how many there are
-        search.go_on(judges(data, config.seed))
+        search.folds = [_Fold(draw) for draw in folds(config, data)]
     plans = [config] if config.shares else search.choose_shares(config)
     return [search.choose_turn(plan) for plan in plans]
 
 
 class _Fit(NamedTuple):
-    """Factors by the settings of a config, their value, and those of iALS alone that they are made of."""
+    """Factors by the settings of a config, those of iALS alone that they are made of, and their value by shares."""
 
-    value: float
     config: TrainConfig
     factors: Factors
     plain: Factors
+    values: dict[tuple[float, ...], float]
 
 
-class _Search:
-    """What a search is done on, and what of it is needed again: the factors of the settings that are best so far."""
+class _Fold:
+    """What is computed on one draw of validation, and what of it is needed again: the best of it so far."""
 
-    def __init__(self, data: Interactions, on_trial: Callable[[dict], None] | None):
-        self.data, self.on_trial = data, on_trial
-        self.trials = itertools.count(1)
+    def __init__(self, data: Interactions):
+        self.data = data
         self.best: _Fit | None = None
-        self.by_shares: dict[tuple[float, ...], float] = {}  # the value of least squares under propagation
 
-    def said(self, started: float, value: float, **tried: float | str) -> None:
-        if self.on_trial is not None:
-            seconds = time.perf_counter() - started
-            self.on_trial({"trial": next(self.trials), **tried, "value": value, "seconds": seconds})
-
-    def judged(self, config: TrainConfig, model: Factors | Propagation) -> float:
+    def judged(self, config: TrainConfig, model: Propagation) -> float:
         """The validation metric, mean over the widths of the config."""
-        factors = model.vectors() if isinstance(model, Propagation) else model
-        return validation_value(factors, self.data, config.widths, config.monitor)
+        return validation_value(model.vectors(), self.data, config.widths, config.monitor)
 
-    def fitted(self, config: TrainConfig) -> tuple[float, Factors]:
-        """Factors by the settings of the config, and their value: those at hand where they are the best so far."""
+    def fitted(self, config: TrainConfig, *, keep: bool = False) -> _Fit:
+        """By the settings of the config, under propagation by each of its shares; what is at hand is not made again.
+
+        keep: for the next call, even where others were better.
+        """
         if self.at_hand(config, FITTED):
-            return self.best.value, self.best.factors
-        plain = self.fitted_plainly(config)
-        factors = fit_least_squares(config, self.data.train, factors=plain)
-        value = self.judged(config, factors)
-        if self.best is None or value > self.best.value:
-            self.best = _Fit(value, config, factors, plain)
-        return value, factors
+            found = self.best
+        else:
+            plain = self.fitted_plainly(config)
+            found = _Fit(config, fit_least_squares(config, self.data.train, factors=plain), plain, {})
+        for shares in every_shares(config):
+            if shares not in found.values:
+                model = smoothed(replace(config, shares=shares), self.data.train, found.factors)
+                found.values[shares] = self.judged(config, model)
+        if keep or self.best is None or max(found.values.values()) > max(self.best.values.values()):
+            self.best = found
+        return found
 
     def at_hand(self, config: TrainConfig, names: Sequence[str]) -> bool:
         """Whether the settings `names` of the best so far are those of the config."""
         return self.best is not None and all(getattr(self.best.config, name) == getattr(config, name) for name in names)
-
-    def go_on(self, data: Interactions) -> None:
-        """With other users."""
-        self.data, self.best = data, None
 
     def fitted_plainly(self, config: TrainConfig) -> Factors:
         """By the settings of the config, of iALS alone, which does not know of `emphasis` and `growth`."""
@@ -190,58 +205,74 @@ class _Search:
             generator=torch.Generator().manual_seed(config.seed),
         )
 
-    def factors(self, config: TrainConfig) -> Factors:
-        """Those of the config, kept for the next call even where others were better."""
-        if not self.at_hand(config, FITTED):
-            self.best = None
-        return self.fitted(config)[1]
+    def started(self, config: TrainConfig) -> float:
+        """The value of what training starts from."""
+        factors = self.fitted(config, keep=True).factors
+        return self.judged(config, start_model(config, self.data.train, factors))
 
-    def propagated(self, config: TrainConfig) -> float:
-        """The value of the factors of the config under propagation by its shares."""
-        if config.shares not in self.by_shares:
-            model = smoothed(config, self.data.train, self.factors(config))
-            self.by_shares[config.shares] = self.judged(config, model)
-        return self.by_shares[config.shares]
+
+class _Search:
+    """Trials of settings, each judged by the mean over the folds."""
+
+    def __init__(self, draws: Sequence[Interactions], on_trial: Callable[[dict], None] | None):
+        self.folds, self.on_trial = [_Fold(data) for data in draws], on_trial
+        self.trials = itertools.count(1)
+
+    def said(self, started: float, value: float, **tried: float | str) -> None:
+        if self.on_trial is not None:
+            seconds = time.perf_counter() - started
+            self.on_trial({"trial": next(self.trials), **tried, "value": value, "seconds": seconds})
+
+    def by_shares(self, config: TrainConfig, *, keep: bool = False) -> dict[tuple[float, ...], float]:
+        """The value of least squares under propagation by each of the shares that the config allows."""
+        values = [fold.fitted(config, keep=keep).values for fold in self.folds]
+        return {shares: float(np.mean([of[shares] for of in values])) for shares in every_shares(config)}
 
     def choose_penalty(self, config: TrainConfig) -> TrainConfig:
-        def filled(alpha0: float, l2: float) -> TrainConfig:
-            return replace(
-                config,
-                alpha0=alpha0 if config.alpha0 is None else config.alpha0,
-                frequency_l2=l2 if config.frequency_l2 is None else config.frequency_l2,
-            )
+        """The config with the alpha0 and frequency_l2 that are best under some propagation.
 
-        def value_of(alpha0: float, l2: float) -> float:
-            started = time.perf_counter()
-            tried = filled(alpha0, l2)
-            value, _ = self.fitted(_closed(tried))
-            self.said(started, value, alpha0=tried.alpha0, l2=tried.frequency_l2)
-            return value
+        Each propagation has a climb of its own, as smoothing takes another penalty; all share their trials.
+        """
+        # no wider than what is kept: at half the cost or less, and the same settings are best
+        narrow = replace(config, train_width=config.widths[-1])
+        found: dict[tuple[float, float], dict[tuple[float, ...], float]] = {}
 
-        return filled(**climb(value_of, config.trials)[0])
+        def values_of(alpha0: float, l2: float) -> dict[tuple[float, ...], float]:
+            point = (config.alpha0 or alpha0, config.frequency_l2 or l2)
+            if point not in found:
+                started = time.perf_counter()
+                tried = replace(narrow, alpha0=point[0], frequency_l2=point[1])
+                found[point] = self.by_shares(_closed(tried))
+                self.said(started, max(found[point].values()), alpha0=point[0], l2=point[1])
+            return found[point]
+
+        for shares in every_shares(config):
+            climb(lambda alpha0, l2, of=shares: values_of(alpha0, l2)[of], config.trials)
+        for fold in self.folds:
+            fold.best = None  # of another width
+        alpha0, l2 = max(found, key=lambda point: (max(found[point].values()), -point[0] * point[1]))
+        return replace(config, alpha0=alpha0, frequency_l2=l2)
 
     def choose(self, name: str, values: Sequence[float], config: TrainConfig) -> TrainConfig:
         """The config with the setting `name` of least squares at 0 or the one of `values` that is best."""
         found = {}
         for value in (0.0, *values):
             started = time.perf_counter()
-            found[value], _ = self.fitted(_closed(replace(config, **{name: value})))
+            found[value] = max(self.by_shares(_closed(replace(config, **{name: value}))).values())
             self.said(started, found[value], **{name: value})
         return replace(config, **{name: max(found, key=found.get)})
 
     def choose_shares(self, config: TrainConfig) -> list[TrainConfig]:
-        found = []
-        for shares in ((0.0, 0.0), *SHARES):
-            started = time.perf_counter()
-            filled = replace(config, shares=shares)
-            value = self.propagated(filled)
+        started = time.perf_counter()
+        found = sorted(self.by_shares(config, keep=True).items(), key=lambda pair: -pair[1])
+        for shares, value in found:
             self.said(started, value, shares=str(list(shares)))
-            found.append((value, filled))
-        (best, first), *others = sorted(found, key=lambda pair: -pair[0])
-        if config.recipe == "least_squares":
-            return [first]
-        # none at all is worth a training of its own only where it is the best to start with
-        return [first, *(filled for value, filled in others if value >= CLOSE * best and any(filled.shares))]
+        (first, best), *others = found
+        plans = [first]
+        if config.recipe != "least_squares":
+            # none at all is worth a training of its own only where it is the best to start with
+            plans += [shares for shares, value in others if value >= CLOSE * best and any(shares)]
+        return [replace(config, shares=shares) for shares in plans]
 
     def choose_turn(self, plan: TrainConfig) -> TrainConfig:
         """The plan with the turn by which all levels are best, none where it gains nothing.
@@ -254,14 +285,14 @@ class _Search:
         def attempt(turn: int, narrow: int) -> tuple[float, TrainConfig]:
             started = time.perf_counter()
             tried = replace(plan, turn=turn, narrow=narrow)
-            value = self.judged(plan, start_model(tried, self.data.train, self.factors(plan)))
+            value = float(np.mean([fold.started(tried) for fold in self.folds]))
             self.said(started, value, shares=str(list(plan.shares)), turn=turn, narrow=narrow)
             return value, tried
 
         narrow = plan.narrow or NARROW
         found = [attempt(turn, narrow) for turn in (TURNS if plan.turn is None else (plan.turn,))]
         if plan.turn is None:
-            found.insert(0, (self.propagated(plan), replace(plan, turn=0, narrow=narrow)))
+            found.insert(0, (*self.by_shares(plan).values(), replace(plan, turn=0, narrow=narrow)))
         value, best = max(found, key=lambda pair: pair[0])
         if best.turn == 0 or plan.narrow is not None:
             return best
@@ -271,6 +302,11 @@ class _Search:
                 break
             value, best = wider_value, wider_plan
         return best
+
+
+def every_shares(config: TrainConfig) -> tuple[tuple[float, ...], ...]:
+    """Those of a config, or all that are tried where it has none."""
+    return (config.shares,) if config.shares else ((0.0, 0.0), *SHARES)
 
 
 def _closed(config: TrainConfig) -> TrainConfig:

@@ -13,7 +13,7 @@ from mrl import search
 from mrl.config import TrainConfig
 from mrl.errors import DataError
 from mrl.evaluate import evaluate
-from mrl.interactions import Interactions, Positives, hold_out
+from mrl.interactions import Interactions, Positives, as_paper, hold_out
 from mrl.search import choose_least_squares, fit_least_squares, validation_value
 from mrl.start import smoothed, start_model
 from mrl.synthetic import planted_interactions
@@ -28,7 +28,13 @@ def data() -> Interactions:
     return hold_out(planted, 0.2, seed=0)
 
 
-def test_what_is_left_open_is_filled_with_the_best_that_was_tried(data) -> None:
+@pytest.fixture
+def one_draw(monkeypatch) -> None:
+    """Settings are judged by the validation of the data alone, however small."""
+    monkeypatch.setattr(search, "ENOUGH", 0)
+
+
+def test_what_is_left_open_is_filled_with_the_best_that_was_tried(data, one_draw) -> None:
     rows: list[dict] = []
     found = choose_least_squares(TrainConfig(**SETTINGS, turn=0), data, rows.append)
     assert [row["trial"] for row in rows] == list(range(1, len(rows) + 1))
@@ -49,7 +55,7 @@ def test_what_is_left_open_is_filled_with_the_best_that_was_tried(data) -> None:
     assert only.turn == 0
 
 
-def test_axes_are_turned_where_all_levels_together_gain_from_it(monkeypatch) -> None:
+def test_axes_are_turned_where_all_levels_together_gain_from_it(monkeypatch, one_draw) -> None:
     planted = planted_interactions(num_users=400, num_items=150, interactions=8000, branching=(4, 4), seed=0)
     data = hold_out(planted, 0.2, seed=0)
     given = {"alpha0": 0.1, "frequency_l2": 0.03, "emphasis": 0.0, "growth": 0.0, "shares": (1.0, 1.0)}
@@ -79,12 +85,14 @@ def test_axes_are_turned_where_all_levels_together_gain_from_it(monkeypatch) -> 
 
 
 def test_factors_are_those_of_the_settings_even_where_others_were_better(data) -> None:
-    found = search._Search(data, None)
+    fold = search._Fold(data)
     better = TrainConfig(**SETTINGS, alpha0=0.1, frequency_l2=0.01, emphasis=0.0, growth=0.0)
     worse = replace(better, frequency_l2=100.0)
-    found.fitted(better)
+    best = fold.fitted(better)
     expected = fit_least_squares(worse, data.train, ials_sweeps=search.SEARCH_SWEEPS)
-    assert torch.equal(found.factors(worse)[1], expected[1]) and found.factors(worse) is found.factors(worse)
+    assert torch.equal(fold.fitted(worse).factors[1], expected[1]) and fold.fitted(better) is best
+    kept = fold.fitted(worse, keep=True)
+    assert torch.equal(kept.factors[1], expected[1]) and fold.fitted(worse) is kept
 
 
 def test_what_is_given_is_left_alone(data) -> None:
@@ -110,7 +118,7 @@ def test_a_penalty_that_leaves_nothing_has_no_value(data) -> None:
     assert np.isfinite(validation_value(smoothed(config, data.train, better).vectors(), data, config.widths))
 
 
-def test_of_very_many_interactions_some_are_searched(data, monkeypatch) -> None:
+def test_of_very_many_interactions_some_are_searched(data, monkeypatch, one_draw) -> None:
     assert search._some_users(data, 0) is data
     whole = choose_least_squares(TrainConfig(**SETTINGS), data)
     monkeypatch.setattr(search, "SEARCHED", len(data.train) // 2)
@@ -133,14 +141,54 @@ def test_of_very_many_interactions_some_are_searched(data, monkeypatch) -> None:
 def test_what_only_the_axes_depend_on_is_tried_on_the_same_ials(data) -> None:
     settings = SETTINGS | {"widths": (4, 32), "emphasis": 0.0, "growth": 0.0}
     config = TrainConfig(**settings, alpha0=0.1, frequency_l2=0.01)
-    found = search._Search(data, None)
-    value, _ = found.fitted(config)
-    plain = found.best.plain
+    fold = search._Fold(data)
+    first = fold.fitted(config)
     for name in ("emphasis", "growth"):
         other = replace(config, **{name: 0.5})
-        assert found.fitted_plainly(other) is plain and found.fitted(other)[0] != value
-    found.go_on(hold_out(data.merge_valid(), 0.2, seed=1))
-    assert not torch.equal(found.fitted_plainly(config)[1], plain[1])
+        assert fold.fitted_plainly(other) is first.plain and fold.fitted(other).values != first.values
+    assert fold.fitted_plainly(replace(config, train_width=32))[1].shape == (48, 32) != first.plain[1].shape
+
+
+def test_the_penalty_is_judged_under_the_propagation_that_suits_it_best(data, one_draw) -> None:
+    rows: list[dict] = []
+    config = TrainConfig(**SETTINGS | {"trials": 1}, emphasis=0.0, growth=0.0, turn=0)
+    choose_least_squares(config, data, rows.append)
+    filled = replace(config, alpha0=rows[0]["alpha0"], frequency_l2=rows[0]["l2"], train_width=4)
+    factors = fit_least_squares(filled, data.train, ials_sweeps=search.SEARCH_SWEEPS)
+    by_shares = {}
+    for shares in search.every_shares(filled):
+        model = smoothed(replace(filled, shares=shares), data.train, factors)
+        by_shares[shares] = validation_value(model.vectors(), data, filled.widths)
+    assert len(set(by_shares.values())) == 3 and rows[0]["value"] == pytest.approx(max(by_shares.values()))
+
+
+def test_few_validation_interactions_are_drawn_several_times(data, monkeypatch) -> None:
+    config = TrainConfig(**SETTINGS, valid_fraction=0.2, turn=0, seed=3)
+    first, *others = search.folds(config, data)
+    assert first is data and len(others) == search.FOLDS - 1
+    everything = data.train.union(data.valid)
+    for fold in others:
+        assert fold.train.union(fold.valid) == everything and fold.test == data.test
+        assert len(fold.valid) == len(data.valid) and fold.valid != data.valid
+    assert others[0].valid != others[1].valid and search.folds(config, data)[1].valid == others[0].valid
+    # each trial is judged by all of them
+    rows: list[dict] = []
+    given = replace(config, emphasis=0.0, growth=0.0, shares=(0.0, 0.0), trials=1)
+    choose_least_squares(given, data, rows.append)
+    tried = replace(given, alpha0=rows[0]["alpha0"], frequency_l2=rows[0]["l2"], train_width=4)
+    fits = [fit_least_squares(tried, fold.train, ials_sweeps=search.SEARCH_SWEEPS) for fold in [data, *others]]
+    values = [validation_value(fit, fold, (2, 4)) for fit, fold in zip(fits, [data, *others], strict=True)]
+    assert len(set(values)) == search.FOLDS and rows[0]["value"] == pytest.approx(np.mean(values))
+
+    monkeypatch.setattr(search, "ENOUGH", 2 * len(data.valid))
+    assert len(search.folds(config, data)) == 2
+    monkeypatch.setattr(search, "ENOUGH", len(data.valid))
+    assert search.folds(config, data) == [data]
+
+
+def test_the_paper_protocol_is_judged_by_the_test_set_alone(data) -> None:
+    (only,) = search.folds(TrainConfig(**SETTINGS, protocol="paper"), as_paper(data))
+    assert only.valid == data.test
 
 
 def test_of_very_many_users_some_judge(data, monkeypatch) -> None:
