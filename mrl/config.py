@@ -73,15 +73,15 @@ class TrainConfig:
     Recipe
         recipe: refined, least_squares or mrl4rec; left out, refined, or mrl4rec where the backbone is one of its own.
             Where backbone, epochs, batch_size, learning_rate, l2, eval_every or patience is None, the recipe says.
-    Least squares (recipes refined and least_squares); None or empty: chosen on validation, on several draws of it where
-        it is small
+    Least squares (recipes refined and least_squares); None or empty: chosen on validation, on several draws of it
+        where it is small
         alpha0: weight of all pairs, beside 1 of observed ones. frequency_l2, nu: its penalty is
             frequency_l2 · (positives + α0 · rows of the other side)^nu a row.
         emphasis: how much popular items count in the choice of the first axes. growth: of the penalty with the width d,
             (d / 16)^growth above 16. shares: of the neighbours' vectors that users and items pick up in propagation.
             sweeps: of nested least squares. train_width: dimensions fitted, of which the first are kept; 0 for twice
-            the widest width. trials: of alpha0 and frequency_l2, at most,
-            for each of the shares that are tried.
+            the widest width. trials: of alpha0 and frequency_l2, at most, under each
+            of the shares.
         turn: of refined: candidates for each negative by which the leading axes are turned for the narrow levels
             (`mrl.start`); 0: they stay as they are. narrow: levels of at most so many dimensions are narrow.
     Model

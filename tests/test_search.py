@@ -40,7 +40,8 @@ def test_what_is_left_open_is_filled_with_the_best_that_was_tried(data, one_draw
     assert [row["trial"] for row in rows] == list(range(1, len(rows) + 1))
     climbed = [row for row in rows if "alpha0" in row]
     best = max(climbed, key=lambda row: row["value"])
-    assert len(climbed) <= 4
+    assert len(climbed) <= 3 * 4  # a climb for each of the shares
+    assert len({(row["alpha0"], row["l2"]) for row in climbed}) == len(climbed)
     assert (found[0].alpha0, found[0].frequency_l2) == (best["alpha0"], best["l2"])
     by_emphasis = {row["emphasis"]: row["value"] for row in rows if "emphasis" in row}
     assert set(by_emphasis) == {0.0, 0.25, 0.5} and found[0].emphasis == max(by_emphasis, key=by_emphasis.get)
