@@ -233,7 +233,7 @@ class _Search:
 
         Each propagation has a climb of its own, as smoothing takes another penalty; all share their trials.
         """
-        # no wider than what is kept: at half the cost or less, and the same settings are best
+        # no wider than what is kept: at half the cost or less, and what is best is as good at full width
         narrow = replace(config, train_width=config.widths[-1])
         found: dict[tuple[float, float], dict[tuple[float, ...], float]] = {}
 
