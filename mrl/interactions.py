@@ -114,7 +114,7 @@ class Positives:
         return self.users.long() * self.num_items + self.items
 
     def union(self, other: Positives) -> Positives:
-        keys = torch.cat([self.keys(), other.keys()]).cpu().numpy()
+        keys = torch.cat([self.keys().cpu(), other.keys().cpu()]).numpy()  # either may be on a GPU, alone
         return Positives.from_pairs(keys // self.num_items, keys % self.num_items, self.num_users, self.num_items)
 
 

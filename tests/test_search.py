@@ -187,6 +187,16 @@ def test_few_validation_interactions_are_drawn_several_times(data, monkeypatch) 
     assert search.folds(config, data) == [data]
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_draws_of_data_on_a_gpu_are_the_same_and_stay_there(data) -> None:
+    config = TrainConfig(**SETTINGS, valid_fraction=0.2)
+    on_device = replace(data, train=data.train.to("cuda"))
+    for fold, expected in zip(search.folds(config, on_device), search.folds(config, data), strict=True):
+        assert fold.train == expected.train and fold.valid == expected.valid
+        assert fold.train.items.device.type == "cuda"
+
+
 def test_the_paper_protocol_is_judged_by_the_test_set_alone(data) -> None:
     (only,) = search.folds(TrainConfig(**SETTINGS, protocol="paper"), as_paper(data))
     assert only.valid == data.test
