@@ -47,6 +47,7 @@ def _with(run: Run, log: pl.DataFrame, side: str, alpha0: float | None, l2: floa
     chosen = run.environment.get("chosen", {})
     alpha0 = chosen.get("alpha0") if alpha0 is None else alpha0
     l2 = chosen.get("frequency_l2") if l2 is None else l2
+    nu = chosen.get("nu", run.config.get("nu"))
     if alpha0 is None or l2 is None:
         raise ConfigError(f"{run.path}: was not made by least squares; give alpha0 and l2, such as 0.03 and 0.003")
     if run.seen is None:
@@ -76,7 +77,7 @@ def _with(run: Run, log: pl.DataFrame, side: str, alpha0: float | None, l2: floa
         level_weights=run.config["level_weights"],
         alpha0=alpha0,
         l2=l2,
-        nu=run.config.get("nu", 1.0),
+        nu=1.0 if nu is None else nu,
         growth=chosen.get("growth", 0.0),
     )
     ids = np.concatenate([own, np.array(new_ids, dtype=own.dtype)])

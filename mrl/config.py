@@ -80,8 +80,8 @@ class TrainConfig:
         emphasis: how much popular items count in the choice of the first axes. growth: of the penalty with the width d,
             (d / 16)^growth above 16. shares: of the neighbours' vectors that users and items pick up in propagation.
             sweeps: of nested least squares. train_width: dimensions fitted, of which the first are kept; 0 for twice
-            the widest width. trials: of alpha0 and frequency_l2, at most, under each
-            of the shares.
+            the widest width. nu, sweeps and train_width are chosen with frequency_l2; where that is given, they are 1,
+            1 and 0. trials: of alpha0 and frequency_l2, at most, under each of the shares.
         turn: of refined: candidates for each negative by which the leading axes are turned for the narrow levels
             (`mrl.start`); 0: they stay as they are. narrow: levels of at most so many dimensions are narrow.
     Model
@@ -123,12 +123,12 @@ class TrainConfig:
     recipe: Literal["refined", "least_squares", "mrl4rec"] = "refined"
     alpha0: Annotated[Positive | None, Optional] = None
     frequency_l2: Annotated[Positive | None, Optional] = None
-    nu: NotNegative = 1.0
+    nu: Annotated[NotNegative | None, Optional] = None
     emphasis: Annotated[NotNegative | None, Optional] = None
     growth: Annotated[NotNegative | None, Optional] = None
     shares: Annotated[tuple[NotNegative, ...], Field(max_length=2)] = ()
-    sweeps: NonNegativeInt = 1
-    train_width: NonNegativeInt = 0
+    sweeps: Annotated[NonNegativeInt | None, Optional] = None
+    train_width: Annotated[NonNegativeInt | None, Optional] = None
     trials: PositiveInt = 12
     turn: Annotated[NonNegativeInt | None, Optional] = None
     narrow: Annotated[PositiveInt | None, Optional] = None

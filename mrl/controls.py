@@ -21,9 +21,10 @@ from torch.nn import functional as F
 
 from mrl.axes import rotate
 from mrl.errors import ConfigError, DataError
+from mrl.folds import validation_value
 from mrl.ials import CHUNK, SWEEPS, ials
 from mrl.interactions import Interactions, Positives
-from mrl.search import climb, validation_value
+from mrl.search import climb
 from mrl.widths import DEFAULT_WIDTHS, check_widths
 
 ScoreBlocks = Callable[[Tensor], Iterator[tuple[int | None, Tensor]]]

@@ -21,9 +21,9 @@ from mrl.axes import rotate
 from mrl.config import TrainConfig
 from mrl.controls import ScoreBlocks, ease, ease_scores, popularity_scores
 from mrl.evaluate import Evaluation, evaluate, evaluate_scores
+from mrl.folds import fit_least_squares
 from mrl.ials import SWEEPS, ials
 from mrl.interactions import Interactions
-from mrl.search import fit_least_squares
 from mrl.start import start_model
 from mrl.train import fit
 from mrl.trainer import Trainer

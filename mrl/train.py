@@ -29,9 +29,10 @@ from mrl import datasets
 from mrl.config import ELSEWHERE, TrainConfig
 from mrl.errors import ConfigError, DataError
 from mrl.evaluate import Evaluation, evaluate
+from mrl.folds import fit_least_squares, judges
 from mrl.interactions import Interactions, Positives, as_paper, hold_out
 from mrl.run import Run, RunDirectory, check_compatible, default_path, environment, load
-from mrl.search import CHOSEN, choose_least_squares, fit_least_squares, judges
+from mrl.search import CHOSEN, choose_least_squares
 from mrl.start import start_model
 from mrl.trainer import Trainer
 

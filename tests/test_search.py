@@ -5,21 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 
-from mrl import search
+from mrl import folds, search
 from mrl.config import TrainConfig
 from mrl.errors import DataError
-from mrl.evaluate import evaluate
-from mrl.interactions import Interactions, Positives, as_paper, hold_out
-from mrl.search import choose_least_squares, fit_least_squares, validation_value
+from mrl.folds import fit_least_squares, validation_value
+from mrl.interactions import Interactions, Positives, hold_out
+from mrl.search import choose_least_squares
 from mrl.start import smoothed, start_model
 from mrl.synthetic import planted_interactions
-from mrl.train import fit
 
 SETTINGS = {"dataset": "planted", "widths": (2, 4), "trials": 4, "device": "cpu"}
+USUAL = {"nu": 1.0, "sweeps": 1, "train_width": 0}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +30,7 @@ def data() -> Interactions:
 @pytest.fixture
 def one_draw(monkeypatch) -> None:
     """Settings are judged by the validation of the data alone, however small."""
-    monkeypatch.setattr(search, "ENOUGH", 0)
+    monkeypatch.setattr(folds, "ENOUGH", 0)
 
 
 def test_what_is_left_open_is_filled_with_the_best_that_was_tried(data, one_draw) -> None:
@@ -60,7 +59,7 @@ def test_axes_are_turned_where_all_levels_together_gain_from_it(monkeypatch, one
     planted = planted_interactions(num_users=400, num_items=150, interactions=8000, branching=(4, 4), seed=0)
     data = hold_out(planted, 0.2, seed=0)
     given = {"alpha0": 0.1, "frequency_l2": 0.03, "emphasis": 0.0, "growth": 0.0, "shares": (1.0, 1.0)}
-    config = TrainConfig(**SETTINGS | {"widths": (2, 4, 12, 24)}, **given)
+    config = TrainConfig(**SETTINGS | {"widths": (2, 4, 12, 24)}, **given, **USUAL)
     rows: list[dict] = []
     (found,) = choose_least_squares(config, data, rows.append)
     first, then = rows[: len(search.TURNS)], rows[len(search.TURNS) :]
@@ -69,7 +68,7 @@ def test_axes_are_turned_where_all_levels_together_gain_from_it(monkeypatch, one
     ]
     best = max(first, key=lambda row: row["value"])
     assert [(row["turn"], row["narrow"]) for row in then] == [(best["turn"], 12)]  # wider ones have nothing above them
-    factors = fit_least_squares(config, data.train, ials_sweeps=search.SEARCH_SWEEPS)
+    factors = fit_least_squares(config, data.train, ials_sweeps=folds.SEARCH_SWEEPS)
     best = max(rows, key=lambda row: row["value"])
     plain = validation_value(smoothed(config, data.train, factors).vectors(), data, config.widths)
     assert best["value"] > plain and found == replace(config, turn=best["turn"], narrow=best["narrow"])
@@ -79,52 +78,80 @@ def test_axes_are_turned_where_all_levels_together_gain_from_it(monkeypatch, one
     assert (given.turn, given.narrow) in ((4, 8), (4, 12))
     (fixed,) = choose_least_squares(replace(config, narrow=4), data)
     assert fixed.turn in search.TURNS and fixed.narrow == 4
-    monkeypatch.setattr(search, "start_model", smoothed)
+    monkeypatch.setattr(folds, "start_model", smoothed)
     assert choose_least_squares(config, data) == [replace(config, turn=0, narrow=8)]  # no better than none
     every = choose_least_squares(replace(config, shares=()), data)
     assert all(one.shares and one.turn == 0 for one in every)
 
 
-def test_factors_are_those_of_the_settings_even_where_others_were_better(data) -> None:
-    fold = search._Fold(data)
-    better = TrainConfig(**SETTINGS, alpha0=0.1, frequency_l2=0.01, emphasis=0.0, growth=0.0)
-    worse = replace(better, frequency_l2=100.0)
-    best = fold.fitted(better)
-    expected = fit_least_squares(worse, data.train, ials_sweeps=search.SEARCH_SWEEPS)
-    assert torch.equal(fold.fitted(worse).factors[1], expected[1]) and fold.fitted(better) is best
-    kept = fold.fitted(worse, keep=True)
-    assert torch.equal(kept.factors[1], expected[1]) and fold.fitted(worse) is kept
+def test_unusual_settings_are_taken_where_users_gain_clearly(data, monkeypatch, one_draw) -> None:
+    users = np.random.default_rng(0).uniform(size=len(data.valid.counts.nonzero()))
+    gains = {"sweeps": 0.0, "nu": 0.0, "train_width": 0.0}
+
+    def by_user(fold, config: TrainConfig) -> np.ndarray:
+        unusual = {"sweeps": config.sweeps == 0, "nu": config.nu != 1, "train_width": config.train_width != 0}
+        assert config.shares
+        return users * (1 + sum(gain for name, gain in gains.items() if unusual[name])) - 0.01 * (config.sweeps == 2)
+
+    monkeypatch.setattr(folds.Fold, "by_user", by_user)
+    monkeypatch.setattr(search._Search, "choose_shares", lambda _, config: [config])
+    config = TrainConfig(**SETTINGS, recipe="least_squares")
+
+    def taken() -> tuple[float, int, int]:
+        rows: list[dict] = []
+        (found,) = choose_least_squares(config, data, rows.append)
+        others = [row for row in rows if {"sweeps", "nu", "train_width"} & set(row)]
+        assert [next(iter(set(row) - {"trial", "value", "seconds"})) for row in others] == [
+            "sweeps", "sweeps", "nu", "train_width",
+        ]  # fmt: skip
+        climbed = max((row for row in rows if "alpha0" in row), key=lambda row: row["value"])
+        counts = data.train.counts + found.alpha0 * data.num_items
+        penalty = found.frequency_l2 * (counts**found.nu).mean()
+        assert float(penalty) == pytest.approx(float(climbed["l2"] * counts.mean()))  # the same on average
+        return found.nu, found.sweeps, found.train_width
+
+    assert taken() == (1.0, 1, 0)
+    gains["sweeps"] = 0.1
+    assert taken() == (1.0, 0, 0)
+    gains |= {"nu": 0.1, "train_width": -0.1}
+    assert taken() == (0.75, 0, 0)
+    gains |= {"sweeps": 0.0, "train_width": 0.1}
+    assert taken() == (0.75, 1, 16)
+
+
+def test_a_gain_is_clear_by_its_standard_error() -> None:
+    users = np.random.default_rng(0).normal(size=400)
+    noise = np.random.default_rng(1).normal(size=400)
+    noise -= noise.mean()
+    error = noise.std() / 20
+    for several in (1, 3):  # draws share users, so more of them are no surer
+        clear, unclear = ([users + noise + gain * error] * several for gain in (2.3, 2.2))
+        assert search.clearly_better(clear, [users] * several)
+        assert not search.clearly_better(unclear, [users] * several)
+    assert not search.clearly_better([users], [users])
 
 
 def test_what_is_given_is_left_alone(data) -> None:
     fitted = {"alpha0": 0.1, "frequency_l2": 0.01, "emphasis": 0.3, "growth": 0.2}
-    given = TrainConfig(**SETTINGS, **fitted, shares=(0.2, 0.1), turn=0, narrow=8)
+    given = TrainConfig(**SETTINGS, **fitted, **USUAL, shares=(0.2, 0.1), turn=0, narrow=8)
     rows: list[dict] = []
     assert choose_least_squares(given, data, rows.append) == [given] and not rows
     without = replace(data, valid=Positives.empty(150, 48))
     assert choose_least_squares(given, without) == [given]
     with pytest.raises(DataError, match="no validation interactions to choose the settings of least squares on"):
         choose_least_squares(replace(given, alpha0=None), without)
+    left_out = replace(given, nu=None, sweeps=None, train_width=None)
+    assert choose_least_squares(left_out, without) == [given]  # they are chosen with the penalty
     half = choose_least_squares(replace(given, frequency_l2=None), data)[0]
     assert half.alpha0 == 0.1 and half.frequency_l2 in search.L2_GRID
 
 
-def test_a_penalty_that_leaves_nothing_has_no_value(data) -> None:
-    config = TrainConfig(**SETTINGS, alpha0=1.0, frequency_l2=100.0, emphasis=0.0, growth=0.0, shares=(1.0, 1.0))
-    factors = fit_least_squares(config, data.train)
-    assert validation_value(factors, data, config.widths) == 0.0
-    better = fit_least_squares(replace(config, frequency_l2=0.01), data.train)
-    value = validation_value(better, data, config.widths)
-    assert 0.2 < value < 1
-    assert np.isfinite(validation_value(smoothed(config, data.train, better).vectors(), data, config.widths))
-
-
 def test_of_very_many_interactions_some_are_searched(data, monkeypatch, one_draw) -> None:
-    assert search._some_users(data, 0) is data
+    assert folds.some_users(data, 0) is data
     whole = choose_least_squares(TrainConfig(**SETTINGS), data)
-    monkeypatch.setattr(search, "SEARCHED", len(data.train) // 2)
-    some = search._some_users(data, 0)
-    assert 0.8 * search.SEARCHED < len(some.train) <= search.SEARCHED
+    monkeypatch.setattr(folds, "SEARCHED", len(data.train) // 2)
+    some = folds.some_users(data, 0)
+    assert 0.8 * folds.SEARCHED < len(some.train) <= folds.SEARCHED
     rows = [data.user_ids.tolist().index(user) for user in some.user_ids.tolist()]
     for part in ("train", "valid", "test"):
         of, all_of = some.split(part), data.split(part)
@@ -134,20 +161,9 @@ def test_of_very_many_interactions_some_are_searched(data, monkeypatch, one_draw
     assert [row["trial"] for row in tried] == list(range(1, len(tried) + 1))
     assert 0.2 < found[0].alpha0 / whole[0].alpha0 < 5
     # what is chosen last is chosen on all data
-    factors = fit_least_squares(found[0], data.train, ials_sweeps=search.SEARCH_SWEEPS)
+    factors = fit_least_squares(found[0], data.train, ials_sweeps=folds.SEARCH_SWEEPS)
     value = validation_value(smoothed(found[0], data.train, factors).vectors(), data, found[0].widths)
     assert value == pytest.approx(max(row["value"] for row in tried if "shares" in row and "turn" not in row))
-
-
-def test_what_only_the_axes_depend_on_is_tried_on_the_same_ials(data) -> None:
-    settings = SETTINGS | {"widths": (4, 32), "emphasis": 0.0, "growth": 0.0}
-    config = TrainConfig(**settings, alpha0=0.1, frequency_l2=0.01)
-    fold = search._Fold(data)
-    first = fold.fitted(config)
-    for name in ("emphasis", "growth"):
-        other = replace(config, **{name: 0.5})
-        assert fold.fitted_plainly(other) is first.plain and fold.fitted(other).values != first.values
-    assert fold.fitted_plainly(replace(config, train_width=32))[1].shape == (48, 32) != first.plain[1].shape
 
 
 def test_the_penalty_is_judged_under_the_propagation_that_suits_it_best(data, one_draw) -> None:
@@ -155,9 +171,9 @@ def test_the_penalty_is_judged_under_the_propagation_that_suits_it_best(data, on
     config = TrainConfig(**SETTINGS | {"trials": 1}, emphasis=0.0, growth=0.0, turn=0)
     choose_least_squares(config, data, rows.append)
     filled = replace(config, alpha0=rows[0]["alpha0"], frequency_l2=rows[0]["l2"], train_width=4)
-    factors = fit_least_squares(filled, data.train, ials_sweeps=search.SEARCH_SWEEPS)
+    factors = fit_least_squares(filled, data.train, ials_sweeps=folds.SEARCH_SWEEPS)
     by_shares = {}
-    for shares in search.every_shares(filled):
+    for shares in folds.every_shares(filled):
         model = smoothed(replace(filled, shares=shares), data.train, factors)
         by_shares[shares] = validation_value(model.vectors(), data, filled.widths)
     assert len(set(by_shares.values())) == 3 and rows[0]["value"] == pytest.approx(max(by_shares.values()))
@@ -165,64 +181,23 @@ def test_the_penalty_is_judged_under_the_propagation_that_suits_it_best(data, on
 
 def test_few_validation_interactions_are_drawn_several_times(data, monkeypatch) -> None:
     config = TrainConfig(**SETTINGS, valid_fraction=0.2, turn=0, seed=3)
-    first, *others = search.folds(config, data)
-    assert first is data and len(others) == search.FOLDS - 1
+    first, *others = folds.folds(config, data)
+    assert first is data and len(others) == folds.FOLDS - 1
     everything = data.train.union(data.valid)
     for fold in others:
         assert fold.train.union(fold.valid) == everything and fold.test == data.test
         assert len(fold.valid) == len(data.valid) and fold.valid != data.valid
-    assert others[0].valid != others[1].valid and search.folds(config, data)[1].valid == others[0].valid
+    assert others[0].valid != others[1].valid and folds.folds(config, data)[1].valid == others[0].valid
     # each trial is judged by all of them
     rows: list[dict] = []
     given = replace(config, emphasis=0.0, growth=0.0, shares=(0.0, 0.0), trials=1)
     choose_least_squares(given, data, rows.append)
     tried = replace(given, alpha0=rows[0]["alpha0"], frequency_l2=rows[0]["l2"], train_width=4)
-    fits = [fit_least_squares(tried, fold.train, ials_sweeps=search.SEARCH_SWEEPS) for fold in [data, *others]]
+    fits = [fit_least_squares(tried, fold.train, ials_sweeps=folds.SEARCH_SWEEPS) for fold in [data, *others]]
     values = [validation_value(fit, fold, (2, 4)) for fit, fold in zip(fits, [data, *others], strict=True)]
-    assert len(set(values)) == search.FOLDS and rows[0]["value"] == pytest.approx(np.mean(values))
+    assert len(set(values)) == folds.FOLDS and rows[0]["value"] == pytest.approx(np.mean(values))
 
-    monkeypatch.setattr(search, "ENOUGH", 2 * len(data.valid))
-    assert len(search.folds(config, data)) == 2
-    monkeypatch.setattr(search, "ENOUGH", len(data.valid))
-    assert search.folds(config, data) == [data]
-
-
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_draws_of_data_on_a_gpu_are_the_same_and_stay_there(data) -> None:
-    config = TrainConfig(**SETTINGS, valid_fraction=0.2)
-    on_device = replace(data, train=data.train.to("cuda"))
-    for fold, expected in zip(search.folds(config, on_device), search.folds(config, data), strict=True):
-        assert fold.train == expected.train and fold.valid == expected.valid
-        assert fold.train.items.device.type == "cuda"
-
-
-def test_the_paper_protocol_is_judged_by_the_test_set_alone(data) -> None:
-    (only,) = search.folds(TrainConfig(**SETTINGS, protocol="paper"), as_paper(data))
-    assert only.valid == data.test
-
-
-def test_of_very_many_users_some_judge(data, monkeypatch) -> None:
-    config = TrainConfig(**SETTINGS)
-    factors = fit_least_squares(replace(config, alpha0=0.1, frequency_l2=0.01, emphasis=0.0, growth=0.0), data.train)
-    everybody = validation_value(factors, data, config.widths)
-    assert search.judges(data, 0) is data
-    monkeypatch.setattr(search, "JUDGES", 40)
-    some = search.judges(data, 0).valid
-    chosen = some.counts > 0
-    assert int(chosen.sum()) == 40 and torch.equal(some.counts[chosen], data.valid.counts[chosen])
-    assert all(torch.equal(some.of(user), data.valid.of(user)) for user in chosen.nonzero()[:, 0].tolist())
-    assert search.judges(data, 0).valid == some != search.judges(data, 1).valid
-    value = validation_value(factors, search.judges(data, 0), config.widths)
-    assert value == pytest.approx(everybody, rel=0.3) and value != everybody
-
-
-def test_epochs_are_judged_by_these_users_too(data, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(search, "JUDGES", 40)
-    given = {"alpha0": 0.1, "frequency_l2": 0.01, "emphasis": 0.0, "growth": 0.0, "shares": (0.5, 0.0), "turn": 0}
-    config = TrainConfig(**SETTINGS, **given, epochs=1, run_dir=str(tmp_path / "run"))
-    run = fit(config, data, progress=False)
-    start = smoothed(config, data.train, fit_least_squares(config, data.train)).vectors()
-    first = run.history.filter(pl.col("epoch") == 0, pl.col("phase") == "search")
-    by_some = evaluate(*start, search.judges(data, config.seed), split="valid", widths=(2, 4), ks=(20,))
-    assert [first["ndcg@20_w2"][0], first["ndcg@20_w4"][0]] == [by_some.value("ndcg@20", width) for width in (2, 4)]
+    monkeypatch.setattr(folds, "ENOUGH", 2 * len(data.valid))
+    assert len(folds.folds(config, data)) == 2
+    monkeypatch.setattr(folds, "ENOUGH", len(data.valid))
+    assert folds.folds(config, data) == [data]

@@ -9,8 +9,8 @@ import torch
 
 from mrl.config import TrainConfig
 from mrl.evaluate import evaluate
+from mrl.folds import fit_least_squares
 from mrl.interactions import Interactions, hold_out
-from mrl.search import fit_least_squares
 from mrl.start import learn_turn, narrow_levels, smoothed, start_model, turned
 from mrl.synthetic import planted_interactions
 from mrl.trainer import Trainer

@@ -17,6 +17,7 @@ from mrl.errors import ConfigError, RunError
 from mrl.interactions import Interactions, Positives, as_paper, hold_out
 from mrl.model import LightGCN
 from mrl.run import Run, load
+from mrl.search import CHOSEN
 from mrl.start import smoothed
 from mrl.train import fit, pick_device
 from mrl.trainer import Trainer
@@ -316,7 +317,7 @@ def test_the_default_recipe_searches_refines_and_tells_of_it(tmp_path, data) -> 
     phases = run.history["phase"].unique(maintain_order=True).to_list()
     assert [phase for phase in phases if phase != "turn"][:3] == ["settings", "sweeps", "search"]
     chosen = run.environment["chosen"]
-    assert set(chosen) == {"alpha0", "frequency_l2", "emphasis", "growth", "shares", "turn", "narrow"}
+    assert set(chosen) == set(CHOSEN) > {"alpha0", "frequency_l2", "nu", "sweeps", "train_width", "shares", "turn"}
     assert chosen["alpha0"] > 0
     assert run.environment["best_epoch"] <= 4 and run.config["alpha0"] is None
     start = run.history.filter(phase="search", epoch=0)
