@@ -140,8 +140,10 @@ class Fold:
         return Fit(config, fit_least_squares(config, self.data.train, factors=plain), plain, {})
 
     def by_user(self, config: TrainConfig) -> np.ndarray:
-        """The validation metric of each user by the settings of the config, shares among them."""
-        model = smoothed(config, self.data.train, self.made(config).factors)
+        """The validation metric of each user by the settings of the config, shares among them, of what training starts
+        from.
+        """
+        model = start_model(config, self.data.train, self.made(config).factors)
         return validation_by_user(model.vectors(), self.data, config.widths, config.monitor)
 
     def at_hand(self, config: TrainConfig, names: Sequence[str]) -> bool:

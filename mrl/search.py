@@ -15,7 +15,7 @@ import polars as pl
 
 from mrl.config import TrainConfig
 from mrl.errors import DataError
-from mrl.folds import Fold, closed, every_shares, folds, some_users
+from mrl.folds import USUAL, Fold, every_shares, folds, some_users
 from mrl.interactions import Interactions
 from mrl.start import NARROW, narrow_levels
 
@@ -81,7 +81,7 @@ def choose_least_squares(
     if config.turn == 0:  # nothing to choose
         config = replace(config, narrow=config.narrow or NARROW)
     if config.frequency_l2 is not None:  # they are chosen with the penalty
-        config = replace(config, **{name: getattr(closed(config), name) for name in OTHERS})
+        config = replace(config, **{name: USUAL[name] for name in OTHERS if getattr(config, name) is None})
     if all(getattr(config, name) not in (None, ()) for name in CHOSEN):
         return [config]
     if len(data.valid) == 0:
@@ -97,11 +97,14 @@ def choose_least_squares(
         config = search.choose("emphasis", EMPHASES, config)
     if config.growth is None:
         config = search.choose("growth", GROWTHS, config)
-    config = search.choose_others(config)
+    config = search.choose_others(config, ("train_width",))
     if some is not data:  # what neighbours give depends on how many there are
         search.folds = [Fold(draw) for draw in folds(config, data)]
     plans = [config] if config.shares else search.choose_shares(config)
-    return [search.choose_turn(plan) for plan in plans]
+    plans = [search.choose_turn(plan) for plan in plans]
+    # after the turn, which makes other ones best; all plans are to start from the same factors
+    first = search.choose_others(plans[0], ("sweeps", "nu"))
+    return [replace(plan, **{name: getattr(first, name) for name in ("frequency_l2", *OTHERS)}) for plan in plans]
 
 
 class _Search:
@@ -155,15 +158,15 @@ class _Search:
             self.said(started, found[value], **{name: value})
         return replace(config, **{name: max(found, key=found.get)})
 
-    def choose_others(self, config: TrainConfig) -> TrainConfig:
-        """The config with what of `OTHERS` is open at its usual value, or at another by which users gain clearly.
+    def choose_others(self, config: TrainConfig, names: Sequence[str]) -> TrainConfig:
+        """The config with those of `names` that are open at their usual value, or another by which users gain clearly.
 
-        Most data gain nothing from another one, so that the best of several would be so by luck.
+        names: of `OTHERS`. Most data gain nothing from another one, so that the best of several would be so by luck.
         """
-        names = [name for name in OTHERS if getattr(config, name) is None]
-        config = closed(config)
+        names = [name for name in names if getattr(config, name) is None]
         if not names:
             return config
+        config = replace(config, **{name: USUAL[name] for name in names})
         values = self.by_shares(config, keep=True)
         shares = max(values, key=values.get)
 

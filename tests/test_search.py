@@ -94,15 +94,19 @@ def test_unusual_settings_are_taken_where_users_gain_clearly(data, monkeypatch, 
         return users * (1 + sum(gain for name, gain in gains.items() if unusual[name])) - 0.01 * (config.sweeps == 2)
 
     monkeypatch.setattr(folds.Fold, "by_user", by_user)
-    monkeypatch.setattr(search._Search, "choose_shares", lambda _, config: [config])
+    plans = [(0.5, 0.0), (1.0, 1.0)]
+    monkeypatch.setattr(
+        search._Search, "choose_shares", lambda _, config: [replace(config, shares=shares) for shares in plans]
+    )
     config = TrainConfig(**SETTINGS, recipe="least_squares")
 
     def taken() -> tuple[float, int, int]:
         rows: list[dict] = []
-        (found,) = choose_least_squares(config, data, rows.append)
+        found, other = choose_least_squares(config, data, rows.append)
+        assert other == replace(found, shares=(1.0, 1.0))  # of the same factors
         others = [row for row in rows if {"sweeps", "nu", "train_width"} & set(row)]
         assert [next(iter(set(row) - {"trial", "value", "seconds"})) for row in others] == [
-            "sweeps", "sweeps", "nu", "train_width",
+            "train_width", "sweeps", "sweeps", "nu",
         ]  # fmt: skip
         climbed = max((row for row in rows if "alpha0" in row), key=lambda row: row["value"])
         counts = data.train.counts + found.alpha0 * data.num_items
