@@ -140,9 +140,7 @@ class Fold:
         return Fit(config, fit_least_squares(config, self.data.train, factors=plain), plain, {})
 
     def by_user(self, config: TrainConfig) -> np.ndarray:
-        """The validation metric of each user by the settings of the config, shares among them, of what training starts
-        from.
-        """
+        """The validation metric of each user, of what training starts from; config: with all settings, shares too."""
         model = start_model(config, self.data.train, self.made(config).factors)
         return validation_by_user(model.vectors(), self.data, config.widths, config.monitor)
 
