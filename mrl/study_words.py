@@ -123,7 +123,7 @@ def fit_seconds(found: StudyTables, dataset: str) -> str:
 
 
 def caveats(found: StudyTables, config: StudyConfig) -> list[str]:
-    """What a reader must know: rows that are missing, short of seeds, or whose search was cut."""
+    """What a reader must know: rows that are missing, short of seeds, or whose search was cut or longer than others."""
     said = []
     rows = list(dict.fromkeys(each.model for each in select((), config.widths)))
     for dataset in config.datasets:
@@ -140,6 +140,11 @@ def caveats(found: StudyTables, config: StudyConfig) -> list[str]:
                 for row in short.iter_rows(named=True)
             ]
             said.append(f"{dataset}: the budget ended the search of {listed(each)}; more might serve them better.")
+        longer = costs.filter(pl.col("granted").is_null() & (pl.col("search_seconds") > pl.col("budget")))
+        if len(longer):  # nothing ends a search that is a model's own
+            each = [f"{row['model']} ({seconds(row['search_seconds'])} s)" for row in longer.iter_rows(named=True)]
+            granted = f"{longer['budget'].max():.0f} s that others were granted"
+            said.append(f"{dataset}: a search of its own took more than the {granted}: {listed(each)}.")
         failed = costs.filter(pl.col("failed") > 0)
         if len(failed):
             each = [f"{row['model']} ({row['failed']})" for row in failed.iter_rows(named=True)]

@@ -40,10 +40,20 @@ def pretend(monkeypatch: pytest.MonkeyPatch, folder: object) -> StudyConfig:
     )  # fmt: skip
 
 
-def keep(config: StudyConfig, name: str, means: dict[int | None, float], *, seeds: Sequence[int] = (0, 1, 2)) -> dict:
-    """Keep figures of a model: by width, around a mean. Returns the recall of every user, by width and seed."""
+def keep(
+    config: StudyConfig,
+    name: str,
+    means: dict[int | None, float],
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    spent: float = 2.0,
+) -> dict:
+    """Keep figures of a model: by width, around a mean. Returns the recall of every user, by width and seed.
+
+    spent: seconds of its search, for which there were 60.
+    """
     (at,) = (each for each in config.entries(chosen=False) if each.contender.name == name)
-    trial = {"number": 0, "settings": {"l2": 0.125}, "found": {"epochs": 3}, "value": 0.5, "seconds": 2.0}
+    trial = {"number": 0, "settings": {"l2": 0.125}, "found": {"epochs": 3}, "value": 0.5, "seconds": spent}
     trial |= {"cut": False, "error": None, "granted": 4, "budget": 60.0, "epochs": 300, "patience": 10}
     if at.contender.trials != 0:
         write_json(at.path / "search.json", {"trials": [trial]})
