@@ -27,9 +27,8 @@ EMPHASES = (0.25, 0.5)  # beside 0
 GROWTHS = (0.3, 0.6, 1.0)  # beside 0
 TURNS = (4, 8, 16)  # candidates for each negative, beside no turn at all
 POWER = 0.75  # of the counts in the penalty, beside 1
-CHOSEN = (  # all that is searched
-    "alpha0", "frequency_l2", "emphasis", "growth", "sweeps", "nu", "train_width", "shares", "turn", "narrow",
-)  # fmt: skip
+OTHERS = ("sweeps", "nu", "train_width")  # mostly best at their usual value
+CHOSEN = ("alpha0", "frequency_l2", "emphasis", "growth", *OTHERS, "shares", "turn", "narrow")  # all that is searched
 CLEARLY = 2.25  # standard errors: of four that are no better, one is taken in one of twenty data sets
 CLOSE = 0.97  # of the best value: shares that are so good untrained may still be the best once trained
 
@@ -175,7 +174,7 @@ class _Search:
 
         best = by_user(config)
         for name in names:
-            for tried in OTHERS[name](config, self.folds[0].data):
+            for tried in otherwise(config, name, self.folds[0].data):
                 started = time.perf_counter()
                 found = by_user(tried)
                 self.said(started, float(np.mean([users.mean() for users in found])), **{name: getattr(tried, name)})
@@ -232,19 +231,13 @@ def clearly_better(values: Sequence[np.ndarray], others: Sequence[np.ndarray]) -
     return bool(np.mean([gain.mean() for gain in gains]) > CLEARLY * error)
 
 
-def _other_sweeps(config: TrainConfig, _: Interactions) -> list[TrainConfig]:
-    return [replace(config, sweeps=0), replace(config, sweeps=2)]
-
-
-def _other_powers(config: TrainConfig, data: Interactions) -> list[TrainConfig]:
-    """Another power of the counts, with the penalty that users then have on average the same."""
+def otherwise(config: TrainConfig, name: str, data: Interactions) -> list[TrainConfig]:
+    """The configs with other values of one of `OTHERS` than the usual one."""
+    if name == "sweeps":
+        return [replace(config, sweeps=sweeps) for sweeps in (0, 2)]
+    if name == "train_width":
+        return [replace(config, train_width=4 * config.widths[-1])]  # twice the usual
+    # another power of the counts, with the penalty that users then have on average the same
     counts = data.train.counts.double() + config.alpha0 * data.num_items
     l2 = config.frequency_l2 * float(counts.mean() / (counts**POWER).mean())
     return [replace(config, nu=POWER, frequency_l2=l2)]
-
-
-def _wider(config: TrainConfig, _: Interactions) -> list[TrainConfig]:
-    return [replace(config, train_width=4 * config.widths[-1])]  # twice the usual
-
-
-OTHERS = {"sweeps": _other_sweeps, "nu": _other_powers, "train_width": _wider}

@@ -143,8 +143,10 @@ def caveats(found: StudyTables, config: StudyConfig) -> list[str]:
         longer = costs.filter(pl.col("granted").is_null() & (pl.col("search_seconds") > pl.col("budget")))
         if len(longer):  # nothing ends a search that is a model's own
             each = [f"{row['model']} ({seconds(row['search_seconds'])} s)" for row in longer.iter_rows(named=True)]
-            granted = f"{longer['budget'].max():.0f} s that others were granted"
-            said.append(f"{dataset}: a search of its own took more than the {granted}: {listed(each)}.")
+            budget = f"{longer['budget'].max():.0f} s"
+            said.append(
+                f"{dataset}: a search of its own took more than the {budget} that others were granted: {listed(each)}."
+            )
         failed = costs.filter(pl.col("failed") > 0)
         if len(failed):
             each = [f"{row['model']} ({row['failed']})" for row in failed.iter_rows(named=True)]

@@ -84,6 +84,20 @@ def test_they_are_penalised_as_the_run_was(run, data) -> None:
     assert norms[1][0] > 0.9 * norms[0][0] and norms[1][1] < 0.8 * norms[0][1]
 
 
+def test_the_power_of_the_counts_is_the_one_that_was_chosen(run, data) -> None:
+    log = log_of(data, range(240, 300))
+    others = {name: value for name, value in run.environment["chosen"].items() if name != "nu"}
+
+    def folded(chosen: dict, **given) -> torch.Tensor:
+        made = replace(run, environment={"chosen": others | chosen}, config=run.config | given)
+        return with_users(made, log).users[240:]
+
+    assert run.config["nu"] is None
+    assert torch.equal(folded({"nu": 0.5}), folded({}, nu=0.5))  # given, where runs did not choose it
+    assert torch.equal(folded({"nu": 1.0}), folded({}))
+    assert not torch.allclose(folded({"nu": 0.5}), folded({"nu": 1.0}))
+
+
 def test_items_folded_in_go_to_the_users_of_items_alike(run, data) -> None:
     known = run.seen
     copied = int(known.item_counts.argmax())  # the new item was met by exactly those who met this one

@@ -17,7 +17,6 @@ from mrl.errors import ConfigError, RunError
 from mrl.interactions import Interactions, Positives, as_paper, hold_out
 from mrl.model import LightGCN
 from mrl.run import Run, load
-from mrl.search import CHOSEN
 from mrl.start import smoothed
 from mrl.train import fit, pick_device
 from mrl.trainer import Trainer
@@ -317,7 +316,8 @@ def test_the_default_recipe_searches_refines_and_tells_of_it(tmp_path, data) -> 
     phases = run.history["phase"].unique(maintain_order=True).to_list()
     assert [phase for phase in phases if phase != "turn"][:3] == ["settings", "sweeps", "search"]
     chosen = run.environment["chosen"]
-    assert set(chosen) == set(CHOSEN) > {"alpha0", "frequency_l2", "nu", "sweeps", "train_width", "shares", "turn"}
+    least_squares = {"alpha0", "frequency_l2", "emphasis", "growth", "sweeps", "nu", "train_width"}
+    assert set(chosen) == least_squares | {"shares", "turn", "narrow"}
     assert chosen["alpha0"] > 0
     assert run.environment["best_epoch"] <= 4 and run.config["alpha0"] is None
     start = run.history.filter(phase="search", epoch=0)
