@@ -74,7 +74,7 @@ def _with(run: Run, log: pl.DataFrame, side: str, alpha0: float | None, l2: floa
         positives,
         len(known),
         widths=run.config["widths"],
-        level_weights=run.config["level_weights"],
+        level_weights=chosen.get("level_weights", run.config["level_weights"]),
         alpha0=alpha0,
         l2=l2,
         nu=1.0 if nu is None else nu,

@@ -12,7 +12,7 @@ Every field is a parameter of `notebooks/train.ipynb` under the same name.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, FiniteFloat, NonNegativeInt, PositiveInt, model_validator
@@ -31,7 +31,6 @@ _REFINED = {
     "epochs": 12,
     "batch_size": 0,
     "learning_rate": 2e-3,
-    "l2": 1e-2,
     "eval_every": 1,
     "patience": 3,
 }
@@ -44,11 +43,23 @@ RECIPES: dict[str, dict[str, Any]] = {
         "batch_size": 2048,
         "learning_rate": 1e-3,
         "l2": 1e-4,
+        "hops": 2,
         "eval_every": 5,
         "patience": 10,
     },
 }
-BY_RECIPE = tuple(_REFINED)  # settings that may be left out
+BY_RECIPE = tuple(RECIPES["mrl4rec"])  # settings that may be left out
+# Of refined and least_squares, what has not been chosen yet; no level weights are equal ones.
+USUAL = {
+    "emphasis": 0.0,
+    "growth": 0.0,
+    "train_width": 0,
+    "sweeps": 1,
+    "nu": 1.0,
+    "hops": 2,
+    "l2": 1e-2,
+    "scale": 1.0,
+}
 
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -72,7 +83,8 @@ class TrainConfig:
         planted: settings of `mrl.synthetic.planted_interactions`, for the data set `planted`.
     Recipe
         recipe: refined, least_squares or mrl4rec; left out, refined, or mrl4rec where the backbone is one of its own.
-            Where backbone, epochs, batch_size, learning_rate, l2, eval_every or patience is None, the recipe says.
+            Where backbone, epochs, batch_size, learning_rate, eval_every or patience is None, the recipe says; so it
+            does with hops and l2 of mrl4rec.
     Least squares (recipes refined and least_squares); None or empty: chosen on validation, on several draws of it
         where it is small
         alpha0: weight of all pairs, beside 1 of observed ones. frequency_l2, nu: its penalty is
@@ -80,14 +92,17 @@ class TrainConfig:
         emphasis: how much popular items count in the choice of the first axes. growth: of the penalty with the width d,
             (d / 16)^growth above 16. shares: of the neighbours' vectors that users and items pick up in propagation.
             sweeps: of nested least squares. train_width: dimensions fitted, of which the first are kept; 0 for twice
-            the widest width. nu, sweeps and train_width are chosen with frequency_l2; where that is given, they are 1,
-            1 and 0. trials: of alpha0 and frequency_l2, at most, under each of the shares.
+            the widest width. trials: of alpha0 and frequency_l2, at most, under each of the shares.
+            train_width, sweeps, nu, hops, level_weights, l2 and scale are chosen with frequency_l2; where that is
+            given, those left out are 0, 1, 1, 2, equal, .01 and 1.
         turn: of refined: candidates for each negative by which the leading axes are turned for the narrow levels
             (`mrl.start`); 0: they stay as they are. narrow: levels of at most so many dimensions are narrow.
+        scale: of refined: what the vectors that training starts from are multiplied by.
     Model
         backbone: mf or lightgcn for mrl4rec, propagation for the others. hops, edge_dropout: of graph models.
             message_dropout: of lightgcn.
-        widths: nested widths; the widest is the embedding size. level_weights: one a width, empty for equal.
+        widths: nested widths; the widest is the embedding size. level_weights: one a width; empty: chosen as said
+            above, or equal for mrl4rec.
     Loss and negatives
         loss: bpr, bce, cml, dau or uib. margin: of cml. uniformity: of dau.
         rule: rns, dns, dns_mn, mix, cns, ahns or dens. candidates: M, drawn for each negative.
@@ -132,9 +147,10 @@ class TrainConfig:
     trials: PositiveInt = 12
     turn: Annotated[NonNegativeInt | None, Optional] = None
     narrow: Annotated[PositiveInt | None, Optional] = None
+    scale: Annotated[Positive | None, Optional] = None
 
     backbone: Annotated[Literal["mf", "lightgcn", "propagation"] | None, Optional] = None
-    hops: NonNegativeInt = 2
+    hops: Annotated[NonNegativeInt | None, Optional] = None
     edge_dropout: Share = 0.0
     message_dropout: Share = 0.0
     widths: tuple[int, ...] = DEFAULT_WIDTHS
@@ -219,6 +235,10 @@ class TrainConfig:
     def report_widths(self) -> tuple[int, ...]:
         """The trained widths and `eval_widths`, in order."""
         return tuple(sorted({*self.widths, *self.eval_widths}))
+
+    def closed(self) -> TrainConfig:
+        """What is still open of `USUAL` at its usual value."""
+        return replace(self, **{name: value for name, value in USUAL.items() if getattr(self, name) is None})
 
     def to_dict(self) -> dict:
         return asdict(self)

@@ -18,6 +18,7 @@ from mrl.interactions import Interactions, Positives, hold_out
 from mrl.least_squares import fitted_width, nested_least_squares
 from mrl.propagation import Propagation
 from mrl.start import Factors, smoothed, start_model
+from mrl.trainer import Trainer
 
 COLLAPSED = 1e-6  # the largest singular value of the scores, below which the penalty has left nothing of them
 SEARCH_SWEEPS = 8  # of iALS in a trial: the order of the settings is settled by then
@@ -26,9 +27,9 @@ SEARCHED = 3_000_000  # training interactions at most, of users drawn at random:
 JUDGES = 20_000  # users at most by whom settings and epochs are judged: enough to tell them apart
 ENOUGH = 10_000  # validation interactions; fewer are drawn several times, or settings are chosen by luck
 FOLDS = 5  # draws at most
+TRIED_EPOCHS = 2  # of training, by which its own settings are told apart
 PLAIN = ("alpha0", "frequency_l2", "nu", "train_width")  # what iALS depends on of what differs between trials
-FITTED = (*PLAIN, "emphasis", "growth", "sweeps")  # and least squares
-USUAL = {"emphasis": 0.0, "growth": 0.0, "sweeps": 1, "nu": 1.0, "train_width": 0}  # of what has not been chosen yet
+FITTED = (*PLAIN, "emphasis", "growth", "sweeps", "level_weights", "hops")  # and least squares, and its values
 
 
 def validation_value(factors: Factors, data: Interactions, widths: Sequence[int], monitor: str = "ndcg@20") -> float:
@@ -112,6 +113,7 @@ class Fold:
     def __init__(self, data: Interactions):
         self.data = data
         self.best: Fit | None = None
+        self.begun: tuple[TrainConfig, Propagation, Factors] | None = None
 
     def judged(self, config: TrainConfig, model: Propagation) -> float:
         """The validation metric, mean over the widths of the config."""
@@ -133,7 +135,7 @@ class Fold:
 
     def made(self, config: TrainConfig) -> Fit:
         """By the settings of the config, not judged yet; or what is at hand."""
-        config = closed(config)
+        config = config.closed()
         if self.at_hand(config, FITTED):
             return self.best
         plain = self.fitted_plainly(config)
@@ -144,13 +146,28 @@ class Fold:
         model = start_model(config, self.data.train, self.made(config).factors)
         return validation_by_user(model.vectors(), self.data, config.widths, config.monitor)
 
+    def trained(self, config: TrainConfig) -> np.ndarray:
+        """The validation metric of each user after some epochs of training; what that starts from is made once."""
+        alike = replace(config, l2=None, scale=None).closed()
+        if self.begun is None or self.begun[0] != alike:
+            model = start_model(alike, self.data.train, self.made(alike).factors)
+            self.begun = alike, model, tuple(table.detach().clone() for table in (model.users, model.items))
+        _, model, tables = self.begun
+        with torch.no_grad():
+            for parameter, table in zip((model.users, model.items), tables, strict=True):
+                parameter.copy_(config.scale * table)
+        trainer = Trainer(config, self.data.train, tables[0].device, model)
+        for _ in range(TRIED_EPOCHS):
+            trainer.run_epoch()
+        return validation_by_user(trainer.vectors(), self.data, config.widths, config.monitor)
+
     def at_hand(self, config: TrainConfig, names: Sequence[str]) -> bool:
         """Whether the settings `names` of the best so far are those of the config."""
         return self.best is not None and all(getattr(self.best.config, name) == getattr(config, name) for name in names)
 
     def fitted_plainly(self, config: TrainConfig) -> Factors:
         """By the settings of the config, of iALS alone, which knows no `emphasis`, `growth` and `sweeps`."""
-        config = closed(config)
+        config = config.closed()
         if self.at_hand(config, PLAIN):
             return self.best.plain
         return ials(
@@ -174,14 +191,9 @@ def every_shares(config: TrainConfig) -> tuple[tuple[float, ...], ...]:
     return (config.shares,) if config.shares else ((0.0, 0.0), *SHARES)
 
 
-def closed(config: TrainConfig) -> TrainConfig:
-    """The config with what is still open of least squares, but for alpha0 and frequency_l2, at its usual value."""
-    return replace(config, **{name: value for name, value in USUAL.items() if getattr(config, name) is None})
-
-
 def fit_least_squares(config: TrainConfig, positives: Positives, **more) -> Factors:
     """Nested least squares by the settings of a config, what it leaves open at its usual value."""
-    config = closed(config)
+    config = config.closed()
     return nested_least_squares(
         positives,
         config.widths,

@@ -1,4 +1,5 @@
-"""Settings chosen on validation: of iALS, of nested least squares, of the propagation and the turn of what they found.
+"""Settings chosen on validation: of iALS, of nested least squares, of the propagation and the turn of what they found,
+and of the training that starts from there.
 
 A small deterministic search: climbs over a grid of α0 and λ, then a few values of each setting that is left.
 """
@@ -15,7 +16,7 @@ import polars as pl
 
 from mrl.config import TrainConfig
 from mrl.errors import DataError
-from mrl.folds import USUAL, Fold, every_shares, folds, some_users
+from mrl.folds import Fold, every_shares, folds, some_users
 from mrl.interactions import Interactions
 from mrl.start import NARROW, narrow_levels
 
@@ -27,9 +28,17 @@ EMPHASES = (0.25, 0.5)  # beside 0
 GROWTHS = (0.3, 0.6, 1.0)  # beside 0
 TURNS = (4, 8, 16)  # candidates for each negative, beside no turn at all
 POWER = 0.75  # of the counts in the penalty, beside 1
-OTHERS = ("sweeps", "nu", "train_width")  # mostly best at their usual value
+# beside the usual value: one way and the other, each as far as users gain
+ELSE = {
+    "sweeps": ((0,), (2,)),
+    "hops": ((1,), (3,)),
+    "l2": ((0.003, 0.001, 0.0003), (0.03, 0.1)),
+    "scale": ((1.4, 2.0, 2.8, 4.0), (0.7, 0.5)),
+}
+TRAINED = ("l2", "scale")  # which only training depends on
+OTHERS = ("train_width", "sweeps", "nu", "hops", "level_weights", *TRAINED)  # mostly best at their usual value
 CHOSEN = ("alpha0", "frequency_l2", "emphasis", "growth", *OTHERS, "shares", "turn", "narrow")  # all that is searched
-CLEARLY = 2.25  # standard errors: of four that are no better, one is taken in one of twenty data sets
+CLEARLY = 2.25  # standard errors: of twelve values that are no better, one is taken in one of seven data sets
 CLOSE = 0.97  # of the best value: shares that are so good untrained may still be the best once trained
 
 
@@ -79,38 +88,50 @@ def choose_least_squares(
         config = replace(config, turn=0)
     if config.turn == 0:  # nothing to choose
         config = replace(config, narrow=config.narrow or NARROW)
-    if config.frequency_l2 is not None:  # they are chosen with the penalty
-        config = replace(config, **{name: USUAL[name] for name in OTHERS if getattr(config, name) is None})
-    if all(getattr(config, name) not in (None, ()) for name in CHOSEN):
+    left = left_open(config)
+    config = config.closed()
+    if not left:
         return [config]
     if len(data.valid) == 0:
         raise DataError(
             f"{data.name}: no validation interactions to choose the settings of least squares on; hold some out,"
-            f" or give {', '.join(CHOSEN[:-1])} and {CHOSEN[-1]}"
+            f" or give {', '.join(left[:-1])} and {left[-1]}"
         )
     some = some_users(data, config.seed)
-    search = _Search(folds(config, some), on_trial)
+    search = _Search(folds(config, some), left, on_trial)
     if config.alpha0 is None or config.frequency_l2 is None:
         config = search.choose_penalty(config)
-    if config.emphasis is None:
-        config = search.choose("emphasis", EMPHASES, config)
-    if config.growth is None:
-        config = search.choose("growth", GROWTHS, config)
-    config = search.choose_others(config, ("train_width",))
+    config = search.choose("emphasis", EMPHASES, config)
+    config = search.choose("growth", GROWTHS, config)
+    config = search.choose_width(config)
     if some is not data:  # what neighbours give depends on how many there are
         search.folds = [Fold(draw) for draw in folds(config, data)]
     plans = [config] if config.shares else search.choose_shares(config)
     plans = [search.choose_turn(plan) for plan in plans]
-    # after the turn, which makes other ones best; all plans are to start from the same factors
-    first = search.choose_others(plans[0], ("sweeps", "nu"))
+    # after the turn, which makes other ones best
+    first = search.move(plans[0], ("sweeps", "nu", "hops", "level_weights"), Fold.by_user)
+    if some is not data:
+        search.folds = [Fold(draw) for draw in folds(config, some)]
+    first = search.move(first, TRAINED, Fold.trained)
+    # all plans are to start from the same factors
     return [replace(plan, **{name: getattr(first, name) for name in ("frequency_l2", *OTHERS)}) for plan in plans]
 
 
-class _Search:
-    """Trials of settings, each judged by the mean over the folds."""
+def left_open(config: TrainConfig) -> list[str]:
+    """Those of `CHOSEN` that are to be chosen: not given, nor of what the config does without."""
+    unneeded = set(OTHERS) if config.frequency_l2 is not None else set()
+    if config.epochs == 0:
+        unneeded |= set(TRAINED)
+    if len(config.widths) == 1:
+        unneeded.add("level_weights")
+    return [name for name in CHOSEN if name not in unneeded and getattr(config, name) in (None, ())]
 
-    def __init__(self, draws: Sequence[Interactions], on_trial: Callable[[dict], None] | None):
-        self.folds, self.on_trial = [Fold(data) for data in draws], on_trial
+
+class _Search:
+    """Trials of the settings that are left open, each judged by the mean over the folds."""
+
+    def __init__(self, draws: Sequence[Interactions], left: Sequence[str], on_trial: Callable[[dict], None] | None):
+        self.folds, self.left, self.on_trial = [Fold(data) for data in draws], left, on_trial
         self.trials = itertools.count(1)
 
     def said(self, started: float, value: float, **tried: float | str) -> None:
@@ -138,7 +159,7 @@ class _Search:
                 started = time.perf_counter()
                 tried = replace(narrow, alpha0=point[0], frequency_l2=point[1])
                 found[point] = self.by_shares(tried)
-                self.said(started, max(found[point].values()), alpha0=point[0], l2=point[1])
+                self.said(started, max(found[point].values()), alpha0=point[0], frequency_l2=point[1])
             return found[point]
 
         for shares in every_shares(config):
@@ -149,7 +170,9 @@ class _Search:
         return replace(config, alpha0=alpha0, frequency_l2=l2)
 
     def choose(self, name: str, values: Sequence[float], config: TrainConfig) -> TrainConfig:
-        """The config with the setting `name` of least squares at 0 or the one of `values` that is best."""
+        """The config with the setting `name` of least squares, if open, at 0 or the one of `values` that is best."""
+        if name not in self.left:
+            return config
         found = {}
         for value in (0.0, *values):
             started = time.perf_counter()
@@ -157,28 +180,36 @@ class _Search:
             self.said(started, found[value], **{name: value})
         return replace(config, **{name: max(found, key=found.get)})
 
-    def choose_others(self, config: TrainConfig, names: Sequence[str]) -> TrainConfig:
-        """The config with those of `names` that are open at their usual value, or another by which users gain clearly.
+    def choose_width(self, config: TrainConfig) -> TrainConfig:
+        """The config with as many dimensions fitted as users gain from, under the propagation that is best."""
+        if "train_width" not in self.left:
+            return config
+        values = self.by_shares(config, keep=True)
+        found = self.move(replace(config, shares=max(values, key=values.get)), ("train_width",), Fold.by_user)
+        return replace(config, train_width=found.train_width)
 
-        names: of `OTHERS`. Most data gain nothing from another one, so that the best of several would be so by luck.
+    def move(self, config: TrainConfig, names: Sequence[str], by_user: Callable[[Fold, TrainConfig], np.ndarray]):
+        """The config with those of `names` that are open moved to other values wherever users gain clearly.
+
+        names: of `OTHERS`. Most data gain nothing from another value, so that the best of several would be so by luck.
+        by_user: the values of the users of a fold by the settings of a config.
         """
-        names = [name for name in names if getattr(config, name) is None]
+        names = [name for name in names if name in self.left]
         if not names:
             return config
-        config = replace(config, **{name: USUAL[name] for name in names})
-        values = self.by_shares(config, keep=True)
-        shares = max(values, key=values.get)
-
-        def by_user(config: TrainConfig) -> list[np.ndarray]:
-            return [fold.by_user(replace(config, shares=shares)) for fold in self.folds]
-
-        best = by_user(config)
+        self.by_shares(config, keep=True)
+        best = [by_user(fold, config) for fold in self.folds]
         for name in names:
-            for tried in otherwise(config, name, self.folds[0].data):
-                started = time.perf_counter()
-                found = by_user(tried)
-                self.said(started, float(np.mean([users.mean() for users in found])), **{name: getattr(tried, name)})
-                if clearly_better(found, best):
+            usual = config
+            for way in otherwise(config, name, self.folds[0].data):
+                for tried in way if config is usual else ():
+                    started = time.perf_counter()
+                    found = [by_user(fold, tried) for fold in self.folds]
+                    value, setting = np.mean([users.mean() for users in found]), getattr(tried, name)
+                    shown = str([round(weight, 3) for weight in setting]) if name == "level_weights" else setting
+                    self.said(started, float(value), **{name: shown})
+                    if not clearly_better(found, best):
+                        break
                     config, best = tried, found
         return config
 
@@ -231,13 +262,17 @@ def clearly_better(values: Sequence[np.ndarray], others: Sequence[np.ndarray]) -
     return bool(np.mean([gain.mean() for gain in gains]) > CLEARLY * error)
 
 
-def otherwise(config: TrainConfig, name: str, data: Interactions) -> list[TrainConfig]:
-    """The configs with other values of one of `OTHERS` than the usual one."""
-    if name == "sweeps":
-        return [replace(config, sweeps=sweeps) for sweeps in (0, 2)]
+def otherwise(config: TrainConfig, name: str, data: Interactions) -> list[list[TrainConfig]]:
+    """The configs with other values of one of `OTHERS` than the usual one, by the way they lead away from it."""
     if name == "train_width":
-        return [replace(config, train_width=4 * config.widths[-1])]  # twice the usual
-    # another power of the counts, with the penalty that users then have on average the same
-    counts = data.train.counts.double() + config.alpha0 * data.num_items
-    l2 = config.frequency_l2 * float(counts.mean() / (counts**POWER).mean())
-    return [replace(config, nu=POWER, frequency_l2=l2)]
+        return [[replace(config, train_width=4 * config.widths[-1])]]  # twice the usual
+    if name == "nu":  # with the penalty that users then have on average the same
+        counts = data.train.counts.double() + config.alpha0 * data.num_items
+        l2 = config.frequency_l2 * float(counts.mean() / (counts**POWER).mean())
+        return [[replace(config, nu=POWER, frequency_l2=l2)]]
+    if name == "level_weights":  # that rise or fall from level to level
+        rising = [level / sum(range(len(config.widths) + 1)) for level in range(1, len(config.widths) + 1)]
+        return [[replace(config, level_weights=tuple(weights))] for weights in (rising, rising[::-1])]
+    if name == "hops" and not any(config.shares):
+        return []
+    return [[replace(config, **{name: value}) for value in way] for way in ELSE[name]]

@@ -35,9 +35,11 @@ POSITIVE = 3.0  # what positives are to score on average: where the loss tells h
 
 def smoothed(config: TrainConfig, positives: Positives, factors: Factors, *, held: int = 0) -> Propagation:
     """Factors under the propagation of the config, ready to be served or trained but for `held` leading columns."""
+    config = config.closed()
     user_share, item_share = config.shares
     shares = {"user_share": user_share, "item_share": item_share, "hops": config.hops}
-    return Propagation(positives, factors, **shares, held=held).to(factors[0].device)
+    scaled = tuple(config.scale * table for table in factors)
+    return Propagation(positives, scaled, **shares, held=held).to(factors[0].device)
 
 
 def start_model(

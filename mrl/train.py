@@ -199,7 +199,7 @@ class _State:
         return {name: getattr(self, name) for name in STATE}
 
     def choose(self, config: TrainConfig, data: Interactions, device: torch.device, say: Callable) -> None:
-        """Plan what to train: settings of least squares that the config leaves open, those of `CHOSEN`."""
+        """Plan what to train: with the settings that the config leaves open, those of `CHOSEN`."""
         if self.plans:
             return
         if config.recipe == "mrl4rec":

@@ -37,7 +37,7 @@ class Trainer:
         device: torch.device,
         model: MatrixFactorization | None = None,
     ):
-        self.config, self.device = config, device
+        self.config, self.device = config.closed(), device
         init_seed, loop_seed = np.random.SeedSequence(config.seed).generate_state(2)
         init = torch.Generator().manual_seed(int(init_seed))
         self.generator = torch.Generator(device).manual_seed(int(loop_seed))

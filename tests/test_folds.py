@@ -14,9 +14,10 @@ from mrl.config import TrainConfig
 from mrl.evaluate import evaluate
 from mrl.folds import fit_least_squares, validation_value
 from mrl.interactions import Interactions, as_paper, hold_out
-from mrl.start import smoothed
+from mrl.start import smoothed, start_model
 from mrl.synthetic import planted_interactions
 from mrl.train import fit
+from mrl.trainer import Trainer
 
 SETTINGS = {"dataset": "planted", "widths": (2, 4), "trials": 4, "device": "cpu"}
 
@@ -113,12 +114,31 @@ def test_the_values_of_users_are_those_whose_mean_judges(data) -> None:
     assert by_user[5] == pytest.approx(expected)
 
 
+def test_training_is_tried_from_the_same_start(data) -> None:
+    settings = {"alpha0": 0.1, "frequency_l2": 0.01, "shares": (0.5, 0.0), "turn": 4, "narrow": 2, "batch_size": 256}
+    config = TrainConfig(**SETTINGS, **settings, l2=0.1, scale=2.0)
+    fold = folds.Fold(data)
+    found = fold.trained(config)
+    start = start_model(config, data.train, fold.made(config).factors)
+    before = start.items.detach().clone()
+    trainer = Trainer(config, data.train, torch.device("cpu"), start)
+    for _ in range(folds.TRIED_EPOCHS):
+        trainer.run_epoch()
+    expected = folds.validation_by_user(trainer.vectors(), data, config.widths)
+    assert np.allclose(found, expected) and not torch.equal(before, start.items)
+    assert torch.equal(before[:, :2], start.items[:, :2])  # turned and held
+    for other in (replace(config, l2=0.5), replace(config, scale=1.0), replace(config, shares=(1.0, 1.0))):
+        assert not np.array_equal(fold.trained(other), found)
+    assert np.array_equal(fold.trained(config), found)
+
+
 def test_what_is_open_is_fitted_at_its_usual_value(data) -> None:
     config = TrainConfig(**SETTINGS, alpha0=0.1, frequency_l2=0.01)
-    usual = replace(config, emphasis=0.0, growth=0.0, sweeps=1, nu=1.0, train_width=0)
-    assert folds.closed(config) == usual == folds.closed(usual)
-    given = replace(config, emphasis=0.5, growth=0.3, sweeps=0, nu=0.75, train_width=16)
-    assert folds.closed(given) == given
+    training = {"hops": 2, "l2": 0.01, "scale": 1.0}
+    usual = replace(config, emphasis=0.0, growth=0.0, sweeps=1, nu=1.0, train_width=0, **training)
+    assert config.closed() == usual == usual.closed()
+    given = replace(config, emphasis=0.5, growth=0.3, sweeps=0, nu=0.75, train_width=16, hops=1, l2=0.1, scale=2.0)
+    assert given.closed() == given
     assert torch.equal(fit_least_squares(config, data.train)[0], fit_least_squares(usual, data.train)[0])
     for name in ("sweeps", "nu", "train_width"):
         other = replace(usual, **{name: getattr(given, name)})

@@ -18,7 +18,6 @@ from mrl.start import smoothed, start_model
 from mrl.synthetic import planted_interactions
 
 SETTINGS = {"dataset": "planted", "widths": (2, 4), "trials": 4, "device": "cpu"}
-USUAL = {"nu": 1.0, "sweeps": 1, "train_width": 0}
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +39,8 @@ def test_what_is_left_open_is_filled_with_the_best_that_was_tried(data, one_draw
     climbed = [row for row in rows if "alpha0" in row]
     best = max(climbed, key=lambda row: row["value"])
     assert len(climbed) <= 3 * 4  # a climb for each of the shares
-    assert len({(row["alpha0"], row["l2"]) for row in climbed}) == len(climbed)
-    assert (found[0].alpha0, found[0].frequency_l2) == (best["alpha0"], best["l2"])
+    assert len({(row["alpha0"], row["frequency_l2"]) for row in climbed}) == len(climbed)
+    assert (found[0].alpha0, found[0].frequency_l2) == (best["alpha0"], best["frequency_l2"])
     by_emphasis = {row["emphasis"]: row["value"] for row in rows if "emphasis" in row}
     assert set(by_emphasis) == {0.0, 0.25, 0.5} and found[0].emphasis == max(by_emphasis, key=by_emphasis.get)
     by_growth = {row["growth"]: row["value"] for row in rows if "growth" in row}
@@ -59,7 +58,7 @@ def test_axes_are_turned_where_all_levels_together_gain_from_it(monkeypatch, one
     planted = planted_interactions(num_users=400, num_items=150, interactions=8000, branching=(4, 4), seed=0)
     data = hold_out(planted, 0.2, seed=0)
     given = {"alpha0": 0.1, "frequency_l2": 0.03, "emphasis": 0.0, "growth": 0.0, "shares": (1.0, 1.0)}
-    config = TrainConfig(**SETTINGS | {"widths": (2, 4, 12, 24)}, **given, **USUAL)
+    config = TrainConfig(**SETTINGS | {"widths": (2, 4, 12, 24)}, **given)
     rows: list[dict] = []
     (found,) = choose_least_squares(config, data, rows.append)
     first, then = rows[: len(search.TURNS)], rows[len(search.TURNS) :]
@@ -71,7 +70,7 @@ def test_axes_are_turned_where_all_levels_together_gain_from_it(monkeypatch, one
     factors = fit_least_squares(config, data.train, ials_sweeps=folds.SEARCH_SWEEPS)
     best = max(rows, key=lambda row: row["value"])
     plain = validation_value(smoothed(config, data.train, factors).vectors(), data, config.widths)
-    assert best["value"] > plain and found == replace(config, turn=best["turn"], narrow=best["narrow"])
+    assert best["value"] > plain and found == replace(config, turn=best["turn"], narrow=best["narrow"]).closed()
     value = validation_value(start_model(found, data.train, factors).vectors(), data, config.widths)
     assert value == pytest.approx(best["value"])
     (given,) = choose_least_squares(replace(config, turn=4), data)
@@ -79,48 +78,57 @@ def test_axes_are_turned_where_all_levels_together_gain_from_it(monkeypatch, one
     (fixed,) = choose_least_squares(replace(config, narrow=4), data)
     assert fixed.turn in search.TURNS and fixed.narrow == 4
     monkeypatch.setattr(folds, "start_model", smoothed)
-    assert choose_least_squares(config, data) == [replace(config, turn=0, narrow=8)]  # no better than none
+    assert choose_least_squares(config, data) == [replace(config, turn=0, narrow=8).closed()]  # no better than none
     every = choose_least_squares(replace(config, shares=()), data)
     assert all(one.shares and one.turn == 0 for one in every)
 
 
 def test_unusual_settings_are_taken_where_users_gain_clearly(data, monkeypatch, one_draw) -> None:
     users = np.random.default_rng(0).uniform(size=len(data.valid.counts.nonzero()))
-    gains = {"sweeps": 0.0, "nu": 0.0, "train_width": 0.0}
+    usual = {"train_width": 0, "sweeps": 1, "nu": 1.0, "hops": 2, "level_weights": (), "l2": 0.01, "scale": 1.0}
+    gains = {}
 
     def by_user(fold, config: TrainConfig) -> np.ndarray:
-        unusual = {"sweeps": config.sweeps == 0, "nu": config.nu != 1, "train_width": config.train_width != 0}
         assert config.shares
-        return users * (1 + sum(gain for name, gain in gains.items() if unusual[name])) - 0.01 * (config.sweeps == 2)
+        return users * (1 + sum(gain for (name, value), gain in gains.items() if getattr(config, name) == value))
 
     monkeypatch.setattr(folds.Fold, "by_user", by_user)
+    monkeypatch.setattr(folds.Fold, "trained", by_user)
     plans = [(0.5, 0.0), (1.0, 1.0)]
     monkeypatch.setattr(
         search._Search, "choose_shares", lambda _, config: [replace(config, shares=shares) for shares in plans]
     )
-    config = TrainConfig(**SETTINGS, recipe="least_squares")
+    config = TrainConfig(**SETTINGS, turn=0)
+    fitted = {"train_width": 1, "sweeps": 2, "nu": 1, "hops": 2, "level_weights": 2}
+    whole = fitted | {"l2": 2, "scale": 2}
 
-    def taken() -> tuple[float, int, int]:
+    def taken(config: TrainConfig = config, **trials: int) -> dict:
+        """What is not at its usual value; trials: how many of a setting, where not as many as when nothing gains."""
         rows: list[dict] = []
         found, other = choose_least_squares(config, data, rows.append)
-        assert other == replace(found, shares=(1.0, 1.0))  # of the same factors
-        others = [row for row in rows if {"sweeps", "nu", "train_width"} & set(row)]
-        assert [next(iter(set(row) - {"trial", "value", "seconds"})) for row in others] == [
-            "train_width", "sweeps", "sweeps", "nu",
-        ]  # fmt: skip
+        assert other == replace(found, shares=(1.0, 1.0))  # of the same factors, trained alike
+        others = [row for row in rows if set(usual) & set(row)]
+        tried = [next(iter(set(row) - {"trial", "value", "seconds"})) for row in others]
+        assert tried == [name for name, count in (whole | trials).items() for _ in range(count)]
         climbed = max((row for row in rows if "alpha0" in row), key=lambda row: row["value"])
         counts = data.train.counts + found.alpha0 * data.num_items
         penalty = found.frequency_l2 * (counts**found.nu).mean()
-        assert float(penalty) == pytest.approx(float(climbed["l2"] * counts.mean()))  # the same on average
-        return found.nu, found.sweeps, found.train_width
+        assert float(penalty) == pytest.approx(float(climbed["frequency_l2"] * counts.mean()))  # the same on average
+        return {name: getattr(found, name) for name, value in usual.items() if getattr(found, name) != value}
 
-    assert taken() == (1.0, 1, 0)
-    gains["sweeps"] = 0.1
-    assert taken() == (1.0, 0, 0)
-    gains |= {"nu": 0.1, "train_width": -0.1}
-    assert taken() == (0.75, 0, 0)
-    gains |= {"sweeps": 0.0, "train_width": 0.1}
-    assert taken() == (0.75, 1, 16)
+    assert taken() == {}
+    least_squares = TrainConfig(**SETTINGS, recipe="least_squares")
+    assert taken(least_squares, l2=0, scale=0) == {}  # which is not trained
+    gains[("sweeps", 2)] = 0.1
+    assert taken() == {"sweeps": 2}
+    gains |= {("sweeps", 0): 0.1, ("nu", 0.75): 0.1, ("train_width", 16): -0.1, ("l2", 0.03): 0.1}
+    found = {"sweeps": 0, "nu": 0.75, "l2": 0.03}  # where one way gains, the other is not tried
+    assert taken(sweeps=1, l2=3) == found
+    gains |= {("train_width", 16): 0.1, ("hops", 3): 0.1, ("scale", 1.4): 0.1, ("scale", 2.0): 0.2, ("scale", 2.8): 0.2}
+    assert taken(sweeps=1, l2=3, scale=3) == found | {"train_width": 16, "hops": 3, "scale": 2.0}
+    gains |= {("level_weights", (1 / 3, 2 / 3)): -0.1, ("level_weights", (2 / 3, 1 / 3)): 0.2, ("sweeps", 0): 0.0}
+    assert taken(l2=3, scale=3)["level_weights"] == (2 / 3, 1 / 3)
+    assert "scale" not in taken(replace(config, hops=2, scale=1.0), hops=0, scale=0, l2=3)
 
 
 def test_a_gain_is_clear_by_its_standard_error() -> None:
@@ -137,15 +145,15 @@ def test_a_gain_is_clear_by_its_standard_error() -> None:
 
 def test_what_is_given_is_left_alone(data) -> None:
     fitted = {"alpha0": 0.1, "frequency_l2": 0.01, "emphasis": 0.3, "growth": 0.2}
-    given = TrainConfig(**SETTINGS, **fitted, **USUAL, shares=(0.2, 0.1), turn=0, narrow=8)
+    given = TrainConfig(**SETTINGS, **fitted, shares=(0.2, 0.1), turn=0, narrow=8)
     rows: list[dict] = []
-    assert choose_least_squares(given, data, rows.append) == [given] and not rows
+    assert choose_least_squares(given, data, rows.append) == [given.closed()] and not rows
     without = replace(data, valid=Positives.empty(150, 48))
-    assert choose_least_squares(given, without) == [given]
+    assert choose_least_squares(given, without) == [given.closed()]  # what is chosen with the penalty is not missing
     with pytest.raises(DataError, match="no validation interactions to choose the settings of least squares on"):
         choose_least_squares(replace(given, alpha0=None), without)
-    left_out = replace(given, nu=None, sweeps=None, train_width=None)
-    assert choose_least_squares(left_out, without) == [given]  # they are chosen with the penalty
+    others = {"nu": 0.5, "sweeps": 3, "train_width": 12, "hops": 4, "level_weights": (1, 2), "l2": 0.2, "scale": 3.0}
+    assert choose_least_squares(replace(given, **others), without) == [replace(given, **others)]
     half = choose_least_squares(replace(given, frequency_l2=None), data)[0]
     assert half.alpha0 == 0.1 and half.frequency_l2 in search.L2_GRID
 
@@ -174,7 +182,7 @@ def test_the_penalty_is_judged_under_the_propagation_that_suits_it_best(data, on
     rows: list[dict] = []
     config = TrainConfig(**SETTINGS | {"trials": 1}, emphasis=0.0, growth=0.0, turn=0)
     choose_least_squares(config, data, rows.append)
-    filled = replace(config, alpha0=rows[0]["alpha0"], frequency_l2=rows[0]["l2"], train_width=4)
+    filled = replace(config, alpha0=rows[0]["alpha0"], frequency_l2=rows[0]["frequency_l2"], train_width=4)
     factors = fit_least_squares(filled, data.train, ials_sweeps=folds.SEARCH_SWEEPS)
     by_shares = {}
     for shares in folds.every_shares(filled):
@@ -196,7 +204,7 @@ def test_few_validation_interactions_are_drawn_several_times(data, monkeypatch) 
     rows: list[dict] = []
     given = replace(config, emphasis=0.0, growth=0.0, shares=(0.0, 0.0), trials=1)
     choose_least_squares(given, data, rows.append)
-    tried = replace(given, alpha0=rows[0]["alpha0"], frequency_l2=rows[0]["l2"], train_width=4)
+    tried = replace(given, alpha0=rows[0]["alpha0"], frequency_l2=rows[0]["frequency_l2"], train_width=4)
     fits = [fit_least_squares(tried, fold.train, ials_sweeps=folds.SEARCH_SWEEPS) for fold in [data, *others]]
     values = [validation_value(fit, fold, (2, 4)) for fit, fold in zip(fits, [data, *others], strict=True)]
     assert len(set(values)) == folds.FOLDS and rows[0]["value"] == pytest.approx(np.mean(values))

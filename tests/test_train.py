@@ -317,7 +317,8 @@ def test_the_default_recipe_searches_refines_and_tells_of_it(tmp_path, data) -> 
     assert [phase for phase in phases if phase != "turn"][:3] == ["settings", "sweeps", "search"]
     chosen = run.environment["chosen"]
     least_squares = {"alpha0", "frequency_l2", "emphasis", "growth", "sweeps", "nu", "train_width"}
-    assert set(chosen) == least_squares | {"shares", "turn", "narrow"}
+    rest = {"shares", "turn", "narrow", "hops", "level_weights", "scale", "l2"}
+    assert set(chosen) == least_squares | rest
     assert chosen["alpha0"] > 0
     assert run.environment["best_epoch"] <= 4 and run.config["alpha0"] is None
     start = run.history.filter(phase="search", epoch=0)
