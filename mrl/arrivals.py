@@ -4,6 +4,8 @@
     later.recommend(["a new user"], width=8)
 
 The vectors of the other side stay what they are, whatever made them: nested least squares, or a training on top of it.
+New items compete with those that were trained, so they are made as long, column by column, as folding in those again
+shows them to be.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mrl.errors import ConfigError, DataError, RunError
-from mrl.ials import mean_score
+from mrl.ials import mean_score, transpose
 from mrl.interactions import Positives
 from mrl.least_squares import fold_in
 from mrl.run import Run
@@ -69,17 +71,24 @@ def _with(run: Run, log: pl.DataFrame, side: str, alpha0: float | None, l2: floa
     positives = Positives.from_pairs(rows, columns, len(new_ids), len(known))
 
     scale = _scale(run)
-    vectors = scale * fold_in(
-        other / scale,
-        positives,
-        len(known),
-        widths=run.config["widths"],
-        level_weights=chosen.get("level_weights", run.config["level_weights"]),
-        alpha0=alpha0,
-        l2=l2,
-        nu=1.0 if nu is None else nu,
-        growth=chosen.get("growth", 0.0),
-    )
+
+    def folded(positives: Positives) -> Tensor:
+        return scale * fold_in(
+            other / scale,
+            positives,
+            len(known),
+            widths=run.config["widths"],
+            level_weights=chosen.get("level_weights", run.config["level_weights"]),
+            alpha0=alpha0,
+            l2=l2,
+            nu=1.0 if nu is None else nu,
+            growth=chosen.get("growth", 0.0),
+        )
+
+    vectors = folded(positives)
+    if side == "item":
+        again = folded(transpose(run.seen))
+        vectors *= (run.items * again).sum(0) / again.square().sum(0).clamp_min(torch.finfo(again.dtype).tiny)
     ids = np.concatenate([own, np.array(new_ids, dtype=own.dtype)])
     weights = run.weights | {f"{side}s": torch.cat([run.users if side == "user" else run.items, vectors])}
     users, items = run.seen.users.long(), run.seen.items.long()
