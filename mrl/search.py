@@ -273,6 +273,6 @@ def otherwise(config: TrainConfig, name: str, data: Interactions) -> list[list[T
     if name == "level_weights":  # that rise or fall from level to level
         rising = [level / sum(range(len(config.widths) + 1)) for level in range(1, len(config.widths) + 1)]
         return [[replace(config, level_weights=tuple(weights))] for weights in (rising, rising[::-1])]
-    if name == "hops" and not any(config.shares):
-        return []
+    if name == "hops" and not all(config.shares):
+        return []  # what one side picks up of the other is the same after every hop
     return [[replace(config, **{name: value}) for value in way] for way in ELSE[name]]

@@ -94,7 +94,7 @@ def test_unusual_settings_are_taken_where_users_gain_clearly(data, monkeypatch, 
 
     monkeypatch.setattr(folds.Fold, "by_user", by_user)
     monkeypatch.setattr(folds.Fold, "trained", by_user)
-    plans = [(0.5, 0.0), (1.0, 1.0)]
+    plans = [(1.0, 1.0), (0.5, 0.0)]
     monkeypatch.setattr(
         search._Search, "choose_shares", lambda _, config: [replace(config, shares=shares) for shares in plans]
     )
@@ -106,7 +106,7 @@ def test_unusual_settings_are_taken_where_users_gain_clearly(data, monkeypatch, 
         """What is not at its usual value; trials: how many of a setting, where not as many as when nothing gains."""
         rows: list[dict] = []
         found, other = choose_least_squares(config, data, rows.append)
-        assert other == replace(found, shares=(1.0, 1.0))  # of the same factors, trained alike
+        assert other == replace(found, shares=plans[1])  # of the same factors, trained alike
         others = [row for row in rows if set(usual) & set(row)]
         tried = [next(iter(set(row) - {"trial", "value", "seconds"})) for row in others]
         assert tried == [name for name, count in (whole | trials).items() for _ in range(count)]
@@ -129,6 +129,8 @@ def test_unusual_settings_are_taken_where_users_gain_clearly(data, monkeypatch, 
     gains |= {("level_weights", (1 / 3, 2 / 3)): -0.1, ("level_weights", (2 / 3, 1 / 3)): 0.2, ("sweeps", 0): 0.0}
     assert taken(l2=3, scale=3)["level_weights"] == (2 / 3, 1 / 3)
     assert "scale" not in taken(replace(config, hops=2, scale=1.0), hops=0, scale=0, l2=3)
+    plans.reverse()  # with one share alone, every hop gives the same
+    assert "hops" not in taken(hops=0, scale=3, l2=3)
 
 
 def test_a_gain_is_clear_by_its_standard_error() -> None:
