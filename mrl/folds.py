@@ -157,7 +157,7 @@ class Fold:
             for parameter, table in zip((model.users, model.items), tables, strict=True):
                 parameter.copy_(config.scale * table)
         trainer = Trainer(config, self.data.train, tables[0].device, model)
-        for _ in range(TRIED_EPOCHS):
+        for _ in range(min(TRIED_EPOCHS, config.epochs)):
             trainer.run_epoch()
         return validation_by_user(trainer.vectors(), self.data, config.widths, config.monitor)
 

@@ -1,5 +1,4 @@
-"""Settings chosen on validation: of iALS, of nested least squares, of the propagation and the turn of what they found,
-and of the training that starts from there.
+"""Settings chosen on validation: of least squares, of the propagation and the turn of what it found, of the training.
 
 A small deterministic search: climbs over a grid of α0 and λ, then a few values of each setting that is left.
 """
@@ -38,7 +37,7 @@ ELSE = {
 TRAINED = ("l2", "scale")  # which only training depends on
 OTHERS = ("train_width", "sweeps", "nu", "hops", "level_weights", *TRAINED)  # mostly best at their usual value
 CHOSEN = ("alpha0", "frequency_l2", "emphasis", "growth", *OTHERS, "shares", "turn", "narrow")  # all that is searched
-CLEARLY = 2.25  # standard errors: of twelve values that are no better, one is taken in one of seven data sets
+CLEARLY = 2.25  # standard errors: of twelve values that are no better, one is taken in one of seven data sets; no harm
 CLOSE = 0.97  # of the best value: shares that are so good untrained may still be the best once trained
 
 
@@ -95,7 +94,7 @@ def choose_least_squares(
     if len(data.valid) == 0:
         raise DataError(
             f"{data.name}: no validation interactions to choose the settings of least squares on; hold some out,"
-            f" or give {', '.join(left[:-1])} and {left[-1]}"
+            f" or give {', '.join(left)}"
         )
     some = some_users(data, config.seed)
     search = _Search(folds(config, some), left, on_trial)
