@@ -13,6 +13,11 @@ from mrl.plots import metric_title
 from mrl.study import StudyConfig
 from mrl.study_table import LEVEL, StudyTables
 
+TRIED = (
+    "What was tried to win them, and did not: narrow levels fitted or trained by themselves, other turns, level "
+    "weights, penalties, negatives, losses, sweeps and dimensions, EASE distilled, propagation learned. Each attempt, "
+    "with its figures, is a line of reports/log.md."
+)  # of the default recipe
 VERDICTS = {"ahead": "significantly ahead", "level": "not told apart", "behind": "significantly behind"}
 
 
@@ -104,6 +109,8 @@ def losses(found: StudyTables) -> list[str]:
         else:
             told += " (also ours)"
         said.append(f"{told}.")
+    if said and found.ours == "refined":
+        said.append(TRIED)
     return said or ["In no cell."]
 
 

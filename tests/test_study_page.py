@@ -13,7 +13,7 @@ from studied import keep, pretend
 from mrl.study_page import write
 from mrl.study_table import tables
 from mrl.study_tex import grid, latex
-from mrl.study_words import protocol, summary
+from mrl.study_words import losses, protocol, summary
 
 VOID = {"meta", "img", "br"}
 
@@ -66,6 +66,7 @@ def test_the_summary_names_where_ours_wins_and_loses(config) -> None:
         said["Where it loses"][0],
     )
     assert len(said["Where it loses"]) == 2
+    assert "reports/log.md" in losses(replace(tables(config), ours="refined"))[-1]
     assert "best 2.0, wide 1.5 and flat 1.0" in said["Seconds"][0]
 
 
