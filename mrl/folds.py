@@ -141,16 +141,24 @@ class Fold:
         plain = self.fitted_plainly(config)
         return Fit(config, fit_least_squares(config, self.data.train, factors=plain), plain, {})
 
+    def start(self, config: TrainConfig) -> Propagation:
+        """What training starts from; config: with all settings, shares too."""
+        return start_model(config, self.data.train, self.made(config).factors)
+
+    def started(self, config: TrainConfig) -> float:
+        """The value of what training starts from; its fit is kept."""
+        self.fitted(config, keep=True)
+        return self.judged(config, self.start(config))
+
     def by_user(self, config: TrainConfig) -> np.ndarray:
-        """The validation metric of each user, of what training starts from; config: with all settings, shares too."""
-        model = start_model(config, self.data.train, self.made(config).factors)
-        return validation_by_user(model.vectors(), self.data, config.widths, config.monitor)
+        """The validation metric of each user, of what training starts from."""
+        return validation_by_user(self.start(config).vectors(), self.data, config.widths, config.monitor)
 
     def trained(self, config: TrainConfig) -> np.ndarray:
         """The validation metric of each user after some epochs of training; what that starts from is made once."""
         alike = replace(config, l2=None, scale=None).closed()
         if self.begun is None or self.begun[0] != alike:
-            model = start_model(alike, self.data.train, self.made(alike).factors)
+            model = self.start(alike)
             self.begun = alike, model, tuple(table.detach().clone() for table in (model.users, model.items))
         _, model, tables = self.begun
         with torch.no_grad():
@@ -179,11 +187,6 @@ class Fold:
             sweeps=SEARCH_SWEEPS,
             generator=torch.Generator().manual_seed(config.seed),
         )
-
-    def started(self, config: TrainConfig) -> float:
-        """The value of what training starts from."""
-        factors = self.fitted(config, keep=True).factors
-        return self.judged(config, start_model(config, self.data.train, factors))
 
 
 def every_shares(config: TrainConfig) -> tuple[tuple[float, ...], ...]:

@@ -40,6 +40,8 @@ CHOSEN = ("alpha0", "frequency_l2", "emphasis", "growth", *OTHERS, "shares", "tu
 CLEARLY = 2.25  # standard errors: of twelve values that are no better, one is taken in one of seven data sets; no harm
 CLOSE = 0.97  # of the best value: shares that are so good untrained may still be the best once trained
 
+ByUser = Callable[[Fold, TrainConfig], np.ndarray]  # the values of the users of a fold, by the settings of a config
+
 
 def climb(value_of: Callable[[float, float], float], trials: int, on_trial: Callable[[dict], None] | None = None):
     """The best alpha0 and l2 of ALPHA0_GRID × L2_GRID, climbing from its middle, neighbour by neighbour.
@@ -103,14 +105,14 @@ def choose_least_squares(
     config = search.choose("emphasis", EMPHASES, config)
     config = search.choose("growth", GROWTHS, config)
     config = search.choose_width(config)
+    few = search.folds
     if some is not data:  # what neighbours give depends on how many there are
         search.folds = [Fold(draw) for draw in folds(config, data)]
     plans = [config] if config.shares else search.choose_shares(config)
     plans = [search.choose_turn(plan) for plan in plans]
     # after the turn, which makes other ones best
     first = search.move(plans[0], ("sweeps", "nu", "hops", "level_weights"), Fold.by_user)
-    if some is not data:
-        search.folds = [Fold(draw) for draw in folds(config, some)]
+    search.folds = few
     first = search.move(first, TRAINED, Fold.trained)
     # all plans are to start from the same factors
     return [replace(plan, **{name: getattr(first, name) for name in ("frequency_l2", *OTHERS)}) for plan in plans]
@@ -187,11 +189,10 @@ class _Search:
         found = self.move(replace(config, shares=max(values, key=values.get)), ("train_width",), Fold.by_user)
         return replace(config, train_width=found.train_width)
 
-    def move(self, config: TrainConfig, names: Sequence[str], by_user: Callable[[Fold, TrainConfig], np.ndarray]):
+    def move(self, config: TrainConfig, names: Sequence[str], by_user: ByUser) -> TrainConfig:
         """The config with those of `names` that are open moved to other values wherever users gain clearly.
 
         names: of `OTHERS`. Most data gain nothing from another value, so that the best of several would be so by luck.
-        by_user: the values of the users of a fold by the settings of a config.
         """
         names = [name for name in names if name in self.left]
         if not names:
@@ -199,18 +200,31 @@ class _Search:
         self.by_shares(config, keep=True)
         best = [by_user(fold, config) for fold in self.folds]
         for name in names:
-            usual = config
             for way in otherwise(config, name, self.folds[0].data):
-                for tried in way if config is usual else ():
-                    started = time.perf_counter()
-                    found = [by_user(fold, tried) for fold in self.folds]
-                    value, setting = np.mean([users.mean() for users in found]), getattr(tried, name)
-                    shown = str([round(weight, 3) for weight in setting]) if name == "level_weights" else setting
-                    self.said(started, float(value), **{name: shown})
-                    if not clearly_better(found, best):
-                        break
-                    config, best = tried, found
+                moved, best = self.along(way, name, best, by_user)
+                if moved is not None:
+                    config = moved
+                    break
         return config
+
+    def along(
+        self, way: Sequence[TrainConfig], name: str, best: list[np.ndarray], by_user: ByUser
+    ) -> tuple[TrainConfig | None, list[np.ndarray]]:
+        """The last config of a way up to which each is clearly better than the one before, and the values of its users.
+
+        best: those of users before it. None and `best` where already the first is no better. name: what differs.
+        """
+        reached = None
+        for tried in way:
+            started = time.perf_counter()
+            found = [by_user(fold, tried) for fold in self.folds]
+            value, setting = np.mean([users.mean() for users in found]), getattr(tried, name)
+            shown = str([round(weight, 3) for weight in setting]) if name == "level_weights" else setting
+            self.said(started, float(value), **{name: shown})
+            if not clearly_better(found, best):
+                break
+            reached, best = tried, found
+        return reached, best
 
     def choose_shares(self, config: TrainConfig) -> list[TrainConfig]:
         started = time.perf_counter()
