@@ -95,8 +95,7 @@ class TrainConfig:
             the widest width. trials: of alpha0 and frequency_l2, at most, under each of the shares.
             train_width, sweeps, nu, hops, level_weights, l2 and scale are chosen with frequency_l2; where that is
             given, those left out are 0, 1, 1, 2, equal, .01 and 1.
-        turn: of refined: candidates for each negative by which the leading axes are turned for the narrow levels
-            (`mrl.start`); 0: they stay as they are. narrow: levels of at most so many dimensions are narrow.
+        turn: of refined: whether axes are turned so that prefixes rank as the whole vector does (`mrl.start`).
         scale: of refined: what the vectors that training starts from are multiplied by.
     Model
         backbone: mf or lightgcn for mrl4rec, propagation for the others. hops, edge_dropout: of graph models.
@@ -145,8 +144,7 @@ class TrainConfig:
     sweeps: Annotated[NonNegativeInt | None, Optional] = None
     train_width: Annotated[NonNegativeInt | None, Optional] = None
     trials: PositiveInt = 12
-    turn: Annotated[NonNegativeInt | None, Optional] = None
-    narrow: Annotated[PositiveInt | None, Optional] = None
+    turn: Annotated[bool | None, Optional] = None
     scale: Annotated[Positive | None, Optional] = None
 
     backbone: Annotated[Literal["mf", "lightgcn", "propagation"] | None, Optional] = None

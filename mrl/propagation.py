@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from mrl.interactions import Positives
 from mrl.model import LightGCN
@@ -20,10 +19,7 @@ from mrl.sparse import propagate
 
 
 class Propagation(LightGCN):
-    """Ego embeddings to begin with, users (U, D) and items (I, D), and their propagation by shares a and b.
-
-    held: so many leading columns stay as they are in training.
-    """
+    """Ego embeddings to begin with, users (U, D) and items (I, D), and their propagation by shares a and b."""
 
     def __init__(
         self,
@@ -33,16 +29,12 @@ class Propagation(LightGCN):
         user_share: float,
         item_share: float,
         hops: int = 1,
-        held: int = 0,
     ):
         super().__init__(positives, start[0].shape[1], hops=hops if user_share or item_share else 0)
         self.user_share, self.item_share = user_share, item_share
         with torch.no_grad():
             self.users.copy_(start[0])
             self.items.copy_(start[1])
-        if held:  # columns do not mix, so what they score stays, too
-            for table in (self.users, self.items):
-                table.register_hook(lambda gradient: pad(gradient[:, held:], (held, 0)))
 
     def forward(self, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         users, items = self.users, self.items

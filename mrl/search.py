@@ -17,7 +17,6 @@ from mrl.config import TrainConfig
 from mrl.errors import DataError
 from mrl.folds import Fold, every_shares, folds, some_users
 from mrl.interactions import Interactions
-from mrl.start import NARROW, narrow_levels
 
 ALPHA0_GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 L2_GRID = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
@@ -25,7 +24,6 @@ L2_GRID = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, 1), (1, -1))
 EMPHASES = (0.25, 0.5)  # beside 0
 GROWTHS = (0.3, 0.6, 1.0)  # beside 0
-TURNS = (4, 8, 16)  # candidates for each negative, beside no turn at all
 POWER = 0.75  # of the counts in the penalty, beside 1
 # beside the usual value: one way and the other, each as far as users gain
 ELSE = {
@@ -36,7 +34,7 @@ ELSE = {
 }
 TRAINED = ("l2", "scale")  # which only training depends on
 OTHERS = ("train_width", "sweeps", "nu", "hops", "level_weights", *TRAINED)  # mostly best at their usual value
-CHOSEN = ("alpha0", "frequency_l2", "emphasis", "growth", *OTHERS, "shares", "turn", "narrow")  # all that is searched
+CHOSEN = ("alpha0", "frequency_l2", "emphasis", "growth", *OTHERS, "shares", "turn")  # all that is searched
 CLEARLY = 2.25  # standard errors: of twelve values that are no better, one is taken in one of seven data sets; no harm
 CLOSE = 0.97  # of the best value: shares that are so good untrained may still be the best once trained
 
@@ -85,10 +83,8 @@ def choose_least_squares(
     one for `least_squares`, which ends here; else one for all shares that are worth training.
     Raises DataError where there is nothing to validate on.
     """
-    if config.turn is None and (config.recipe == "least_squares" or not narrow_levels(config.widths, config.narrow)):
-        config = replace(config, turn=0)
-    if config.turn == 0:  # nothing to choose
-        config = replace(config, narrow=config.narrow or NARROW)
+    if config.turn is None and (config.recipe == "least_squares" or len(config.widths) == 1):
+        config = replace(config, turn=False)
     left = left_open(config)
     config = config.closed()
     if not left:
@@ -239,33 +235,15 @@ class _Search:
         return [replace(config, shares=shares) for shares in plans]
 
     def choose_turn(self, plan: TrainConfig) -> TrainConfig:
-        """The plan with the turn by which all levels are best, none where it gains nothing.
-
-        Of how many candidates first, then for which levels: for wider ones as long as each makes all of them better.
-        """
-        if plan.turn is not None and plan.narrow is not None:
+        """The plan with its axes turned where all levels together gain from it, as they were else."""
+        if plan.turn is not None:
             return plan
-
-        def attempt(turn: int, narrow: int) -> tuple[float, TrainConfig]:
-            started = time.perf_counter()
-            tried = replace(plan, turn=turn, narrow=narrow)
-            value = float(np.mean([fold.started(tried) for fold in self.folds]))
-            self.said(started, value, shares=str(list(plan.shares)), turn=turn, narrow=narrow)
-            return value, tried
-
-        narrow = plan.narrow or NARROW
-        found = [attempt(turn, narrow) for turn in (TURNS if plan.turn is None else (plan.turn,))]
-        if plan.turn is None:
-            found.insert(0, (*self.by_shares(plan).values(), replace(plan, turn=0, narrow=narrow)))
-        value, best = max(found, key=lambda pair: pair[0])
-        if best.turn == 0 or plan.narrow is not None:
-            return best
-        for wider in [width for width in plan.widths[:-1] if width > narrow]:
-            wider_value, wider_plan = attempt(best.turn, wider)
-            if wider_value <= value:
-                break
-            value, best = wider_value, wider_plan
-        return best
+        started = time.perf_counter()
+        turned = replace(plan, turn=True)
+        value = float(np.mean([fold.started(turned) for fold in self.folds]))
+        self.said(started, value, shares=str(list(plan.shares)), turn=True)
+        (plain,) = self.by_shares(plan).values()
+        return turned if value > plain else replace(plan, turn=False)
 
 
 def clearly_better(values: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> bool:
