@@ -95,7 +95,8 @@ class TrainConfig:
             the widest width. trials: of alpha0 and frequency_l2, at most, under each of the shares.
             train_width, sweeps, nu, hops, level_weights, l2 and scale are chosen with frequency_l2; where that is
             given, those left out are 0, 1, 1, 2, equal, .01 and 1.
-        turn: of refined: whether axes are turned so that prefixes rank as the whole vector does (`mrl.start`).
+        turn: of refined: so many leading axes, a width, are turned so that narrower prefixes rank as they do together
+            (`mrl.start`); 0: none.
         scale: of refined: what the vectors that training starts from are multiplied by.
     Model
         backbone: mf or lightgcn for mrl4rec, propagation for the others. hops, edge_dropout: of graph models.
@@ -144,7 +145,7 @@ class TrainConfig:
     sweeps: Annotated[NonNegativeInt | None, Optional] = None
     train_width: Annotated[NonNegativeInt | None, Optional] = None
     trials: PositiveInt = 12
-    turn: Annotated[bool | None, Optional] = None
+    turn: Annotated[NonNegativeInt | None, Optional] = None
     scale: Annotated[Positive | None, Optional] = None
 
     backbone: Annotated[Literal["mf", "lightgcn", "propagation"] | None, Optional] = None
@@ -208,6 +209,8 @@ class TrainConfig:
         if self.turn and self.recipe != "refined":
             raise ConfigError(f"turn={self.turn}: recipe={self.recipe!r} has none; recipe='refined' has")
         check_widths(self.widths)
+        if self.turn and self.turn not in self.widths[1:]:
+            raise ConfigError(f"turn={self.turn}: must be 0 or one of {list(self.widths[1:])}")
         check_level_weights(self.level_weights, self.widths)
         if self.rule == "dns_mn" and self.topk > self.candidates:
             raise ConfigError(f"topk={self.topk}: must be at most candidates={self.candidates}")

@@ -84,7 +84,7 @@ def choose_least_squares(
     Raises DataError where there is nothing to validate on.
     """
     if config.turn is None and (config.recipe == "least_squares" or len(config.widths) == 1):
-        config = replace(config, turn=False)
+        config = replace(config, turn=0)
     left = left_open(config)
     config = config.closed()
     if not left:
@@ -235,15 +235,21 @@ class _Search:
         return [replace(config, shares=shares) for shares in plans]
 
     def choose_turn(self, plan: TrainConfig) -> TrainConfig:
-        """The plan with its axes turned where all levels together gain from it, as they were else."""
+        """The plan with its axes turned where all levels together gain from it: all of them, or fewer as long as
+        that is better."""
         if plan.turn is not None:
             return plan
-        started = time.perf_counter()
-        turned = replace(plan, turn=True)
-        value = float(np.mean([fold.started(turned) for fold in self.folds]))
-        self.said(started, value, shares=str(list(plan.shares)), turn=True)
-        (plain,) = self.by_shares(plan).values()
-        return turned if value > plain else replace(plan, turn=False)
+        (value,) = self.by_shares(plan).values()
+        best = replace(plan, turn=0)
+        for width in reversed(plan.widths[1:]):
+            started = time.perf_counter()
+            turned = replace(plan, turn=width)
+            found = float(np.mean([fold.started(turned) for fold in self.folds]))
+            self.said(started, found, shares=str(list(plan.shares)), turn=width)
+            if found <= value:
+                break
+            value, best = found, turned
+        return best
 
 
 def clearly_better(values: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> bool:

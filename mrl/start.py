@@ -1,10 +1,11 @@
 """What training starts from: factors under propagation, turned so that their prefixes rank as they do as a whole.
 
 The leading axes of a least-squares fit are those that say most of all scores, most of which nobody looks at. But axes
-can be turned at no cost to the whole: with a rotation R, ⟨p R, q R⟩ = ⟨p, q⟩. So one rotation of all dimensions is
-learned by self-distillation: of the items that a user has not seen, every prefix is to rank first what the whole vector
-ranks first. That asks no positives, which a dense model knows by heart, and says of hundreds of items which is better:
-a few thousand numbers, learned in a few hundred steps, which do not over-fit.
+can be turned at no cost to the whole: with a rotation R, ⟨p R, q R⟩ = ⟨p, q⟩. So one rotation is learned by
+self-distillation: of the items that a user has not seen, every prefix is to rank first what the whole vector ranks
+first. That asks no positives, which a dense model knows by heart, and says of hundreds of items which is better: a few
+thousand numbers, learned in a few hundred steps, which do not over-fit. Where a prefix is better than the whole, as it
+may be on dense data, only the dimensions of that prefix are turned.
 """
 
 from __future__ import annotations
@@ -49,15 +50,23 @@ def start_model(
     """
     started = time.perf_counter()
     model = smoothed(config, positives, factors)
-    if not config.turn or len(config.widths) == 1:
+    if not config.turn:
         return model
+    widths = [width for width in config.widths if width <= config.turn]
+    leading = (table[:, : config.turn] for table in model.vectors())
     rotation, loss = learn_turn(
-        *model.vectors(), positives, config.widths, level_weights=config.level_weights, seed=config.seed
+        *leading, positives, widths, level_weights=config.level_weights[: len(widths)], seed=config.seed
     )
     if on_row is not None:
         on_row({"phase": "turn", "loss": loss, "seconds": time.perf_counter() - started})
-    # propagation treats all columns alike: as if turned after it
-    return smoothed(config, positives, tuple(table @ rotation for table in factors))
+    # columns do not mix: as if turned after propagation
+    return smoothed(config, positives, turned(factors, rotation))
+
+
+def turned(factors: Factors, rotation: Tensor) -> Factors:
+    """users (U, D) and items (I, D) with their leading dimensions turned by R (d, d): the same scores from d on."""
+    span = len(rotation)
+    return tuple(torch.cat([table[:, :span] @ rotation, table[:, span:]], 1) for table in factors)
 
 
 def learn_turn(
@@ -78,7 +87,6 @@ def learn_turn(
     """
     *levels, dim = widths
     device, count = users.device, positives.num_items
-    users, items = users[:, :dim].detach(), items[:, :dim].detach()
     spread = ((users @ torch.cov(items.T, correction=0)) * users).sum(1).clamp_min(0).sqrt()
     usable = ((positives.counts > 0) & (positives.counts < count) & (spread > 0)).nonzero()[:, 0]
     if len(usable) == 0:

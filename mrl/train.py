@@ -331,8 +331,8 @@ def _silent(words: str) -> None:
     pass
 
 
-def _short(value: float | str | bool) -> str:
-    return str(value) if isinstance(value, str | bool) else f"{value:.4g}"
+def _short(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"
 
 
 def peak_memory_mib() -> float:

@@ -92,7 +92,7 @@ def test_of_very_many_users_some_judge(data, monkeypatch) -> None:
 
 def test_epochs_are_judged_by_these_users_too(data, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(folds, "JUDGES", 40)
-    given = {"alpha0": 0.1, "frequency_l2": 0.01, "emphasis": 0.0, "growth": 0.0, "shares": (0.5, 0.0), "turn": False}
+    given = {"alpha0": 0.1, "frequency_l2": 0.01, "emphasis": 0.0, "growth": 0.0, "shares": (0.5, 0.0), "turn": 0}
     config = TrainConfig(**SETTINGS, **given, epochs=1, run_dir=str(tmp_path / "run"))
     run = fit(config, data, progress=False)
     start = smoothed(config, data.train, fit_least_squares(config, data.train)).vectors()
@@ -115,7 +115,7 @@ def test_the_values_of_users_are_those_whose_mean_judges(data) -> None:
 
 
 def test_training_is_tried_from_the_same_start(data) -> None:
-    settings = {"alpha0": 0.1, "frequency_l2": 0.01, "shares": (0.5, 0.0), "turn": True, "batch_size": 256}
+    settings = {"alpha0": 0.1, "frequency_l2": 0.01, "shares": (0.5, 0.0), "turn": 4, "batch_size": 256}
     config = TrainConfig(**SETTINGS, **settings, l2=0.1, scale=2.0)
     fold = folds.Fold(data)
     found = fold.trained(config)

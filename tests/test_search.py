@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def one_draw(monkeypatch) -> None:
 
 def test_what_is_left_open_is_filled_with_the_best_that_was_tried(data, one_draw) -> None:
     rows: list[dict] = []
-    found = choose_least_squares(TrainConfig(**SETTINGS, turn=False), data, rows.append)
+    found = choose_least_squares(TrainConfig(**SETTINGS, turn=0), data, rows.append)
     assert [row["trial"] for row in rows] == list(range(1, len(rows) + 1))
     climbed = [row for row in rows if "alpha0" in row]
     best = max(climbed, key=lambda row: row["value"])
@@ -51,7 +52,7 @@ def test_what_is_left_open_is_filled_with_the_best_that_was_tried(data, one_draw
     best = str(list(found[0].shares))
     assert {str(list(one.shares)) for one in found} == close - {"[0.0, 0.0]"} | {best}
     (only,) = choose_least_squares(TrainConfig(**SETTINGS, recipe="least_squares"), data)
-    assert only.turn is False
+    assert only.turn == 0
 
 
 def test_axes_are_turned_where_all_levels_together_gain_from_it(monkeypatch, one_draw) -> None:
@@ -61,21 +62,25 @@ def test_axes_are_turned_where_all_levels_together_gain_from_it(monkeypatch, one
     config = TrainConfig(**SETTINGS | {"widths": (2, 4, 12, 24)}, **given)
     rows: list[dict] = []
     (found,) = choose_least_squares(config, data, rows.append)
-    (row,) = rows
-    assert (row["trial"], row["turn"], row["shares"]) == (1, True, "[1.0, 1.0]")
+    assert [(row["trial"], row["turn"], row["shares"]) for row in rows] == [
+        (trial, turn, "[1.0, 1.0]") for trial, turn in enumerate((24, 12, 4)[: len(rows)], 1)
+    ]
+    values = [row["value"] for row in rows]
+    assert all(before < after for before, after in pairwise(values[:-1]))  # fewer are turned as long as that is better
+    best = max(rows, key=lambda row: row["value"])
     factors = fit_least_squares(config, data.train, ials_sweeps=folds.SEARCH_SWEEPS)
     plain = validation_value(smoothed(config, data.train, factors).vectors(), data, config.widths)
-    assert row["value"] > plain and found == replace(config, turn=True).closed()
+    assert best["value"] > plain and found == replace(config, turn=best["turn"]).closed()
     value = validation_value(start_model(found, data.train, factors).vectors(), data, config.widths)
-    assert value == pytest.approx(row["value"])
-    for turn in (True, False):
+    assert value == pytest.approx(best["value"])
+    for turn in (12, 0):
         assert choose_least_squares(replace(config, turn=turn), data) == [replace(config, turn=turn).closed()]
     monkeypatch.setattr(folds, "start_model", smoothed)
-    assert choose_least_squares(config, data) == [replace(config, turn=False).closed()]  # no better than none
+    assert choose_least_squares(config, data) == [replace(config, turn=0).closed()]  # no better than none
     every = choose_least_squares(replace(config, shares=()), data)
-    assert all(one.shares and one.turn is False for one in every)
+    assert all(one.shares and one.turn == 0 for one in every)
     (single,) = choose_least_squares(replace(config, widths=(4,)), data)
-    assert single.turn is False
+    assert single.turn == 0
 
 
 def test_unusual_settings_are_taken_where_users_gain_clearly(data, monkeypatch, one_draw) -> None:
@@ -93,7 +98,7 @@ def test_unusual_settings_are_taken_where_users_gain_clearly(data, monkeypatch, 
     monkeypatch.setattr(
         search._Search, "choose_shares", lambda _, config: [replace(config, shares=shares) for shares in plans]
     )
-    config = TrainConfig(**SETTINGS, turn=False)
+    config = TrainConfig(**SETTINGS, turn=0)
     fitted = {"train_width": 1, "sweeps": 2, "nu": 1, "hops": 2, "level_weights": 2}
     whole = fitted | {"l2": 2, "scale": 2}
 
@@ -142,7 +147,7 @@ def test_a_gain_is_clear_by_its_standard_error() -> None:
 
 def test_what_is_given_is_left_alone(data) -> None:
     fitted = {"alpha0": 0.1, "frequency_l2": 0.01, "emphasis": 0.3, "growth": 0.2}
-    given = TrainConfig(**SETTINGS, **fitted, shares=(0.2, 0.1), turn=False)
+    given = TrainConfig(**SETTINGS, **fitted, shares=(0.2, 0.1), turn=0)
     rows: list[dict] = []
     assert choose_least_squares(given, data, rows.append) == [given.closed()] and not rows
     without = replace(data, valid=Positives.empty(150, 48))
@@ -177,7 +182,7 @@ def test_of_very_many_interactions_some_are_searched(data, monkeypatch, one_draw
 
 def test_the_penalty_is_judged_under_the_propagation_that_suits_it_best(data, one_draw) -> None:
     rows: list[dict] = []
-    config = TrainConfig(**SETTINGS | {"trials": 1}, emphasis=0.0, growth=0.0, turn=False)
+    config = TrainConfig(**SETTINGS | {"trials": 1}, emphasis=0.0, growth=0.0, turn=0)
     choose_least_squares(config, data, rows.append)
     filled = replace(config, alpha0=rows[0]["alpha0"], frequency_l2=rows[0]["frequency_l2"], train_width=4)
     factors = fit_least_squares(filled, data.train, ials_sweeps=folds.SEARCH_SWEEPS)
@@ -189,7 +194,7 @@ def test_the_penalty_is_judged_under_the_propagation_that_suits_it_best(data, on
 
 
 def test_few_validation_interactions_are_drawn_several_times(data, monkeypatch) -> None:
-    config = TrainConfig(**SETTINGS, valid_fraction=0.2, turn=False, seed=3)
+    config = TrainConfig(**SETTINGS, valid_fraction=0.2, turn=0, seed=3)
     first, *others = folds.folds(config, data)
     assert first is data and len(others) == folds.FOLDS - 1
     everything = data.train.union(data.valid)

@@ -12,7 +12,7 @@ from mrl.config import TrainConfig
 from mrl.evaluate import evaluate
 from mrl.folds import fit_least_squares
 from mrl.interactions import Interactions, Positives, hold_out
-from mrl.start import learn_turn, smoothed, start_model
+from mrl.start import learn_turn, smoothed, start_model, turned
 from mrl.synthetic import planted_interactions
 
 CONFIG = TrainConfig(
@@ -23,7 +23,7 @@ CONFIG = TrainConfig(
     emphasis=0.0,
     growth=0.0,
     shares=(1.0, 0.5),
-    turn=True,
+    turn=24,
     device="cpu",
 )
 
@@ -52,12 +52,24 @@ def ndcg(data: Interactions, vectors, widths=CONFIG.widths) -> list[float]:
 def test_prefixes_rank_better_for_it_and_the_whole_as_before(data, factors) -> None:
     rows: list[dict] = []
     plain = smoothed(CONFIG, data.train, factors).vectors()
-    turned = start_model(CONFIG, data.train, factors, rows.append).vectors()
-    before, after = ndcg(data, plain), ndcg(data, turned)
+    better = start_model(CONFIG, data.train, factors, rows.append).vectors()
+    before, after = ndcg(data, plain), ndcg(data, better)
     assert sum(after[:2]) > 1.2 * sum(before[:2]) and after[2] > 0.98 * before[2]
-    torch.testing.assert_close(turned[0] @ turned[1].T, plain[0] @ plain[1].T, rtol=1e-3, atol=1e-4)  # propagated too
+    torch.testing.assert_close(better[0] @ better[1].T, plain[0] @ plain[1].T, rtol=1e-3, atol=1e-4)  # propagated too
     (row,) = rows
     assert row["phase"] == "turn" and 0 < row["loss"] < 1 and row["seconds"] > 0
+
+
+def test_fewer_dimensions_may_be_turned(data, factors) -> None:
+    plain = ndcg(data, smoothed(CONFIG, data.train, factors).vectors())
+    fewer = ndcg(data, start_model(replace(CONFIG, turn=12), data.train, factors).vectors())
+    assert fewer[2:] == pytest.approx(plain[2:], rel=1e-3) and sum(fewer[:2]) > 1.1 * sum(plain[:2])
+    rotation = torch.linalg.qr(torch.randn(12, 12, generator=torch.Generator().manual_seed(0)))[0]
+    users, items = turned(factors, rotation)
+    for width in (12, 24):
+        expected = factors[0][:, :width] @ factors[1][:, :width].T
+        torch.testing.assert_close(users[:, :width] @ items[:, :width].T, expected, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(users[:, :4] @ items[:, :4].T, factors[0][:, :4] @ factors[1][:, :4].T, atol=1e-2)
 
 
 def test_prefixes_come_to_rank_unseen_items_as_the_whole_does(data, factors) -> None:
@@ -96,9 +108,9 @@ def test_level_weights_say_for_which_level_it_is(data, factors) -> None:
     assert by(0, 0, 0, 1) == pytest.approx(by(1, 1, 1, 1))  # no prefix has a weight: all alike
 
 
-def test_without_a_turn_or_prefixes_it_is_least_squares_under_propagation(data, factors) -> None:
+def test_without_a_turn_it_is_least_squares_under_propagation(data, factors) -> None:
     plain = smoothed(CONFIG, data.train, factors).vectors()
-    for other in ({"turn": False}, {"turn": None}, {"widths": (24,)}):
+    for other in ({"turn": 0}, {"turn": None}):
         model = start_model(replace(CONFIG, **other), data.train, factors)
         assert all(torch.equal(one, other) for one, other in zip(model.vectors(), plain, strict=True))
 
