@@ -22,6 +22,7 @@ from mrl.ials import mean_score, transpose
 from mrl.interactions import Positives
 from mrl.least_squares import fold_in
 from mrl.run import Run
+from mrl.widths import check_level_weights
 
 TYPICAL_SCORE = 0.5  # what a positive scores in factors of least squares: the scale in which α0 and λ were chosen
 
@@ -71,14 +72,18 @@ def _with(run: Run, log: pl.DataFrame, side: str, alpha0: float | None, l2: floa
     positives = Positives.from_pairs(rows, columns, len(new_ids), len(known))
 
     scale = _scale(run)
+    widths, turn = run.config["widths"], chosen.get("turn") or 0
+    levels = check_level_weights(chosen.get("level_weights", run.config["level_weights"]), widths)
+    # prefixes of axes that were turned rank as all of those do, but are no factors of least squares themselves
+    levels = [weight * (width >= turn) for width, weight in zip(widths, levels, strict=True)]
 
     def folded(positives: Positives) -> Tensor:
         return scale * fold_in(
             other / scale,
             positives,
             len(known),
-            widths=run.config["widths"],
-            level_weights=chosen.get("level_weights", run.config["level_weights"]),
+            widths=widths,
+            level_weights=levels,
             alpha0=alpha0,
             l2=l2,
             nu=1.0 if nu is None else nu,

@@ -99,6 +99,18 @@ def test_newcomers_are_fitted_by_what_was_chosen(run, data, name: str, usual, ot
     assert not torch.allclose(folded({name: other}), folded({name: usual}))
 
 
+def test_they_are_fitted_to_the_axes_that_were_turned_as_a_whole(run, data) -> None:
+    log = log_of(data, range(240, 300))
+
+    def folded(turn: int, weights: list[float]) -> torch.Tensor:
+        chosen = run.environment["chosen"] | {"turn": turn, "level_weights": weights}
+        return with_users(replace(run, environment={"chosen": chosen}), log).users[240:]
+
+    for turn, weights in ((8, [0, 0, 1]), (4, [0, 0.5, 0.5])):
+        torch.testing.assert_close(folded(turn, []), folded(0, weights))
+        assert not torch.allclose(folded(turn, []), folded(0, []), rtol=1e-2)
+
+
 def test_items_folded_in_go_to_the_users_of_items_alike(run, data) -> None:
     known = run.seen
     copied = int(known.item_counts.argmax())  # the new item was met by exactly those who met this one
