@@ -14,9 +14,9 @@ from mrl.study import StudyConfig
 from mrl.study_table import LEVEL, StudyTables
 
 TRIED = (
-    "What was tried to win them, and did not: narrow levels fitted or trained by themselves, other turns, level "
-    "weights, penalties, negatives, losses, sweeps and dimensions, EASE distilled, propagation learned. Each attempt, "
-    "with its figures, is a line of reports/log.md."
+    "What was tried to win them, and did not: levels fitted, trained, held or taught by themselves, several fits "
+    "added, other turns, level weights, penalties, negatives, losses, sweeps and dimensions, EASE distilled, "
+    "propagation learned. Each attempt, with its figures, is a line of reports/log.md."
 )  # of the default recipe
 VERDICTS = {"ahead": "significantly ahead", "level": "not told apart", "behind": "significantly behind"}
 
