@@ -146,8 +146,7 @@ class Fold:
         return start_model(config, self.data.train, self.made(config).factors)
 
     def started(self, config: TrainConfig) -> float:
-        """The value of what training starts from; its fit is kept."""
-        self.fitted(config, keep=True)
+        """The value of what training starts from."""
         return self.judged(config, self.start(config))
 
     def by_user(self, config: TrainConfig) -> np.ndarray:

@@ -239,7 +239,7 @@ class _Search:
         that is better."""
         if plan.turn is not None:
             return plan
-        (value,) = self.by_shares(plan).values()
+        (value,) = self.by_shares(plan, keep=True).values()
         best = replace(plan, turn=0)
         for width in reversed(plan.widths[1:]):
             started = time.perf_counter()

@@ -94,7 +94,7 @@ def test_it_is_the_same_every_time_whatever_the_scale_and_another_by_another_see
     second = learn_turn(*factors, data.train, CONFIG.widths)
     assert torch.equal(first[0], second[0]) and first[1] == second[1]
     assert not torch.allclose(first[0], learn_turn(*factors, data.train, CONFIG.widths, seed=1)[0], atol=0.05)
-    louder = factors[0] * torch.rand(data.num_users, 1) + factors[0], factors[1] * 4
+    louder = factors[0] * torch.linspace(0.5, 2, data.num_users)[:, None], factors[1] * 4
     torch.testing.assert_close(learn_turn(*louder, data.train, CONFIG.widths)[0], first[0], atol=0.05, rtol=0)
 
 
