@@ -10,6 +10,7 @@ may be on dense data, only the dimensions of that prefix are turned.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -24,7 +25,7 @@ from mrl.propagation import Propagation
 Factors = tuple[Tensor, Tensor]
 
 STEPS = 300
-USERS = 128  # a step
+USERS = 256  # a step, all of them once before any twice
 ITEMS = 2048  # to rank a step, of a large catalogue at least
 PART = 0.1  # of it, so that some of what is to be recommended is among them
 TEMPERATURE = 0.35  # of the softmax, in standard deviations of a user's scores
@@ -82,8 +83,8 @@ def learn_turn(
 
     Least is Σ_k w_k KL(P ‖ P_k) over the levels but the widest, P the softmax of what the whole vectors score, in
     standard deviations of each user's scores, P_k that of a prefix, at a temperature of its own; of some users and over
-    some items each step. R (D, D) is the exponential of a skew-symmetric matrix, which is learned; it starts at 1, and
-    stays there where factors score nothing. Returns the last loss, too: 0 is perfect.
+    some items each step. R (D, D) is the Cayley transform of a skew-symmetric matrix, which is learned; it starts at 1,
+    and stays there where factors score nothing. Returns the last loss, too: 0 is perfect.
     """
     *levels, dim = widths
     device, count = users.device, positives.num_items
@@ -100,8 +101,10 @@ def learn_turn(
     optimiser = torch.optim.Adam(groups, lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, STEPS)
     generator = torch.Generator(device).manual_seed(seed)
-    for _ in range(STEPS):
-        drawn = torch.randint(len(usable), (min(USERS, len(usable)),), generator=generator, device=device)
+    taken = min(USERS, len(usable))
+    passes = math.ceil(STEPS * taken / len(usable))
+    order = torch.cat([torch.randperm(len(usable), generator=generator, device=device) for _ in range(passes)])
+    for drawn in order.split(taken)[:STEPS]:
         rows = usable[drawn]
         shown = torch.randperm(count, generator=generator, device=device)[: max(ITEMS, int(PART * count))]
         known = positives.take(rows)
@@ -111,7 +114,7 @@ def learn_turn(
         whole = users[rows] / TEMPERATURE
         table = items[shown]
         taught = torch.addmm(unseen, whole, table.T).softmax(1)
-        axes = torch.matrix_exp(angles - angles.T)
+        axes = _rotation(angles)
         mine, theirs = whole @ axes, table @ axes
         loss = torch.zeros((), device=device)
         for level, width in enumerate(levels):
@@ -122,4 +125,11 @@ def learn_turn(
         optimiser.step()
         schedule.step()
     entropy = torch.special.entr(taught).sum(1).mean()
-    return torch.matrix_exp(angles - angles.T).detach(), float(loss.detach() - entropy)
+    return _rotation(angles).detach(), float(loss.detach() - entropy)
+
+
+def _rotation(angles: Tensor) -> Tensor:
+    """(D, D): near 0 the exponential of angles − anglesᵀ, at a sixth of the time with its gradient."""
+    skew = (angles - angles.T) / 2
+    one = torch.eye(len(skew), dtype=skew.dtype, device=skew.device)
+    return torch.linalg.solve(one - skew, one + skew)
