@@ -75,7 +75,7 @@ class StudyConfig:
     processes: NonNegativeInt = 0
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     ours: str = ""
-    resamples: Annotated[int, Field(ge=100)] = 2000
+    resamples: Annotated[int, Field(ge=100)] = 10_000
     seed: NonNegativeInt = 0
     planted: dict[str, Any] = Field(default_factory=dict)
     searches: str = ""
