@@ -14,14 +14,15 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from mrl.config import TrainConfig
+from mrl.data.interactions import Interactions, Positives
+from mrl.data.load import load_data
 from mrl.errors import ConfigError, DataError, MRLError, RunError
-from mrl.evaluate import evaluate
-from mrl.interactions import Interactions, Positives
+from mrl.evaluation.evaluate import evaluate
 from mrl.loss import NestedLoss
 from mrl.model import LightGCN, MatrixFactorization
-from mrl.run import Run, load
+from mrl.runs.run import Run, load
 from mrl.sampler import NegativeSampler
-from mrl.train import fit, load_data
+from mrl.train import fit
 
 __version__ = "0.1.0"
 

@@ -72,7 +72,7 @@ class TrainConfig:
     """What `mrl.train.fit` needs to know. Impossible values raise ConfigError (through pydantic, one line each).
 
     Data
-        dataset: a registry name (`mrl.datasets.DATASETS`) or a path to a file or folder of your own.
+        dataset: a registry name (`mrl.data.datasets.DATASETS`) or a path to a file or folder of your own.
         protocol: `honest` (epoch from validation, refit on all of train, test touched once) or `paper`
             (epoch picked on test; only to compare with published numbers).
         split: auto, given, random, leave_last or temporal. test_fraction: for random and temporal.
@@ -80,7 +80,7 @@ class TrainConfig:
         min_rating: keep ratings of at least this. core: k of the k-core filter, 1 for none.
         overlap: what to do with a pair in train and test: error or drop_test.
         user_column, item_column, rating_column, timestamp_column: of CSV, TSV and Parquet files.
-        planted: settings of `mrl.synthetic.planted_interactions`, for the data set `planted`.
+        planted: settings of `mrl.data.synthetic.planted_interactions`, for the data set `planted`.
     Recipe
         recipe: refined, least_squares or mrl4rec; left out, refined, or mrl4rec where the backbone is one of its own.
             Where backbone, epochs, batch_size, learning_rate, eval_every or patience is None, the recipe says; so it
@@ -96,7 +96,7 @@ class TrainConfig:
             train_width, sweeps, nu, hops, level_weights, l2 and scale are chosen with frequency_l2; where that is
             given, those left out are 0, 1, 1, 2, equal, .01 and 1.
         turn: of refined: so many leading axes, a width, are turned so that narrower prefixes rank as they do together
-            (`mrl.start`); 0: none.
+            (`mrl.least_squares.rotation`); 0: none.
         scale: of refined: what the vectors that training starts from are multiplied by.
     Model
         backbone: mf or lightgcn for mrl4rec, propagation for the others. hops, edge_dropout: of graph models.

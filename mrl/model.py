@@ -11,9 +11,9 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from mrl.data.interactions import Positives
 from mrl.errors import ConfigError
-from mrl.interactions import Positives
-from mrl.sparse import propagate
+from mrl.kernels.sparse import propagate
 
 BACKBONES = ("mf", "lightgcn")
 

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, softplus
 
-from mrl.candidates import SIMILARITIES, UniformCandidates, hardest, level_scores, similarity
+from mrl.data.interactions import Positives
 from mrl.errors import ConfigError, DataError
-from mrl.interactions import Positives
+from mrl.kernels.candidates import SIMILARITIES, UniformCandidates, hardest, level_scores, similarity
 from mrl.widths import check_widths
 
 RULES = ("rns", "dns", "dns_mn", "mix", "cns", "ahns", "dens")

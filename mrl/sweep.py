@@ -12,8 +12,9 @@ import torch
 from tqdm import tqdm
 
 from mrl.config import TrainConfig, differing
-from mrl.run import Run, load
-from mrl.train import fit, run_path
+from mrl.runs.directory import run_path
+from mrl.runs.run import Run, load
+from mrl.train import fit
 
 
 def finished(config: TrainConfig) -> Run | None:

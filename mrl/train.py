@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -25,15 +24,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mrl import datasets
 from mrl.config import ELSEWHERE, TrainConfig
-from mrl.errors import ConfigError, DataError
-from mrl.evaluate import Evaluation, evaluate
-from mrl.folds import fit_least_squares, judges
-from mrl.interactions import Interactions, Positives, as_paper, hold_out
-from mrl.run import Run, RunDirectory, check_compatible, default_path, environment, load
-from mrl.search import CHOSEN, choose_least_squares
-from mrl.start import start_model
+from mrl.data.interactions import Interactions, Positives
+from mrl.data.load import load_data, pick_device
+from mrl.errors import DataError
+from mrl.evaluation.evaluate import Evaluation, evaluate
+from mrl.least_squares.rotation import start_model
+from mrl.least_squares.search import CHOSEN, choose_least_squares
+from mrl.least_squares.validation import fit_least_squares, judges
+from mrl.runs.directory import run_path
+from mrl.runs.run import Run, RunDirectory, check_compatible, environment, load
 from mrl.trainer import Trainer
 
 SEARCH, REFIT = "search", "refit"
@@ -41,43 +41,6 @@ SETTINGS, SWEEPS = "settings", "sweeps"
 STATE = ("phase", "rows", "plans", "plan", "plan_value", "chosen", "best_epoch", "best_value", "waited")
 EGO = "best.ego."
 LONGEST_LIST = 20  # of the metrics that every validation looks at
-
-
-def pick_device(device: str = "auto") -> torch.device:
-    """`auto` is the GPU where there is one, else the CPU; a GPU that is asked for and absent is a ConfigError."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device={device!r}: torch sees no CUDA device; use device='auto' or 'cpu'")
-    return torch.device(device)
-
-
-def load_data(config: TrainConfig) -> Interactions:
-    """The data set of a config, with validation as its protocol says."""
-    data = datasets.load(
-        config.dataset,
-        split=config.split,
-        test_fraction=config.test_fraction,
-        min_rating=config.min_rating,
-        core=config.core,
-        overlap=config.overlap,
-        seed=config.seed,
-        user_column=config.user_column,
-        item_column=config.item_column,
-        rating_column=config.rating_column,
-        timestamp_column=config.timestamp_column,
-        **config.planted,
-    )
-    if config.protocol == "paper":
-        return as_paper(data)
-    return hold_out(data, config.valid_fraction, seed=config.seed)
-
-
-def run_path(config: TrainConfig) -> Path:
-    """Where the run of a config goes."""
-    if config.run_dir:
-        return Path(config.run_dir)
-    return default_path(datasets.dataset_name(config.dataset), config.run_name, config.seed)
 
 
 def fit(config: TrainConfig, data: Interactions | None = None, *, progress: bool = True) -> Run:

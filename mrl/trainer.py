@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from mrl.bpr import bpr_gradients
-from mrl.captured import CapturedStep
-from mrl.compiled import has_short_floats
 from mrl.config import TrainConfig
+from mrl.data.interactions import Positives
 from mrl.errors import RunError
-from mrl.interactions import Positives
+from mrl.kernels.bpr import bpr_gradients
+from mrl.kernels.cuda_graph import CapturedStep
+from mrl.kernels.row_adam import RowAdam
+from mrl.kernels.threads import has_short_floats
 from mrl.loss import NestedLoss, l2_penalty
 from mrl.model import LightGCN, MatrixFactorization
-from mrl.row_adam import RowAdam
 from mrl.sampler import NegativeSampler
 
 

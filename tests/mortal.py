@@ -135,8 +135,8 @@ def _warm() -> None:
 
     import mrl.train  # noqa: F401
     from mrl.config import TrainConfig
-    from mrl.interactions import Positives
-    from mrl.ranking import VectorRanking
+    from mrl.data.interactions import Positives
+    from mrl.evaluation.ranking import VectorRanking
     from mrl.trainer import Trainer
 
     torch.set_num_threads(1)

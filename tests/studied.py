@@ -1,4 +1,4 @@
-"""A study that was never run: figures that are given, kept as `mrl.study_folder` keeps them."""
+"""A study that was never run: figures that are given, kept as `mrl.study.folder` keeps them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mrl import contenders
-from mrl.contenders import Contender
-from mrl.study import StudyConfig
-from mrl.study_folder import write_json
+from mrl.study import models as contenders
+from mrl.study.config import StudyConfig
+from mrl.study.folder import write_json
+from mrl.study.models import Contender
 
 WIDTHS = (2, 4)
 USERS = 60

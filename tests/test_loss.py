@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mrl.data.interactions import Positives
 from mrl.errors import ConfigError
-from mrl.interactions import Positives
 from mrl.loss import LOSSES, NestedLoss, l2_penalty
 from mrl.sampler import NegativeSampler
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from mrl.data.interactions import Positives
 from mrl.errors import ConfigError
-from mrl.interactions import Positives
 from mrl.model import LightGCN, MatrixFactorization
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from mrl.candidates import SIMILARITIES
+from mrl.data.interactions import Positives
 from mrl.errors import ConfigError, DataError
-from mrl.interactions import Positives
+from mrl.kernels.candidates import SIMILARITIES
 from mrl.sampler import RULES, NegativeSampler
 
 WIDTHS = (2, 4, 8)

@@ -13,12 +13,13 @@ import torch
 
 from mrl import train as train_module
 from mrl.config import TrainConfig
+from mrl.data.interactions import Interactions, Positives, as_paper, hold_out
+from mrl.data.load import pick_device
 from mrl.errors import ConfigError, RunError
-from mrl.interactions import Interactions, Positives, as_paper, hold_out
+from mrl.least_squares.rotation import smoothed
 from mrl.model import LightGCN
-from mrl.run import Run, load
-from mrl.start import smoothed
-from mrl.train import fit, pick_device
+from mrl.runs.run import Run, load
+from mrl.train import fit
 from mrl.trainer import Trainer
 
 
@@ -355,7 +356,7 @@ def test_least_squares_has_no_epochs_and_does_not_depend_on_them(tmp_path, data)
 def test_a_killed_refinement_resumes_to_the_same_bits(tmp_path, data, monkeypatch, turn: int, epochs: int) -> None:
     given = {"alpha0": 0.1, "frequency_l2": 0.01, "emphasis": 0.0, "growth": 0.0, "turn": turn}
     changes = {"patience": 5, "eval_every": 1, **given}
-    monkeypatch.setattr("mrl.search.CLOSE", 0.0)  # several propagations are trained, one after the other
+    monkeypatch.setattr("mrl.least_squares.search.CLOSE", 0.0)  # several propagations are trained, one after the other
     whole = fit(closed_form(tmp_path, run_dir=str(tmp_path / "whole"), **changes), data, progress=False)
     check_resumed(closed_form(tmp_path, **changes), data, whole, monkeypatch, "run_epoch", epochs)
 

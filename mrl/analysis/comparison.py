@@ -1,0 +1,283 @@
+"""Runs side by side: loaded with their data checked, measured alike, and compared user by user.
+
+A comparison is paired: the same users, the same test items. Intervals are bootstrapped over users and a sign-flip
+permutation test gives p, corrected over the widths by Holm. Both speak of other users, not of other training seeds:
+what another seed would have given is not in them. Test is reported here and nothing is chosen on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
+
+import numpy as np
+import polars as pl
+from pydantic import BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic.dataclasses import dataclass as settings
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from mrl.analysis.profile import accuracy_by_activity, cost, known, profile, share_kept
+from mrl.config import TrainConfig
+from mrl.data.interactions import Interactions
+from mrl.data.load import load_data, pick_device
+from mrl.errors import ConfigError, RunError
+from mrl.evaluation.evaluate import evaluate
+from mrl.parameters import one_line
+from mrl.runs.run import Run, load
+from mrl.words import listed
+
+BATCH = 2**22  # numbers drawn at once by a resampling: 32 MiB
+
+
+def _one_or_many(value: object) -> object:
+    """A list as the tuple that it is checked as; a single path, natural on a command line, as a tuple of one."""
+    if isinstance(value, list | tuple) and not value:
+        raise ConfigError("runs=[]: give at least one run directory, such as runs/ml-100k-mf-dns-mns-0")
+    if isinstance(value, str) and not value.lstrip().startswith("["):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+@settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class EvaluateConfig:
+    """The parameters of `notebooks/evaluate.ipynb`.
+
+    runs: run directories; the first is the main one, the others are compared with it. dataset: where the data are now,
+    if not where the runs say. between: widths besides the trained ones. k: length of the lists. metric: of the figures;
+    recall and ndcg are always written. resamples: of the bootstrap and of the permutation test, drawn with seed.
+    device: auto, cpu, cuda, cuda:1, … out_dir: where the tables go; empty for `evaluation` in the first run.
+    """
+
+    runs: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+    dataset: str = ""
+    between: tuple[PositiveInt, ...] = (6, 12, 24, 48)
+    k: PositiveInt = 20
+    metric: Literal["recall", "precision", "ndcg", "hit", "mrr", "map"] = "recall"
+    resamples: Annotated[int, Field(ge=100)] = 2000
+    seed: NonNegativeInt = 0
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    out_dir: str = ""
+
+
+def load_runs(paths: Iterable[str], dataset: str = "") -> tuple[dict[str, Run], Interactions]:
+    """Runs by the name they have in tables, and their data, loaded again by the first one's settings.
+
+    dataset: a name or path in place of the one in the settings. The name of a run is its model's, or its folder's where
+    two share it. Runs that differ only in what was held out for validation (their seed, their protocol) go together.
+    Raises RunError where the data are not what a run was trained on, where runs have different users, items or test
+    sets, and where the first has no vectors.
+    """
+    runs = [load(path) for path in dict.fromkeys(paths)]
+    if not runs[0].weights:
+        raise RunError(f"{runs[0].path}: has no vectors, so no widths to evaluate; put a run that has them first")
+    data = reload(runs[0], dataset)
+    for run in runs[1:]:
+        if run.environment.get("fingerprint") == data.fingerprint:
+            continue
+        other = reload(run, dataset)
+        same_ids = all(np.array_equal(getattr(other, ids), getattr(data, ids)) for ids in ("user_ids", "item_ids"))
+        if not same_ids or other.test != data.test or known(other) != known(data):
+            raise RunError(
+                f"{run.path}: was tested on other data ({other.name} {other.fingerprint[:12]}) than {runs[0].path} "
+                f"({data.name} {data.fingerprint[:12]}); compare runs of the same data set and split"
+            )
+    models = [str(run.metrics["model"][0]) for run in runs]
+    names = [model if models.count(model) == 1 else run.path.name for model, run in zip(models, runs, strict=True)]
+    if len(set(names)) < len(names):
+        names = [run.path.as_posix() for run in runs]
+    return dict(zip(names, runs, strict=True)), data
+
+
+def reload(run: Run, dataset: str = "") -> Interactions:
+    """The data that a run was trained on, by its own settings; RunError where they are not the same any more."""
+    found = {name: value for name, value in run.config.items() if name in TrainConfig.names()}  # controls have more
+    try:
+        config = TrainConfig(**found)
+    except ValidationError as error:
+        raise RunError(f"{run.path / 'config.json'}: {one_line(error, found)}; restore a copy or train again") from None
+    data = load_data(replace(config, dataset=dataset) if dataset else config)
+    trained_on = run.environment.get("fingerprint")
+    if data.fingerprint != trained_on:
+        raise RunError(
+            f"{run.path}: was trained on data with fingerprint {str(trained_on)[:12]}, {data.name} now has "
+            f"{data.fingerprint[:12]}; give the data it was trained on (dataset=…), or train again"
+        )
+    return data
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The tables of one run; those of a model without vectors are empty, and its accuracy has width null.
+
+    accuracy: dataset, model, protocol, seed, split, width, trained, metric, k, value, kept. groups: model, grouping,
+    group, width, metric, k, users, value. lists: model, width, metric, k, value. costs: model and the columns of
+    `mrl.analysis.profile.cost`. per_user: user, width, metric, k, value, or None where there is nothing by user.
+    """
+
+    accuracy: pl.DataFrame
+    groups: pl.DataFrame
+    lists: pl.DataFrame
+    costs: pl.DataFrame
+    per_user: pl.DataFrame | None
+
+
+def measure(
+    name: str, run: Run, data: Interactions, *, widths: Sequence[int] = (), k: int = 20, device: str = "auto"
+) -> Measured:
+    """Everything about one run on the test set: at the widths it was trained at, and those of `widths` that it has."""
+    facts = {column: run.metrics[column][0] for column in ("dataset", "protocol", "seed")} | {"model": name}
+    own = run.metrics.filter(pl.col("split") == "test", pl.col("k") == k)
+    order = ("dataset", "model", "protocol", "seed", "split", "width", "trained", "metric", "k", "value", "kept")
+    if not run.weights:
+        accuracy = own.with_columns(
+            pl.col("width").cast(pl.Int64),
+            model=pl.lit(name),
+            trained=pl.lit(None, dtype=pl.Boolean),
+            kept=pl.lit(None, dtype=pl.Float64),
+        )
+        nothing = pl.DataFrame()
+        per_user = run.per_user
+        if per_user is not None:
+            columns = ("user", "width", "metric", "k", "value")
+            per_user = per_user.filter(pl.col("k") == k).select(*columns).cast({"width": pl.Int64})
+        return Measured(accuracy.select(order), nothing, nothing, nothing, per_user)
+    where = pick_device(device)
+    users, items = run.users.to(where), run.items.to(where)
+    trained = run.config.get("widths") or [users.shape[1]]
+    widths = sorted({*trained, *(width for width in widths if width <= users.shape[1])})
+    result = evaluate(users, items, data, widths=widths, ks=(k,), per_user=True)
+    accuracy = share_kept(
+        result.tidy(**facts).with_columns(pl.col("seed").cast(pl.Int64), trained=pl.col("width").is_in(trained))
+    ).select(order)
+    lists, by_popularity = profile(users, items, data, widths=widths, k=k)
+    groups = pl.concat([accuracy_by_activity(result.per_user, data), by_popularity], how="diagonal_relaxed")
+    named = [table.select(pl.lit(name).alias("model"), pl.all()) for table in (groups, lists, cost(widths, len(items)))]
+    return Measured(accuracy, *named, result.per_user)
+
+
+def compare(
+    first: pl.DataFrame,
+    second: pl.DataFrame,
+    *,
+    metrics: Sequence[str] = ("recall", "ndcg"),
+    resamples: int = 2000,
+    seed: int = 0,
+) -> pl.DataFrame:
+    """Two models, user by user, at every width that both have.
+
+    first, second: columns user, width, metric, k, value, as `Measured.per_user`; of the same users. A second model
+    without widths (null) is compared with every width of the first.
+    Returns columns width, metric, k, users, mean, other_mean, difference (first − second), low, high (95 % percentile
+    bootstrap over users), p (two-sided sign-flip permutation test), p_holm (over the widths of the metric).
+    Raises RunError where there is no common width, or the users are not the same.
+    """
+    if second["width"].is_null().all():
+        second = second.drop("width").join(first.select(pl.col("width").unique()), how="cross")
+    keys = ["user", "width", "metric", "k"]
+    both = first.join(second, on=keys, suffix="_other", validate="1:1").filter(pl.col("metric").is_in(metrics))
+    people = {side["user"].n_unique() for side in (first, second, both)}
+    if not len(both) or len(people) > 1:
+        raise RunError("the two models have no width, metric and users in common; evaluate both on the same data")
+    tables = []
+    for (metric, k), part in both.sort("width", "user").group_by("metric", "k", maintain_order=True):
+        widths = part["width"].unique().sort().to_list()
+        mine, theirs = (part[name].to_numpy().reshape(len(widths), -1) for name in ("value", "value_other"))
+        difference = mine - theirs  # (L, n)
+        low, high = interval(difference, resamples=resamples, rng=np.random.default_rng([seed, 0]))
+        p = [sign_flip(row, resamples=resamples, rng=np.random.default_rng([seed, 1])) for row in difference]
+        columns = {"width": widths, "metric": metric, "k": k, "users": difference.shape[1]}
+        columns |= {"mean": mine.mean(1), "other_mean": theirs.mean(1), "difference": difference.mean(1)}
+        columns |= {"low": low, "high": high, "p": p, "p_holm": multipletests(p, method="holm")[1]}
+        tables.append(pl.DataFrame(columns))
+    return pl.concat(tables)
+
+
+def interval(difference: np.ndarray, *, resamples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the 95 % percentile bootstrap interval of each row's mean; the rows (L, n) share the drawn users."""
+    if difference.shape[1] < 2:
+        return np.full(len(difference), -np.inf), np.full(len(difference), np.inf)
+    found = stats.bootstrap(
+        (difference,),
+        np.mean,
+        axis=-1,
+        n_resamples=resamples,
+        batch=max(1, BATCH // difference.size),
+        method="percentile",
+        rng=rng,
+    )
+    return found.confidence_interval.low, found.confidence_interval.high
+
+
+def sign_flip(difference: np.ndarray, *, resamples: int, rng: np.random.Generator) -> float:
+    """p that a mean is as far from 0 as that of `difference` (n,) where each user's sign is a coin toss; two-sided.
+
+    Exact where there are at most `resamples` ways to toss. Zeros have no sign and drop out.
+    """
+    tossed = difference[difference != 0]
+    if not len(tossed):
+        return 1.0
+    options: dict = {"n_resamples": resamples, "batch": max(1, BATCH // len(tossed)), "vectorized": True}
+    if 2 ** len(tossed) <= resamples:
+        # one observation is too few for scipy, and a zero more changes no mean's rank
+        tossed = tossed if len(tossed) > 1 else np.append(tossed, 0.0)
+        test = stats.permutation_test((tossed,), np.mean, permutation_type="samples", **options)
+    else:  # the same test; scipy draws permutations user by user, which takes minutes for many users
+
+        def toss(size: Sequence[int]) -> np.ndarray:
+            return np.where(rng.integers(0, 2, size, dtype=np.int8), tossed, -tossed)
+
+        test = stats.monte_carlo_test(tossed, toss, np.mean, **options)
+    return float(test.pvalue)
+
+
+def compare_all(
+    measured: dict[str, Measured],
+    *,
+    metrics: Sequence[str] = ("recall", "ndcg"),
+    resamples: int = 2000,
+    seed: int = 0,
+    on_pair: Callable[[str], None] | None = None,
+) -> pl.DataFrame:
+    """`compare` of the first model with each other one that has figures by user: columns model, other in front."""
+    (name, main), *others = measured.items()
+    tables = [pl.DataFrame()]
+    for other, figures in others:
+        if main.per_user is None or figures.per_user is None:
+            continue
+        if on_pair is not None:
+            on_pair(other)
+        table = compare(main.per_user, figures.per_user, metrics=metrics, resamples=resamples, seed=seed)
+        tables.append(table.select(pl.lit(name).alias("model"), pl.lit(other).alias("other"), pl.all()))
+    return pl.concat(tables, how="diagonal")
+
+
+def describe_comparison(table: pl.DataFrame, *, level: float = 0.05) -> str:
+    """From `compare_all`, of one metric and one other model: where the first is ahead, behind, or neither."""
+    if not len(table):
+        return ""
+    table = table.sort("width")
+    sure = pl.col("p_holm") < level
+    ahead, behind = (table.filter(sure, sign) for sign in (pl.col("difference") > 0, pl.col("difference") < 0))
+    unsure = table.filter(~sure)
+    name, other = table["model"][0], table["other"][0]
+    metric = f"{table['metric'][0]}@{table['k'][0]}"
+
+    def where(part: pl.DataFrame) -> str:
+        if len(part) == len(table):
+            return "at every width"
+        return f"at width{'s' * (len(part) > 1)} {listed([str(width) for width in part['width']])}"
+
+    said = []
+    for part, word, sign in ((ahead, "higher", 1), (behind, "lower", -1)):
+        if len(part):
+            far = part.row(int(part["difference"].abs().arg_max()), named=True)
+            low, high = sorted((sign * far["low"], sign * far["high"]))
+            most = f"by up to {abs(far['difference']):.4f}, at width {far['width']}" if len(part) > 1 else ""
+            most = most or f"by {abs(far['difference']):.4f}"
+            said.append(f"has the {word} {metric} {where(part)} ({most}; 95 % interval {low:.4f} to {high:.4f})")
+    if len(unsure):
+        said.append(f"cannot be told from it {where(unsure)}")
+    told = f"Compared with {other}, {name} {listed(said)}. Both had the same {table['users'][0]:,} users; "
+    return told + f"Holm's correction over {len(table)} widths."

@@ -1,0 +1,188 @@
+"""From single measurements of `mrl.benchmark.measure` to its table, to what was claimed, and to a figure."""
+
+from __future__ import annotations
+
+import polars as pl
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from mrl.benchmark.measure import BPR, COPIED, PROJECT
+from mrl.figures.style import MARKERS, PALETTE, canvas, check_table, from_zero, legend_above, styled
+
+PLACE = ["device", "threads"]
+KEYS = ["stage", "dataset", "interactions", "users", "items", "model", "rule", "who", *PLACE]
+MOST_MIB = 6 * 1024
+GPU_EPOCH_MS, GPU_LARGEST_SECONDS, GPU_EVALUATION_SECONDS = 60.0, 3.0, 10.0  # of a data-centre GPU
+
+
+def summary(measured: pl.DataFrame, grown: pl.DataFrame, memory: pl.DataFrame) -> pl.DataFrame:
+    """One row for everything that was measured: medians and ranges over repeats.
+
+    seconds: of an epoch over all interactions, or of an evaluation of all users. speedup: the seconds of the plain loop
+    in the same repeat (of plain BPR for plain BPR, with rule dns for every other rule, over as many widths in
+    evaluation) divided by these. bandwidth_share: the least bytes of an epoch in these seconds, as a share of the speed
+    of a copy in memory in the same repeat; above 1 where caches serve. Rows of growth have the stages `grown train` and
+    `grown evaluate`.
+    """
+    rule = pl.when(pl.col("rule").is_in(["", BPR])).then("rule").otherwise(pl.lit("dns"))
+    by = ["stage", "model", "against", *PLACE, "repeat"]
+    measured = measured.with_columns(against=rule)
+    plain = measured.filter(pl.col("who") == "plain").select(*by, plain="seconds")
+    measured = measured.join(plain, on=by, how="left").with_columns(speedup=pl.col("plain") / pl.col("seconds"))
+    copied = measured.filter(pl.col("stage") == "copy").select(*PLACE, "repeat", limit=2 * COPIED / pl.col("seconds"))
+    measured = measured.filter(pl.col("stage") != "copy").join(copied, on=[*PLACE, "repeat"], how="left")
+    measured = measured.with_columns(bandwidth_share=pl.col("bytes") / pl.col("seconds") / pl.col("limit"))
+    measured = measured.join(
+        memory.with_columns(stage=pl.lit("train")), on=["stage", "model", "rule", "who"], how="left"
+    )
+    grown = grown.with_columns(stage="grown " + pl.col("stage"))
+    table = pl.concat([measured, grown], how="diagonal")
+    learns = pl.col("stage").str.ends_with("train")
+    return (
+        table.group_by(KEYS, maintain_order=True)
+        .agg(
+            repeats=pl.len(),
+            seconds=pl.col("seconds").median(),
+            seconds_low=pl.col("seconds").min(),
+            seconds_high=pl.col("seconds").max(),
+            peak_memory_mib=pl.col("peak_memory_mib").max().round(0),
+            speedup=pl.col("speedup").median(),
+            speedup_low=pl.col("speedup").min(),
+            speedup_high=pl.col("speedup").max(),
+            bandwidth_share=pl.col("bandwidth_share").median(),
+        )
+        .with_columns(interactions_per_second=pl.when(learns).then(pl.col("interactions") / pl.col("seconds")).round(0))
+        .with_columns(pl.col("^(seconds|speedup|bandwidth).*$").round_sig_figs(4))
+    )
+
+
+def claims(measured: pl.DataFrame, grown: pl.DataFrame, widths: int) -> pl.DataFrame:
+    """What the project claims of its speed, beside what was measured: median and range over repeats, and the limit.
+
+    Columns claim, device, threads, value, low, high, limit, kept. widths: how many were trained and evaluated.
+    """
+    cases = ["stage", "model", "rule", "who"]
+    wide = measured.with_columns(case=pl.concat_str(cases, separator="/")).pivot(
+        "case", index=[*PLACE, "repeat"], values="seconds"
+    )
+    own, one, every = f"train/mf/dns/{PROJECT}", f"evaluate/one width//{PROJECT}", f"evaluate/all widths//{PROJECT}"
+    ratios = {
+        "training, times as fast as the plain loop": (pl.col("train/mf/dns/plain") / pl.col(own), 1.8),
+        "training, nested negatives: times the cost of plain BPR": (
+            pl.col(own) / pl.col(f"train/mf/{BPR}/{PROJECT}"),
+            -2.5,
+        ),
+        "evaluation, times as fast a width as the published way": (
+            widths * pl.col("evaluate/one width//published") / pl.col(every),
+            60,
+        ),
+        "evaluation, all widths: times the cost of one": (pl.col(every) / pl.col(one), -2),
+    }
+    rows = [
+        wide.group_by(PLACE, maintain_order=True).agg(
+            claim=pl.lit(claim), value=ratio.median(), low=ratio.min(), high=ratio.max(), limit=pl.lit(float(limit))
+        )
+        for claim, (ratio, limit) in ratios.items()
+    ]
+    rows += [_growth_claims(part) for part in grown.partition_by(PLACE, maintain_order=True)]
+    gpu = measured.filter(stage="train", model="mf", rule="dns", who=PROJECT, device="cuda")["seconds"] * 1000
+    if len(gpu):
+        facts = {"claim": "training, nested negatives: milliseconds an epoch", "value": gpu.median()}
+        place = measured.filter(device="cuda").select(PLACE).row(0, named=True)
+        rows.append(pl.DataFrame([place | facts | {"low": gpu.min(), "high": gpu.max(), "limit": -GPU_EPOCH_MS}]))
+    kept = (
+        pl.when(pl.col("limit") > 0)
+        .then(pl.col("value") >= pl.col("limit"))
+        .otherwise(pl.col("value") <= -pl.col("limit"))
+    )
+    bound = pl.when(pl.col("limit") > 0).then(pl.lit("at least ")).otherwise(pl.lit("at most "))
+    return (
+        pl.concat(rows, how="diagonal_relaxed")
+        .with_columns(pl.col("value", "low", "high").round_sig_figs(4), kept=kept)
+        .select(
+            "claim", *PLACE, "value", "low", "high", limit=bound + pl.col("limit").abs().cast(pl.String), kept="kept"
+        )
+    )
+
+
+def _growth_claims(grown: pl.DataFrame) -> pl.DataFrame:
+    """Columns claim, device, threads, value, limit, of what was measured at one place."""
+    train, evaluated = (grown.filter(stage=stage) for stage in ("train", "evaluate"))
+    each = (pl.col("seconds") / pl.col("interactions") * 1e6).median()
+    sizes = train.group_by("interactions").agg(each.alias("each"), pl.col("seconds").median()).sort("interactions")
+    if grown["device"][0] == "cpu":
+        found = [
+            ("seconds a million interactions, most over least", sizes["each"].max() / sizes["each"].min(), -1.5),
+            ("peak memory of the largest, MiB", grown["peak_memory_mib"].max(), -MOST_MIB),
+        ]
+    else:
+        found = [
+            ("seconds an epoch of the largest", sizes["seconds"][-1], -GPU_LARGEST_SECONDS),
+            ("seconds to evaluate the largest", evaluated["seconds"][-1], -GPU_EVALUATION_SECONDS),
+        ]
+    place = grown.select(PLACE).row(0, named=True)
+    claims = [(f"growth: {claim}", float(value), float(limit)) for claim, value, limit in found]
+    return pl.DataFrame([place | dict(zip(("claim", "value", "limit"), claim, strict=True)) for claim in claims])
+
+
+@styled
+def speed(table: pl.DataFrame, *, size: str = "page") -> Figure:
+    """Speedup over the plain loop, at every place measured, and time and memory as data grow; of `summary`."""
+    check_table(table, "stage", "speedup", "peak_memory_mib")
+    figure, ((left, middle, right),) = canvas(size, 2.4, 1, 3)
+    shown = [
+        ("train", "mf", "dns", "train MF"),
+        ("train", "mf", BPR, "plain BPR"),
+        ("train", "lightgcn", "dns", "train LightGCN"),
+        ("evaluate", "one width", "", "evaluate 1 width"),
+        ("evaluate", "all widths", "", "evaluate all"),
+    ]
+    own = table.filter(pl.col("who") == PROJECT)
+    places = own.filter(pl.col("stage") == "train").select(PLACE).unique(maintain_order=True).rows()
+    handles, names = [], []
+    for number, (device, threads) in enumerate(places):
+        name = device if device == "cuda" else f"{threads} thread{'s' * (threads > 1)}"
+        for place, (stage, model, rule, _) in enumerate(shown):
+            row = own.filter(stage=stage, model=model, rule=rule, device=device, threads=threads)
+            if len(row) and row["speedup"][0] is not None:
+                value, low, high = row.select("speedup", "speedup_low", "speedup_high").row(0)
+                y = place + 0.22 * (number - (len(places) - 1) / 2)
+                drawn = left.errorbar(
+                    [value], [y], xerr=[[value - low], [high - value]], color=PALETTE[number], marker=MARKERS[number],
+                    linestyle="none", elinewidth=0.8,
+                )  # fmt: skip
+                if name not in names:
+                    handles.append(drawn)
+                    names.append(name)
+    left.axvline(1, color=PALETTE[-2], linewidth=0.6)
+    left.set_yticks(range(len(shown)), [label for *_, label in shown])
+    left.set_ylim(len(shown) - 0.5, -0.5)
+    left.set_xlim(left=0)
+    left.set_xlabel("times as fast as plain PyTorch")
+    left.grid(False, axis="y")
+    table = table.filter(device="cpu")
+    grown = table.filter(stage="grown train")
+    if len(grown):
+        _line(middle, grown, pl.col("seconds") / pl.col("interactions") * 1e6, "seconds a million interactions")
+        _line(right, grown, pl.col("peak_memory_mib") / 1024, "peak memory, GiB")
+        evaluated = table.filter(stage="grown evaluate")
+        _line(right, evaluated, pl.col("peak_memory_mib") / 1024, "peak memory, GiB", number=3)
+        right.set_title("training, and evaluation on top")
+    legend_above(figure, handles, names)
+    return figure
+
+
+def _line(ax, rows: pl.DataFrame, value: pl.Expr, label: str, number: int = 2) -> None:
+    rows = rows.sort("interactions")
+    ax.plot(
+        rows["interactions"],
+        rows.select(value).to_series(),
+        color=PALETTE[number],
+        marker=MARKERS[number],
+        clip_on=False,
+    )
+    ax.set(xscale="log", xlabel="training interactions", ylabel=label)
+    ax.xaxis.set_major_locator(LogLocator(10))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count / 1e6:g} M"))
+    from_zero(ax)

@@ -1,0 +1,121 @@
+"""What nested training has to beat: popularity, EASE, iALS, and iALS or any model rotated to its principal axes.
+
+Linear models that train in seconds and need no nested loss. Each gives either factors (users (U, D), items (I, D)),
+which score as inner products and are truncated by slicing, or a `score_blocks` function for
+`mrl.evaluation.evaluate.evaluate_scores`, where there is no width.
+
+iALS itself is `mrl.least_squares.ials`. EASE: Steck, "Embarrassingly shallow autoencoders for sparse data", WWW 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from math import isfinite
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mrl.data.interactions import Interactions, Positives
+from mrl.errors import ConfigError, DataError
+from mrl.least_squares.axes import rotate
+from mrl.least_squares.ials import CHUNK, SWEEPS, ials
+from mrl.least_squares.search import climb
+from mrl.least_squares.validation import validation_value
+from mrl.widths import DEFAULT_WIDTHS, check_widths
+
+ScoreBlocks = Callable[[Tensor], Iterator[tuple[int | None, Tensor]]]
+
+
+def shuffle_columns(users: Tensor, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The same permutation of the columns of both: full-width scores stay, what the prefixes mean is lost."""
+    order = torch.randperm(users.shape[1], generator=generator).to(users.device)
+    return users[:, order], items[:, order]
+
+
+def ease(positives: Positives, l2: float = 300.0, *, memory_limit: float = 8e9, chunk: int = CHUNK) -> Tensor:
+    """The item-item weights of EASE: B = 1 − P · diag(P)⁻¹ with P = (XᵀX + l2 · 1)⁻¹, diagonal zero.
+
+    memory_limit: bytes that its three dense (I, I) float32 matrices may take together.
+    Returns (I, I) float32 on the device of `positives`. Raises ConfigError for a catalogue that is too large.
+    """
+    if not (isfinite(l2) and l2 > 0):
+        raise ConfigError(f"l2={l2!r}: must be finite and above 0; 30 to 1000 is usual for EASE")
+    size = positives.num_items
+    needed = 3 * 4 * size**2
+    if needed > memory_limit:
+        raise ConfigError(
+            f"EASE: {size:,} items need {needed / 1e9:.3g} GB of dense {size:,} × {size:,} matrices, above "
+            f"memory_limit={memory_limit / 1e9:.3g} GB; raise it, leave out rare items (core), or compare with iALS"
+        )
+    # the co-occurrences come from scipy, which is sparse, a few rows at a time
+    values = np.ones(len(positives), dtype=np.float32)
+    csr = (values, positives.items.cpu().numpy(), positives.offsets.cpu().numpy())
+    matrix = sp.csr_matrix(csr, shape=(positives.num_users, size))
+    by_item = matrix.T.tocsr()
+    gram = torch.empty(size, size)
+    step = max(1, chunk // max(1, size))
+    for start in range(0, size, step):
+        gram[start : start + step] = torch.from_numpy((by_item[start : start + step] @ matrix).toarray())
+    gram = gram.to(positives.items.device)
+    gram.diagonal().add_(l2)
+    try:
+        weights = torch.cholesky_inverse(torch.linalg.cholesky(gram, out=gram))
+    except torch.linalg.LinAlgError:
+        raise ConfigError(f"l2={l2!r}: too little for EASE in 32-bit numbers; 30 to 1000 is usual") from None
+    weights /= -weights.diagonal().clone()
+    weights.fill_diagonal_(0.0)
+    return weights
+
+
+def ease_scores(positives: Positives, weights: Tensor) -> ScoreBlocks:
+    """The scores X · B of EASE, as `score_blocks` for `mrl.evaluation.evaluate.evaluate_scores`; `weights` from
+    `ease`."""
+
+    def score_blocks(user_rows: Tensor) -> Iterator[tuple[int | None, Tensor]]:
+        taken = positives.take(user_rows.to(positives.offsets.device))
+        yield None, F.embedding_bag(taken.items.long(), weights, taken.offsets[:-1], mode="sum")  # (B, I)
+
+    return score_blocks
+
+
+def popularity_scores(positives: Positives) -> ScoreBlocks:
+    """Each item's number of positives, the same for every user, as `score_blocks`."""
+    popularity = positives.item_counts.float()
+
+    def score_blocks(user_rows: Tensor) -> Iterator[tuple[int | None, Tensor]]:
+        yield None, popularity.expand(len(user_rows), -1)  # (B, I)
+
+    return score_blocks
+
+
+def search_ials(
+    data: Interactions,
+    dim: int = 64,
+    *,
+    widths: Sequence[int] = DEFAULT_WIDTHS,
+    sweeps: int = SWEEPS,
+    seed: int = 0,
+    trials: int = 20,
+    on_trial: Callable[[dict], None] | None = None,
+) -> tuple[dict[str, float], pl.DataFrame]:
+    """`alpha0` and `l2` for `ials` on these data, by validation NDCG@20 of the rotated factors, mean over `widths`.
+
+    Climbs ALPHA0_GRID × L2_GRID from its middle, neighbour by neighbour, until none is better or `trials` are spent.
+    A penalty so strong that the optimum is all zero counts as value 0.
+    Returns the best settings and a table of all trials: alpha0, l2, value, seconds.
+    Raises DataError where there is nothing to validate on.
+    """
+    widths = check_widths(widths, dim)
+    if len(data.valid) == 0:
+        raise DataError(f"{data.name}: no validation interactions to choose alpha0 and l2 on; hold some out first")
+
+    def value_of(alpha0: float, l2: float) -> float:
+        generator = torch.Generator().manual_seed(seed)  # every trial from the same start
+        factors = rotate(*ials(data.train, dim, sweeps=sweeps, generator=generator, alpha0=alpha0, l2=l2))
+        return validation_value(factors, data, widths)
+
+    return climb(value_of, trials, on_trial)

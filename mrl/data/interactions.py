@@ -1,0 +1,350 @@
+"""Implicit feedback as compressed rows: who met what, split into train, validation and test.
+
+`Positives` is one split (CSR on any device), `Interactions` the three of them with raw ids and item labels.
+Rows are dense integers; raw ids come back in every output. `build` makes them from a log of raw ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mrl.errors import DataError
+from mrl.data.splits import (
+    TIMED_SPLITS,
+    check_fraction,
+    check_split_settings,
+    check_whole,
+    core_mask,
+    distinct,
+    finite_times,
+    given_parts,
+    last_mask,
+    merge_pairs,
+    merge_parts,
+    random_mask,
+    rated_at_least,
+    temporal_mask,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Positives:
+    """The positives of each user, as compressed sparse rows.
+
+    offsets: (U + 1,) int64; items: (N,) int32, strictly increasing within a user.
+    """
+
+    offsets: Tensor
+    items: Tensor
+    num_items: int
+
+    @classmethod
+    def from_pairs(cls, users, items, num_users: int, num_items: int) -> Positives:
+        """Build from two equally long integer arrays of rows, in any order; duplicates are merged."""
+        users, items = np.asarray(users, dtype=np.int64), np.asarray(items, dtype=np.int64)
+        keys = distinct(users * num_items + items)
+        counts = np.bincount(keys // num_items, minlength=num_users) if len(keys) else np.zeros(num_users, np.int64)
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        return cls(torch.from_numpy(offsets), torch.from_numpy((keys % num_items).astype(np.int32)), num_items)
+
+    @classmethod
+    def empty(cls, num_users: int, num_items: int) -> Positives:
+        return cls(torch.zeros(num_users + 1, dtype=torch.int64), torch.zeros(0, dtype=torch.int32), num_items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Positives)
+            and self.num_items == other.num_items
+            and torch.equal(self.offsets.cpu(), other.offsets.cpu())
+            and torch.equal(self.items.cpu(), other.items.cpu())
+        )
+
+    __hash__ = None
+
+    @property
+    def num_users(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def counts(self) -> Tensor:
+        """(U,) int64: positives of each user."""
+        return self.offsets.diff()
+
+    @cached_property
+    def users(self) -> Tensor:
+        """(N,) int32: the user of each positive, beside `items`."""
+        rows = torch.arange(self.num_users, dtype=torch.int32, device=self.offsets.device)
+        return torch.repeat_interleave(rows, self.counts)
+
+    @property
+    def item_counts(self) -> Tensor:
+        """(I,) int64: in how many users' positives each item is."""
+        return torch.bincount(self.items.long(), minlength=self.num_items)
+
+    def of(self, user: int) -> Tensor:
+        """The positives of one user row, (n,) int32."""
+        return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+    def take(self, rows: Tensor) -> Positives:
+        """The positives of user rows (R,) int64, which become the users 0 to R − 1."""
+        starts = self.offsets[rows]
+        counts = self.offsets[rows + 1] - starts  # of these rows alone: there may be many others
+        offsets = F.pad(counts.cumsum(0), (1, 0))
+        shift = torch.repeat_interleave(starts - offsets[:-1], counts)
+        return Positives(offsets, self.items[shift + torch.arange(len(shift), device=shift.device)], self.num_items)
+
+    def to(self, device: torch.device | str) -> Positives:
+        if self.offsets.device == torch.device(device):
+            return self
+        return Positives(self.offsets.to(device), self.items.to(device), self.num_items)
+
+    def keys(self) -> Tensor:
+        """(N,) int64, increasing: user · I + item, for membership by binary search."""
+        return self.users.long() * self.num_items + self.items
+
+    def union(self, other: Positives) -> Positives:
+        keys = torch.cat([self.keys().cpu(), other.keys().cpu()]).numpy()  # either may be on a GPU, alone
+        return Positives.from_pairs(keys // self.num_items, keys % self.num_items, self.num_users, self.num_items)
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """A data set: three disjoint splits over the same users and items.
+
+    user_ids (U,) and item_ids (I,): raw ids by row, int64 or object (str) arrays.
+    labels: what is known of the items, one row an item in row order (title, year, genres, depth_1, …), or None.
+    notes: what was merged, dropped or is odd, in words, for people to read.
+    """
+
+    name: str
+    train: Positives
+    valid: Positives
+    test: Positives
+    user_ids: np.ndarray
+    item_ids: np.ndarray
+    labels: pl.DataFrame | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def num_users(self) -> int:
+        return self.train.num_users
+
+    @property
+    def num_items(self) -> int:
+        return self.train.num_items
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the splits and the raw ids: equal fingerprints, equal data."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.valid, self.test):
+            digest.update(split.offsets.cpu().numpy().tobytes())
+            digest.update(split.items.cpu().numpy().tobytes())
+        for ids in (self.user_ids, self.item_ids):
+            digest.update("\n".join(map(str, ids.tolist())).encode())
+            digest.update(b"\0")
+        return digest.hexdigest()
+
+    def split(self, name: str) -> Positives:
+        """`train`, `valid` or `test` by name."""
+        if name not in ("train", "valid", "test"):
+            raise DataError(f"split={name!r}: must be train, valid or test")
+        return getattr(self, name)
+
+    def merge_valid(self) -> Interactions:
+        """The same data with validation back in train: what a refit trains on.
+
+        Under the `paper` protocol validation is the test set: DataError, or a refit would train on it.
+        """
+        if len(self.valid) and self.valid == self.test:
+            raise DataError(f"{self.name}: validation is the test set (protocol paper); a refit would train on it")
+        empty = Positives.empty(self.num_users, self.num_items)
+        return replace(self, train=self.train.union(self.valid), valid=empty)
+
+
+def build(
+    log: pl.DataFrame,
+    *,
+    name: str,
+    split: str = "auto",
+    test_fraction: float = 0.2,
+    min_rating: float | None = None,
+    core: int = 1,
+    seed: int = 0,
+    labels: pl.DataFrame | None = None,
+    overlap: str = "error",
+    notes: tuple[str, ...] = (),
+) -> Interactions:
+    """Make a data set from a log: threshold, merge duplicates, k-core, map ids to rows, split.
+
+    log: columns `user` and `item` (raw ids: integers or text; a null item declares a user without items), and where
+        there are any `rating`, `timestamp` (a number or a date) and `part` ("train" or "test").
+    split: `given` by `part`; `random` per user; `leave_last` of each user; `temporal`, the last `test_fraction` of all
+        interactions; `auto` is `given` where there are test rows, else `random`. The rules are in `mrl.data.splits`.
+    min_rating: keep rows whose rating is at least this. core: keep users and items with at least this many pairs.
+    labels: a column `item` of raw ids and what is known of them.
+    overlap: of pairs in both given parts, raise (`error`) or take them from the test part (`drop_test`).
+
+    Rows follow the sorted raw ids, so that ids 0 … n - 1 are their own rows. A pair that was met more than once counts
+    from its earliest timestamp. What was merged or dropped or is odd is counted in `notes`. No validation part: see
+    `hold_out` and `as_paper`. Raises ConfigError for settings, before it looks at the log, and DataError for the log.
+    """
+    check_split_settings(
+        split=split, test_fraction=test_fraction, min_rating=min_rating, core=core, seed=seed, overlap=overlap
+    )
+    notes = list(notes)
+    if missing := {"user", "item"} - set(log.columns):
+        raise DataError(f"{name}: no column {' or '.join(sorted(missing))} in the log; it has {log.columns}")
+    log = log.with_columns(_raw_ids(log[side], name) for side in ("user", "item"))
+    if nameless := log["user"].null_count():
+        raise DataError(f"{name}: {nameless} rows have no user id; remove them or fill them in")
+    idle = log.filter(pl.col("item").is_null())["user"]
+    log = log.filter(pl.col("item").is_not_null())
+    if min_rating is not None:
+        log = rated_at_least(log, min_rating, name, notes)
+    split, in_test = given_parts(log, split, name)
+    times = finite_times(log, split, name) if split in TIMED_SPLITS else None
+
+    user_ids = pl.concat([log["user"], idle]).unique().sort()
+    item_ids = log["item"].unique().sort()
+    wide = max(len(item_ids), 1)
+    keys = _rows(log["user"], user_ids).astype(np.int64) * wide + _rows(log["item"], item_ids)  # (N,)
+    if split == "given":
+        keys, mask = merge_parts(keys, in_test, overlap, name, notes)
+    else:
+        (keys, times), mask = merge_pairs(keys, times, notes), None
+    users, items = (keys // wide).astype(np.int32), (keys % wide).astype(np.int32)
+    if core > 1:
+        kept = core_mask(users, items, core)
+        users, items = users[kept], items[kept]
+        mask, times = (None if values is None else values[kept] for values in (mask, times))
+        idle = idle.clear()
+        if dropped := len(kept) - len(users):
+            notes.append(f"{dropped} interactions dropped by core={core}")
+    if not len(users):
+        raise DataError(f"{name}: no interactions left with {min_rating=}, {core=}; check the data and these settings")
+    user_ids, users = _compact(user_ids, np.concatenate([users, _rows(idle, user_ids)]), len(users))
+    item_ids, items = _compact(item_ids, items, len(items))
+
+    if split == "random":
+        mask = random_mask(users, test_fraction, np.random.default_rng(seed))
+    elif split == "leave_last":
+        mask = last_mask(users, times)
+    elif split == "temporal":
+        mask = temporal_mask(times, test_fraction)
+    if mask.all():
+        raise DataError(f"{name}: every interaction is in the test part, so there is nothing to train on; check `part`")
+    size = (len(user_ids), len(item_ids))
+    train = Positives.from_pairs(users[~mask], items[~mask], *size)
+    test = Positives.from_pairs(users[mask], items[mask], *size)
+    return Interactions(
+        name=name,
+        train=train,
+        valid=Positives.empty(*size),
+        test=test,
+        user_ids=_array(user_ids),
+        item_ids=_array(item_ids),
+        labels=None if labels is None else _in_row_order(labels, item_ids, name, notes),
+        notes=(*notes, *_oddities(train, test)),
+    )
+
+
+def hold_out(data: Interactions, fraction: float = 0.1, *, seed: int = 0) -> Interactions:
+    """The `honest` protocol: a seeded part of each user's training items becomes validation.
+
+    A user with n ≥ 3 training items gives round(n · fraction), at least 1; users with fewer give none.
+    """
+    check_fraction("valid_fraction", fraction)
+    check_whole("seed", seed, least=0)
+    train = _all_training(data).train
+    users, items = train.users.cpu().numpy(), train.items.cpu().numpy()
+    mask = random_mask(users, fraction, np.random.default_rng([seed, 1]))  # not the stream that drew the test items
+    size = (data.num_users, data.num_items)
+    return replace(
+        data,
+        train=Positives.from_pairs(users[~mask], items[~mask], *size),
+        valid=Positives.from_pairs(users[mask], items[mask], *size),
+    )
+
+
+def as_paper(data: Interactions) -> Interactions:
+    """The `paper` protocol: validation *is* the test set. Only for comparison with published figures."""
+    return replace(_all_training(data), valid=data.test)
+
+
+def _all_training(data: Interactions) -> Interactions:
+    if data.valid == data.test:  # as `as_paper` left it, or nothing was ever held out
+        return replace(data, valid=Positives.empty(data.num_users, data.num_items))
+    return data.merge_valid()
+
+
+def _raw_ids(column: pl.Series, name: str) -> pl.Series:
+    """The ids as Int64 or String."""
+    if column.dtype in (pl.Categorical, pl.Enum):
+        return column.cast(pl.String)
+    if column.dtype == pl.Null:
+        return column.cast(pl.Int64)
+    if column.dtype.is_integer():
+        try:
+            return column.cast(pl.Int64)
+        except pl.exceptions.InvalidOperationError:
+            raise DataError(f"{name}: {column.name} id {column.max()} is past 64 bits; make ids text") from None
+    if column.dtype != pl.String:
+        raise DataError(f"{name}: {column.name} ids are {column.dtype}; they must be whole numbers or text")
+    return column
+
+
+def _rows(column: pl.Series, ids: pl.Series) -> np.ndarray:
+    """(N,) int32: the row of each raw id in the sorted `ids`. By hash join: nothing is as large as the largest id."""
+    table = ids.alias("id").to_frame().with_row_index("row")
+    rows = column.alias("id").to_frame().join(table, on="id", how="left", maintain_order="left")["row"]
+    return rows.cast(pl.Int32).to_numpy()
+
+
+def _compact(ids: pl.Series, rows: np.ndarray, length: int) -> tuple[pl.Series, np.ndarray]:
+    """The ids that occur in `rows`, and the first `length` of the rows renumbered to them."""
+    used = np.zeros(len(ids), dtype=bool)
+    used[rows] = True
+    return ids.filter(pl.Series(used)), (np.cumsum(used, dtype=np.int32) - 1)[rows[:length]]
+
+
+def _array(ids: pl.Series) -> np.ndarray:
+    return ids.to_numpy() if ids.dtype == pl.Int64 else np.array(ids.to_list(), dtype=object)
+
+
+def _in_row_order(labels: pl.DataFrame, item_ids: pl.Series, name: str, notes: list[str]) -> pl.DataFrame:
+    """One row an item, in row order; null where nothing is known of it."""
+    if "item" not in labels.columns:
+        raise DataError(f"{name}: labels have no column item; they have {labels.columns}")
+    known = labels.with_columns(pl.col("item").cast(item_ids.dtype, strict=False)).drop_nulls("item")
+    known = known.unique("item", keep="first", maintain_order=True)
+    ids = item_ids.alias("item")
+    if unknown := len(ids) - int(ids.is_in(known["item"].implode()).sum()):
+        notes.append(f"{unknown} items without labels")
+    return ids.to_frame().join(known, on="item", how="left", maintain_order="left").drop("item")
+
+
+def _oddities(train: Positives, test: Positives) -> list[str]:
+    """What is unusual but accepted, counted: cold users and items, users who have everything, an empty test part."""
+    trained, tested = train.counts.numpy() > 0, test.counts.numpy() > 0
+    full = (train.counts.numpy() == train.num_items).sum()
+    met, asked = train.item_counts.numpy() > 0, test.item_counts.numpy() > 0
+    counted = (
+        ((~trained & ~tested).sum(), "users have no items"),
+        ((~trained & tested).sum(), "users are only in test"),
+        ((~met & asked).sum(), "items are only in test"),
+        (full, "users have every item in train and give no training triplet"),
+    )
+    notes = [f"{count} {what}" for count, what in counted if count]
+    return notes if tested.any() else [*notes, "the test part is empty: no user has enough interactions"]

@@ -1,0 +1,205 @@
+"""The best k items of every user, with ties broken by item id: the inner loop of evaluation and recommendation.
+
+Nested scores are a running sum over blocks of dimensions, so one pass over the scores serves every width. The sums
+are float32 and their rounding depends on the order, the library and the device. They therefore only draw up a
+shortlist, everything within their own error bound of the k-th best; the shortlist is scored again in float64, in the
+order of the dimensions. What comes out is the same for every chunk size, on CPU and on CUDA, where the sums for the
+shortlist are of factors rounded to TF32.
+
+On the CPU compiled kernels do all of it, a few users at a time in the cache (`mrl.kernels.topk`); elsewhere, and for
+long lists, torch does, with the same result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mrl.data.interactions import Positives
+from mrl.errors import RunError
+from mrl.kernels import topk as kernels
+from mrl.kernels.threads import has_short_floats, in_threads
+from mrl.widths import blocks, check_widths
+
+_KERNEL_LIMIT = 256  # the kernel compares shortlisted items pairwise; a longer list is left to torch
+_SLACK = 32  # how much further than k torch.topk looks at first
+_SLACK_TF32 = 256  # where scores are rougher, so that more of them are within their bounds
+_CHUNK = 2048  # users whose lists are held at once where no score matrix is
+
+
+def _best_torch(
+    scores: Tensor, margins: Tensor, users: Tensor, items: Tensor, k: int, look: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """The same by torch operations, on any device."""
+    num_items = scores.shape[1]
+    reach = min(k, num_items)
+    look = min(look or k + _SLACK, num_items)
+    values, candidates = torch.topk(scores, look)  # (B, look)
+    bound = values[:, reach - 1].double() - margins
+    inside = (values >= bound[:, None]) & (values > -math.inf)
+    candidates, order = torch.where(inside, candidates, num_items).sort(dim=1)  # by id, so that ties fall by id
+    inside = inside.gather(1, order)
+    values = values.gather(1, order).double()
+    if users.shape[1]:
+        near = items[candidates.clamp(max=num_items - 1)]  # (B, look, d)
+        values = torch.zeros_like(values)
+        for d in range(users.shape[1]):
+            values += users[:, d, None].double() * near[:, :, d].double()
+    values, order = values.masked_fill(~inside, -math.inf).sort(dim=1, descending=True, stable=True)
+    candidates = candidates.gather(1, order)
+    ids = torch.where(values > -math.inf, candidates, -1)[:, :k]
+    best = values[:, :k]
+    if reach < k:
+        ids = torch.nn.functional.pad(ids, (0, k - reach), value=-1)
+        best = torch.nn.functional.pad(best, (0, k - reach), value=-math.inf)
+    if look < num_items:
+        # where the whole list lies within the bound there may be more behind it: look further for those users
+        open_rows = inside.all(dim=1).nonzero()[:, 0]
+        if len(open_rows):
+            again = (scores[open_rows], margins[open_rows], users[open_rows])
+            ids[open_rows], best[open_rows] = _best_torch(*again, items, k, look=4 * look)
+    return ids, best
+
+
+def check_scores(scores: Tensor) -> None:
+    """Raise RunError where a score is NaN or +Inf, which have no place in a ranking; -Inf means masked."""
+    if scores.numel() and not bool(scores.amax() < math.inf):
+        raise RunError("scores: NaN or Inf among them, not ranked; resume with a lower learning_rate")
+
+
+def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row, the smaller item id first among equal scores.
+
+    scores: (B, I) float32 or float64; -Inf marks an item that must not appear.
+    Returns items (B, k) int64, -1 where nothing is left, and their scores (B, k), -Inf there.
+    Raises RunError on NaN or +Inf.
+    """
+    check_scores(scores)
+    ids = torch.full((len(scores), k), -1, device=scores.device)
+    best = torch.full((len(scores), k), -math.inf, dtype=torch.float64, device=scores.device)
+    if scores.numel() == 0:
+        return ids, best.to(scores.dtype)
+    if scores.device.type == "cpu" and scores.dtype == torch.float32 and k <= _KERNEL_LIMIT:
+        table, ids_out, best_out = scores.contiguous().numpy(), ids.numpy(), best.numpy()
+
+        def work(rows: slice) -> None:
+            kernels.best_of_scores(table[rows], k, ids_out[rows], best_out[rows])
+
+        in_threads(work, len(scores), each=500_000 // scores.shape[1])
+    else:
+        nothing = scores.new_empty(len(scores), 0, dtype=torch.float32)
+        ids, best = _best_torch(scores, torch.zeros_like(best[:, 0]), nothing, nothing, k)
+    return ids, best.to(scores.dtype)
+
+
+def _known(rows: Tensor, positives: Positives) -> tuple[Tensor, Tensor]:
+    """The positives of users `rows` (B,): position in rows (n,), in increasing order, and item (n,)."""
+    taken = positives.take(rows)
+    return taken.users.long(), taken.items.long()
+
+
+def hide(scores: Tensor, rows: Tensor, positives: Positives) -> None:
+    """Set scores (B, I) of the positives of users `rows` (B,) to -Inf, in place."""
+    scores[_known(rows, positives)] = -math.inf
+
+
+def rows_at_once(num_items: int, device: torch.device | str, budget: int | None = None) -> int:
+    """How many users to score together so that the score matrix stays within `budget` bytes.
+
+    By default 64 MiB on a CPU and an eighth of what is free on a GPU.
+    """
+    cuda = torch.device(device).type == "cuda"
+    if budget is None:
+        budget = torch.cuda.mem_get_info(device)[0] // 8 if cuda else 64 * 2**20
+    return min(max(budget // (4 * max(num_items, 1)), 64), 2**16)
+
+
+@contextmanager
+def _short_products(wanted: bool) -> Iterator[None]:
+    """Matrix products on a GPU from factors rounded to TF32, summed in float32; afterwards as it was before."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = before or wanted
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+class VectorRanking:
+    """Ranks all items for users by ⟨p[:d], q[:d]⟩ at every width d in one pass.
+
+    users: (U, D), items: (I, D), on one device, used as float32. Any increasing widths up to D.
+    Raises RunError where the vectors, or scores made of them, are not finite.
+    """
+
+    def __init__(self, users: Tensor, items: Tensor, widths: Sequence[int]) -> None:
+        self.users, self.items = users.detach().float(), items.detach().float().contiguous()
+        self.widths = check_widths(widths, users.shape[1])
+        lengths = self.items.norm(dim=1)
+        longest = lengths.max() if len(lengths) else lengths.new_zeros(())
+        self.tf32 = has_short_floats(self.items.device)
+        # Rounding of a float32 sum in any order (Higham 2002, section 3.1); twice: either of two items may be off.
+        unit = (users.shape[1] + len(self.widths) + 2) * 2.0**-24
+        if torch.get_float32_matmul_precision() != "highest":
+            unit = 2.0**-7  # as short as bfloat16
+        elif self.tf32:
+            unit += 2.0**-10  # of either factor 2^-11
+        bounds = self.users.norm(dim=1).double() * longest.double()
+        if not bool((bounds < 1e38).all()):
+            raise RunError("users, items: NaN, Inf or numbers too large to score; lower learning_rate and train again")
+        self.margins = 2 * unit * bounds + 1e-36  # (U,); the last term covers what underflows
+        self._columns: Tensor | None = None
+
+    def rows_at_once(self, k: int) -> int:
+        """How many users to give to a call, for memory within bounds and little overhead."""
+        return _CHUNK if self._by_kernel(k) else rows_at_once(len(self.items), self.items.device)
+
+    def _by_kernel(self, k: int) -> bool:
+        return self.items.device.type == "cpu" and k <= _KERNEL_LIMIT
+
+    def __call__(self, rows: Tensor, k: int, hidden: Sequence[Positives] = ()) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Yield (width, items (B, k), scores (B, k) float64) for users `rows` (B,), narrowest width first.
+
+        Positives in `hidden` are never returned; -1 and -Inf stand where fewer than k items are left.
+        """
+        if self._by_kernel(k):
+            yield from zip(self.widths, *self._by_kernels(rows, k, hidden), strict=True)
+            return
+        users, margins = self.users[rows], self.margins[rows]
+        scores = users.new_zeros(len(rows), len(self.items))  # (B, I)
+        for level, (width, block) in enumerate(zip(self.widths, blocks(self.widths), strict=True)):
+            with _short_products(self.tf32):
+                torch.addmm(scores, users[:, block], self.items[:, block].T, beta=float(level > 0), out=scores)
+            if level == 0:
+                for positives in hidden:  # once: whatever is added to -Inf, it stays
+                    hide(scores, rows, positives)
+            look = k + (_SLACK_TF32 if self.tf32 else _SLACK)
+            yield width, *_best_torch(scores, margins, users[:, :width], self.items, k, look)
+
+    def _by_kernels(self, rows: Tensor, k: int, hidden: Sequence[Positives]) -> tuple[Tensor, Tensor]:
+        """Items and scores, (L, B, k) each."""
+        ids = torch.empty(len(self.widths), len(rows), k, dtype=torch.int64)
+        best = torch.empty(len(self.widths), len(rows), k, dtype=torch.float64)
+        if self._columns is None:
+            self._columns = self.items.T.contiguous()  # (D, I)
+        known = [_known(rows, positives) for positives in hidden] or [(torch.empty(0, dtype=torch.int64),) * 2]
+        line, item = (torch.cat(parts) for parts in zip(*known, strict=True))
+        line, order = line.sort()
+        offsets = torch.searchsorted(line, torch.arange(len(rows) + 1)).numpy()
+        banned, widths = item[order].numpy(), np.array(self.widths)
+        users, margins = self.users[rows].numpy(), self.margins[rows].numpy()
+        items, columns, ids_out, best_out = self.items.numpy(), self._columns.numpy(), ids.numpy(), best.numpy()
+
+        def work(part: slice) -> None:
+            places = (ids_out[:, part], best_out[:, part])
+            kernels.best_of_vectors(
+                users[part], margins[part], items, columns, widths, offsets, banned, part.start, k, *places
+            )
+
+        in_threads(work, len(rows), each=32)
+        return ids, best

@@ -1,0 +1,200 @@
+"""Clusters of items at each width, and how far they agree with what is known of the items.
+
+k-means on the leading columns, AMI, NMI and purity against single labels (the true depths of a planted taxonomy) and
+multi-labels (genres), every one beside the value that shuffled labels reach. `mrl.hierarchy.measure` documents the
+columns.
+
+Multi-labels. An item with m labels is one item, whatever m is:
+- *information* (NMI, AMI): its unit of weight is split equally over its m labels, so the (cluster x label) contingency
+  table sums to the number of labelled items. With one label an item these are the textbook measures. With more,
+  1 is out of reach, since a cluster cannot say which of an item's labels is meant: compare widths and models, not data.
+- *purity*: the share of items that carry the most frequent label of their cluster. A label of many items is typical of
+  many clusters, so purity means little without its chance level.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import polars as pl
+from scipy.sparse import csr_array
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics.cluster import expected_mutual_information
+from threadpoolctl import threadpool_limits
+
+from mrl.errors import ConfigError, DataError
+from mrl.widths import check_widths
+
+STARTS = 400  # trials of k-means, divided by the number of clusters
+
+
+def check_items(items: np.ndarray, widths: Sequence[int]) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Return `items` (I, D) as float64 and `widths` as a tuple, or raise naming what is wrong with them."""
+    items = np.asarray(items, dtype=np.float64)
+    if items.ndim != 2 or not len(items):
+        raise DataError(f"items has the shape {items.shape}: give a matrix with one row an item")
+    finite = np.isfinite(items).all(axis=1)
+    if not finite.all():
+        raise DataError(f"items row {int(np.argmin(finite))}: NaN or infinite; train again or drop the item")
+    return items, check_widths(widths, items.shape[1])
+
+
+def unit_rows(items: np.ndarray) -> np.ndarray:
+    """Rows scaled to length 1; rows of zeros stay zeros."""
+    length = np.linalg.norm(items, axis=1, keepdims=True)
+    return items / np.where(length > 0, length, 1)
+
+
+def sample_rows(candidates: int | np.ndarray, sample: int | None, seed: int = 0) -> np.ndarray:
+    """At most `sample` rows, increasing, drawn without replacement from `candidates` (rows, or their number)."""
+    rows = np.arange(candidates) if isinstance(candidates, int) else np.asarray(candidates)
+    if sample is not None and sample < 2:
+        raise ConfigError(f"sample={sample}: must be at least 2, or None for every item")
+    if sample is None or sample >= len(rows):
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, sample, replace=False))
+
+
+def split_points(points: np.ndarray, number: int, seed: int, starts: int = 4) -> np.ndarray:
+    """(n,) int64: k-means clusters of `points`, numbered from the largest; fewer than `number` if points coincide.
+
+    The best of `starts` trials. One thread, because OpenMP adds up in any order and a repeat must be bit-identical.
+    """
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # coinciding points: fewer clusters is the right answer
+        found = KMeans(number, n_init=starts, random_state=seed).fit_predict(points)
+    _, first, label, size = np.unique(found, return_index=True, return_inverse=True, return_counts=True)
+    return np.argsort(np.lexsort((first, -size)))[label]  # equally large ones by their first item
+
+
+def check_numbers(clusters: int | Sequence[int], widths: Sequence[int], num_items: int) -> list[int]:
+    """One number of clusters a width, each from 1 to `num_items`, or ConfigError."""
+    numbers = [clusters] * len(widths) if isinstance(clusters, int) else list(clusters)
+    if len(numbers) != len(widths):
+        raise ConfigError(f"clusters={numbers}: {len(numbers)} numbers for {len(widths)} widths; give one each")
+    if not all(1 <= number <= num_items for number in numbers):
+        raise ConfigError(f"clusters={numbers}: each must be between 1 and the {num_items} items there are")
+    return numbers
+
+
+def cluster_items(
+    items: np.ndarray, widths: Sequence[int], clusters: int | Sequence[int], *, normalise: bool = True, seed: int = 0
+) -> np.ndarray:
+    """k-means of the first d columns of `items` (I, D) for every width d.
+
+    clusters: one number for every width, or one a width. normalise: scale each prefix to length 1 first, so that
+    direction (taste) counts and length (mostly popularity) does not. Returns (W, I) int64, 0 the largest cluster.
+    """
+    items, widths = check_items(items, widths)
+    numbers = check_numbers(clusters, widths, len(items))
+    prefixes = (unit_rows(items[:, :width]) if normalise else items[:, :width] for width in widths)
+    found = []
+    for prefix, number in zip(prefixes, numbers, strict=True):
+        # Few clusters of many tight groups have many local optima, and are cheap: they get the more starts.
+        found.append(split_points(prefix, number, seed, starts=max(4, STARTS // number)))
+    return np.stack(found)
+
+
+def membership(labels: pl.Series, separator: str = "|") -> tuple[np.ndarray, list[str]]:
+    """Which item carries which label: ((I, G) bool, the G names in sorted order).
+
+    labels: one value an item (text, number) or a list of them; text is split at `separator`. Nothing for null.
+    """
+    if labels.dtype == pl.List:
+        lists = labels.to_list()
+    else:
+        parts = ([] if value is None else str(value).split(separator) for value in labels.to_list())
+        lists = [[part.strip() for part in values if part.strip()] for values in parts]
+    lists = [[str(value) for value in values or [] if value is not None] for values in lists]
+    numeric = labels.dtype.is_numeric()
+    names = sorted({value for values in lists for value in values}, key=float if numeric else str)
+    column = {name: index for index, name in enumerate(names)}
+    carried = np.zeros((len(lists), len(names)), dtype=bool)
+    for row, values in enumerate(lists):
+        carried[row, [column[value] for value in values]] = True
+    return carried, names
+
+
+def indicator(clusters: np.ndarray) -> csr_array:
+    """(K, I) sparse: 1 where the item is in the cluster; times an (I, ...) matrix it adds up within clusters."""
+    count = len(clusters)
+    return csr_array((np.ones(count), (clusters, np.arange(count))), shape=(int(clusters.max(initial=-1)) + 1, count))
+
+
+def entropy(weights: np.ndarray) -> float:
+    """-sum p log p in nats of non-negative `weights`, scaled to sum to 1."""
+    share = weights[weights > 0] / weights.sum()
+    return float(-(share * np.log(share)).sum())
+
+
+def information(table: np.ndarray) -> float:
+    """Mutual information in nats of a contingency table (K, G) of weights: H(rows) + H(columns) - H(table)."""
+    return entropy(table.sum(1)) + entropy(table.sum(0)) - entropy(table)
+
+
+def with_chance(value: float, shuffled: Iterable[float]) -> dict[str, float]:
+    """The columns `value`, `chance` (mean over shuffles) and `chance_std` (standard deviation over shuffles)."""
+    shuffled = np.fromiter(shuffled, dtype=np.float64)
+    return {"value": float(value), "chance": float(shuffled.mean()), "chance_std": float(shuffled.std())}
+
+
+def agreement(
+    clusters: np.ndarray,
+    widths: Sequence[int],
+    carried: np.ndarray,
+    *,
+    label: str = "genres",
+    clustering: str = "same",
+    permutations: int = 100,
+    seed: int = 0,
+) -> pl.DataFrame:
+    """AMI, NMI and purity of clusters against labels, at every width, with chance from shuffled labels.
+
+    clusters: (W, I); carried: (I, G) bool from `membership`; items without a label are left out.
+    With MI and the entropies H taken from the weighted contingency table of the module docstring,
+        NMI = MI / mean(H_clusters, H_labels),   AMI = (MI - E) / (mean(H_clusters, H_labels) - E),
+    E the expected MI: exact for single labels (Vinh, Epps, Bailey, JMLR 2010), the mean over the shuffles else;
+        purity = (1/I) sum_c max_g #{items of c that carry g}.
+    0 where there is nothing to know (one cluster, one label). Shuffles move whole label sets between items.
+    """
+    labelled = carried.any(axis=1)
+    carried, clusters = carried[labelled].astype(np.float64), np.atleast_2d(clusters)[:, labelled]
+    if not len(carried):
+        raise DataError(f"label {label!r}: no item carries any; give labels or leave it out")
+    weights = carried / carried.sum(axis=1, keepdims=True)  # (I, G), rows sum to 1
+    single = bool((carried.sum(axis=1) == 1).all())
+    rng = np.random.default_rng(seed)
+    orders = [rng.permutation(len(carried)) for _ in range(permutations)]
+    rows = []
+    for width, found in zip(widths, clusters, strict=True):
+        member = indicator(found)  # (K, I)
+        table = member @ weights  # (K, G)
+        mean_entropy = (entropy(table.sum(1)) + entropy(table.sum(0))) / 2
+        mutual = information(table)
+        shuffled = np.array([information(member @ weights[order]) for order in orders])
+        expected = _expected_information(table) if single else shuffled.mean()
+        room = mean_entropy - expected
+        # nothing to know: 0 / 0 must not be read as agreement
+        gain, spread = ((mutual - expected) / room, shuffled.std() / room) if room > 1e-9 else (0.0, 0.0)
+        ami = {"value": float(gain), "chance": 0.0, "chance_std": float(spread)}
+        scale = max(mean_entropy, 1e-12)
+        purity = with_chance(_purity(member, carried), (_purity(member, carried[order]) for order in orders))
+        key = {"clustering": clustering, "width": width, "clusters": len(np.unique(found)), "label": label}
+        rows += [
+            {**key, "metric": "ami", **ami},
+            {**key, "metric": "nmi", **with_chance(mutual / scale, shuffled / scale)},
+            {**key, "metric": "purity", **purity},
+        ]
+    return pl.DataFrame(rows)
+
+
+def _purity(member: csr_array, carried: np.ndarray) -> float:
+    return float((member @ carried).max(axis=1).sum() / len(carried))
+
+
+def _expected_information(table: np.ndarray) -> float:
+    table = table[table.sum(1) > 0][:, table.sum(0) > 0].round().astype(np.int64)
+    return float(expected_mutual_information(csr_array(table), int(table.sum())))

@@ -1,0 +1,175 @@
+"""Nearest neighbours as the width grows: do they share genres, do they stay the same, which are they?
+
+Arrays in, tidy tables out; `mrl.hierarchy.measure` documents the columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from mrl.errors import ConfigError
+from mrl.hierarchy.clusters import check_items, unit_rows, with_chance
+
+
+def largest(scores: np.ndarray, k: int) -> np.ndarray:
+    """(B, k) int64: columns of the k largest of each row of `scores` (B, I), best first, ties by column."""
+    threshold = np.partition(scores, -k, axis=1)[:, -k, None]
+    above, tied = scores > threshold, scores == threshold
+    kept = above | (tied & (tied.cumsum(axis=1) <= k - above.sum(axis=1, keepdims=True)))
+    columns = np.nonzero(kept)[1].reshape(len(scores), k)
+    order = np.argsort(-np.take_along_axis(scores, columns, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(columns, order, axis=1)
+
+
+def _similarities(prefix: np.ndarray, rows: np.ndarray, normalise: bool) -> np.ndarray:
+    """(B, I): cosine, or the negative Euclidean distance; -inf for an item with itself."""
+    if normalise:
+        points = unit_rows(prefix)
+        scores = points[rows] @ points.T
+    else:
+        squares = (prefix**2).sum(axis=1)
+        scores = -np.sqrt(np.maximum(squares[rows, None] - 2 * prefix[rows] @ prefix.T + squares, 0))
+    scores[np.arange(len(rows)), rows] = -np.inf
+    return scores
+
+
+def nearest(
+    items: np.ndarray, widths: Sequence[int], k: int = 10, *, normalise: bool = True, chunk: int = 1024
+) -> np.ndarray:
+    """(W, I, k) int64: every item's k nearest other items at every width, nearest first.
+
+    normalise: by cosine; else by Euclidean distance, the geometry of k-means with the same setting.
+    """
+    items, widths = check_items(items, widths)
+    if not 1 <= k < len(items):
+        raise ConfigError(f"k={k}: must be at least 1 and below the {len(items)} items there are")
+    parts = [np.arange(start, min(start + chunk, len(items))) for start in range(0, len(items), chunk)]
+    return np.stack(
+        [np.concatenate([largest(_similarities(items[:, :d], rows, normalise), k) for rows in parts]) for d in widths]
+    )
+
+
+def neighbour_jaccard(
+    neighbours: np.ndarray,
+    widths: Sequence[int],
+    carried: np.ndarray,
+    *,
+    label: str = "genres",
+    permutations: int = 100,
+    seed: int = 0,
+) -> pl.DataFrame:
+    """Mean Jaccard index |A & B| / |A | B| of the label sets of items and their neighbours, at every width.
+
+    neighbours: (W, I, k) from `nearest`; carried: (I, G) bool; pairs with an unlabelled item are left out.
+    Chance: label sets shuffled between the labelled items. For single labels it is the share of equal labels.
+    """
+    labelled = carried.any(axis=1)
+    sets, kind = np.unique(carried, axis=0, return_inverse=True)  # few distinct sets, so a small table serves all
+    size = sets.sum(axis=1, dtype=np.float64)
+    shared = sets.astype(np.float64) @ sets.T
+    jaccard = shared / np.maximum(size[:, None] + size - shared, 1)
+    rng = np.random.default_rng(seed)
+    shuffles = []
+    for _ in range(permutations):
+        shuffled = kind.copy()
+        shuffled[labelled] = rng.permutation(kind[labelled])
+        shuffles.append(shuffled)
+    rows = []
+    for width, found in zip(widths, neighbours, strict=True):
+        near, far = np.repeat(np.arange(len(found)), found.shape[1]), found.ravel()
+        both = labelled[near] & labelled[far]
+        near, far = near[both], far[both]
+        value = jaccard[kind[near], kind[far]].mean() if len(near) else 0.0
+        chance = (jaccard[s[near], s[far]].mean() if len(near) else 0.0 for s in shuffles)
+        key = {"width": width, "neighbours": found.shape[1], "label": label, "metric": "jaccard"}
+        rows.append({**key, **with_chance(value, chance)})
+    return pl.DataFrame(rows)
+
+
+def neighbour_overlap(neighbours: np.ndarray, widths: Sequence[int]) -> pl.DataFrame:
+    """Share of an item's k neighbours at one width that are among its k at another, mean over items; every pair.
+
+    neighbours: (W, I, k). Chance is exact: k random others of I - 1 meet k given ones with the share k / (I - 1).
+    """
+    num_items, k = neighbours.shape[1:]
+    rows = []
+    for width, here in zip(widths, neighbours, strict=True):
+        for other_width, there in zip(widths, neighbours, strict=True):
+            shared = sum((here == there[:, [rank]]).any(axis=1).sum() for rank in range(k))
+            value, chance = shared / (num_items * k), k / (num_items - 1)
+            key = {"width": width, "other_width": other_width, "neighbours": k, "metric": "overlap"}
+            rows.append({**key, "value": value, "chance": chance})
+    return pl.DataFrame(rows)
+
+
+def item_titles(num_items: int, labels: pl.DataFrame | None, item_ids: np.ndarray | None = None) -> list[str]:
+    """One text an item: its title where `labels` has one, else its raw id, else its row."""
+    ids = np.arange(num_items) if item_ids is None else item_ids
+    titles = labels["title"].to_list() if labels is not None and "title" in labels.columns else [None] * num_items
+    return [str(title or raw) for title, raw in zip(titles, ids, strict=True)]
+
+
+def item_neighbours(
+    items: np.ndarray,
+    widths: Sequence[int],
+    row: int,
+    k: int = 10,
+    *,
+    labels: pl.DataFrame | None = None,
+    item_ids: np.ndarray | None = None,
+    normalise: bool = True,
+) -> pl.DataFrame:
+    """One item's k nearest at every width.
+
+    Columns: query (title), width, rank (from 1), item (raw id or row), title, score (similarity), new (not in the list
+    of the width before; null at the first width).
+    """
+    items, widths = check_items(items, widths)
+    if not 0 <= row < len(items):
+        raise ConfigError(f"row={row}: must be an item row from 0 to {len(items) - 1}")
+    scores = [_similarities(items[:, :d], np.array([row]), normalise)[0] for d in widths]
+    titles = item_titles(len(items), labels, item_ids)
+    return _ranked(scores, widths, k, titles, item_ids, titles[row])
+
+
+def user_top_k(
+    user: np.ndarray,
+    items: np.ndarray,
+    widths: Sequence[int],
+    k: int = 10,
+    *,
+    exclude: Sequence[int] | np.ndarray = (),
+    labels: pl.DataFrame | None = None,
+    item_ids: np.ndarray | None = None,
+    query: str = "user",
+) -> pl.DataFrame:
+    """One user's k highest inner products at every width; columns as in `item_neighbours`.
+
+    user: (D,); items: (I, D); exclude: item rows never listed (what the user already has). Fewer than k if few remain.
+    """
+    items, widths = check_items(items, widths)
+    scores = [items[:, :d] @ np.asarray(user, dtype=np.float64)[:d] for d in widths]
+    for score in scores:
+        score[np.asarray(exclude, dtype=np.int64)] = -np.inf
+    return _ranked(scores, widths, k, item_titles(len(items), labels, item_ids), item_ids, query)
+
+
+def _ranked(
+    scores: list[np.ndarray], widths: Sequence[int], k: int, titles: list[str], item_ids: np.ndarray | None, query: str
+) -> pl.DataFrame:
+    if k < 1:
+        raise ConfigError(f"k={k}: must be at least 1")
+    ids = np.arange(len(titles)) if item_ids is None else item_ids
+    rows, before = [], None
+    for width, score in zip(widths, scores, strict=True):
+        best = largest(score[None], min(k, len(score)))[0]
+        best = best[np.isfinite(score[best])]
+        for rank, item in enumerate(best, 1):
+            new = None if before is None else item not in before
+            found = {"item": ids[item], "title": titles[item], "score": float(score[item]), "new": new}
+            rows.append({"query": query, "width": width, "rank": rank, **found})
+        before = set(best.tolist())
+    return pl.DataFrame(rows, schema_overrides={"new": pl.Boolean}, infer_schema_length=None)

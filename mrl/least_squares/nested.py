@@ -1,0 +1,306 @@
+"""Nested least squares: the iALS objective summed over the levels, solved block by block in closed form.
+
+    L = Σ_k w_k [ Σ_{(u,i)∈S} (1 − s_k(u,i))² + α0 Σ_{u,i} s_k(u,i)² + Σ_{b≤k} c_b (Σ_u r_u ‖p_ub‖² + Σ_i r_i ‖q_ib‖²) ]
+    r_u = l2 · (|S_u| + α0 · I)^ν,  r_i = l2 · (|S_i| + α0 · U)^ν,  c_b = max(1, d_b / 16)^growth
+
+With the columns in blocks (block b holds the dimensions that level b adds) and W_b = Σ_{k≥b} w_k, the optimum of
+one block of a row given all the rest is a small linear system,
+
+    (Σ_{i∈S_u} q_b q_bᵀ + α0 G_bb + c_b r_u 1) p_b = Σ_{i∈S_u} (1 − Σ_{j≠b} ω_bj s_j) q_b − α0 Σ_{j≠b} ω_bj G_bj p_j,
+
+where s_j is what block j alone scores, G = QᵀQ and ω_bj = W_max(b,j) / W_b: earlier blocks are subtracted in full,
+later ones by their share of the weight. One level is plain iALS (`mrl.least_squares.ials`), from whose factors,
+turned to their principal axes (`mrl.least_squares.axes`), the sweeps start: from a random start the middle widths
+stay behind. No sampling, no learning rate: the same settings give the same vectors.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from math import isfinite
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mrl.data.interactions import Positives
+from mrl.errors import ConfigError, RunError
+from mrl.least_squares.axes import balance, principal_axes
+from mrl.least_squares.ials import (
+    CHUNK,
+    add_outer,
+    frequency_l2,
+    gather_rows,
+    ials,
+    ials_objective,
+    row_chunks,
+    transpose,
+)
+from mrl.widths import blocks, check_level_weights, check_widths
+
+IALS_SWEEPS = 12
+FLAT = 16  # dimensions up to which all are penalised alike: those of dense data want less of a penalty than wider ones
+
+
+def nested_least_squares(
+    positives: Positives,
+    widths: Sequence[int],
+    *,
+    level_weights: Sequence[float] = (),
+    alpha0: float = 0.03,
+    l2: float = 0.01,
+    nu: float = 1.0,
+    emphasis: float = 0.0,
+    growth: float = 0.0,
+    sweeps: int = 1,
+    ials_sweeps: int = IALS_SWEEPS,
+    train_width: int = 0,
+    factors: tuple[Tensor, Tensor] | None = None,
+    generator: torch.Generator | None = None,
+    on_sweep: Callable[[dict], None] | None = None,
+    chunk: int = CHUNK,
+) -> tuple[Tensor, Tensor]:
+    """Users (U, D) and items (I, D), D = widths[-1], whose every prefix has been fitted; float32.
+
+    emphasis: how much popular items count in the choice of the first axes (`principal_axes`). growth: of the penalty
+    with the width. sweeps: of nested least squares, each all users, then all items; ials_sweeps: before that.
+    train_width: fit so many dimensions and keep the first D, which are better for it; 0 for twice D. factors: those of
+    iALS of that width, where they are at hand; else generator, a CPU generator, is for its start.
+    on_sweep: called after each sweep with `stage` (ials or nested), `sweep` (from 1), `loss` (the objective of the
+    stage) and `seconds`.
+    Raises ConfigError for impossible settings, RunError where the systems cannot be solved in 32-bit numbers.
+    """
+    widths = check_widths(widths)
+    level_weights = check_level_weights(level_weights, widths)
+    widest = widths[-1]
+    dim = fitted_width(widest, train_width)
+    if dim < widest:
+        raise ConfigError(f"train_width={train_width}: must be 0 or at least the widest width, {widest}")
+    if not isinstance(sweeps, int) or sweeps < 0:
+        raise ConfigError(f"sweeps={sweeps!r}: give a whole number of at least 0")
+    if not (isfinite(growth) and growth >= 0):
+        raise ConfigError(f"growth={growth!r}: must be finite and not negative; 0 to 1 is usual")
+    scale = {"alpha0": alpha0, "l2": l2, "nu": nu}
+    by_item = transpose(positives)
+
+    def say(stage: str) -> Callable[[dict], None] | None:
+        return None if on_sweep is None else lambda row: on_sweep({"stage": stage} | row)
+
+    if factors is None:
+        factors = ials(
+            positives, dim, sweeps=ials_sweeps, generator=generator, on_sweep=say("ials"), chunk=chunk, **scale
+        )  # fmt: skip
+    trained = widths if dim == widest else (*widths, dim)
+    weights = level_weights if dim == widest else (*level_weights, level_weights[-1])
+    popularity = by_item.counts.clamp_min(1).to(factors[1]) ** emphasis
+    users, items = principal_axes(*factors, trained, popularity)
+    user_l2 = frequency_l2(positives.counts, positives.num_items, **scale)
+    item_l2 = frequency_l2(by_item.counts, positives.num_users, **scale)
+    users, items = balance(users, items, user_l2, item_l2)
+    levels = {"widths": trained, "level_weights": weights, "alpha0": alpha0, "growth": growth, "chunk": chunk}
+    for sweep in range(1, sweeps + 1):
+        started = time.perf_counter()
+        users = solve_blocks(users, items, positives, user_l2, **levels)
+        items = solve_blocks(items, users, by_item, item_l2, **levels)
+        if on_sweep is not None:
+            loss = nested_objective(users, items, positives, trained, weights, growth=growth, chunk=chunk, **scale)
+            say("nested")({"sweep": sweep, "loss": loss, "seconds": time.perf_counter() - started})
+    return users[:, :widest].contiguous(), items[:, :widest].contiguous()
+
+
+def column_penalty(widths: Sequence[int], growth: float) -> Tensor:
+    """(D,) float64: c of every column, by which the penalty of a row is multiplied there."""
+    return _by_column(torch.tensor([max(1.0, width / FLAT) ** growth for width in widths], dtype=torch.float64), widths)
+
+
+def fitted_width(widest: int, train_width: int) -> int:
+    """How many dimensions are fitted where `widest` are served: `train_width`, or twice as many where that is 0."""
+    return train_width or 2 * widest
+
+
+def nested_objective(
+    users: Tensor,
+    items: Tensor,
+    positives: Positives,
+    widths: Sequence[int],
+    level_weights: Sequence[float],
+    *,
+    alpha0: float,
+    l2: float,
+    nu: float = 1.0,
+    growth: float = 0.0,
+    chunk: int = CHUNK,
+) -> float:
+    """The value of the objective above, summed in float64."""
+    scale = {"alpha0": alpha0, "l2": l2, "nu": nu, "chunk": chunk}
+    columns = column_penalty(widths, growth).to(users.device)
+    terms = (
+        ials_objective(users[:, :width], items[:, :width], positives, column_l2=columns[:width], **scale)
+        for width in widths
+    )
+    return sum(weight * term for weight, term in zip(level_weights, terms, strict=True))
+
+
+def shared_weight(widths: Sequence[int], level_weights: Sequence[float]) -> Tensor:
+    """(D, D) float64: W_max(b,j) for the blocks b and j of every two columns, the weight of all levels with both."""
+    above = torch.tensor(tuple(level_weights), dtype=torch.float64).flip(0).cumsum(0).flip(0)  # W_b
+    block = _by_column(torch.arange(len(widths)), widths)
+    return above[torch.maximum(block[:, None], block)]
+
+
+def _by_column(values: Tensor, widths: Sequence[int]) -> Tensor:
+    """(D,): of each column, the one of `values` (one a level) that is of the level that adds it."""
+    return values.repeat_interleave(torch.tensor([span.stop - span.start for span in blocks(widths)]))
+
+
+def solve_blocks(
+    rows: Tensor,
+    other: Tensor,
+    positives: Positives,
+    row_l2: Tensor,
+    *,
+    widths: Sequence[int],
+    level_weights: Sequence[float],
+    alpha0: float,
+    growth: float = 0.0,
+    chunk: int = CHUNK,
+    only: Sequence[int] | None = None,
+) -> Tensor:
+    """Every row with each of its blocks solved exactly given the rest, narrow to wide.
+
+    rows: the current factors (R, D); other: those of the other side (I, D); row_l2 (R,). only: blocks to solve, None
+    for all. Returns (R, D); rows without positives are zero. Raises RunError where 32-bit numbers do not suffice.
+    """
+    spans = [span for b, span in enumerate(blocks(widths)) if only is None or b in only]
+    shared = shared_weight(widths, level_weights)
+    gram = (other.T @ other).double()
+    basis = torch.block_diag(*(torch.linalg.eigh(gram[span, span])[1] for span in blocks(widths)))
+    gram = alpha0 * (basis.T @ gram @ basis)  # in the eigenbasis of G_bb what all rows share of a block is diagonal
+    spectrum = gram.diagonal().clamp_min(0).to(rows)
+    gram, basis = gram.to(rows), basis.to(rows)
+    shares = []  # ω_b, (D,): zero in the block itself
+    for span in spans:
+        share = shared[span.start] / shared[span.start, span.start]
+        share[span] = 0
+        shares.append(share.to(rows))
+    turned = F.pad(other @ basis, (0, 0, 0, 1))  # the last row, all zero, is what padding points to
+    current, solution = rows @ basis, torch.zeros_like(rows)
+    columns = column_penalty(widths, growth).to(rows)
+    try:
+        for index, longest in row_chunks(positives.counts, rows.shape[1], chunk):
+            diagonal = spectrum + row_l2[index].to(rows)[:, None] * columns
+            batch = _Batch(turned, positives, index, longest, gram, diagonal, chunk)
+            found = current[index]
+            for span, share in zip(spans, shares, strict=True):
+                found[:, span] = batch.solve(span, found * share)
+            solution[index] = found
+        solved = bool(torch.isfinite(solution).all())
+    except torch.linalg.LinAlgError:
+        solved = False
+    if not solved:
+        raise _too_little(row_l2)
+    return solution @ basis.T
+
+
+class _Batch:
+    """Rows with about as many positives, and the systems of their blocks.
+
+    Few positives: their factors are kept, and a block wider than they are many is solved in as many unknowns as there
+    are positives (Woodbury). Many positives: only the sum of their outer products is kept, taken in pieces.
+    """
+
+    def __init__(
+        self,
+        turned: Tensor,
+        positives: Positives,
+        index: Tensor,
+        longest: int,
+        gram: Tensor,
+        diagonal: Tensor,
+        chunk: int,
+    ):
+        self.gram, self.diagonal = gram, diagonal
+        self.factors = self.outer = None
+        if longest < 2 * gram.shape[1]:
+            self.factors = gather_rows(turned, positives, index, 0, longest)  # (B, n, D)
+            present = torch.arange(longest, device=index.device) < positives.counts[index][:, None]
+            self.target = present.to(turned)  # (B, n)
+        else:
+            self.outer = torch.zeros(len(index), *gram.shape, dtype=gram.dtype, device=gram.device)
+            self.target = add_outer(self.outer, turned, positives, index, longest, chunk)  # (B, D)
+
+    def solve(self, span: slice, others: Tensor) -> Tensor:
+        """(B, d): the optimum of one block; others (B, D): the other blocks, times ω."""
+        right = -(others @ self.gram[:, span])
+        diagonal = self.diagonal[:, span]
+        if self.factors is None:
+            system = self.outer[:, span, span] + torch.diag_embed(diagonal)
+            right += self.target[:, span] - torch.bmm(self.outer[:, span], others[:, :, None])[:, :, 0]
+            return _cholesky_solve(system, right)
+        factors = self.factors[:, :, span].contiguous()  # (B, n, d)
+        wanted = self.target - torch.bmm(self.factors, others[:, :, None])[:, :, 0]  # (B, n)
+        if factors.shape[1] >= factors.shape[2]:
+            system = torch.diag_embed(diagonal).baddbmm_(factors.transpose(1, 2), factors)
+            return _cholesky_solve(system, right + torch.bmm(factors.transpose(1, 2), wanted[:, :, None])[:, :, 0])
+        scaled = factors / diagonal[:, None]
+        system = torch.bmm(scaled, factors.transpose(1, 2))  # (B, n, n)
+        system.diagonal(dim1=1, dim2=2).add_(1.0)
+        without = right / diagonal  # the optimum of a row without positives
+        weights = _cholesky_solve(system, wanted - torch.bmm(factors, without[:, :, None])[:, :, 0])
+        return without + torch.bmm(scaled.transpose(1, 2), weights[:, :, None])[:, :, 0]
+
+
+def fold_in(
+    other: Tensor,
+    positives: Positives,
+    others: int,
+    *,
+    widths: Sequence[int],
+    level_weights: Sequence[float] = (),
+    alpha0: float,
+    l2: float,
+    nu: float = 1.0,
+    growth: float = 0.0,
+    chunk: int = CHUNK,
+) -> Tensor:
+    """Vectors for rows that were not trained on, by one solve each, good at every width.
+
+    All blocks at once: the objective of one row given the other side is quadratic, with the blocks of its system
+    weighted by the levels that have both. other: the factors of the other side (I, D); positives: of the new rows, over
+    the same I; others: rows that α0 counts, normally I. Returns (R, D); rows without positives are zero.
+    """
+    weights = check_level_weights(level_weights, widths)
+    shared = shared_weight(widths, weights).to(other)
+    gram = alpha0 * (other.T @ other)
+    row_l2 = frequency_l2(positives.counts, others, alpha0=alpha0, l2=l2, nu=nu).to(other)
+    penalised = column_penalty(widths, growth).to(other) * shared.diagonal()
+    padded = F.pad(other, (0, 0, 0, 1))
+    solution = torch.zeros(positives.num_users, other.shape[1], dtype=other.dtype, device=other.device)
+    for index, longest in _square_chunks(positives.counts, other.shape[1], chunk):
+        system = gram.expand(len(index), -1, -1).clone()
+        target = add_outer(system, padded, positives, index, longest, chunk)
+        system *= shared
+        system.diagonal(dim1=1, dim2=2).add_(row_l2[index][:, None] * penalised)
+        try:
+            solution[index] = _cholesky_solve(system, target * shared.diagonal())
+        except torch.linalg.LinAlgError:
+            raise _too_little(row_l2) from None
+    return solution
+
+
+def _square_chunks(counts: Tensor, dim: int, chunk: int) -> Iterator[tuple[Tensor, int]]:
+    """As `row_chunks`, where every row needs a (D, D) system of its own."""
+    for index, _ in row_chunks(counts, dim, chunk):
+        for part in index.split(max(1, chunk // dim**2)):
+            yield part, int(counts[part].max())
+
+
+def _cholesky_solve(system: Tensor, right: Tensor) -> Tensor:
+    """(B, n): the solutions of B positive definite systems (B, n, n)."""
+    return torch.cholesky_solve(right[:, :, None], torch.linalg.cholesky(system))[:, :, 0]
+
+
+def _too_little(row_l2: Tensor) -> RunError:
+    least = float(row_l2.min())
+    return RunError(f"least squares: L2 of {least:.2g} a row is too little for 32-bit numbers; raise l2 or alpha0")

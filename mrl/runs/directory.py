@@ -1,0 +1,284 @@
+"""The writer of a run directory: one at a time, each file whole at any moment.
+
+A file is written beside its place, flushed to the disk and renamed: whatever happens, it is old and whole or new and
+whole. What the files are is told in `mrl.runs.run`, which reads them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from mrl.runs import tensorfile
+from mrl.errors import RunError
+from mrl.data.interactions import Interactions, Positives
+
+BACKBONE, LABEL = "backbone.", "label_"  # what the names of backbone tensors and of label columns start with
+
+
+def default_path(dataset: str, name: str, seed: int) -> Path:
+    """runs/<dataset>-<name>-<seed>, under the working directory."""
+    return Path("runs") / re.sub(r"[^\w.-]+", "_", f"{dataset}-{name}-{seed}")
+
+
+def run_path(config: TrainConfig) -> Path:
+    """Where the run of a config goes."""
+    if config.run_dir:
+        return Path(config.run_dir)
+    return default_path(dataset_name(config.dataset), config.run_name, config.seed)
+
+
+class RunDirectory:
+    """The one writer of a run directory. Use it in a `with` statement, or call `close`.
+
+    Makes the directory where it is missing and clears away what a killed writer left half-written. Raises RunError
+    where another process is writing to it, or it cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = filelock.FileLock(self.path / ".lock", timeout=0)
+            self._lock.acquire()
+            for left in self.path.glob(".*.tmp"):
+                left.unlink()
+        except filelock.Timeout:
+            raise RunError(
+                f"{self.path}: another process is writing this run; wait for it or give another run_dir"
+            ) from None
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be written ({error.strerror}); give another run_dir") from None
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others write. Doing so twice is harmless."""
+        self._lock.release()
+
+    def _write(self, name: str, data: bytes) -> None:
+        place, temporary = self.path / name, self.path / f".{name}.tmp"
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, place)
+        except OSError as error:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise RunError(
+                f"{place}: could not be saved ({error.strerror}); what was there is whole; make room and resume"
+            ) from None
+        with suppress(OSError):  # the rename itself reaches the disk; not every system lets a folder be flushed
+            folder = os.open(self.path, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def _write_json(self, name: str, values: Mapping[str, Any]) -> None:
+        try:
+            text = json.dumps(dict(values), indent=2, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise RunError(f"{self.path / name}: cannot be written as JSON ({error})") from None
+        self._write(name, text.encode() + b"\n")
+
+    def _write_parquet(self, name: str, frame: pl.DataFrame) -> None:
+        buffer = io.BytesIO()
+        frame.write_parquet(buffer)
+        self._write(name, buffer.getvalue())
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        self._write_json("config.json", config)
+
+    def write_environment(self, facts: Mapping[str, Any]) -> None:
+        self._write_json("environment.json", facts)
+
+    def write_history(self, history: pl.DataFrame) -> None:
+        self._write("history.csv", history.write_csv().encode())
+
+    def write_metrics(self, metrics: pl.DataFrame) -> None:
+        """The tidy table. Write it last: a run with metrics is a finished one."""
+        self._write("metrics.csv", metrics.write_csv().encode())
+
+    def write_per_user(self, table: pl.DataFrame) -> None:
+        """`Evaluation.per_user`, with the raw ids of the users added where `write_ids` came first."""
+        ids = self.path / "ids.parquet"
+        if ids.exists():
+            raw = pl.Series("user_id", read_ids(ids)[0].tolist())
+            table = table.with_columns(raw.gather(table["user"]))
+        self._write_parquet("per_user.parquet", table)
+
+    def write_weights(self, users: Tensor, items: Tensor, backbone: Mapping[str, Tensor] | None = None) -> None:
+        """users (U, D) and items (I, D) as they score, and what the backbone needs to go on training.
+
+        Written after the ids, whose checksum goes with them: the rows of another run's ids would be quietly wrong.
+        """
+        if not (users.isfinite().all() and items.isfinite().all()):
+            raise RunError(f"{self.path}: the vectors have NaN or Inf and are not saved; lower learning_rate")
+        more = {f"{BACKBONE}{name}": tensor for name, tensor in (backbone or {}).items()}
+        ids = self.path / "ids.parquet"
+        meta = {"ids_sha256": sha256(ids.read_bytes()).hexdigest()} if ids.exists() else {}
+        self._write("weights.safetensors", tensorfile.dump({"users": users, "items": items, **more}, meta))
+
+    def write_ids(self, data: Interactions) -> None:
+        """Raw id by row of users and items, and the item labels."""
+        sides = []
+        for side, ids in (("user", data.user_ids), ("item", data.item_ids)):
+            frame = pl.DataFrame({"row": np.arange(len(ids)), "id": pl.Series(map(str, ids.tolist()), dtype=pl.String)})
+            whole = np.issubdtype(ids.dtype, np.integer)
+            sides.append(frame.select(pl.lit(side).alias("side"), pl.all(), pl.lit(whole).alias("integer")))
+        if data.labels is not None:
+            labels = data.labels.rename(lambda name: LABEL + name)
+            sides[1] = pl.concat([sides[1], labels], how="horizontal")
+        self._write_parquet("ids.parquet", pl.concat(sides, how="diagonal"))
+
+    def write_seen(self, positives: Positives) -> None:
+        """What users are known to have: left out when recommending."""
+        tensors = {"offsets": positives.offsets, "items": positives.items}
+        self._write("seen.safetensors", tensorfile.dump(tensors, {"num_items": positives.num_items}))
+
+    def save_checkpoint(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        """Everything needed to go on: tensors by name, and `meta` (JSON), which must tell fingerprint and widths."""
+        if lacking := {"fingerprint", "widths"} - set(meta):
+            raise RunError(f"checkpoint: its meta lacks {sorted(lacking)}, by which a resume knows what it belongs to")
+        self._write("checkpoint.safetensors", tensorfile.dump(tensors, meta))
+
+    def load_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The last checkpoint, or None. Raises RunError where it is damaged or of another format."""
+        path = self.path / "checkpoint.safetensors"
+        return tensorfile.read(path) if path.exists() else None
+
+    def clear_results(self) -> None:
+        """Before a finished run is trained anew: what is left of the old one must not be taken for the new."""
+        for name in ("metrics.csv", "per_user.parquet", "weights.safetensors", "seen.safetensors", "ids.parquet"):
+            (self.path / name).unlink(missing_ok=True)  # metrics first: without them the run counts as unfinished
+
+    def drop_checkpoint(self) -> None:
+        """Remove the checkpoint of a run that is finished, or that is to start over."""
+        (self.path / "checkpoint.safetensors").unlink(missing_ok=True)
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of weights.safetensors, none where there is no such file. RunError where it is of other ids."""
+    path, ids = folder / "weights.safetensors", folder / "ids.parquet"
+    if not path.exists():
+        return {}
+    weights, meta = tensorfile.read(path)
+    if ids.exists() and meta.get("ids_sha256") not in (None, sha256(ids.read_bytes()).hexdigest()):
+        raise RunError(f"{ids}: was damaged or changed since {path.name} was saved; restore a copy or train again")
+    return weights
+
+
+def read_ids(path: Path) -> tuple[np.ndarray, np.ndarray, pl.DataFrame | None]:
+    """User ids, item ids and item labels of an ids.parquet, by row. Raises RunError where it is damaged."""
+    frame = parsed(path, pl.read_parquet)
+    try:
+        users, items = (frame.filter(pl.col("side") == side) for side in ("user", "item"))
+        ids = [_raw(side) for side in (users, items)]
+    except (pl.exceptions.PolarsError, ValueError) as error:
+        raise RunError(f"{path}: is not a table of ids ({_first_line(error)}); restore a copy or train again") from None
+    names = [name for name in frame.columns if name.startswith(LABEL)]
+    labels = items.select(pl.col(name).alias(name.removeprefix(LABEL)) for name in names) if names else None
+    return ids[0], ids[1], labels
+
+
+def _raw(side: pl.DataFrame) -> np.ndarray:
+    if side["row"].to_list() != list(range(len(side))):
+        raise ValueError("rows are missing or out of order")
+    if len(side) and side["integer"].all():
+        return side["id"].cast(pl.Int64).to_numpy()
+    return np.array(side["id"].to_list(), dtype=object)
+
+
+def parsed(path: Path, parse: Callable[[Path], Any]) -> Any:
+    """What `parse` makes of a file; RunError where it is missing or cannot be parsed."""
+    try:
+        return parse(path)
+    except FileNotFoundError:
+        raise RunError(f"{path}: there is no such file; the run is not whole, train it again") from None
+    except (OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise RunError(f"{path}: cannot be read ({_first_line(error)}); restore a copy or train again") from None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
+
+
+def check_compatible(meta: Mapping[str, Any], **expected: Any) -> None:
+    """Raise RunError where a checkpoint is not of the run that would go on from it, naming both values.
+
+    expected: what `meta` must hold: fingerprint, widths, and whatever else was saved with it.
+    """
+    for name, wanted in expected.items():
+        wanted = json.loads(json.dumps(wanted))
+        found = meta.get(name)
+        if found == wanted:
+            continue
+        if isinstance(found, dict) and isinstance(wanted, dict):
+            name = next(key for key in sorted({*found, *wanted}) if found.get(key) != wanted.get(key))
+            found, wanted = found.get(name), wanted.get(name)
+        what = "was made with another data set: fingerprint" if name == "fingerprint" else f"was made with {name}"
+        raise RunError(
+            f"the checkpoint {what} {found}, not {wanted}; give another run_dir, or resume=False to start over"
+        )
+
+
+def environment(data: Interactions, device: torch.device | str) -> dict[str, Any]:
+    """Where and on what a run was made, for environment.json."""
+    device = torch.device(device)
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "mrl": _installed("mrl"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "dataset": data.name,
+        "fingerprint": data.fingerprint,
+        "notes": list(data.notes),
+        "git_commit": _git_commit(),
+    }
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that this package is run from; None where it is installed from elsewhere."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None

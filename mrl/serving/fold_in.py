@@ -1,0 +1,116 @@
+"""Users and items that arrive after training: one least-squares solve each, good at every width, no retraining.
+
+    later = with_users(run, log)            # log: columns user and item, raw ids
+    later.recommend(["a new user"], width=8)
+
+The vectors of the other side stay what they are, whatever made them: nested least squares, or a training on top of it.
+New items compete with those that were trained, so they are made as long, column by column, as folding in those again
+shows them to be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from mrl.data.interactions import Positives
+from mrl.errors import ConfigError, DataError, RunError
+from mrl.least_squares.ials import mean_score, transpose
+from mrl.least_squares.nested import fold_in
+from mrl.runs.run import Run
+from mrl.widths import check_level_weights
+
+TYPICAL_SCORE = 0.5  # what a positive scores in factors of least squares: the scale in which α0 and λ were chosen
+
+
+def with_users(run: Run, log: pl.DataFrame, *, alpha0: float | None = None, l2: float | None = None) -> Run:
+    """The run with the users of `log` beside its own, ready to be recommended to. Nothing is written to disk.
+
+    log: columns user and item, raw ids; users that the run does not have, items that it has. alpha0, l2: of least
+    squares; None for those that the run was made with. What the new users are known to have is left out of their
+    recommendations. Raises DataError for ids that do not fit, RunError where the run has no vectors or no seen
+    interactions, ConfigError where alpha0 and l2 are needed.
+    """
+    return _with(run, log, "user", alpha0, l2)
+
+
+def with_items(run: Run, log: pl.DataFrame, *, alpha0: float | None = None, l2: float | None = None) -> Run:
+    """The run with the items of `log` beside its own: likewise, with users that the run has and items it has not.
+
+    Labels of the new items are null.
+    """
+    return _with(run, log, "item", alpha0, l2)
+
+
+def _with(run: Run, log: pl.DataFrame, side: str, alpha0: float | None, l2: float | None) -> Run:
+    chosen = run.environment.get("chosen", {})
+    alpha0 = chosen.get("alpha0") if alpha0 is None else alpha0
+    l2 = chosen.get("frequency_l2") if l2 is None else l2
+    nu = chosen.get("nu", run.config.get("nu"))
+    if alpha0 is None or l2 is None:
+        raise ConfigError(f"{run.path}: was not made by least squares; give alpha0 and l2, such as 0.03 and 0.003")
+    if run.seen is None:
+        raise RunError(f"{run.path}: has no seen.safetensors, so the scale of its scores is unknown; train again")
+    if missing := {"user", "item"} - set(log.columns):
+        raise DataError(f"log: no column {min(missing)!r}; it has {', '.join(log.columns)}")
+    known_side = "item" if side == "user" else "user"
+    known = run.item_ids if side == "user" else run.user_ids
+    own, other = (run.user_ids, run.items) if side == "user" else (run.item_ids, run.users)
+    new_ids = log[side].unique(maintain_order=True).to_list()
+    if there := set(own.tolist()) & set(new_ids):
+        raise DataError(f"log: {side} {min(there, key=str)!r} is in {run.path} already; give new {side}s only")
+    row_of = {raw: row for row, raw in enumerate(known.tolist())}
+    if unknown := [raw for raw in log[known_side].to_list() if raw not in row_of]:
+        raise DataError(f"log: {known_side} {unknown[0]!r} is not in {run.path}; leave it out or train again")
+    new_of = {raw: row for row, raw in enumerate(new_ids)}
+    rows = [new_of[raw] for raw in log[side].to_list()]
+    columns = [row_of[raw] for raw in log[known_side].to_list()]
+    positives = Positives.from_pairs(rows, columns, len(new_ids), len(known))
+
+    scale = _scale(run)
+    widths, turn = run.config["widths"], chosen.get("turn") or 0
+    levels = check_level_weights(chosen.get("level_weights", run.config["level_weights"]), widths)
+    # prefixes of axes that were turned rank as all of those do, but are no factors of least squares themselves
+    levels = [weight * (width >= turn) for width, weight in zip(widths, levels, strict=True)]
+
+    def folded(positives: Positives) -> Tensor:
+        return scale * fold_in(
+            other / scale,
+            positives,
+            len(known),
+            widths=widths,
+            level_weights=levels,
+            alpha0=alpha0,
+            l2=l2,
+            nu=1.0 if nu is None else nu,
+            growth=chosen.get("growth", 0.0),
+        )
+
+    vectors = folded(positives)
+    if side == "item":
+        again = folded(transpose(run.seen))
+        vectors *= (run.items * again).sum(0) / again.square().sum(0).clamp_min(torch.finfo(again.dtype).tiny)
+    ids = np.concatenate([own, np.array(new_ids, dtype=own.dtype)])
+    weights = run.weights | {f"{side}s": torch.cat([run.users if side == "user" else run.items, vectors])}
+    users, items = run.seen.users.long(), run.seen.items.long()
+    if side == "user":
+        users = torch.cat([users, positives.users.long() + len(own)])
+        items = torch.cat([items, positives.items.long()])
+        seen = Positives.from_pairs(users, items, len(ids), len(known))
+        return replace(run, user_ids=ids, weights=weights, seen=seen)
+    users, items = torch.cat([users, positives.items.long()]), torch.cat([items, positives.users.long() + len(own)])
+    seen = Positives.from_pairs(users, items, len(known), len(ids))
+    labels = run.labels
+    if labels is not None:
+        empty = pl.DataFrame({name: [None] * len(new_ids) for name in labels.columns}, schema=labels.schema)
+        labels = pl.concat([labels, empty])
+    return replace(run, item_ids=ids, weights=weights, seen=seen, labels=labels)
+
+
+def _scale(run: Run) -> Tensor:
+    """By how much the vectors are longer than factors of least squares: propagation and training scale them."""
+    return torch.tensor(mean_score(run.users, run.items, run.seen) / TYPICAL_SCORE).clamp_min(1e-6).sqrt()

@@ -1,0 +1,219 @@
+"""Figures of training and accuracy: what is drawn from tables with a known answer."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+from drawn import check_readable, colour, legend_names, points, texts, words
+
+from mrl.errors import DataError
+from mrl.figures.plots import accuracy_by_group, best_epoch, learning_curves, long_tail, metric_title, oracle_widths
+from mrl.figures.plots import recall_by_width as by_width
+from mrl.figures.style import PALETTE, SIZES
+
+each_size = pytest.mark.parametrize("size", SIZES)
+
+
+def test_metric_titles() -> None:
+    assert metric_title("recall", 20) == metric_title("recall@20") == "Recall@20"
+    assert metric_title("ndcg@10") == "NDCG@10" and metric_title("mean_popularity") == "Mean popularity"
+
+
+@each_size
+def test_long_tail(size: str) -> None:
+    figure = long_tail([1, 60, 10, 0, 5, 4, 10, 5, 4, 1], size=size)  # two of ten items have 70 of 100
+    (ax,) = figure.axes
+    assert points(ax.lines[0]) == list(enumerate([60, 10, 10, 5, 5, 4, 4, 1, 1], 1))
+    assert ax.get_xscale() == ax.get_yscale() == "log"
+    assert ax.get_title("left") == "20% of items (shaded) hold 70% of interactions"
+    assert ax.get_xlabel() == "item rank (1 of 10 have no interactions)" and ax.get_ylabel() == "interactions"
+    (shaded,) = ax.patches
+    assert shaded.get_x() + shaded.get_width() == 2
+    assert {"1", "10"} <= set(words(figure))
+    check_readable(figure)
+
+
+def test_long_tail_without_interactions() -> None:
+    with pytest.raises(DataError, match="no interactions"):
+        long_tail([0, 0])
+
+
+def history() -> pl.DataFrame:
+    """Six epochs of two widths, validated at 2, 4, 6; best at 4 by the mean (0.25, 0.35, 0.3); then a refit of four."""
+    valid = {2: (0.2, 0.3), 4: (0.3, 0.4), 6: (0.32, 0.28)}
+    rows = []
+    for phase, epochs in (("search", 6), ("refit", 4)):
+        for epoch in range(1, epochs + 1):
+            row = {
+                "phase": phase,
+                "epoch": epoch,
+                "seconds": 1.0,
+                "loss": 0.5,
+                "loss_w4": 1 / epoch,
+                "loss_w16": 0.5 / epoch,
+            }
+            if phase == "search" and epoch in valid:
+                for width, value in zip((4, 16), valid[epoch], strict=True):
+                    row |= {f"recall@20_w{width}": value / 2, f"ndcg@20_w{width}": value}
+            rows.append(row)
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+@each_size
+def test_learning_curves(size: str) -> None:
+    figure = learning_curves(history(), size=size)
+    loss, valid = figure.axes
+    assert loss.get_ylabel() == "training loss of the level" and valid.get_ylabel() == "validation Recall@20"
+    assert loss.get_xlabel() == valid.get_xlabel() == "epoch"
+    search4, refit4, search16, refit16, _ = loss.lines
+    assert points(search4) == [(epoch, round(1 / epoch, 6)) for epoch in range(1, 7)]
+    assert points(refit16) == [(epoch, round(0.5 / epoch, 6)) for epoch in range(1, 5)]
+    assert search4.get_linestyle() == "-" and refit4.get_linestyle() == "--"
+    assert colour(search4) == colour(refit4) != colour(search16)
+    first, second, best = valid.lines
+    assert points(first) == [(2, 0.1), (4, 0.15), (6, 0.16)] and points(second) == [(2, 0.15), (4, 0.2), (6, 0.14)]
+    assert colour(first) == colour(search4)
+    assert list(best.get_xdata()) == [4, 4]
+    assert legend_names(figure) == ["width 4", "width 16", "refit", "best epoch, 4"]
+    assert all(float(tick).is_integer() for ax in figure.axes for tick in ax.get_xticks())
+    check_readable(figure)
+
+
+def test_of_several_searches_the_one_with_the_best_epoch_is_drawn() -> None:
+    worse = history().with_columns(pl.col("ndcg@20_w4", "ndcg@20_w16") * 0.5, shares=pl.lit("[0.5, 0.0]"))
+    better = history().with_columns(shares=pl.lit("[1.0, 1.0]"))
+    settings = pl.DataFrame({"phase": ["settings"], "shares": ["[0.5, 0.0]"], "value": [0.9]})
+    several = pl.concat([settings, worse.filter(phase="search"), better], how="diagonal")
+    assert [points(line) for ax in learning_curves(several).axes for line in ax.lines] == [
+        points(line) for ax in learning_curves(history()).axes for line in ax.lines
+    ]
+
+
+def test_learning_curves_before_the_first_validation() -> None:
+    early = history().head(1).select("phase", "epoch", "loss_w4", "loss_w16")
+    figure = learning_curves(early)
+    assert len(figure.axes) == 1 and legend_names(figure) == ["width 4", "width 16"]
+    assert [line.get_marker() for line in figure.axes[0].lines] == ["o", "o"]  # a line of one epoch would not be seen
+    assert best_epoch(early) is None
+    with pytest.raises(DataError, match="no column loss_w"):
+        learning_curves(early.select("phase", "epoch"))
+
+
+def test_best_epoch_is_the_first_of_equals() -> None:
+    table = pl.DataFrame({"epoch": [5, 10, 15, 16], "ndcg@20_w4": [0.1, 0.3, 0.3, None]})
+    assert best_epoch(table) == 10
+
+
+def metrics() -> pl.DataFrame:
+    """Two seeds of a nested model at 4, 6 and 8, one EASE without width, and rows that must not be drawn."""
+    rows = [
+        ("nested", seed, "test", w, "recall", 20, v + 0.02 * seed)
+        for seed in (0, 1)
+        for w, v in ((4, 0.1), (6, 0.2), (8, 0.3))
+    ]
+    rows += [("EASE", 0, "test", None, "recall", 20, 0.35), ("alone", 0, "test", 8, "recall", 20, 0.25)]
+    rows += [("nested", 0, "valid", 4, "recall", 20, 0.9), ("nested", 0, "test", 4, "recall", 50, 0.9)]
+    rows += [("nested", 0, "test", 4, "ndcg", 20, 0.9)]
+    schema = ["model", "seed", "split", "width", "metric", "k", "value"]
+    return pl.DataFrame(rows, schema=schema, orient="row").with_columns(dataset=pl.lit("ml-100k"))
+
+
+@each_size
+def test_recall_by_width(size: str) -> None:
+    figure = by_width(metrics(), trained=[4, 8], size=size)
+    (ax,) = figure.axes
+    assert ax.get_xlabel() == "width (leading dimensions)" and ax.get_ylabel() == "Recall@20"
+    assert ax.get_xscale() == "log" and list(ax.get_xticks()) == [4, 6, 8]
+    line, filled, hollow, flat, alone, mark = ax.lines
+    assert points(line) == [(4, 0.11), (6, 0.21), (8, 0.31)] and colour(line) == PALETTE[0]
+    assert points(filled) == [(4, 0.11), (8, 0.31)] and filled.get_markerfacecolor() == PALETTE[0]
+    assert points(hollow) == [(6, 0.21)] and hollow.get_markerfacecolor() == "white"
+    assert set(flat.get_ydata()) == {0.35} and flat.get_linestyle() == "--" and colour(flat) == PALETTE[1]
+    assert points(alone) == points(mark) == [(8, 0.25)]
+    (bars,) = ax.collections  # only the model with two seeds has a range
+    assert [segment[:, 1].round(6).tolist() for segment in bars.get_segments()] == [
+        [0.1, 0.12],
+        [0.2, 0.22],
+        [0.3, 0.32],
+    ]
+    names = ["nested", "EASE (no width)", "alone", "not a trained width", "range of 2 seeds"]
+    assert legend_names(figure) == names
+    check_readable(figure)
+
+
+def test_recall_by_width_of_one_run_has_no_legend() -> None:
+    one = metrics().filter(pl.col("model") == "nested", pl.col("seed") == 0).drop("model", "dataset", "seed", "split")
+    figure = by_width(one, metric="recall", k=50)
+    assert not figure.legends and points(figure.axes[0].lines[0]) == [(4, 0.9)]
+    assert figure.axes[0].get_ylabel() == "Recall@50"
+    with pytest.raises(DataError, match="no rows"):
+        by_width(one, metric="map")
+
+
+def test_recall_by_width_of_two_data_sets() -> None:
+    two = pl.concat([metrics(), metrics().with_columns(dataset=pl.lit("tool"), value=pl.col("value") / 10)])
+    figure = by_width(two, size="page")
+    assert [ax.get_title("left") for ax in figure.axes] == ["ml-100k", "tool"]
+    assert points(figure.axes[1].lines[0]) == [(4, 0.011), (6, 0.021), (8, 0.031)]
+    check_readable(figure)
+
+
+def groups() -> pl.DataFrame:
+    kinds = {"user activity": ["least", "most"], "item popularity": ["head", "middle", "tail"]}
+    rows = [
+        (model, grouping, group, width, round(0.1 * (n + 1) + width / 100 + shift, 6))
+        for model, shift in (("nested", 0.0), ("rotated", 0.5))
+        for grouping, members in kinds.items()
+        for n, group in enumerate(members)
+        for width in (4, 16)
+    ]
+    return pl.DataFrame(rows, schema=["model", "grouping", "group", "width", "value"], orient="row")
+
+
+def test_accuracy_by_group() -> None:
+    figure = accuracy_by_group(groups())
+    assert [ax.get_title("left") for ax in figure.axes] == [
+        "nested, user activity", "rotated, user activity", "nested, item popularity", "rotated, item popularity",
+    ]  # fmt: skip
+    assert [len(ax.lines) for ax in figure.axes] == [2, 2, 3, 3]
+    assert points(figure.axes[0].lines[1]) == [(4, 0.24), (16, 0.36)]
+    assert points(figure.axes[3].lines[0]) == [(4, 0.64), (16, 0.76)]
+    legends = [[text.get_text() for text in ax.get_legend().get_texts()] for ax in figure.axes if ax.get_legend()]
+    assert legends == [["least", "most"], ["head", "middle", "tail"]]
+    for left, right in (figure.axes[:2], figure.axes[2:]):  # one scale a row, and all of it in view
+        assert left.get_ylim() == right.get_ylim() and left.get_ylim()[0] == 0 and left.get_ylim()[1] > 0.86
+    assert [text for text, _, _ in texts(figure)].count("Recall@20") == 2
+    check_readable(figure)
+
+
+def test_accuracy_by_group_in_a_column() -> None:
+    figure = accuracy_by_group(
+        groups().filter(pl.col("model") == "nested").drop("model"), ylabel="share", size="column"
+    )
+    assert [ax.get_title("left") for ax in figure.axes] == ["user activity", "item popularity"]
+    assert figure.axes[0].get_ylabel() == "share"
+    check_readable(figure)
+
+
+@each_size
+def test_oracle_widths(size: str) -> None:
+    table = pl.DataFrame({"width": [16, 4, 8], "users": [1000, 3000, 1000]})
+    figure = oracle_widths(table, size=size)
+    (ax,) = figure.axes
+    assert [bar.get_height() for bar in ax.patches] == pytest.approx([0.6, 0.2, 0.2])
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["4", "8", "16"]
+    assert ax.get_xlabel() == "best width for the user" and ax.get_ylabel() == "share of users"
+    assert words(figure).count("1,000") == 2 and "3,000" in words(figure) and "60%" in words(figure)
+    check_readable(figure)
+
+
+def test_oracle_widths_of_two_models() -> None:
+    table = pl.DataFrame({"width": [4, 8, 8], "users": [3, 1, 5], "model": ["nested", "nested", "rotated"]})
+    figure = oracle_widths(table)
+    (ax,) = figure.axes
+    assert [bar.get_height() for bar in ax.patches] == [0.75, 0.25, 0.0, 1.0]  # each model's shares add up to 1
+    nested, rotated = ax.patches[:2], ax.patches[2:]
+    assert np.allclose([bar.get_x() + bar.get_width() for bar in nested], [bar.get_x() for bar in rotated], atol=0.03)
+    assert legend_names(figure) == ["nested", "rotated"]
+    check_readable(figure)

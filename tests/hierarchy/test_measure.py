@@ -1,0 +1,115 @@
+"""All tables at once: the planted taxonomy is recovered, noise is not, MovieLens is beyond chance, and it is quick."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import polars as pl
+import pytest
+from taxonomy import WIDTHS, at_chance, shuffled_within_columns, taxonomy, value
+
+from mrl.errors import DataError
+from mrl.hierarchy.measure import Hierarchy, measure, recovery
+
+
+def test_recovery_finds_the_width_of_each_depth_and_shuffling_loses_it():
+    items, labels = taxonomy()
+    table = recovery(items, WIDTHS, labels).filter(pl.col("metric") == "ami")
+    assert value(table, label="depth_1", width=4) == pytest.approx(1)
+    assert value(table, label="depth_2", width=16) == pytest.approx(1)
+    assert value(table, label="depth_2", width=4) < 0.8  # depth 2 is not in the first 4 columns
+    backwards = recovery(items[:, ::-1], WIDTHS, labels).filter(pl.col("metric") == "ami")
+    assert value(backwards, label="depth_1", width=4) < 0.9
+    lost = recovery(shuffled_within_columns(items), WIDTHS, labels)
+    assert all(at_chance(row) for row in lost.iter_rows(named=True))
+    with pytest.raises(DataError, match="needs the true depths"):
+        recovery(items, WIDTHS, labels.rename({"depth_1": "a", "depth_2": "b"}))
+
+
+@pytest.fixture(scope="module")
+def planted() -> Hierarchy:
+    items, labels = taxonomy()
+    popularity = np.random.default_rng(0).integers(0, 50, len(items))
+    popularity[:5] = 0
+    return measure(items, WIDTHS, labels=labels, popularity=popularity, same=4, k=5, permutations=20)
+
+
+def test_measure_fills_every_table(planted):
+    documented = {
+        "agreement": {"clustering", "width", "clusters", "label", "metric", "value", "chance", "chance_std"},
+        "neighbours": {"width", "neighbours", "label", "metric", "value", "chance", "chance_std"},
+        "nesting": {"clustering", "width", "other_width", "metric", "value", "chance", "chance_std"},
+        "similarity": {"width", "other_width", "neighbours", "metric", "value", "chance", "chance_std"},
+        "blocks": {"part", "width", "start", "label", "class", "metric", "value", "chance", "chance_std"},
+        "recovery": {"width", "clusters", "label", "metric", "value", "chance", "chance_std"},
+        "flows": {"clustering", "width", "cluster", "next_width", "next_cluster", "items", "share_out", "share_in"},
+    }
+    for name, columns in documented.items():
+        frame = getattr(planted, name)
+        assert set(frame.columns) == columns and len(frame)
+    assert planted.names.filter(pl.col("width") == 4)["typical"].str.contains("branch 1·").all()
+    assert {"clustering", "width", "cluster", "items", "typical", "lift", "titles", "name"} <= set(
+        planted.names.columns
+    )
+    assert set(planted.tree.columns) == set(planted.names.columns) | {"node", "parent", "level"}
+    assert len(planted.rows) < 128 and planted.rows.min() >= 5  # items nobody met are left out
+    assert planted.same.shape == planted.growing.shape == planted.nested.shape == (2, len(planted.rows))
+    numbers = planted.numbers()
+    assert numbers.columns[0] == "table" and numbers.columns[-3:] == ["value", "chance", "chance_std"]
+    assert numbers["value"].is_finite().all()
+    assert value(planted.agreement, metric="ami", clustering="same", width=4, label="depth_1") == pytest.approx(1)
+
+
+def test_measure_repeats_and_samples():
+    items, labels = taxonomy(copies=16)
+    first, second = (measure(items, WIDTHS, labels=labels, sample=100, permutations=5, seed=4) for _ in range(2))
+    assert len(first.rows) == 100 and first.numbers().equals(second.numbers()) and first.names.equals(second.names)
+
+
+def test_measure_without_labels_or_popularity():
+    items, _ = taxonomy()
+    found = measure(items, WIDTHS, k=5, permutations=5)
+    assert not len(found.agreement) and not len(found.recovery) and not len(found.neighbours)
+    assert set(found.numbers()["table"]) == {"nesting", "similarity", "blocks"}
+    assert found.tree["typical"].null_count() == len(found.tree)
+
+
+def test_measure_refuses_what_does_not_fit():
+    items, labels = taxonomy()
+    with pytest.raises(DataError, match="labels has 3 rows for 128 items"):
+        measure(items, WIDTHS, labels=labels.head(3))
+    with pytest.raises(DataError, match=r"label_columns=\['genres'\]"):
+        measure(items, WIDTHS, labels=labels, label_columns=["genres"])
+    with pytest.raises(DataError, match="4 have training interactions; at least 11"):
+        measure(items, WIDTHS, popularity=(np.arange(128) < 4) * 1)
+
+
+def test_full_set_of_numbers_is_quick_at_the_size_of_ml_100k():
+    rng = np.random.default_rng(0)
+    items = rng.normal(size=(1682, 64)) * np.linspace(3, 0.3, 64)
+    genres = pl.Series([[f"g{g}" for g in np.flatnonzero(row)] for row in rng.random((1682, 18)) < 0.1])
+    labels = pl.DataFrame({"genres": genres, "year": rng.integers(1930, 1999, 1682)})
+    started = time.process_time()
+    found = measure(items, (4, 8, 16, 32, 64), labels=labels, popularity=rng.integers(1, 500, 1682))
+    assert time.process_time() - started < 20
+    beyond = found.agreement.filter(pl.col("metric") == "ami", pl.col("value") > 5 * pl.col("chance_std"))
+    assert not len(beyond)  # noise agrees with nothing
+
+
+def test_movielens_genres_are_beyond_chance(real_data):
+    path = real_data / "ml-100k"
+    if not (path / "ml-100k.item").is_file():
+        pytest.skip(f"no ml-100k.item in {path}")
+    log = pl.read_csv(path / "ml-100k.inter", separator="\t", new_columns=["user", "item", "rating", "time"])
+    labels = pl.read_csv(path / "ml-100k.item", separator="\t", quote_char=None, infer_schema=False)
+    labels = labels.select(pl.nth(0).cast(pl.Int64).alias("item"), pl.nth(1).alias("title"), pl.nth(3).alias("genres"))
+    labels = labels.sort("item").with_columns(pl.col("genres").str.split(" "))
+    seen = np.zeros((943, 1682))
+    seen[log["user"].to_numpy() - 1, log["item"].to_numpy() - 1] = 1
+    _, values, axes = np.linalg.svd(seen, full_matrices=False)
+    items = (np.sqrt(values[:, None]) * axes).T[:, :16]
+    found = measure(items, (4, 16), labels=labels, popularity=seen.sum(axis=0), permutations=20)
+    ami = found.agreement.filter(pl.col("metric") == "ami", pl.col("clustering") == "same")
+    assert (ami["value"] > 10 * ami["chance_std"]).all() and (ami["value"] > 0.02).all()
+    assert value(found.neighbours, width=16) > value(found.neighbours, "chance", width=16) + 0.1

@@ -1,0 +1,142 @@
+"""CUDA graphs of a training step: what is recorded and when, on stand-ins for CUDA, and on CUDA where there is one."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mrl.config import TrainConfig
+from mrl.data.synthetic import planted_interactions
+from mrl.kernels.cuda_graph import WARM, CapturedStep
+from mrl.trainer import Trainer
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+def work(users: torch.Tensor, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return (users * items).sum(), users - items
+
+
+class Stand:
+    """In place of CUDA: counts what a step is asked for, and replays by computing anew."""
+
+    def __init__(self, monkeypatch, *, fails: bool = False):
+        self.run = self.replayed = 0
+        self.recording = False
+        self.renewed: list[torch.Generator] = []
+        self.registered: list[torch.Generator] = []
+        stand = self
+
+        class Graph:
+            def register_generator_state(self, generator: torch.Generator) -> None:
+                stand.registered.append(generator)
+
+            def replay(self) -> None:
+                stand.replayed += 1
+                for place, value in zip(stand.captured.outputs, work(*stand.captured.inputs), strict=True):
+                    place.copy_(value)
+
+        @contextmanager
+        def graph(_: Graph, stream: object):
+            self.recording = True
+            yield
+            self.recording = False
+            if fails:
+                raise RuntimeError("operation not permitted when stream is capturing\nand much more")
+
+        idle = SimpleNamespace(wait_stream=lambda _: None, device="cpu")
+        self.streams: list[object] = []
+        cuda = SimpleNamespace(
+            Stream=lambda _: idle, current_stream=lambda _: idle, set_stream=self.streams.append,
+            stream=lambda _: nullcontext(), CUDAGraph=Graph, graph=graph,
+        )  # fmt: skip
+        monkeypatch.setattr("mrl.kernels.cuda_graph.torch", SimpleNamespace(cuda=cuda, Generator=torch.Generator))
+        self.generator = torch.Generator().manual_seed(5)
+        self.captured = CapturedStep(self.step, 8, self.generator, self.renewed.append)
+
+    def step(self, users: torch.Tensor, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.run += not self.recording
+        return tuple(value.clone() for value in work(users, items))
+
+    def check(self, rows: int) -> None:
+        batch = torch.randn(rows), torch.randn(rows)
+        for found, expected in zip(self.captured(*batch), work(*batch), strict=True):
+            assert torch.equal(found, expected)
+
+
+def test_steps_are_recorded_after_some_and_replayed_with_each_batch(monkeypatch) -> None:
+    stand = Stand(monkeypatch)
+    for _ in range(WARM):
+        stand.check(8)
+    assert (stand.run, stand.replayed) == (WARM, 0) and not stand.registered
+    for _ in range(3):
+        stand.check(8)
+    assert (stand.run, stand.replayed) == (WARM, 3) and stand.registered == [stand.generator]
+
+
+def test_a_batch_of_another_size_runs_as_it_is(monkeypatch) -> None:
+    stand = Stand(monkeypatch)
+    for rows in [8] * WARM + [5, 8, 5, 8]:  # also where it comes when one is to be recorded
+        stand.check(rows)
+    assert (stand.run, stand.replayed) == (WARM + 2, 2)
+
+
+def test_where_recording_fails_steps_go_on_with_the_same_numbers(monkeypatch) -> None:
+    stand = Stand(monkeypatch, fails=True)
+    for _ in range(WARM):
+        stand.check(8)
+    with pytest.warns(UserWarning, match="run slower, not as a CUDA graph: operation not permitted when stream is"):
+        stand.check(8)
+    stand.check(8)
+    assert (stand.run, stand.replayed) == (WARM + 2, 0)
+    assert len(stand.streams) == 1  # back from the one that was recorded
+    (fresh,) = stand.renewed
+    assert fresh is not stand.generator
+    assert torch.equal(torch.rand(4, generator=fresh), torch.rand(4, generator=torch.Generator().manual_seed(5)))
+
+
+def trainer(device: str, **changes) -> Trainer:
+    data = planted_interactions(num_users=400, num_items=150, interactions=8000, branching=(4, 4), seed=0)
+    base = {"recipe": "mrl4rec", "dataset": "planted", "widths": (2, 4, 12), "batch_size": 512, "candidates": 4}
+    return Trainer(TrainConfig(**base | changes), data.train, torch.device(device))
+
+
+def test_on_a_cpu_nothing_is_recorded() -> None:
+    assert trainer("cpu").captured is None
+
+
+@pytest.mark.cuda
+@needs_cuda
+@pytest.mark.parametrize("changes", [{}, {"backbone": "lightgcn"}, {"rule": "mix"}, {"rule": "ahns"}], ids=str)
+def test_a_recorded_step_learns_what_single_steps_learn(changes: dict) -> None:
+    recorded, single = trainer("cuda", **changes), trainer("cuda", **changes)
+    single.captured = None
+    for _ in range(3):
+        one, other = recorded.run_epoch(), single.run_epoch()
+        assert one[0] == pytest.approx(other[0], rel=1e-3) and one[1] == pytest.approx(other[1], rel=1e-3)
+    assert recorded.captured.graph is not None
+    for table, expected in zip(recorded.vectors(), single.vectors(), strict=True):
+        torch.testing.assert_close(table, expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.cuda
+@needs_cuda
+@pytest.mark.parametrize("changes", [{"rule": "cns"}, {"rule": "dens"}, {"levels_per_step": 1}], ids=str)
+def test_steps_that_change_on_the_way_are_not_recorded(changes: dict) -> None:
+    changing = trainer("cuda", **changes)
+    changing.run_epoch()
+    assert changing.captured is None
+
+
+@pytest.mark.cuda
+@needs_cuda
+def test_a_state_that_is_loaded_is_the_one_that_is_trained_on() -> None:
+    one = trainer("cuda")
+    one.run_epoch()
+    state = {name: value.clone() for name, value in one.state().items()}
+    expected = one.run_epoch()
+    one.load_state(state)
+    assert one.run_epoch()[0] == pytest.approx(expected[0], rel=1e-3)

@@ -1,0 +1,52 @@
+"""Compiled loops: they work where nothing can be cached, and slices in threads cover every row once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mrl.kernels import threads as module
+from mrl.kernels.threads import compiled, fetch, in_threads
+
+
+def test_a_loop_is_compiled_where_nothing_can_be_cached(monkeypatch) -> None:
+    real = module.numba.njit
+
+    def no_cache(*function, **options):  # numba decorates functions of its own with it, too
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return real(*function, **options)
+
+    monkeypatch.setattr(module.numba, "njit", no_cache)
+    assert compiled(lambda a: a + 1)(1) == 2
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("rows", [0, 1, 7, 100])
+def test_slices_cover_every_row_once_and_errors_come_through(threads: int, rows: int, monkeypatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    seen = np.zeros(rows, int)
+
+    def work(part: slice) -> None:
+        seen[part] += 1
+
+    in_threads(work, rows, each=5)
+    assert (seen == 1).all()
+    with pytest.raises(ZeroDivisionError):
+        in_threads(lambda part: 1 // 0, rows, each=5)
+
+
+def test_fetching_reads_nothing_and_changes_nothing() -> None:
+    table = np.arange(12.0, dtype=np.float32).reshape(3, 4)
+
+    @compiled
+    def total(table):
+        everything = 0.0
+        for row in range(len(table)):
+            fetch(table, (row + 1) * 4, (row + 2) * 4)  # past the end after the last row: a hint, not an access
+            everything += table[row].sum()
+        return everything
+
+    assert total(table) == 66
+    assert np.array_equal(table, np.arange(12).reshape(3, 4))

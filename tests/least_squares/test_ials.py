@@ -1,0 +1,161 @@
+"""iALS against dense normal equations, its own gradient, and the optimum's known properties."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mrl.data.interactions import Positives
+from mrl.errors import ConfigError, RunError
+from mrl.least_squares.ials import frequency_l2, ials, ials_objective, solve_rows, transpose
+
+SETTINGS = {"alpha0": 0.2, "l2": 0.05, "nu": 0.7}
+
+
+def random_positives(num_users: int, num_items: int, share: float, seed: int) -> tuple[np.ndarray, Positives]:
+    dense = np.random.default_rng(seed).random((num_users, num_items)) < share
+    return dense, Positives.from_pairs(*np.nonzero(dense), num_users, num_items)
+
+
+def objective(users, items, dense, *, alpha0, l2, nu):
+    """The formula of the docstring over all pairs, in whatever type and library the factors are."""
+    scores = users @ items.T
+    user_l2 = l2 * (dense.sum(1) + alpha0 * dense.shape[1]) ** nu
+    item_l2 = l2 * (dense.sum(0) + alpha0 * dense.shape[0]) ** nu
+    fit = (dense * (1 - scores) ** 2).sum() + alpha0 * (scores**2).sum()
+    return fit + (user_l2 * (users**2).sum(1)).sum() + (item_l2 * (items**2).sum(1)).sum()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    num_users=st.integers(1, 12),
+    num_items=st.integers(1, 30),
+    dim=st.integers(1, 9),
+    share=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    chunk=st.sampled_from([1, 200, 2**20]),
+    seed=st.integers(0, 1000),
+)
+def test_rows_solve_the_dense_normal_equations(num_users, num_items, dim, share, chunk, seed):
+    dense, positives = random_positives(num_users, num_items, share, seed)
+    other = torch.randn(num_items, dim, generator=torch.Generator().manual_seed(seed))
+    row_l2 = torch.linspace(0.3, 2.0, num_users)
+    solved = solve_rows(other, positives, row_l2, alpha0=0.2, chunk=chunk)
+    q = other.double().numpy()
+    for user in range(num_users):
+        mine = q[dense[user]]
+        system = mine.T @ mine + 0.2 * q.T @ q + float(row_l2[user]) * np.eye(dim)
+        np.testing.assert_allclose(solved[user], np.linalg.solve(system, mine.sum(0)), rtol=1e-3, atol=1e-4)
+
+
+def test_gradient_is_zero_at_each_half_step():
+    dense, positives = random_positives(25, 40, 0.2, 0)
+    users, items = ials(positives, 6, sweeps=3, **SETTINGS)
+    truth = torch.from_numpy(dense).double()
+    users, items = users.double(), items.double().requires_grad_()
+    objective(users, items, truth, **SETTINGS).backward()
+    assert items.grad.abs().max() < 1e-4  # the items were solved last
+
+    user_l2 = frequency_l2(positives.counts, 40, **SETTINGS)
+    items = items.detach()
+    users = solve_rows(items.float(), positives, user_l2, alpha0=SETTINGS["alpha0"]).double().requires_grad_()
+    objective(users, items, truth, **SETTINGS).backward()
+    assert users.grad.abs().max() < 1e-4
+
+
+def test_both_gradients_vanish_after_many_sweeps():
+    dense, positives = random_positives(20, 15, 0.3, 1)
+    # dim = 20 is wider than there are items: most of the freedom is the penalty's to remove
+    factors = [f.double().requires_grad_() for f in ials(positives, 20, sweeps=400, **SETTINGS)]
+    objective(*factors, torch.from_numpy(dense).double(), **SETTINGS).backward()
+    assert all(factor.grad.abs().max() < 1e-3 for factor in factors)
+
+
+def test_objective_is_the_formula_and_falls_at_every_sweep():
+    dense, positives = random_positives(60, 50, 0.15, 2)
+    seen: list[dict] = []
+    users, items = ials(positives, 8, sweeps=8, on_sweep=seen.append, **SETTINGS)
+    expected = objective(users.double().numpy(), items.double().numpy(), dense, **SETTINGS)
+    for chunk in (1, 100, 2**20):
+        assert ials_objective(users, items, positives, chunk=chunk, **SETTINGS) == pytest.approx(expected, rel=1e-6)
+    assert seen[-1]["loss"] == pytest.approx(expected, rel=1e-6)
+    assert [row["sweep"] for row in seen] == list(range(1, 9))
+    losses = [row["loss"] for row in seen]
+    assert all(later < earlier for earlier, later in pairwise(losses))
+
+
+def test_a_seed_gives_the_same_factors_and_another_seed_others():
+    _, positives = random_positives(30, 20, 0.2, 3)
+    first, second, other = (
+        ials(positives, 4, sweeps=2, generator=torch.Generator().manual_seed(seed)) for seed in (7, 7, 8)
+    )
+    assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
+    assert not torch.allclose(first[1], other[1])
+
+
+def test_renumbering_users_permutes_them():
+    dense, positives = random_positives(30, 20, 0.2, 4)
+    order = np.random.default_rng(0).permutation(30)
+    renumbered = Positives.from_pairs(*np.nonzero(dense[order]), 30, 20)
+    users, items = ials(positives, 4, sweeps=3)
+    moved_users, moved_items = ials(renumbered, 4, sweeps=3)
+    torch.testing.assert_close(moved_users, users[order], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(moved_items, items, rtol=1e-3, atol=1e-5)
+
+
+def test_rows_without_positives_are_zero_and_nothing_at_all_is_accepted():
+    users, items = ials(Positives.from_pairs([0, 0], [1, 2], 3, 4), 5, sweeps=2)
+    assert users[1:].abs().sum() == 0 and items[[0, 3]].abs().sum() == 0 and users[0].abs().sum() > 0
+    users, items = ials(Positives.empty(3, 4), 5, sweeps=1)
+    assert users.shape == (3, 5) and items.shape == (4, 5) and not users.any() and not items.any()
+
+
+def test_new_users_are_folded_in_to_where_training_puts_them():
+    _, positives = random_positives(30, 20, 0.2, 5)
+    users, items = ials(positives, 4, sweeps=300, **SETTINGS)
+    newcomer = Positives.from_pairs(np.zeros(len(positives.of(0))), positives.of(0).numpy(), 1, 20)
+    row_l2 = frequency_l2(newcomer.counts, 20, **SETTINGS)
+    folded = solve_rows(items, newcomer, row_l2, alpha0=SETTINGS["alpha0"])
+    torch.testing.assert_close(folded[0], users[0], rtol=1e-3, atol=1e-4)
+
+
+def test_transpose_swaps_the_sides():
+    dense, positives = random_positives(9, 13, 0.3, 6)
+    assert transpose(positives) == Positives.from_pairs(*np.nonzero(dense.T), 13, 9)
+    assert transpose(transpose(positives)) == positives
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "remedy"),
+    [
+        ("dim", 0, "whole number"),
+        ("sweeps", 2.5, "whole number"),
+        ("alpha0", 0.0, "0.01 to 1"),
+        ("alpha0", float("nan"), "0.01 to 1"),
+        ("l2", -1.0, "0.001 to 0.1"),
+        ("nu", float("inf"), "1 is usual"),
+    ],
+)
+def test_impossible_settings_are_named(name, value, remedy):
+    with pytest.raises(ConfigError, match=rf"^{name}={value!r}: .*{remedy}"):
+        ials(Positives.empty(2, 2), **{"dim": 2, name: value})
+
+
+def test_systems_that_cannot_be_solved_are_an_error_and_not_numbers():
+    positives = Positives.from_pairs([0], [0], 1, 4)
+    with pytest.raises(RunError, match="raise l2 or alpha0"):
+        solve_rows(torch.full((4, 3), float("nan")), positives, torch.ones(1), alpha0=0.1)
+    with pytest.raises(RunError, match="L2 of 0 a row"):
+        solve_rows(torch.zeros(4, 3), positives, torch.zeros(1), alpha0=0.1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
+def test_cuda_agrees_with_the_cpu():
+    _, positives = random_positives(200, 150, 0.2, 7)
+    here = ials(positives, 16, sweeps=4)
+    there = ials(positives.to("cuda"), 16, sweeps=4)
+    torch.testing.assert_close((there[0] @ there[1].T).cpu(), here[0] @ here[1].T, rtol=1e-3, atol=1e-4)

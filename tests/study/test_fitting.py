@@ -1,0 +1,96 @@
+"""The fits of the study: what a search finds on the way, what the refit makes of it, and where a deadline ends it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mrl import TrainConfig, fit
+from mrl.data.interactions import Interactions, hold_out
+from mrl.data.synthetic import planted_interactions
+from mrl.evaluation.evaluate import evaluate
+from mrl.least_squares.axes import rotate
+from mrl.least_squares.ials import ials
+from mrl.study.fitting import (
+    Task,
+    fit_bpr_rotated,
+    fit_ease,
+    fit_ials,
+    fit_nested,
+    fit_popularity,
+    fit_recipe,
+    measure,
+    objective,
+)
+from mrl.trainer import Trainer
+
+WIDTHS = (2, 4, 8)
+NESTED = {"backbone": "mf", "rule": "dns", "candidates": 4}
+
+
+@pytest.fixture(scope="module")
+def data() -> Interactions:
+    return hold_out(planted_interactions(num_users=120, num_items=64, interactions=2000), seed=0)
+
+
+@pytest.fixture
+def task(data) -> Task:
+    return Task(data, WIDTHS, epochs=4, patience=2, eval_every=1)
+
+
+def test_the_objective_is_the_mean_of_validation_ndcg_over_the_widths(task, data) -> None:
+    model = ials(data.train, 8)
+    by_width = [evaluate(*model, data, split="valid", widths=WIDTHS).value("ndcg@20", width) for width in WIDTHS]
+    assert objective(task, model) == pytest.approx(sum(by_width) / 3, abs=1e-12)
+
+
+def test_a_model_without_widths_is_judged_by_its_one_figure(task) -> None:
+    for model in (fit_ease(task, {"l2": 50.0}).model, fit_popularity(task, {}).model):
+        table = measure(task, model, "valid").table
+        assert table["width"].is_null().all() and set(table["k"]) == {20}
+        assert objective(task, model) == table.filter(metric="ndcg")["value"].item()
+
+
+def test_wider_ials_is_rotated_then_truncated(task, data) -> None:
+    users, items = fit_ials(task, {"dim": 12, "alpha0": 0.1, "l2": 0.01}).model
+    whole = rotate(*ials(data.train, 12, alpha0=0.1, l2=0.01, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(users, whole[0][:, :8]) and torch.equal(items, whole[1][:, :8])
+
+
+@pytest.mark.parametrize("fit_one", [fit_nested, fit_bpr_rotated])
+def test_a_search_finds_the_epoch_and_the_refit_trains_for_it(task, data, fit_one) -> None:
+    searched = fit_one(task, NESTED)
+    assert 1 <= searched.found["epochs"] <= 4 and not searched.cut
+    assert searched.value == objective(task, searched.model)
+    again = fit_one(replace(task, data=data.merge_valid()), {**NESTED, **searched.found})
+    widths = WIDTHS if fit_one is fit_nested else WIDTHS[-1:]
+    config = TrainConfig(dataset="planted", widths=widths, epochs=searched.found["epochs"], **NESTED)
+    trainer = Trainer(config, data.merge_valid().train, task.device)
+    for _ in range(config.epochs):
+        trainer.run_epoch()
+    vectors = trainer.vectors()
+    expected = vectors if fit_one is fit_nested else rotate(*vectors)
+    assert all(torch.equal(a, b) for a, b in zip(again.model, expected, strict=True))
+
+
+def test_patience_ends_a_search(task) -> None:
+    searched = fit_nested(replace(task, epochs=50, patience=1), NESTED | {"learning_rate": 1e-9})
+    assert searched.found["epochs"] < 50
+
+
+def test_past_the_deadline_a_search_ends_with_the_best_so_far(task) -> None:
+    cut = fit_nested(replace(task, deadline=0.0, eval_every=3), NESTED)
+    assert cut.cut and cut.found == {"epochs": 1}
+    assert cut.value == objective(task, cut.model)
+
+
+@pytest.mark.parametrize("recipe", ["refined", "least_squares"])
+def test_what_a_recipe_found_by_itself_refits_to_what_fit_gives(task, data, tmp_path, recipe) -> None:
+    task = replace(task, seed=3)
+    searched = fit_recipe(task, {"recipe": recipe})
+    run = fit(TrainConfig(dataset="planted", seed=3, recipe=recipe, widths=WIDTHS, run_dir=str(tmp_path)), data)
+    assert searched.value == run.metrics.filter(split="valid", metric="ndcg", k=20)["value"].mean()
+    users, items = fit_recipe(replace(task, data=data.merge_valid()), {"recipe": recipe, **searched.found}).model
+    assert torch.equal(users, run.users) and torch.equal(items, run.items)

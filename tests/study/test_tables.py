@@ -1,0 +1,118 @@
+"""The tables of a study, from figures that are given: means, intervals, rivals, tests and costs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+from studied import WIDTHS, keep, pretend
+
+from mrl.analysis.comparison import sign_flip
+from mrl.errors import RunError
+from mrl.study.folder import write_json
+from mrl.study.tables import tables
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    return pretend(monkeypatch, tmp_path / "study")
+
+
+def test_means_have_the_interval_of_students_t_over_seeds(config) -> None:
+    people = keep(config, "wide", {2: 0.3, 4: 0.4})
+    found = tables(config).figures.filter(model="wide", metric="recall")
+    assert found["width"].to_list() == list(WIDTHS) and set(found["seeds"]) == {3}
+    for row in found.iter_rows(named=True):
+        values = [people[row["width"], seed].mean() for seed in range(3)]
+        low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+        assert (row["mean"], row["low"], row["high"]) == pytest.approx((np.mean(values), low, high))
+
+
+def test_one_seed_has_no_interval(config) -> None:
+    keep(config, "flat", {None: 0.2}, seeds=(0,))
+    row = tables(config).figures.row(0, named=True)
+    assert (row["width"], row["seeds"], row["low"], row["high"]) == (None, 1, None, None)
+
+
+def test_ours_is_paired_by_user_with_the_best_that_is_not_ours(config) -> None:
+    mine = keep(config, "best", {2: 0.42, 4: 0.42})
+    keep(config, "second", {2: 0.9, 4: 0.1})
+    wide = keep(config, "wide", {2: 0.30, 4: 0.10})
+    keep(config, "parts-2", {2: 0.2})
+    parts = keep(config, "parts-4", {4: 0.41})
+    keep(config, "flat", {None: 0.05}, seeds=(0,))
+    tests = tables(config).tests
+    assert len(tests) == 4 and set(tests["model"]) == {"best"}
+    recall = tests.filter(metric="recall").sort("width")
+    assert recall["rival"].to_list() == ["wide", "parts"]
+    assert recall["best"].to_list() == ["second", "parts"] and recall["loss"].to_list() == [True, False]
+    for row, others in zip(recall.iter_rows(named=True), (wide, parts), strict=True):
+        width = row["width"]
+        difference = np.array(
+            [
+                np.mean([mine[width, seed][user] for seed in range(3)])
+                - np.mean([others[width, seed][user] for seed in range(3)])
+                for user in range(60)
+            ]
+        )
+        assert row["difference"] == pytest.approx(difference.mean())
+        assert row["difference_low"] < row["difference"] < row["difference_high"]
+        p = sign_flip(difference, resamples=400, rng=np.random.default_rng([0, 1]))
+        assert row["p"] == pytest.approx(p) and row["p_holm"] >= row["p"]
+    assert recall["verdict"].to_list()[0] == "ahead"
+    order = tests.sort("p")["p"].to_numpy()
+    steps = np.minimum(1, np.maximum.accumulate(order * np.arange(4, 0, -1)))  # Holm, over widths and metrics
+    assert tests.sort("p")["p_holm"].to_numpy() == pytest.approx(steps)
+
+
+def test_a_model_without_widths_is_compared_with_the_widest(config) -> None:
+    keep(config, "best", {2: 0.4, 4: 0.4})
+    keep(config, "wide", {2: 0.2, 4: 0.2})
+    keep(config, "flat", {None: 0.9}, seeds=(0,))
+    tests = tables(config).tests.filter(metric="recall").sort("width")
+    assert tests["rival"].to_list() == ["wide", "flat"]
+    assert tests["verdict"].to_list() == ["ahead", "behind"] and tests["loss"].to_list() == [False, True]
+
+
+def test_what_parts_have_spent_is_summed(config) -> None:
+    keep(config, "parts-2", {2: 0.2})
+    keep(config, "parts-4", {4: 0.4})
+    keep(config, "best", {2: 0.4, 4: 0.4})
+    costs = {row["model"]: row for row in tables(config).costs.iter_rows(named=True)}
+    assert costs["parts"]["search_seconds"] == 4.0 and costs["parts"]["fit_seconds"] == 4.0
+    assert (costs["parts"]["trials"], costs["parts"]["granted"], costs["parts"]["budget"]) == (1, 4, 60.0)
+    assert costs["parts"]["settings"] == "parts-2: l2=0.125, epochs=3; parts-4: l2=0.125, epochs=3"
+    assert costs["best"]["trials"] is None and costs["best"]["timed_seconds"] is None
+    (at,) = (each for each in config.entries() if each.contender.name == "best")
+    write_json(at.timing_path(at.best()), {"seconds": 9.0, "threads": 2, "search_seconds": 50.0, "device": "cpu"})
+    best = tables(config).costs.filter(model="best").row(0, named=True)
+    assert (best["timed_seconds"], best["timed_threads"], best["timed_search_seconds"]) == (9.0, 2, 50.0)
+
+
+def test_the_tidy_table_has_one_row_a_figure(config) -> None:
+    keep(config, "best", {2: 0.4, 4: 0.4})
+    keep(config, "wide", {2: 0.2, 4: 0.2})
+    keep(config, "flat", {None: 0.3}, seeds=(0,))
+    tidy = tables(config).tidy()
+    keys = ["dataset", "model", "width", "metric", "k"]
+    assert len(tidy) == len(tidy.unique(keys)) == 4 + 4 + 2
+    assert tidy.filter(model="best")["p_holm"].null_count() == 0
+    assert tidy.filter(model="wide")["p_holm"].null_count() == 4
+    assert set(tidy["protocol"]) == {"honest"} and tidy["settings"].null_count() == 0
+
+
+def test_ours_may_be_named(config) -> None:
+    keep(config, "second", {2: 0.4, 4: 0.4})
+    keep(config, "wide", {2: 0.2, 4: 0.2})
+    assert tables(config).ours == "second"  # best is not there yet
+    keep(config, "parts-2", {2: 0.1})
+    tests = tables(replace(config, ours="wide")).tests
+    assert set(tests["model"]) == {"wide"}
+    assert (set(tests["width"]), set(tests["best"]), set(tests["rival"])) == ({2}, {"second"}, {"parts"})
+
+
+def test_where_nothing_is_the_remedy_is_told(config) -> None:
+    with pytest.raises(RunError, match="no finished fit of planted there; run the study first"):
+        tables(config)
