@@ -40,6 +40,7 @@ study: $(VENV)/.installed-study ## every model on every data set: reports/study.
 test: $(VENV)/.installed-test ## lint and run the whole test suite
 	$(BIN)/ruff check mrl tests notebooks
 	$(BIN)/ruff format --check mrl tests notebooks
+	$(BIN)/lint-imports
 	$(BIN)/python -m pytest $(ARGS)
 
 robustness: $(VENV)/.installed-test ## every fault and bad input in full, with 100 kills; writes reports/robustness.md
