@@ -2,9 +2,11 @@
 
 Papermill only warns of a name that the notebook does not know, and passes lists, truth values and small numbers as
 text (`-p widths "[4, 8]"`, `-p nested_negatives false`, `-y "{learning_rate: 1e-3}"`). The cell after the parameters
-calls `read` for the values and `as_config` for the settings:
+makes settings of them:
 
-    config = as_config(TrainConfig, read(globals(), TrainConfig.__dataclass_fields__))
+    config = read_config(TrainConfig, globals())
+
+A class of settings is made by `settings`. A field of another such class is a section: a dict, checked as strictly.
 """
 
 from __future__ import annotations
@@ -13,11 +15,14 @@ import ast
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
-from typing import Any, TypeVar, get_type_hints
+from functools import wraps
+from typing import Any, TypeVar, dataclass_transform, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from mrl.errors import ConfigError, MRLError
 
@@ -39,6 +44,34 @@ _EXPECTED = {
 }
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def settings(cls: type[Model]) -> type[Model]:
+    """Decorator: a frozen dataclass of settings, given by keyword and checked by pydantic.
+
+    Whatever is wrong raises ConfigError: one line with every setting at fault, its value, and what was expected.
+    """
+    made = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))(cls)
+    checked = made.__init__
+
+    @wraps(checked)
+    def init(self: Model, **given: Any) -> None:
+        try:
+            checked(self, **given)
+        except ValidationError as error:
+            raise ConfigError(one_line(error, type(self), given)) from None
+
+    made.__init__ = init
+    return made
+
+
+def read_config(model: type[Model], namespace: Mapping[str, Any]) -> Model:
+    """The settings that a notebook's parameters make; ConfigError for an unknown name or an impossible value.
+
+    namespace: the notebook's `globals()`.
+    """
+    return as_config(model, read(namespace, model))
+
+
 def injected(namespace: Mapping[str, Any]) -> dict[str, Any]:
     """What papermill passed: the names that its injected cell assigns, with their values.
 
@@ -50,54 +83,105 @@ def injected(namespace: Mapping[str, Any]) -> dict[str, Any]:
     return {name: namespace.get(name) for name in names if not name.startswith("PAPERMILL_")}
 
 
-def read(namespace: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """The values of the notebook's parameters, name by name; ConfigError for one that is not among `names`.
+def read(namespace: Mapping[str, Any], model: type) -> dict[str, Any]:
+    """The values of the notebook's parameters, name by name; ConfigError for one that is no field of `model`.
 
-    namespace: the notebook's `globals()`. names: every parameter there is. Looked at are papermill's injected cell and
-    the parameters cell itself (the last cell that only assigns literals, to most of `names`), so a name
-    misspelt in JupyterLab is refused too. Parameters that the notebook does not assign are left out.
+    Looked at are papermill's injected cell and the parameters cell itself (the last cell that only assigns literals, to
+    most of the names), so a name misspelt in JupyterLab is refused too. Parameters that the notebook does not assign
+    are left out.
     """
-    names = list(names)
-    unknown = [name for name in (*injected(namespace), *_parameters_cell(namespace, names)) if name not in names]
-    if unknown:
-        near = get_close_matches(unknown[0], names, n=1) or _same_initials(unknown[0], names)
-        remedy = f"did you mean {near[0]!r}?" if near else f"the parameters are {', '.join(names)}"
-        raise ConfigError(f"unknown parameter {unknown[0]!r}; {remedy}")
+    names = [field.name for field in fields(model)]
+    for name in (*injected(namespace), *_parameters_cell(namespace, names)):
+        if name not in names:
+            raise ConfigError(_unknown(name, model))
     return {name: namespace[name] for name in names if name in namespace}
 
 
-def as_config(model: Callable[..., Model], values: Mapping[str, Any]) -> Model:
-    """Build a pydantic dataclass of settings from parameter values, strictly.
+def as_config(model: type[Model], values: Mapping[str, Any]) -> Model:
+    """Build a dataclass of settings from parameter values, strictly.
 
     Text is taken as it is where the field takes text, and read as JSON elsewhere; nothing else is converted, except
     whole numbers to floats: 2.5 or true is no whole number, 1 is not true. nan and inf are refused everywhere.
     Raises ConfigError: one line with every parameter at fault, its value, and what was expected.
     """
-    hints = get_type_hints(model, include_extras=True)
-    checked, faults = {}, []
-    for name, value in values.items():
-        if name not in hints:
-            raise ConfigError(f"unknown parameter {name!r}; the parameters are {', '.join(hints)}")
-        try:
-            checked[name] = _strictly(hints[name], value)
-        except ValidationError as error:
-            faults.append(_fault(name, value, _first(error)))
-        except ValueError as error:
-            faults.append(f"{name}={_shown(value)}: {error}")
+    checked, faults = _checked(model, values)
     if faults:
         raise ConfigError("; ".join(faults))
     try:
         return model(**checked)
-    except ValidationError as error:
-        raise ConfigError(one_line(error, values)) from None
+    except ValidationError as error:  # of a dataclass that `settings` did not make
+        raise ConfigError(one_line(error, model, values)) from None
 
 
-def one_line(error: ValidationError, values: Mapping[str, Any] | None = None) -> str:
+def _checked(model: type, values: Mapping[str, Any], section: str = "") -> tuple[dict[str, Any], list[str]]:
+    """The values as the types of the model's fields, by name, and what is wrong with the others."""
+    hints = get_type_hints(model, include_extras=True)
+    checked, faults = {}, []
+    for name, value in values.items():
+        if name not in hints:
+            faults.append(_unknown(name, model, section))
+            continue
+        full = f"{section}.{name}" if section else name
+        try:
+            if is_dataclass(hints[name]):
+                checked[name], wrong = _checked(hints[name], _mapping(value), full)
+                faults += wrong
+            else:
+                checked[name] = _strictly(hints[name], value)
+        except ValidationError as error:
+            faults.append(_fault(full, value, _first(error)))
+        except ValueError as error:
+            faults.append(f"{full}={_shown(value)}: {error}")
+    return checked, faults
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """A section as a dict: given as one, as JSON text, or as the dataclass itself."""
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    parsed = _parse(value) if isinstance(value, str) else value
+    if not isinstance(parsed, Mapping) or not all(isinstance(name, str) for name in parsed):
+        raise ValueError('must be a mapping such as {"name": 1}')
+    return parsed
+
+
+def _unknown(name: str, model: type, section: str = "") -> str:
+    """That there is no such setting, and which one may be meant."""
+    names = [field.name for field in fields(model)]
+    places = {
+        field.name: place
+        for place, kind in get_type_hints(model).items()
+        if is_dataclass(kind)
+        for field in fields(kind)
+    }
+    near = get_close_matches(name, names, n=1) or _same_initials(name, names)
+    if name not in places and near:
+        remedy = f"did you mean {near[0]!r}?"
+    elif inside := [name] if name in places else get_close_matches(name, list(places), n=1):
+        remedy = f"did you mean {places[inside[0]]}={{{inside[0]!r}: …}}?"
+    else:
+        remedy = f"the {'settings' if section else 'parameters'} are {', '.join(names)}"
+    return f"{section}: unknown setting {name!r}; {remedy}" if section else f"unknown parameter {name!r}; {remedy}"
+
+
+def one_line(error: ValidationError, model: type, values: Mapping[str, Any] | None = None) -> str:
     """Every fault of a pydantic error in one line, first fault first; `values` shows settings as they were given."""
     faults: dict[str, str] = {}  # one a setting: a union reports each of its members
     for fault in error.errors():
-        name = str(fault["loc"][0]) if fault["loc"] else ""
-        faults.setdefault(name, _fault(name, (values or {}).get(name, fault["input"]), fault))
+        kind, given, path = model, values or {}, []
+        for name in fault["loc"]:
+            path.append(str(name))
+            hint = get_type_hints(kind).get(name) if isinstance(name, str) else None
+            unknown = fault["type"] == "unexpected_keyword_argument" and hint is None
+            inner = given.get(name, fault["input"]) if isinstance(given, Mapping) else fault["input"]
+            if not is_dataclass(hint):
+                break
+            kind, given = hint, inner
+        full = ".".join(path)
+        if path and unknown:
+            faults.setdefault(full, _unknown(path[-1], kind, ".".join(path[:-1])))
+        else:
+            faults.setdefault(full, _fault(full, inner if path else fault["input"], fault))
     return "; ".join(faults.values())
 
 

@@ -14,9 +14,8 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import polars as pl
@@ -29,15 +28,16 @@ from mrl.data.interactions import Interactions, Positives
 from mrl.data.load import load_data, pick_device
 from mrl.errors import DataError
 from mrl.evaluation.evaluate import Evaluation, evaluate
-from mrl.least_squares.rotation import start_model
-from mrl.least_squares.search import CHOSEN, choose_least_squares
-from mrl.least_squares.validation import fit_least_squares, judges
+from mrl.least_squares.propagation import Propagation
+from mrl.least_squares.rotation import Factors, initial_model
+from mrl.least_squares.search import SEARCHED, choose_settings
+from mrl.least_squares.validation import fit_least_squares, sample_validation_users
 from mrl.runs.directory import run_path
 from mrl.runs.run import Run, RunDirectory, check_compatible, environment, load
 from mrl.trainer import Trainer
 
 SEARCH, REFIT = "search", "refit"
-SETTINGS, SWEEPS = "settings", "sweeps"
+SETTINGS, LEAST_SQUARES = "settings", "least_squares"
 STATE = ("phase", "rows", "plans", "plan", "plan_value", "chosen", "best_epoch", "best_value", "waited")
 EGO = "best.ego."
 LONGEST_LIST = 20  # of the metrics that every validation looks at
@@ -56,39 +56,17 @@ def fit(config: TrainConfig, data: Interactions | None = None, *, progress: bool
         raise DataError(f"{data.name}: {data.num_items} items, where validation by lists of 20 needs at least 20")
     started = time.perf_counter()
     with RunDirectory(run_path(config)) as directory:
-        found = directory.load_checkpoint() if config.resume else None
-        if found is not None:
-            check_compatible(found[1], **_identity(config, data))
-        state = _State() if found is None else _State.restore(*found)
+        training = _Training(config, data, device, directory, progress)
         directory.clear_results()  # first: the metrics of other settings are not those of this config
         directory.write_config(config.to_dict())
-
-        def save(trainer: Trainer) -> None:
-            meta = _identity(config, data) | state.meta()
-            directory.save_checkpoint(trainer.state() | state.best, meta)
-            directory.write_history(state.history)
-
-        say = partial(tqdm.write, file=sys.stderr) if progress else _silent
+        state = training.state
         if state.phase == SEARCH:
-            state.choose(config, data, device, say)
-            begin = _start(data.train, device, state, say)
-            watched = data if config.recipe == "mrl4rec" else judges(data, config.seed)
-            while state.plan < len(state.plans):
-                trainer = begin(state.planned(config), found)
-                if found is None and config.recipe != "mrl4rec":  # there, epoch 0 is random
-                    state.validate(trainer, watched, _row(trainer, SEARCH, 0.0), save)
-                _search(trainer, watched, state, save, progress)
-                state.plan, state.plan_value, state.waited, found = state.plan + 1, -1.0, 0, None
-        users, items = state.best["best.users"].to(device), state.best["best.items"].to(device)
-        backbone = {name.removeprefix(EGO): table for name, table in state.best.items() if name.startswith(EGO)}
+            training.search()
+        users, items, backbone = state.best_tables(device)
         results = []
         if config.protocol == "honest":
             results.append(evaluate(users, items, data, split="valid", widths=config.report_widths))
-            found = found if state.phase == REFIT else None
-            state.phase = REFIT
-            final = replace(config, **state.chosen)
-            trainer = _start(data.merge_valid().train, device, state, say)(final, found)
-            _refit(trainer, state, save, progress)
+            trainer = training.refit()
             users, items, backbone = *trainer.vectors(), trainer.backbone()
         results.append(
             evaluate(users, items, data, split="test", widths=config.report_widths, per_user=config.per_user)
@@ -97,7 +75,7 @@ def fit(config: TrainConfig, data: Interactions | None = None, *, progress: bool
             "best_epoch": state.best_epoch,
             "seconds": round(state.seconds, 3),
             "wall_seconds": round(time.perf_counter() - started, 3),
-            "users_with_every_item": trainer.idle_users,
+            "users_with_every_item": training.idle_users,
         } | ({"chosen": state.chosen} if state.chosen else {})
         write_run(
             directory, config, data, results, device, history=state.history, vectors=(users, items), backbone=backbone,
@@ -161,27 +139,6 @@ class _State:
     def meta(self) -> dict:
         return {name: getattr(self, name) for name in STATE}
 
-    def choose(self, config: TrainConfig, data: Interactions, device: torch.device, say: Callable) -> None:
-        """Plan what to train: with the settings that the config leaves open, those of `CHOSEN`."""
-        if self.plans:
-            return
-        if config.recipe == "mrl4rec":
-            self.plans = [{}]
-            return
-
-        def on_trial(row: dict) -> None:
-            self.rows.append({"phase": SETTINGS} | row)
-            tried = {name: value for name, value in row.items() if name not in ("trial", "seconds")}
-            say("settings: " + ", ".join(f"{name} {_short(value)}" for name, value in tried.items()))
-
-        on_device = replace(data, train=data.train.to(device))
-        filled = choose_least_squares(config, on_device, on_trial)
-        self.plans = [{name: getattr(plan, name) for name in CHOSEN} for plan in filled]
-
-    def planned(self, config: TrainConfig) -> TrainConfig:
-        """The config with the settings of the present plan."""
-        return replace(config, **self.plans[self.plan])
-
     @property
     def history(self) -> pl.DataFrame:
         return pl.DataFrame(self.rows, infer_schema_length=None)
@@ -191,107 +148,156 @@ class _State:
         """Spent in training and validation, over all sittings."""
         return sum(row["seconds"] for row in self.rows)
 
-    def validate(self, trainer: Trainer, data: Interactions, row: dict, save: Callable) -> None:
-        """Measure the trainer's vectors on validation, keep them if they are the best so far, and save all."""
-        begun = time.perf_counter()
-        config = trainer.config
-        k = int(config.monitor.split("@")[1])
-        users, items = trainer.vectors()
-        result = evaluate(users, items, data, split="valid", widths=config.widths, ks=sorted({20, k}))
-        for metric in dict.fromkeys(("recall@20", "ndcg@20", config.monitor)):
-            row |= {f"{metric}_w{width}": result.value(metric, width) for width in config.widths}
-        value = sum(result.value(config.monitor, width) for width in config.widths) / len(config.widths)
+    def keep_if_best(self, trainer: Trainer, vectors: tuple[Tensor, Tensor], value: float) -> None:
+        """Count the validations without a better one in this plan, and keep the vectors if they are the best of all."""
+        self.waited += 1
         if value > self.plan_value:
             self.plan_value, self.waited = value, 0
-        else:
-            self.waited += 1
         if value > self.best_value:
             self.best_epoch, self.best_value, self.chosen = trainer.epoch, value, self.plans[self.plan]
-            self.best = {"best.users": users.cpu(), "best.items": items.cpu()}
+            self.best = {"best.users": vectors[0].cpu(), "best.items": vectors[1].cpu()}
             self.best |= {f"{EGO}{name}": table.cpu() for name, table in trainer.backbone().items()}
-        row["seconds"] += time.perf_counter() - begun
-        self.rows.append(row)
-        save(trainer)
+
+    def best_tables(self, device: torch.device) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Users, items and the backbone's state of the best epoch."""
+        backbone = {name.removeprefix(EGO): table for name, table in self.best.items() if name.startswith(EGO)}
+        return self.best["best.users"].to(device), self.best["best.items"].to(device), backbone
 
 
-def _start(
-    positives: Positives, device: torch.device, state: _State, say: Callable
-) -> Callable[[TrainConfig, tuple | None], Trainer]:
-    """A function that makes trainers, each at its start, which the recipe gives, or where a checkpoint left it.
+class _Training:
+    """A run under way: its state, and the steps that change it. A checkpoint is where its first trainer goes on."""
 
-    Least squares, where the recipe starts from it, is fitted once, when the first trainer needs it.
-    """
-    factors: list[tuple[Tensor, Tensor]] = []
+    def __init__(
+        self, config: TrainConfig, data: Interactions, device: torch.device, directory: RunDirectory, progress: bool
+    ):
+        self.config, self.data, self.device, self.directory, self.progress = config, data, device, directory, progress
+        self.checkpoint = directory.load_checkpoint() if config.resume else None
+        if self.checkpoint is not None:
+            check_compatible(self.checkpoint[1], **_identity(config, data))
+        self.state = _State() if self.checkpoint is None else _State.restore(*self.checkpoint)
+        self.factors: Factors | None = None  # of least squares on the positives that are trained on
+        self.idle_users = 0
 
-    def begin(config: TrainConfig, found: tuple[dict[str, Tensor], dict] | None) -> Trainer:
-        if config.recipe == "mrl4rec":
-            trainer = Trainer(config, positives, device)
-        else:
-            if not factors:
-                sweeps = []
-                factors.append(fit_least_squares(config, positives.to(device), on_sweep=sweeps.append))
-                if found is None:
-                    state.rows += [{"phase": SWEEPS} | row for row in sweeps]
-                say(f"least squares: {len(sweeps)} sweeps, {sum(row['seconds'] for row in sweeps):.1f} s")
-            on_row = state.rows.append if found is None else None
-            trainer = Trainer(config, positives, device, start_model(config, positives.to(device), factors[0], on_row))
-        if found is not None:
-            trainer.load_state(found[0])
+    def search(self) -> None:
+        """Choose the settings that are open, then look for the best epoch by each plan that is worth training."""
+        config, state = self.config, self.state
+        if not state.plans:
+            state.plans = self._plans()
+        watched = self.data if config.recipe == "mrl4rec" else sample_validation_users(self.data, config.seed)
+        while state.plan < len(state.plans):
+            resumed = self.checkpoint is not None
+            trainer = self._begin(config.with_settings(**state.plans[state.plan]), self.data.train)
+            if not resumed and config.recipe != "mrl4rec":  # there, epoch 0 is random
+                self._validate(trainer, watched, _row(trainer, SEARCH, 0.0))
+            self._search_epoch(trainer, watched)
+            state.plan, state.plan_value, state.waited = state.plan + 1, -1.0, 0
+
+    def refit(self) -> Trainer:
+        """Train on all of train for as many epochs as the search found best."""
+        state, state.phase, self.factors = self.state, REFIT, None
+        trainer = self._begin(self.config.with_settings(**state.chosen), self.data.merge_valid().train)
+        with self._bar(trainer, REFIT, state.best_epoch) as bar:
+            while trainer.epoch < state.best_epoch:
+                row = _epoch(trainer, REFIT)
+                state.rows.append(row)
+                if trainer.epoch % trainer.config.early_stopping.eval_every == 0:
+                    self._save(trainer)
+                bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
+                bar.update()
         return trainer
 
-    return begin
+    def _plans(self) -> list[dict]:
+        """The settings to train by, best first: what the search chose, nothing for the published method."""
+        if self.config.recipe == "mrl4rec":
+            return [{}]
 
+        def on_trial(row: dict) -> None:
+            self.state.rows.append({"phase": SETTINGS} | row)
+            tried = {name: value for name, value in row.items() if name not in ("trial", "seconds")}
+            self._print("settings: " + ", ".join(f"{name} {_short(value)}" for name, value in tried.items()))
 
-def _search(trainer: Trainer, data: Interactions, state: _State, save: Callable, progress: bool) -> None:
-    """Train with validation every few epochs until it stops getting better."""
-    config = trainer.config
-    bar = tqdm(total=config.epochs, initial=trainer.epoch, desc="search", unit="epoch", disable=not progress)
-    with bar:
-        while trainer.epoch < config.epochs and state.waited < config.patience:
-            row = _epoch(trainer, SEARCH)
-            if trainer.epoch % config.eval_every == 0 or trainer.epoch == config.epochs:
-                state.validate(trainer, data, row, save)
-            else:
-                state.rows.append(row)
-            bar.set_postfix(
-                {"loss": f"{row['loss']:.4f}", config.monitor: f"{max(state.best_value, 0):.4f}"}, refresh=False
-            )
-            bar.update()
+        on_device = replace(self.data, train=self.data.train.to(self.device))
+        plans = choose_settings(self.config, on_device, on_trial)
+        return [{name: plan.setting(name) for name in SEARCHED} for plan in plans]
 
+    def _begin(self, config: TrainConfig, positives: Positives) -> Trainer:
+        """A trainer at its start, or where the checkpoint left it."""
+        checkpoint, self.checkpoint = self.checkpoint, None
+        model = None if config.recipe == "mrl4rec" else self._initial(config, positives, log=checkpoint is None)
+        trainer = Trainer(config, positives, self.device, model)
+        if checkpoint is not None:
+            trainer.load_state(checkpoint[0])
+        self.idle_users = trainer.idle_users
+        return trainer
 
-def _refit(trainer: Trainer, state: _State, save: Callable, progress: bool) -> None:
-    """Train on all of train for as many epochs as the search found best."""
-    bar = tqdm(total=state.best_epoch, initial=trainer.epoch, desc="refit", unit="epoch", disable=not progress)
-    with bar:
-        while trainer.epoch < state.best_epoch:
-            row = _epoch(trainer, REFIT)
-            state.rows.append(row)
-            if trainer.epoch % trainer.config.eval_every == 0:
-                save(trainer)
-            bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
-            bar.update()
+    def _initial(self, config: TrainConfig, positives: Positives, *, log: bool) -> Propagation:
+        """The initial model; least squares is fitted once. log: whether its rows are new to the history."""
+        positives = positives.to(self.device)
+        if self.factors is None:
+            sweeps: list[dict] = []
+            self.factors = fit_least_squares(config, positives, on_sweep=sweeps.append)
+            self.state.rows += [{"phase": LEAST_SQUARES} | row for row in sweeps] if log else []
+            self._print(f"least squares: {len(sweeps)} sweeps, {sum(row['seconds'] for row in sweeps):.1f} s")
+        return initial_model(config, positives, self.factors, self.state.rows.append if log else None)
+
+    def _search_epoch(self, trainer: Trainer, data: Interactions) -> None:
+        """Train with validation every few epochs until it stops getting better."""
+        stopping, state, epochs = trainer.config.early_stopping, self.state, trainer.config.epochs
+        with self._bar(trainer, SEARCH, epochs) as bar:
+            while trainer.epoch < epochs and state.waited < stopping.patience:
+                row = _epoch(trainer, SEARCH)
+                if trainer.epoch % stopping.eval_every == 0 or trainer.epoch == epochs:
+                    self._validate(trainer, data, row)
+                else:
+                    state.rows.append(row)
+                best = {stopping.monitor: f"{max(state.best_value, 0):.4f}"}
+                bar.set_postfix({"loss": f"{row['loss']:.4f}"} | best, refresh=False)
+                bar.update()
+
+    def _validate(self, trainer: Trainer, data: Interactions, row: dict) -> None:
+        """Measure the trainer's vectors on validation, log it, keep them if they are the best so far, and save all."""
+        started = time.perf_counter()
+        widths, monitor = trainer.config.widths, trainer.config.early_stopping.monitor
+        vectors = trainer.vectors()
+        result = evaluate(*vectors, data, split="valid", widths=widths, ks=sorted({20, int(monitor.split("@")[1])}))
+        for metric in dict.fromkeys(("recall@20", "ndcg@20", monitor)):
+            row |= {f"{metric}_w{width}": result.value(metric, width) for width in widths}
+        self.state.keep_if_best(trainer, vectors, sum(result.value(monitor, width) for width in widths) / len(widths))
+        row["seconds"] += time.perf_counter() - started
+        self.state.rows.append(row)
+        self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        meta = _identity(self.config, self.data) | self.state.meta()
+        self.directory.save_checkpoint(trainer.state() | self.state.best, meta)
+        self.directory.write_history(self.state.history)
+
+    def _bar(self, trainer: Trainer, phase: str, epochs: int) -> tqdm:
+        return tqdm(total=epochs, initial=trainer.epoch, desc=phase, unit="epoch", disable=not self.progress)
+
+    def _print(self, line: str) -> None:
+        if self.progress:
+            tqdm.write(line, file=sys.stderr)
 
 
 def _epoch(trainer: Trainer, phase: str) -> dict:
-    begun = time.perf_counter()
+    """Train for an epoch; its row of the history."""
+    started = time.perf_counter()
     loss, by_level = trainer.run_epoch()
     levels = {f"loss_w{width}": value for width, value in zip(trainer.config.widths, by_level, strict=True)}
-    return _row(trainer, phase, time.perf_counter() - begun) | {"loss": loss} | levels
+    return _row(trainer, phase, time.perf_counter() - started) | {"loss": loss} | levels
 
 
 def _row(trainer: Trainer, phase: str, seconds: float) -> dict:
     row = {"phase": phase, "epoch": trainer.epoch, "seconds": seconds}
-    return row | ({"shares": str(list(trainer.config.shares))} if trainer.config.shares else {})
+    propagation = trainer.config.least_squares.propagation
+    return row | ({"propagation": str(list(propagation))} if propagation else {})
 
 
 def _identity(config: TrainConfig, data: Interactions) -> dict:
     """What a checkpoint must share with the run that wants to go on from it."""
     settings = {name: value for name, value in config.to_dict().items() if name not in ELSEWHERE}
     return {"fingerprint": data.fingerprint, "widths": list(config.widths), "settings": settings}
-
-
-def _silent(words: str) -> None:
-    pass
 
 
 def _short(value: float | str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from functools import partial
 
 import numpy as np
@@ -15,7 +16,7 @@ from mrl.config import TrainConfig
 from mrl.data.interactions import Positives
 from mrl.errors import RunError
 from mrl.kernels.bpr import bpr_gradients
-from mrl.kernels.cuda_graph import CapturedStep
+from mrl.kernels.cuda_graph import GraphStep
 from mrl.kernels.row_adam import RowAdam
 from mrl.kernels.threads import has_short_floats
 from mrl.loss import NestedLoss, l2_penalty
@@ -37,24 +38,24 @@ class Trainer:
         device: torch.device,
         model: MatrixFactorization | None = None,
     ):
-        self.config, self.device = config.closed(), device
+        self.config, self.device = config.with_usual(), device
         init_seed, loop_seed = np.random.SeedSequence(config.seed).generate_state(2)
         init = torch.Generator().manual_seed(int(init_seed))
         self.generator = torch.Generator(device).manual_seed(int(loop_seed))
         dim = config.widths[-1]
         if model is None and config.backbone == "lightgcn":
-            dropout = {"edge_dropout": config.edge_dropout, "message_dropout": config.message_dropout}
-            model = LightGCN(positives, dim, hops=config.hops, generator=init, **dropout)
+            model = LightGCN(positives, dim, hops=config.hops, generator=init, **asdict(config.graph))
         elif model is None:
             model = MatrixFactorization(positives.num_users, positives.num_items, dim, generator=init)
         self.model = model.to(device)
         positives = positives.to(device)
+        nested = config.nested_loss
         self.loss = NestedLoss(
             config.widths,
-            config.level_weights,
+            nested.level_weights,
             kind=config.loss,
-            margin=config.margin,
-            uniformity=config.uniformity,
+            margin=nested.margin,
+            uniformity=nested.uniformity,
         ).to(device)
         self.sampler = NegativeSampler(
             positives,
@@ -62,9 +63,7 @@ class Trainer:
             rule=config.rule,
             candidates=config.candidates,
             nested=config.nested_negatives,
-            similarity=config.similarity,
-            topk=config.topk,
-            hardness=config.hardness,
+            **asdict(config.sampler),
             scored_in=torch.bfloat16 if has_short_floats(device) else torch.float32,
             generator=init,
         ).to(device)
@@ -90,19 +89,20 @@ class Trainer:
         # steps on a graph cost the same whatever they hold, so large data is not cut into more of them
         self.batch_size = config.batch_size or max(8192, -(-len(self.users) // 32))
         self.epoch = 0
-        self.captured = self._capture()
+        self.graph = self._graph()
 
-    def _capture(self) -> CapturedStep | None:
+    def _graph(self) -> GraphStep | None:
         """The step as one CUDA graph, where it is the same work each time: no rule or levels that change on the way."""
-        steady = self.config.rule not in ("cns", "dens") and self.config.levels_per_step in (0, len(self.config.widths))
+        all_levels = self.config.nested_loss.levels_per_step in (0, len(self.config.widths))
+        steady = self.config.rule not in ("cns", "dens") and all_levels
         if self.device.type != "cuda" or not steady:
             return None
 
-        def renew(generator: torch.Generator) -> None:
+        def set_generator(generator: torch.Generator) -> None:
             self.generator = generator
 
         size = min(self.batch_size, len(self.users))
-        return CapturedStep(partial(self._step, levels=None), size, self.generator, renew)
+        return GraphStep(partial(self._step, levels=None), size, self.generator, set_generator)
 
     def run_epoch(self) -> tuple[float, list[float]]:
         """One pass over all interactions in random order. Returns the mean loss and the mean of each level's term."""
@@ -114,7 +114,7 @@ class Trainer:
         if self.compiled:
             self.optimiser.begin(-(-len(order) // self.batch_size))
         batches = order.split(self.batch_size)
-        step = self._step if self.captured is None else lambda users, items, _: self.captured(users, items)
+        step = self._step if self.graph is None else lambda users, items, _: self.graph(users, items)
         for batch, levels in zip(batches, self._levels(len(batches)), strict=True):
             loss, terms = step(self.users[batch], self.items[batch], levels)
             total += loss * len(batch)
@@ -138,7 +138,7 @@ class Trainer:
 
         Drawn for a whole epoch at once, so that no step waits for the device.
         """
-        count, levels = self.config.levels_per_step, len(self.config.widths)
+        count, levels = self.config.nested_loss.levels_per_step, len(self.config.widths)
         if count in (0, levels):
             return [None] * steps
         drawn = torch.rand(steps, levels, generator=self.generator, device=self.device).argsort(1)[:, :count]
@@ -231,7 +231,7 @@ class Trainer:
             moments = {key.removeprefix(prefix): moment for key, moment in tensors.items() if key.startswith(prefix)}
             self.optimiser.state[value] = {key: moment.to(self.device, copy=True) for key, moment in moments.items()}
         self.generator.set_state(tensors["generator"].cpu())
-        self.captured = self._capture()  # a graph knows the moments by where they lie
+        self.graph = self._graph()  # a graph knows the moments by where they lie
         self.epoch = int(tensors["epoch"])
 
 

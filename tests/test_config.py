@@ -81,7 +81,7 @@ def test_settings_left_out_are_those_of_the_recipe() -> None:
         ({"turn": -1}, "turn=-1: must be greater than or equal to 0"),
         ({"turn": 4}, "turn=4: must be 0 or one of [8, 16, 32, 64]"),
         ({"turn": 8, "recipe": "least_squares"}, "turn=8: recipe='least_squares' has none; recipe='refined' has"),
-        ({"train_width": 32}, "train_width=32: must be at least the widest width, 64"),
+        ({"fit_width": 32}, "fit_width=32: must be at least the widest width, 64"),
         ({"alpha0": 0}, "alpha0=0: must be greater than 0"),
     ],
 )

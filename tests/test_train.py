@@ -16,7 +16,7 @@ from mrl.config import TrainConfig
 from mrl.data.interactions import Interactions, Positives, as_paper, hold_out
 from mrl.data.load import pick_device
 from mrl.errors import ConfigError, RunError
-from mrl.least_squares.rotation import smoothed
+from mrl.least_squares.rotation import propagated
 from mrl.model import LightGCN
 from mrl.runs.run import Run, load
 from mrl.train import fit
@@ -292,11 +292,11 @@ def test_cuda_learns_what_the_cpu_learns(tmp_path, data, backbone: str) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("backbone", ["mf", "lightgcn", "propagation"])
 def test_no_step_on_a_gpu_waits_for_the_host(tmp_path, data, backbone: str) -> None:
-    graph = {"recipe": "refined", "shares": (1.0, 1.0)} if backbone == "propagation" else {}
+    graph = {"recipe": "refined", "propagation": (1.0, 1.0)} if backbone == "propagation" else {}
     config, model = settings(tmp_path, device="cuda", backbone=backbone, **graph), None
     if graph:
         start = torch.randn(data.num_users, config.widths[-1]), torch.randn(data.num_items, config.widths[-1])
-        model = smoothed(config, data.train, start)
+        model = propagated(config, data.train, start)
     trainer = Trainer(config, data.train, torch.device("cuda"), model)
     trainer.run_epoch()
     batch = torch.arange(64, device="cuda")
@@ -315,10 +315,10 @@ def closed_form(tmp_path: Path, **changes) -> TrainConfig:
 def test_the_default_recipe_searches_refines_and_tells_of_it(tmp_path, data) -> None:
     run = fit(closed_form(tmp_path), data, progress=False)
     phases = run.history["phase"].unique(maintain_order=True).to_list()
-    assert [phase for phase in phases if phase != "turn"][:3] == ["settings", "sweeps", "search"]
+    assert [phase for phase in phases if phase != "rotation_width"][:3] == ["settings", "sweeps", "search"]
     chosen = run.environment["chosen"]
-    least_squares = {"alpha0", "frequency_l2", "emphasis", "growth", "sweeps", "nu", "train_width"}
-    rest = {"shares", "turn", "hops", "level_weights", "scale", "l2"}
+    least_squares = {"alpha0", "frequency_l2", "popularity_exponent", "l2_width_exponent", "sweeps", "nu", "fit_width"}
+    rest = {"propagation", "rotation_width", "hops", "level_weights", "scale", "l2"}
     assert set(chosen) == least_squares | rest
     assert chosen["alpha0"] > 0
     assert run.environment["best_epoch"] <= 4 and run.config["alpha0"] is None
@@ -331,10 +331,10 @@ def test_the_default_recipe_searches_refines_and_tells_of_it(tmp_path, data) -> 
 
 
 def test_what_was_chosen_refits_to_the_same_vectors(tmp_path, data) -> None:
-    settings = {"alpha0": 0.1, "frequency_l2": 0.01, "emphasis": 0.0, "growth": 0.0, "shares": (1.0, 1.0), "turn": 4}
-    run = fit(closed_form(tmp_path, **settings), data, progress=False)
-    assert run.environment["chosen"]["turn"] == 4
-    assert run.history.filter(phase="turn").height == 2  # before the search and before the refit
+    settings = {"alpha0": 0.1, "frequency_l2": 0.01, "popularity_exponent": 0.0, "l2_width_exponent": 0.0,
+    "propagation": (1.0, 1.0), "rotation_width": 4} run = fit(closed_form(tmp_path, **settings), data, progress=False)
+    assert run.environment["chosen"]["rotation_width"] == 4
+    assert run.history.filter(phase="rotation_width").height == 2  # before the search and before the refit
     other = fit(closed_form(tmp_path, **settings, run_dir=str(tmp_path / "other")), data, progress=False)
     assert torch.equal(run.users, other.users) and torch.equal(run.items, other.items)
 
@@ -352,12 +352,12 @@ def test_least_squares_has_no_epochs_and_does_not_depend_on_them(tmp_path, data)
 
 
 @pytest.mark.robustness
-@pytest.mark.parametrize(("turn", "epochs"), [(0, 0), (0, 2), (0, 5), (0, 7), (4, 6)])
+@pytest.mark.parametrize(("rotation_width", "epochs"), [(0, 0), (0, 2), (0, 5), (0, 7), (4, 6)])
 def test_a_killed_refinement_resumes_to_the_same_bits(tmp_path, data, monkeypatch, turn: int, epochs: int) -> None:
-    given = {"alpha0": 0.1, "frequency_l2": 0.01, "emphasis": 0.0, "growth": 0.0, "turn": turn}
-    changes = {"patience": 5, "eval_every": 1, **given}
-    monkeypatch.setattr("mrl.least_squares.search.CLOSE", 0.0)  # several propagations are trained, one after the other
-    whole = fit(closed_form(tmp_path, run_dir=str(tmp_path / "whole"), **changes), data, progress=False)
+    given = {"alpha0": 0.1, "frequency_l2": 0.01, "popularity_exponent": 0.0, "l2_width_exponent": 0.0,
+    "rotation_width": turn} changes = {"patience": 5, "eval_every": 1, **given}
+    monkeypatch.setattr("mrl.least_squares.search.CLOSE_TO_BEST", 0.0)  # several propagations are trained, one after
+    the other whole = fit(closed_form(tmp_path, run_dir=str(tmp_path / "whole"), **changes), data, progress=False)
     check_resumed(closed_form(tmp_path, **changes), data, whole, monkeypatch, "run_epoch", epochs)
 
 

@@ -8,13 +8,12 @@ what another seed would have given is not in them. Test is reported here and not
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Literal
 
 import numpy as np
 import polars as pl
-from pydantic import BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
-from pydantic.dataclasses import dataclass as settings
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
@@ -24,7 +23,7 @@ from mrl.data.interactions import Interactions
 from mrl.data.load import load_data, pick_device
 from mrl.errors import ConfigError, RunError
 from mrl.evaluation.evaluate import evaluate
-from mrl.parameters import one_line
+from mrl.parameters import settings
 from mrl.runs.run import Run, load
 from mrl.words import listed
 
@@ -40,7 +39,7 @@ def _one_or_many(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-@settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@settings
 class EvaluateConfig:
     """The parameters of `notebooks/evaluate.ipynb`.
 
@@ -92,11 +91,11 @@ def load_runs(paths: Iterable[str], dataset: str = "") -> tuple[dict[str, Run], 
 
 def reload(run: Run, dataset: str = "") -> Interactions:
     """The data that a run was trained on, by its own settings; RunError where they are not the same any more."""
-    found = {name: value for name, value in run.config.items() if name in TrainConfig.names()}  # controls have more
+    names = {field.name for field in fields(TrainConfig)}  # controls have more
     try:
-        config = TrainConfig(**found)
-    except ValidationError as error:
-        raise RunError(f"{run.path / 'config.json'}: {one_line(error, found)}; restore a copy or train again") from None
+        config = TrainConfig(**{name: value for name, value in run.config.items() if name in names})
+    except ConfigError as error:
+        raise RunError(f"{run.path / 'config.json'}: {error}; restore a copy or train again") from None
     data = load_data(replace(config, dataset=dataset) if dataset else config)
     trained_on = run.environment.get("fingerprint")
     if data.fingerprint != trained_on:

@@ -19,8 +19,7 @@ from typing import Annotated, Any, Literal
 
 import polars as pl
 import torch
-from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt
-from pydantic.dataclasses import dataclass
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from mrl.benchmark.yardsticks import PlainModel, evaluate_plain, evaluate_published
 from mrl.config import TrainConfig
@@ -28,6 +27,7 @@ from mrl.data.interactions import Interactions
 from mrl.data.load import load_data
 from mrl.data.synthetic import planted_interactions
 from mrl.evaluation.evaluate import evaluate
+from mrl.parameters import settings
 from mrl.sampler import RULES
 from mrl.train import peak_memory_mib
 from mrl.trainer import Trainer
@@ -42,7 +42,7 @@ COPIED = 2**28  # bytes of a copy, by which the bandwidth of memory is measured
 Case = tuple[str, str, str]  # backbone, rule, who: published, plain or mrl
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@settings
 class BenchmarkConfig:
     """Parameters of `notebooks/benchmark.ipynb`.
 
@@ -81,7 +81,7 @@ class BenchmarkConfig:
         nested = {"widths": self.widths, "rule": rule, "candidates": self.candidates}
         return TrainConfig(
             dataset=self.dataset, planted=self.planted, protocol="paper", backbone=backbone, seed=self.seed,
-            batch_size=self.batch_size, topk=min(4, self.candidates), **(plain if rule == BPR else nested),
+            batch_size=self.batch_size, sampler={"topk": min(4, self.candidates)}, **(plain if rule == BPR else nested),
         )  # fmt: skip
 
     def least_bytes(self, case: Case, interactions: int) -> int | None:

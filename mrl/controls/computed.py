@@ -16,8 +16,7 @@ from typing import Any
 
 import polars as pl
 import torch
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass as checked_dataclass
+from pydantic import Field
 from torch import Tensor
 
 from mrl.config import TrainConfig
@@ -28,13 +27,14 @@ from mrl.data.load import load_data, pick_device
 from mrl.evaluation.evaluate import Evaluation, evaluate, evaluate_scores
 from mrl.least_squares.axes import rotate
 from mrl.least_squares.ials import ials
+from mrl.parameters import settings
 from mrl.runs.directory import default_path, run_path
 from mrl.runs.run import Run, RunDirectory, load
 from mrl.train import write_run
 
 # The settings that concern a control which is not trained by `mrl.train.fit`; its config.json has no others.
 COMMON = (
-    *("dataset", "protocol", "split", "test_fraction", "valid_fraction", "min_rating", "core", "overlap"),
+    *("dataset", "protocol", "split", "holdout", "min_rating", "core"),
     *("user_column", "item_column", "rating_column", "timestamp_column", "planted"),
     *("widths", "eval_widths", "seed", "device", "per_user", "run_dir", "name"),
 )
@@ -42,7 +42,7 @@ COMMON = (
 Model = tuple[Tensor, Tensor] | ScoreBlocks  # users (U, D) and items (I, D), or scores that have no width
 
 
-@checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@settings
 class ComputedConfig(TrainConfig):
     """Settings of a control that is computed, not trained: `name` says which it is, `settings` are its own."""
 

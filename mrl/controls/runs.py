@@ -17,21 +17,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import polars as pl
-from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
-from pydantic.dataclasses import dataclass
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from tqdm import tqdm
 
-from mrl.config import BY_RECIPE, Positive, TrainConfig
+from mrl.config import BY_RECIPE, Positive, TrainConfig, in_sections
 from mrl.controls.computed import ComputedConfig, compute
 from mrl.data import datasets
 from mrl.data.load import load_data
 from mrl.errors import ConfigError, RunError
-from mrl.parameters import as_config
+from mrl.parameters import as_config, settings
 from mrl.runs.directory import default_path
 from mrl.runs.run import Run, load
 from mrl.sweep import finished, fit_all
@@ -41,7 +39,7 @@ CONTROLS: tuple[str, ...] = get_args(ControlName)
 FROM_BPR = ("bpr", "bpr-rotated", "bpr-shuffled", "alone")
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@settings
 class ControlsConfig:
     """Parameters of `notebooks/controls.ipynb`.
 
@@ -108,7 +106,8 @@ def plan(config: ControlsConfig) -> tuple[list[TrainConfig], list[ComputedConfig
 
     def placed(kind: type[TrainConfig], seed: int, name: str, changes: dict) -> TrainConfig:
         path = folder / default_path(dataset, name, seed).name
-        return kind(**asdict(nested) | {"seed": seed, "name": name, "run_dir": str(path), "resume": True} | changes)
+        place = {"seed": seed, "name": name, "run_dir": str(path), "resume": True}
+        return kind(**in_sections(place | changes, nested.to_dict()))
 
     seeds = tuple(dict.fromkeys(config.seeds)) or (nested.seed,)
     again = [placed(TrainConfig, seed, nested.run_name, {"name": nested.name}) for seed in seeds if seed != nested.seed]

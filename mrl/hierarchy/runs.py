@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from pydantic import ConfigDict, NonNegativeInt, PositiveInt, model_validator
-from pydantic.dataclasses import dataclass
+from pydantic import NonNegativeInt, PositiveInt, model_validator
 
 from mrl.analysis.profile import CLASSES, popularity_classes
 from mrl.errors import ConfigError, RunError
 from mrl.hierarchy.measure import Hierarchy, depth_columns, measure
 from mrl.hierarchy.neighbours import item_neighbours, user_top_k
+from mrl.parameters import settings
 from mrl.runs.run import Run, load
 from mrl.words import listed
 
@@ -25,7 +25,7 @@ TABLES = ("names", "flows", "tree")
 POPULARITY = "popularity class"
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@settings
 class HierarchyConfig:
     """Parameters of `notebooks/hierarchy.ipynb`.
 

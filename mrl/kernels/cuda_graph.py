@@ -16,30 +16,32 @@ from torch import Tensor
 
 Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
-WARM = 3  # steps before one is recorded
+WARM_STEPS = 3  # steps before one is recorded
 
 
-class CapturedStep:
+class GraphStep:
     """step(users (B,), items (B,)) -> loss, terms: the same, faster; what it returns is overwritten by the next call.
 
     The step must do all its work on the device, and the same work each time. size: B of the batches that are replayed;
-    others run as they are. generator: what the step draws from. renew: takes the generator to go on with where
+    others run as they are. generator: what the step draws from. set_generator: takes the generator to go on with where
     recording fails, which a warning tells; steps then run as they are.
     """
 
-    def __init__(self, step: Step, size: int, generator: torch.Generator, renew: Callable[[torch.Generator], None]):
-        self.step, self.size, self.generator, self.renew = step, size, generator, renew
+    def __init__(
+        self, step: Step, size: int, generator: torch.Generator, set_generator: Callable[[torch.Generator], None]
+    ):
+        self.step, self.size, self.generator, self.set_generator = step, size, generator, set_generator
         self.stream = torch.cuda.Stream(generator.device)
-        self.warmed = 0
+        self.warm_steps = 0
         self.failed = False
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         if self.failed or len(users) != self.size:
             return self.step(users, items)
-        if self.warmed < WARM:
-            self.warmed += 1
-            return self._aside(users, items)
+        if self.warm_steps < WARM_STEPS:
+            self.warm_steps += 1
+            return self._warm_up(users, items)
         if self.graph is None and not self._record(users, items):
             return self.step(users, items)
         for place, batch in zip(self.inputs, (users, items), strict=True):
@@ -47,13 +49,13 @@ class CapturedStep:
         self.graph.replay()
         return self.outputs
 
-    def _aside(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    def _warm_up(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """On the stream that is recorded later, which is where autograd has to have been before."""
         self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
         with torch.cuda.stream(self.stream):
-            found = self.step(users, items)
+            result = self.step(users, items)
         torch.cuda.current_stream(self.stream.device).wait_stream(self.stream)
-        return found
+        return result
 
     def _record(self, users: Tensor, items: Tensor) -> bool:
         self.inputs = users.clone(), items.clone()
@@ -70,7 +72,7 @@ class CapturedStep:
             self.failed = True
             fresh = torch.Generator(self.generator.device)  # the other may be left as if still being recorded
             fresh.set_state(state)
-            self.renew(fresh)
+            self.set_generator(fresh)
             return False
         self.graph = graph
         return True

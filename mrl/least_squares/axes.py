@@ -1,6 +1,6 @@
-"""Axes of factors: turned so that the leading ones carry most of the scores, which stay what they are.
+"""Axes of factors: rotated so that the leading ones carry most of the scores, which stay what they are.
 
-Any factors can be turned without changing a score; what changes is what their prefixes score.
+Any factors can be rotated without changing a score; what changes is what their prefixes score.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NOTHING = 1e-13  # of the largest square, below which there is only rounding
 
 
 def rotate(users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-    """Factors turned to their principal axes: the same scores, and every prefix the best of its rank.
+    """Factors rotated to their principal axes: the same scores, and every prefix the best of its rank.
 
     users (U, D), items (I, D); singular values split evenly: the leading d columns give the truncated SVD of the whole
     score matrix. Where that has fewer than D axes the last columns are zero. The largest entry of each item column is
@@ -38,19 +38,20 @@ def principal_axes(users: Tensor, items: Tensor, widths: Sequence[int], item_wei
     user_gram, spans = _gram(users), [slice(0, users.shape[1])] if alike else blocks(widths)
     # axes that are rounding are set to 0: products of such numbers are subnormal, which slows all that comes after
     least = max(NOTHING, torch.finfo(users.dtype).eps)
-    # what is left of each side for the blocks to come, as a matrix to be multiplied with: only D × D numbers are turned
+    # what is left of each side for the blocks to come, as a matrix to be multiplied with: only D × D numbers are
+    # rotated
     left_users = left_items = torch.eye(users.shape[1], dtype=torch.float64, device=users.device)
-    turned_users, turned_items = [], []
+    rotated_users, rotated_items = [], []
     for level, span in enumerate(spans):
         item_gram = _gram(items if alike else items * (item_weights**0.5**level)[:, None])
-        turns = _turns(left_users.T @ user_gram @ left_users, left_items.T @ item_gram @ left_items, least)
-        left_users, left_items = left_users @ turns[0], left_items @ turns[1]
+        rotations = _rotations(left_users.T @ user_gram @ left_users, left_items.T @ item_gram @ left_items, least)
+        left_users, left_items = left_users @ rotations[0], left_items @ rotations[1]
         count = span.stop - span.start
-        turned_users.append(left_users[:, :count])
-        turned_items.append(left_items[:, :count])
+        rotated_users.append(left_users[:, :count])
+        rotated_items.append(left_items[:, :count])
         left_users, left_items = left_users[:, count:], left_items[:, count:]
-    users = users @ torch.cat(turned_users, 1).to(users)
-    items = items @ torch.cat(turned_items, 1).to(items)
+    users = users @ torch.cat(rotated_users, 1).to(users)
+    items = items @ torch.cat(rotated_items, 1).to(items)
     largest = items.abs().argmax(0, keepdim=True)
     signs = torch.where(items.gather(0, largest) < 0, -1.0, 1.0).to(items)
     return users * signs, items * signs
@@ -65,8 +66,8 @@ def _gram(table: Tensor) -> Tensor:
     return gram
 
 
-def _turns(user_gram: Tensor, item_gram: Tensor, least: float) -> tuple[Tensor, Tensor]:
-    """(D, D) each, for users and for items: what turns factors with these Gram matrices to their principal axes.
+def _rotations(user_gram: Tensor, item_gram: Tensor, least: float) -> tuple[Tensor, Tensor]:
+    """(D, D) each, for users and for items: what rotates factors with these Gram matrices to their principal axes.
 
     Axes whose share of the largest singular value is `least` or less are zero.
     """

@@ -94,13 +94,13 @@ def solve_rows(other: Tensor, positives: Positives, row_l2: Tensor, *, alpha0: f
     try:
         spectrum, basis = torch.linalg.eigh((other.T @ other).double())
         spectrum, basis = (alpha0 * spectrum.clamp_min(0)).to(other.dtype), basis.to(other.dtype)
-        turned = F.pad(other @ basis, (0, 0, 0, 1))  # (I + 1, D): the last row, all zero, is what padding points to
+        rotated = F.pad(other @ basis, (0, 0, 0, 1))  # (I + 1, D): the last row, all zero, is what padding points to
         for rows, longest in row_chunks(positives.counts, other.shape[1], chunk):
             diagonal = spectrum + row_l2[rows].to(other.dtype)[:, None]  # (B, D)
             if longest < other.shape[1]:
-                solution[rows] = _solve_short(turned, positives, rows, longest, diagonal)
+                solution[rows] = _solve_short(rotated, positives, rows, longest, diagonal)
             else:
-                solution[rows] = _solve_long(turned, positives, rows, longest, diagonal, chunk)
+                solution[rows] = _solve_long(rotated, positives, rows, longest, diagonal, chunk)
         solved = bool(torch.isfinite(solution).all())
     except torch.linalg.LinAlgError:
         solved = False
@@ -135,16 +135,16 @@ def mean_score(users: Tensor, items: Tensor, positives: Positives) -> float:
     return total / max(len(positives), 1)
 
 
-def gather_rows(turned: Tensor, positives: Positives, rows: Tensor, start: int, stop: int) -> Tensor:
+def gather_rows(rotated: Tensor, positives: Positives, rows: Tensor, start: int, stop: int) -> Tensor:
     """(B, stop − start, D): the factors of the start-th to stop-th positive of each row, zero where there is none."""
     columns = torch.arange(start, stop, device=rows.device)
     position = positives.offsets[rows][:, None] + columns
     missing = columns >= positives.counts[rows][:, None]
     index = positives.items[position.clamp_max(len(positives) - 1)].masked_fill(missing, positives.num_items)
-    return F.embedding(index, turned)
+    return F.embedding(index, rotated)
 
 
-def add_outer(system: Tensor, turned: Tensor, positives: Positives, rows: Tensor, longest: int, chunk: int) -> Tensor:
+def add_outer(system: Tensor, rotated: Tensor, positives: Positives, rows: Tensor, longest: int, chunk: int) -> Tensor:
     """Add QᵀQ of the positives of each row to `system` (B, D, D), in place; returns Qᵀ1, (B, D).
 
     The positives are taken in pieces, so that a row with very many does not need them all at once.
@@ -152,15 +152,15 @@ def add_outer(system: Tensor, turned: Tensor, positives: Positives, rows: Tensor
     target = torch.zeros_like(system[:, 0])
     piece = max(1, chunk // target.numel())
     for start in range(0, longest, piece):
-        factors = gather_rows(turned, positives, rows, start, min(start + piece, longest))  # (B, n, D)
+        factors = gather_rows(rotated, positives, rows, start, min(start + piece, longest))  # (B, n, D)
         system.baddbmm_(factors.transpose(1, 2), factors)
         target += factors.sum(1)
     return target
 
 
-def _solve_short(turned: Tensor, positives: Positives, rows: Tensor, longest: int, diagonal: Tensor) -> Tensor:
+def _solve_short(rotated: Tensor, positives: Positives, rows: Tensor, longest: int, diagonal: Tensor) -> Tensor:
     """(Δ + QᵀQ)⁻¹ Qᵀ1 = Δ⁻¹ Qᵀ (1 + Q Δ⁻¹ Qᵀ)⁻¹ 1: padding adds ones to the system and nothing to the answer."""
-    factors = gather_rows(turned, positives, rows, 0, longest)  # (B, n, D)
+    factors = gather_rows(rotated, positives, rows, 0, longest)  # (B, n, D)
     scaled = factors / diagonal[:, None, :]
     system = torch.bmm(scaled, factors.transpose(1, 2))  # (B, n, n)
     system.diagonal(dim1=1, dim2=2).add_(1.0)
@@ -169,11 +169,11 @@ def _solve_short(turned: Tensor, positives: Positives, rows: Tensor, longest: in
 
 
 def _solve_long(
-    turned: Tensor, positives: Positives, rows: Tensor, longest: int, diagonal: Tensor, chunk: int
+    rotated: Tensor, positives: Positives, rows: Tensor, longest: int, diagonal: Tensor, chunk: int
 ) -> Tensor:
     """(Δ + QᵀQ)⁻¹ Qᵀ1, for rows with many positives."""
     system = torch.diag_embed(diagonal)  # (B, D, D)
-    target = add_outer(system, turned, positives, rows, longest, chunk)
+    target = add_outer(system, rotated, positives, rows, longest, chunk)
     return torch.cholesky_solve(target[:, :, None], torch.linalg.cholesky(system))[:, :, 0]
 
 

@@ -1,7 +1,7 @@
 """Nested least squares: the iALS objective summed over the levels, solved block by block in closed form.
 
     L = Σ_k w_k [ Σ_{(u,i)∈S} (1 − s_k(u,i))² + α0 Σ_{u,i} s_k(u,i)² + Σ_{b≤k} c_b (Σ_u r_u ‖p_ub‖² + Σ_i r_i ‖q_ib‖²) ]
-    r_u = l2 · (|S_u| + α0 · I)^ν,  r_i = l2 · (|S_i| + α0 · U)^ν,  c_b = max(1, d_b / 16)^growth
+    r_u = l2 · (|S_u| + α0 · I)^ν,  r_i = l2 · (|S_i| + α0 · U)^ν,  c_b = max(1, d_b / 16)^l2_width_exponent
 
 With the columns in blocks (block b holds the dimensions that level b adds) and W_b = Σ_{k≥b} w_k, the optimum of
 one block of a row given all the rest is a small linear system,
@@ -10,7 +10,7 @@ one block of a row given all the rest is a small linear system,
 
 where s_j is what block j alone scores, G = QᵀQ and ω_bj = W_max(b,j) / W_b: earlier blocks are subtracted in full,
 later ones by their share of the weight. One level is plain iALS (`mrl.least_squares.ials`), from whose factors,
-turned to their principal axes (`mrl.least_squares.axes`), the sweeps start: from a random start the middle widths
+rotated to their principal axes (`mrl.least_squares.axes`), the sweeps start: from a random start the middle widths
 stay behind. No sampling, no learning rate: the same settings give the same vectors.
 """
 
@@ -51,11 +51,11 @@ def nested_least_squares(
     alpha0: float = 0.03,
     l2: float = 0.01,
     nu: float = 1.0,
-    emphasis: float = 0.0,
-    growth: float = 0.0,
+    popularity_exponent: float = 0.0,
+    l2_width_exponent: float = 0.0,
     sweeps: int = 1,
     ials_sweeps: int = IALS_SWEEPS,
-    train_width: int = 0,
+    fit_width: int = 0,
     factors: tuple[Tensor, Tensor] | None = None,
     generator: torch.Generator | None = None,
     on_sweep: Callable[[dict], None] | None = None,
@@ -63,24 +63,24 @@ def nested_least_squares(
 ) -> tuple[Tensor, Tensor]:
     """Users (U, D) and items (I, D), D = widths[-1], whose every prefix has been fitted; float32.
 
-    emphasis: how much popular items count in the choice of the first axes (`principal_axes`). growth: of the penalty
-    with the width. sweeps: of nested least squares, each all users, then all items; ials_sweeps: before that.
-    train_width: fit so many dimensions and keep the first D, which are better for it; 0 for twice D. factors: those of
-    iALS of that width, where they are at hand; else generator, a CPU generator, is for its start.
-    on_sweep: called after each sweep with `stage` (ials or nested), `sweep` (from 1), `loss` (the objective of the
-    stage) and `seconds`.
+    popularity_exponent: how much popular items count in the choice of the first axes (`principal_axes`).
+    l2_width_exponent: of the penalty with the width. sweeps: of nested least squares, each all users, then all
+    items; ials_sweeps: before that. fit_width: fit so many dimensions and keep the first D, which are better for it;
+    0 for twice D. factors: those of iALS of that width, where they are at hand; else generator, a CPU generator, is
+    for its start. on_sweep: called after each sweep with `stage` (ials or nested), `sweep` (from 1), `loss` (the
+    objective of the stage) and `seconds`.
     Raises ConfigError for impossible settings, RunError where the systems cannot be solved in 32-bit numbers.
     """
     widths = check_widths(widths)
     level_weights = check_level_weights(level_weights, widths)
     widest = widths[-1]
-    dim = fitted_width(widest, train_width)
+    dim = fitted_width(widest, fit_width)
     if dim < widest:
-        raise ConfigError(f"train_width={train_width}: must be 0 or at least the widest width, {widest}")
+        raise ConfigError(f"fit_width={fit_width}: must be 0 or at least the widest width, {widest}")
     if not isinstance(sweeps, int) or sweeps < 0:
         raise ConfigError(f"sweeps={sweeps!r}: give a whole number of at least 0")
-    if not (isfinite(growth) and growth >= 0):
-        raise ConfigError(f"growth={growth!r}: must be finite and not negative; 0 to 1 is usual")
+    if not (isfinite(l2_width_exponent) and l2_width_exponent >= 0):
+        raise ConfigError(f"l2_width_exponent={l2_width_exponent!r}: must be finite and not negative; 0 to 1 is usual")
     scale = {"alpha0": alpha0, "l2": l2, "nu": nu}
     by_item = transpose(positives)
 
@@ -93,30 +93,40 @@ def nested_least_squares(
         )  # fmt: skip
     trained = widths if dim == widest else (*widths, dim)
     weights = level_weights if dim == widest else (*level_weights, level_weights[-1])
-    popularity = by_item.counts.clamp_min(1).to(factors[1]) ** emphasis
+    popularity = by_item.counts.clamp_min(1).to(factors[1]) ** popularity_exponent
     users, items = principal_axes(*factors, trained, popularity)
     user_l2 = frequency_l2(positives.counts, positives.num_items, **scale)
     item_l2 = frequency_l2(by_item.counts, positives.num_users, **scale)
     users, items = balance(users, items, user_l2, item_l2)
-    levels = {"widths": trained, "level_weights": weights, "alpha0": alpha0, "growth": growth, "chunk": chunk}
+    levels = {
+        "widths": trained,
+        "level_weights": weights,
+        "alpha0": alpha0,
+        "l2_width_exponent": l2_width_exponent,
+        "chunk": chunk,
+    }
     for sweep in range(1, sweeps + 1):
         started = time.perf_counter()
         users = solve_blocks(users, items, positives, user_l2, **levels)
         items = solve_blocks(items, users, by_item, item_l2, **levels)
         if on_sweep is not None:
-            loss = nested_objective(users, items, positives, trained, weights, growth=growth, chunk=chunk, **scale)
+            loss = nested_objective(
+                users, items, positives, trained, weights, l2_width_exponent=l2_width_exponent, chunk=chunk, **scale
+            )
             say("nested")({"sweep": sweep, "loss": loss, "seconds": time.perf_counter() - started})
     return users[:, :widest].contiguous(), items[:, :widest].contiguous()
 
 
-def column_penalty(widths: Sequence[int], growth: float) -> Tensor:
+def column_penalty(widths: Sequence[int], l2_width_exponent: float) -> Tensor:
     """(D,) float64: c of every column, by which the penalty of a row is multiplied there."""
-    return _by_column(torch.tensor([max(1.0, width / FLAT) ** growth for width in widths], dtype=torch.float64), widths)
+    return _by_column(
+        torch.tensor([max(1.0, width / FLAT) ** l2_width_exponent for width in widths], dtype=torch.float64), widths
+    )
 
 
-def fitted_width(widest: int, train_width: int) -> int:
-    """How many dimensions are fitted where `widest` are served: `train_width`, or twice as many where that is 0."""
-    return train_width or 2 * widest
+def fitted_width(widest: int, fit_width: int) -> int:
+    """How many dimensions are fitted where `widest` are served: `fit_width`, or twice as many where that is 0."""
+    return fit_width or 2 * widest
 
 
 def nested_objective(
@@ -129,12 +139,12 @@ def nested_objective(
     alpha0: float,
     l2: float,
     nu: float = 1.0,
-    growth: float = 0.0,
+    l2_width_exponent: float = 0.0,
     chunk: int = CHUNK,
 ) -> float:
     """The value of the objective above, summed in float64."""
     scale = {"alpha0": alpha0, "l2": l2, "nu": nu, "chunk": chunk}
-    columns = column_penalty(widths, growth).to(users.device)
+    columns = column_penalty(widths, l2_width_exponent).to(users.device)
     terms = (
         ials_objective(users[:, :width], items[:, :width], positives, column_l2=columns[:width], **scale)
         for width in widths
@@ -163,7 +173,7 @@ def solve_blocks(
     widths: Sequence[int],
     level_weights: Sequence[float],
     alpha0: float,
-    growth: float = 0.0,
+    l2_width_exponent: float = 0.0,
     chunk: int = CHUNK,
     only: Sequence[int] | None = None,
 ) -> Tensor:
@@ -179,21 +189,21 @@ def solve_blocks(
     gram = alpha0 * (basis.T @ gram @ basis)  # in the eigenbasis of G_bb what all rows share of a block is diagonal
     spectrum = gram.diagonal().clamp_min(0).to(rows)
     gram, basis = gram.to(rows), basis.to(rows)
-    shares = []  # ω_b, (D,): zero in the block itself
+    ratios = []  # ω_b, (D,): zero in the block itself
     for span in spans:
-        share = shared[span.start] / shared[span.start, span.start]
-        share[span] = 0
-        shares.append(share.to(rows))
-    turned = F.pad(other @ basis, (0, 0, 0, 1))  # the last row, all zero, is what padding points to
+        ratio = shared[span.start] / shared[span.start, span.start]
+        ratio[span] = 0
+        ratios.append(ratio.to(rows))
+    rotated = F.pad(other @ basis, (0, 0, 0, 1))  # the last row, all zero, is what padding points to
     current, solution = rows @ basis, torch.zeros_like(rows)
-    columns = column_penalty(widths, growth).to(rows)
+    columns = column_penalty(widths, l2_width_exponent).to(rows)
     try:
         for index, longest in row_chunks(positives.counts, rows.shape[1], chunk):
             diagonal = spectrum + row_l2[index].to(rows)[:, None] * columns
-            batch = _Batch(turned, positives, index, longest, gram, diagonal, chunk)
+            batch = _Batch(rotated, positives, index, longest, gram, diagonal, chunk)
             found = current[index]
-            for span, share in zip(spans, shares, strict=True):
-                found[:, span] = batch.solve(span, found * share)
+            for span, ratio in zip(spans, ratios, strict=True):
+                found[:, span] = batch.solve(span, found * ratio)
             solution[index] = found
         solved = bool(torch.isfinite(solution).all())
     except torch.linalg.LinAlgError:
@@ -212,7 +222,7 @@ class _Batch:
 
     def __init__(
         self,
-        turned: Tensor,
+        rotated: Tensor,
         positives: Positives,
         index: Tensor,
         longest: int,
@@ -223,12 +233,12 @@ class _Batch:
         self.gram, self.diagonal = gram, diagonal
         self.factors = self.outer = None
         if longest < 2 * gram.shape[1]:
-            self.factors = gather_rows(turned, positives, index, 0, longest)  # (B, n, D)
+            self.factors = gather_rows(rotated, positives, index, 0, longest)  # (B, n, D)
             present = torch.arange(longest, device=index.device) < positives.counts[index][:, None]
-            self.target = present.to(turned)  # (B, n)
+            self.target = present.to(rotated)  # (B, n)
         else:
             self.outer = torch.zeros(len(index), *gram.shape, dtype=gram.dtype, device=gram.device)
-            self.target = add_outer(self.outer, turned, positives, index, longest, chunk)  # (B, D)
+            self.target = add_outer(self.outer, rotated, positives, index, longest, chunk)  # (B, D)
 
     def solve(self, span: slice, others: Tensor) -> Tensor:
         """(B, d): the optimum of one block; others (B, D): the other blocks, times ω."""
@@ -261,7 +271,7 @@ def fold_in(
     alpha0: float,
     l2: float,
     nu: float = 1.0,
-    growth: float = 0.0,
+    l2_width_exponent: float = 0.0,
     chunk: int = CHUNK,
 ) -> Tensor:
     """Vectors for rows that were not trained on, by one solve each, good at every width.
@@ -274,7 +284,7 @@ def fold_in(
     shared = shared_weight(widths, weights).to(other)
     gram = alpha0 * (other.T @ other)
     row_l2 = frequency_l2(positives.counts, others, alpha0=alpha0, l2=l2, nu=nu).to(other)
-    penalised = column_penalty(widths, growth).to(other) * shared.diagonal()
+    penalised = column_penalty(widths, l2_width_exponent).to(other) * shared.diagonal()
     padded = F.pad(other, (0, 0, 0, 1))
     solution = torch.zeros(positives.num_users, other.shape[1], dtype=other.dtype, device=other.device)
     for index, longest in _square_chunks(positives.counts, other.shape[1], chunk):

@@ -19,7 +19,7 @@ from mrl.model import LightGCN
 
 
 class Propagation(LightGCN):
-    """Ego embeddings to begin with, users (U, D) and items (I, D), and their propagation by shares a and b."""
+    """Ego embeddings to begin with, users (U, D) and items (I, D), and their propagation by propagation a and b."""
 
     def __init__(
         self,

@@ -1,11 +1,11 @@
-"""What training starts from: factors under propagation, turned so that their prefixes rank as they do as a whole.
+"""The initial model of training: factors under propagation, rotated so that every prefix ranks as the whole does.
 
 The leading axes of a least-squares fit are those that say most of all scores, most of which nobody looks at. But axes
-can be turned at no cost to the whole: with a rotation R, ⟨p R, q R⟩ = ⟨p, q⟩. So one rotation is learned by
-self-distillation: of the items that a user has not seen, every prefix is to rank first what the whole vector ranks
-first. That asks no positives, which a dense model knows by heart, and says of hundreds of items which is better: a few
-thousand numbers, learned in a few hundred steps, which do not over-fit. Where a prefix is better than the whole, as it
-may be on dense data, only the dimensions of that prefix are turned.
+can be rotated at no cost to the whole: ⟨p R, q R⟩ = ⟨p, q⟩. So one rotation is learned by self-distillation: of the
+items that a user has not seen, every prefix is to rank first what the whole vector ranks first. That asks no positives,
+which a dense model knows by heart, and says of hundreds of items which is better: a few thousand numbers, learned in a
+few hundred steps, which do not over-fit. Where a prefix is better than the whole, as it may be on dense data, only the
+dimensions of that prefix are rotated.
 """
 
 from __future__ import annotations
@@ -27,50 +27,50 @@ Factors = tuple[Tensor, Tensor]
 STEPS = 300
 USERS = 256  # a step, all of them once before any twice
 ITEMS = 2048  # to rank a step, of a large catalogue at least
-PART = 0.1  # of it, so that some of what is to be recommended is among them
+ITEM_SHARE = 0.1  # of it, so that some of what is to be recommended is among them
 TEMPERATURE = 0.35  # of the softmax, in standard deviations of a user's scores
 LEARNING_RATE = 0.01  # falls to 0
 NEVER = -1e9  # the score of an item that a user has seen
 
 
-def smoothed(config: TrainConfig, positives: Positives, factors: Factors) -> Propagation:
+def propagated(config: TrainConfig, positives: Positives, factors: Factors) -> Propagation:
     """Factors under the propagation of the config, ready to be served or trained."""
-    config = config.closed()
-    user_share, item_share = config.shares
-    scaled = tuple(config.scale * table for table in factors)
-    model = Propagation(positives, scaled, user_share=user_share, item_share=item_share, hops=config.hops)
+    chosen, hops = config.with_usual().least_squares, config.with_usual().hops
+    user_share, item_share = chosen.propagation
+    scaled = tuple(chosen.initial_scale * table for table in factors)
+    model = Propagation(positives, scaled, user_share=user_share, item_share=item_share, hops=hops)
     return model.to(factors[0].device)
 
 
-def start_model(
+def initial_model(
     config: TrainConfig, positives: Positives, factors: Factors, on_row: Callable[[dict], None] | None = None
 ) -> Propagation:
-    """The model that training starts from: users (U, D) and items (I, D) of least squares, turned and propagated.
+    """The initial model of training: users (U, D) and items (I, D) of least squares, rotated and propagated.
 
-    on_row: called after the turn with a row of the history.
+    on_row: called after the rotation with a row of the history.
     """
     started = time.perf_counter()
-    model = smoothed(config, positives, factors)
-    if not config.turn:
+    model = propagated(config, positives, factors)
+    span = config.least_squares.rotation_width
+    if not span:
         return model
-    widths = [width for width in config.widths if width <= config.turn]
-    leading = (table[:, : config.turn] for table in model.vectors())
-    rotation, loss = learn_turn(
-        *leading, positives, widths, level_weights=config.level_weights[: len(widths)], seed=config.seed
-    )
+    widths = [width for width in config.widths if width <= span]
+    leading = (table[:, :span] for table in model.vectors())
+    level_weights = config.nested_loss.level_weights[: len(widths)]
+    rotation, loss = learn_rotation(*leading, positives, widths, level_weights=level_weights, seed=config.seed)
     if on_row is not None:
-        on_row({"phase": "turn", "loss": loss, "seconds": time.perf_counter() - started})
-    # columns do not mix: as if turned after propagation
-    return smoothed(config, positives, turned(factors, rotation))
+        on_row({"phase": "rotation", "loss": loss, "seconds": time.perf_counter() - started})
+    # columns do not mix: as if rotated after propagation
+    return propagated(config, positives, rotate_leading(factors, rotation))
 
 
-def turned(factors: Factors, rotation: Tensor) -> Factors:
-    """users (U, D) and items (I, D) with their leading dimensions turned by R (d, d): the same scores from d on."""
+def rotate_leading(factors: Factors, rotation: Tensor) -> Factors:
+    """users (U, D) and items (I, D) with their leading dimensions rotated by R (d, d): the same scores from d on."""
     span = len(rotation)
     return tuple(torch.cat([table[:, :span] @ rotation, table[:, span:]], 1) for table in factors)
 
 
-def learn_turn(
+def learn_rotation(
     users: Tensor,
     items: Tensor,
     positives: Positives,
@@ -101,30 +101,31 @@ def learn_turn(
     optimiser = torch.optim.Adam(groups, lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, STEPS)
     generator = torch.Generator(device).manual_seed(seed)
-    taken = min(USERS, len(usable))
-    passes = math.ceil(STEPS * taken / len(usable))
+    batch_size = min(USERS, len(usable))
+    passes = math.ceil(STEPS * batch_size / len(usable))
     order = torch.cat([torch.randperm(len(usable), generator=generator, device=device) for _ in range(passes)])
-    for drawn in order.split(taken)[:STEPS]:
-        rows = usable[drawn]
-        shown = torch.randperm(count, generator=generator, device=device)[: max(ITEMS, int(PART * count))]
+    for batch in order.split(batch_size)[:STEPS]:
+        rows = usable[batch]
+        sample = torch.randperm(count, generator=generator, device=device)[: max(ITEMS, int(ITEM_SHARE * count))]
         known = positives.take(rows)
         seen = torch.zeros(len(rows), count, dtype=torch.bool, device=device)
         seen[known.users.long(), known.items.long()] = True
-        unseen = torch.where(seen[:, shown], NEVER, 0.0)  # is added to what is scored
+        unseen = torch.where(seen[:, sample], NEVER, 0.0)  # is added to what is scored
         whole = users[rows] / TEMPERATURE
-        table = items[shown]
-        taught = torch.addmm(unseen, whole, table.T).softmax(1)
-        axes = _rotation(angles)
-        mine, theirs = whole @ axes, table @ axes
+        sampled = items[sample]
+        target = torch.addmm(unseen, whole, sampled.T).softmax(1)
+        rotation = _rotation(angles)
+        rotated_users, rotated_items = whole @ rotation, sampled @ rotation
         loss = torch.zeros((), device=device)
         for level, width in enumerate(levels):
-            learned = torch.addmm(unseen, mine[:, :width] * sharpness[level].exp(), theirs[:, :width].T)
-            loss = loss + weights[level] * cross_entropy(learned, taught)
+            prefix = rotated_users[:, :width] * sharpness[level].exp()
+            scores = torch.addmm(unseen, prefix, rotated_items[:, :width].T)
+            loss = loss + weights[level] * cross_entropy(scores, target)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         schedule.step()
-    entropy = torch.special.entr(taught).sum(1).mean()
+    entropy = torch.special.entr(target).sum(1).mean()
     return _rotation(angles).detach(), float(loss.detach() - entropy)
 
 

@@ -12,18 +12,18 @@ from typing import Annotated, Any
 import polars as pl
 import polars.selectors as cs
 from matplotlib.figure import Figure
-from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt
-from pydantic.dataclasses import dataclass
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from mrl.config import TrainConfig
 from mrl.data.datasets import dataset_name
 from mrl.figures.style import SIZES, save
+from mrl.parameters import settings
 from mrl.report.stages import ROOT, training
 
 CONTROLS = ("mrl4rec", "bpr", "bpr-rotated", "alone", "shared", "ials")  # beside the nested model
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@settings
 class FiguresConfig:
     """Parameters of `notebooks/figures.ipynb`.
 

@@ -20,8 +20,7 @@ import papermill
 import polars as pl
 from matplotlib.figure import Figure
 from papermill.exceptions import PapermillExecutionError
-from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt
-from pydantic.dataclasses import dataclass
+from pydantic import Field, NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
 import mrl
@@ -35,7 +34,7 @@ from mrl.figures import flows, plots
 from mrl.figures import hierarchy as levels
 from mrl.hierarchy import describe
 from mrl.hierarchy.runs import beside, in_order_of
-from mrl.parameters import as_config
+from mrl.parameters import as_config, settings
 from mrl.runs.run import Run
 
 ROOT = Path(mrl.__file__).parents[1]
@@ -60,7 +59,7 @@ HEADLINE = (
 )  # controls in the figures of the summary
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@settings
 class ReportConfig:
     """Parameters of `notebooks/report.ipynb`.
 

@@ -1,7 +1,7 @@
-"""Users and items that arrive after training: one least-squares solve each, good at every width, no retraining.
+"""Fold-in of new users and items: one least-squares solve each, good at every width, no retraining.
 
-    later = with_users(run, log)            # log: columns user and item, raw ids
-    later.recommend(["a new user"], width=8)
+    with_new = fold_in_users(run, log)            # log: columns user and item, raw ids
+    with_new.recommend(["a new user"], width=8)
 
 The vectors of the other side stay what they are, whatever made them: nested least squares, or a training on top of it.
 New items compete with those that were trained, so they are made as long, column by column, as folding in those again
@@ -17,6 +17,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from mrl.config import flat
 from mrl.data.interactions import Positives
 from mrl.errors import ConfigError, DataError, RunError
 from mrl.least_squares.ials import mean_score, transpose
@@ -27,7 +28,7 @@ from mrl.widths import check_level_weights
 TYPICAL_SCORE = 0.5  # what a positive scores in factors of least squares: the scale in which α0 and λ were chosen
 
 
-def with_users(run: Run, log: pl.DataFrame, *, alpha0: float | None = None, l2: float | None = None) -> Run:
+def fold_in_users(run: Run, log: pl.DataFrame, *, alpha0: float | None = None, l2: float | None = None) -> Run:
     """The run with the users of `log` beside its own, ready to be recommended to. Nothing is written to disk.
 
     log: columns user and item, raw ids; users that the run does not have, items that it has. alpha0, l2: of least
@@ -35,22 +36,23 @@ def with_users(run: Run, log: pl.DataFrame, *, alpha0: float | None = None, l2: 
     recommendations. Raises DataError for ids that do not fit, RunError where the run has no vectors or no seen
     interactions, ConfigError where alpha0 and l2 are needed.
     """
-    return _with(run, log, "user", alpha0, l2)
+    return _fold_in(run, log, "user", alpha0, l2)
 
 
-def with_items(run: Run, log: pl.DataFrame, *, alpha0: float | None = None, l2: float | None = None) -> Run:
+def fold_in_items(run: Run, log: pl.DataFrame, *, alpha0: float | None = None, l2: float | None = None) -> Run:
     """The run with the items of `log` beside its own: likewise, with users that the run has and items it has not.
 
     Labels of the new items are null.
     """
-    return _with(run, log, "item", alpha0, l2)
+    return _fold_in(run, log, "item", alpha0, l2)
 
 
-def _with(run: Run, log: pl.DataFrame, side: str, alpha0: float | None, l2: float | None) -> Run:
+def _fold_in(run: Run, log: pl.DataFrame, side: str, alpha0: float | None, l2: float | None) -> Run:
     chosen = run.environment.get("chosen", {})
     alpha0 = chosen.get("alpha0") if alpha0 is None else alpha0
     l2 = chosen.get("frequency_l2") if l2 is None else l2
-    nu = chosen.get("nu", run.config.get("nu"))
+    settings = flat(run.config)
+    nu = chosen.get("nu", settings.get("nu"))
     if alpha0 is None or l2 is None:
         raise ConfigError(f"{run.path}: was not made by least squares; give alpha0 and l2, such as 0.03 and 0.003")
     if run.seen is None:
@@ -71,11 +73,11 @@ def _with(run: Run, log: pl.DataFrame, side: str, alpha0: float | None, l2: floa
     columns = [row_of[raw] for raw in log[known_side].to_list()]
     positives = Positives.from_pairs(rows, columns, len(new_ids), len(known))
 
-    scale = _scale(run)
-    widths, turn = run.config["widths"], chosen.get("turn") or 0
-    levels = check_level_weights(chosen.get("level_weights", run.config["level_weights"]), widths)
-    # prefixes of axes that were turned rank as all of those do, but are no factors of least squares themselves
-    levels = [weight * (width >= turn) for width, weight in zip(widths, levels, strict=True)]
+    scale = _vector_scale(run)
+    widths, rotation_width = settings["widths"], chosen.get("rotation_width") or 0
+    levels = check_level_weights(chosen.get("level_weights", settings.get("level_weights", ())), widths)
+    # prefixes of axes that were rotated rank as all of those do, but are no factors of least squares themselves
+    levels = [weight * (width >= rotation_width) for width, weight in zip(widths, levels, strict=True)]
 
     def folded(positives: Positives) -> Tensor:
         return scale * fold_in(
@@ -87,13 +89,13 @@ def _with(run: Run, log: pl.DataFrame, side: str, alpha0: float | None, l2: floa
             alpha0=alpha0,
             l2=l2,
             nu=1.0 if nu is None else nu,
-            growth=chosen.get("growth", 0.0),
+            l2_width_exponent=chosen.get("l2_width_exponent", 0.0),
         )
 
     vectors = folded(positives)
     if side == "item":
-        again = folded(transpose(run.seen))
-        vectors *= (run.items * again).sum(0) / again.square().sum(0).clamp_min(torch.finfo(again.dtype).tiny)
+        refolded = folded(transpose(run.seen))
+        vectors *= (run.items * refolded).sum(0) / refolded.square().sum(0).clamp_min(torch.finfo(refolded.dtype).tiny)
     ids = np.concatenate([own, np.array(new_ids, dtype=own.dtype)])
     weights = run.weights | {f"{side}s": torch.cat([run.users if side == "user" else run.items, vectors])}
     users, items = run.seen.users.long(), run.seen.items.long()
@@ -111,6 +113,6 @@ def _with(run: Run, log: pl.DataFrame, side: str, alpha0: float | None, l2: floa
     return replace(run, item_ids=ids, weights=weights, seen=seen, labels=labels)
 
 
-def _scale(run: Run) -> Tensor:
+def _vector_scale(run: Run) -> Tensor:
     """By how much the vectors are longer than factors of least squares: propagation and training scale them."""
     return torch.tensor(mean_score(run.users, run.items, run.seen) / TYPICAL_SCORE).clamp_min(1e-6).sqrt()

@@ -8,20 +8,20 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
-from pydantic.dataclasses import dataclass
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from mrl.config import Positive, TrainConfig
 from mrl.data.interactions import Interactions
 from mrl.data.load import load_data, pick_device
 from mrl.errors import ConfigError, DataError
+from mrl.parameters import settings
 from mrl.study.fitting import K, Task
 from mrl.study.folder import Entry, entry
 from mrl.study.models import select
 from mrl.widths import check_widths
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@settings
 class StudyConfig:
     """Parameters of `notebooks/study.ipynb`.
 

@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mrl.config import TrainConfig
+from mrl.config import TrainConfig, in_sections
 from mrl.controls.models import ScoreBlocks, ease, ease_scores, popularity_scores
 from mrl.data.interactions import Interactions
 from mrl.evaluation.evaluate import Evaluation, evaluate, evaluate_scores
 from mrl.least_squares.axes import rotate
 from mrl.least_squares.ials import SWEEPS, ials
-from mrl.least_squares.rotation import start_model
+from mrl.least_squares.rotation import initial_model
 from mrl.least_squares.validation import fit_least_squares
 from mrl.train import fit
 from mrl.trainer import Trainer
@@ -126,7 +126,7 @@ def _trained(
 ) -> Fitted:
     searching = len(task.data.valid) > 0
     own = {"epochs": task.epochs} | dict(settings) | {"widths": widths, "seed": task.seed}
-    trainer = Trainer(TrainConfig(dataset=task.data.name, **own), task.data.train, task.device)
+    trainer = Trainer(TrainConfig(dataset=task.data.name, **in_sections(own)), task.data.train, task.device)
     if not searching:
         for _ in range(settings["epochs"]):
             trainer.run_epoch()
@@ -150,10 +150,10 @@ def fit_recipe(task: Task, settings: Mapping[str, Any]) -> Fitted:
     Settings are those of TrainConfig. What was found, with the same seed, refits to the very vectors of `mrl.fit`.
     """
     own = {"widths": task.widths, "seed": task.seed, "device": str(task.device)} | dict(settings)
-    config = TrainConfig(dataset=task.data.name, **own)
+    config = TrainConfig(dataset=task.data.name, **in_sections(own))
     if len(task.data.valid) == 0:
         positives = task.data.train.to(task.device)
-        start = start_model(config, positives, fit_least_squares(config, positives))
+        start = initial_model(config, positives, fit_least_squares(config, positives))
         trainer = Trainer(config, positives, task.device, start)
         for _ in range(config.epochs):
             trainer.run_epoch()

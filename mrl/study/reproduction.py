@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import polars as pl
-from pydantic import ConfigDict, NonNegativeInt, PositiveInt
-from pydantic.dataclasses import dataclass
+from pydantic import NonNegativeInt, PositiveInt
 
 from mrl.config import TrainConfig
+from mrl.parameters import settings
 from mrl.runs.run import Run
 from mrl.widths import DEFAULT_WIDTHS
 
@@ -21,7 +21,7 @@ ALONE = "mf-dns-alone"
 FEW_CANDIDATES = {"ml100k": 8}  # M is 16 elsewhere
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@settings
 class ReproductionConfig:
     """Parameters of `notebooks/reproduce.ipynb`: data sets for each model, seeds, and where things go.
 
@@ -58,7 +58,7 @@ class ReproductionConfig:
                 nested_negatives=not model.endswith("shared"),
                 candidates=FEW_CANDIDATES.get(dataset, 16),
                 epochs=self.epochs,
-                monitor="recall@20",
+                early_stopping={"monitor": "recall@20"},
                 seed=seed,
                 name=model,
                 run_dir=f"{self.runs}/{dataset}-{model}-{seed}",

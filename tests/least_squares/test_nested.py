@@ -21,7 +21,7 @@ from mrl.widths import blocks
 SCALE = {"alpha0": 0.2, "l2": 0.05, "nu": 0.7}
 WIDTHS, WEIGHTS = (2, 3, 7), (0.5, 0.2, 0.3)
 
-GROWTHS = [0.0, 0.8]  # a penalty that is the same in all columns, and one that grows with the width
+L2_WIDTH_EXPONENTS = [0.0, 0.8]  # a penalty that is the same in all columns, and one that grows with the width
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,10 +40,10 @@ def made(num_users: int, num_items: int, share: float, seed: int, dim: int = 7):
     return torch.from_numpy(dense).double(), positives, users, items
 
 
-def objective(users, items, dense, *, growth, alpha0, l2, nu):
+def objective(users, items, dense, *, l2_width_exponent, alpha0, l2, nu):
     """The formula of the docstring over all pairs."""
     total = 0.0
-    penalty = torch.tensor([(width / 2) ** growth for width in (2, 2, 3, 7, 7, 7, 7)], dtype=torch.float64)
+    penalty = torch.tensor([(width / 2) ** l2_width_exponent for width in (2, 2, 3, 7, 7, 7, 7)], dtype=torch.float64)
     for width, weight in zip(WIDTHS, WEIGHTS, strict=True):
         p, q = users[:, :width], items[:, :width]
         scores = p @ q.T
@@ -54,11 +54,11 @@ def objective(users, items, dense, *, growth, alpha0, l2, nu):
     return total
 
 
-def solved(users, items, positives, growth, chunk=2**20, only=None):
+def solved(users, items, positives, l2_width_exponent, chunk=2**20, only=None):
     row_l2 = frequency_l2(positives.counts, positives.num_items, **SCALE)
     return solve_blocks(
         users, items, positives, row_l2, widths=WIDTHS, level_weights=WEIGHTS, alpha0=SCALE["alpha0"], chunk=chunk,
-        growth=growth, only=only,
+        l2_width_exponent=l2_width_exponent, only=only,
     )  # fmt: skip
 
 
@@ -67,11 +67,12 @@ def solved(users, items, positives, growth, chunk=2**20, only=None):
     num_users=st.integers(1, 10),
     num_items=st.integers(1, 40),
     share=st.sampled_from([0.05, 0.3, 1.0]),
-    growth=st.sampled_from(GROWTHS),
+    l2_width_exponent=st.sampled_from(L2_WIDTH_EXPONENTS),
     chunk=st.sampled_from([1, 300, 2**20]),
     seed=st.integers(0, 99),
 )
-def test_each_block_is_the_dense_solution_given_the_rest(num_users, num_items, share, growth, chunk, seed) -> None:
+def test_each_block_is_the_dense_solution_given_the_rest(num_users, num_items, share, l2_width_exponent, chunk, seed)
+-> None:
     dense, positives, users, items = made(num_users, num_items, share, seed)
     alpha0 = SCALE["alpha0"]
     row_l2 = frequency_l2(positives.counts, num_items, **SCALE).double()
@@ -79,7 +80,7 @@ def test_each_block_is_the_dense_solution_given_the_rest(num_users, num_items, s
     for user in range(num_users):
         seen = dense[user] > 0
         for b, span in enumerate(blocks(WIDTHS)):
-            penalty = row_l2[user] * (WIDTHS[b] / 2) ** growth
+            penalty = row_l2[user] * (WIDTHS[b] / 2) ** l2_width_exponent
             left = right = 0.0
             for level in range(b, len(WIDTHS)):  # the levels that have the block, one by one
                 width, weight = WIDTHS[level], WEIGHTS[level]
@@ -89,35 +90,36 @@ def test_each_block_is_the_dense_solution_given_the_rest(num_users, num_items, s
                 right = right + weight * (q[seen].T @ (1 - other[seen]) - alpha0 * q.T @ other)
             expected[user, span] = torch.linalg.solve(left, right)
     expected[dense.sum(1) == 0] = 0
-    torch.testing.assert_close(solved(users, items, positives, growth, chunk), expected, atol=1e-8, rtol=1e-6)
+    torch.testing.assert_close(solved(users, items, positives, l2_width_exponent, chunk), expected, atol=1e-8,
+    rtol=1e-6)
 
 
-@pytest.mark.parametrize("growth", GROWTHS)
-def test_autograds_gradient_is_zero_at_each_blocks_optimum(growth) -> None:
+@pytest.mark.parametrize("l2_width_exponent", L2_WIDTH_EXPONENTS)
+def test_autograds_gradient_is_zero_at_each_blocks_optimum(l2_width_exponent) -> None:
     dense, positives, users, items = made(12, 30, 0.3, 0)
     for b, span in enumerate(blocks(WIDTHS)):
-        users = solved(users, items, positives, growth, only=[b]).requires_grad_()
-        objective(users, items, dense, growth=growth, **SCALE).backward()
+        users = solved(users, items, positives, l2_width_exponent, only=[b]).requires_grad_()
+        objective(users, items, dense, l2_width_exponent=l2_width_exponent, **SCALE).backward()
         assert users.grad[:, span].abs().max() < 1e-5  # the penalty of a row is kept in 32 bits
         assert users.grad.abs().max() > 1e-2
         users = users.detach()
 
 
-@pytest.mark.parametrize("growth", GROWTHS)
+@pytest.mark.parametrize("l2_width_exponent", L2_WIDTH_EXPONENTS)
 @pytest.mark.parametrize("share", [0.1, 0.9])
-def test_the_objective_falls_at_every_block_step(share, growth) -> None:
+def test_the_objective_falls_at_every_block_step(share, l2_width_exponent) -> None:
     dense, positives, users, items = made(15, 40, share, 1)
     by_item = transpose(positives)
     if share == 0.1:
         assert (positives.counts < 7).any() and (by_item.counts < 3).any()  # fewer positives than dimensions too
-    scale = {"growth": growth, **SCALE}
+    scale = {"l2_width_exponent": l2_width_exponent, **SCALE}
     values = [objective(users, items, dense, **scale)]
     for _ in range(3):
         for b in range(len(WIDTHS)):
-            users = solved(users, items, positives, growth, only=[b])
+            users = solved(users, items, positives, l2_width_exponent, only=[b])
             values.append(objective(users, items, dense, **scale))
         for b in range(len(WIDTHS)):
-            items = solved(items, users, by_item, growth, only=[b])
+            items = solved(items, users, by_item, l2_width_exponent, only=[b])
             values.append(objective(users, items, dense, **scale))
     assert all(later <= earlier + 1e-6 for earlier, later in pairwise(values))
     assert values[-1] < 0.8 * values[0]
@@ -132,14 +134,14 @@ def test_one_level_is_plain_ials() -> None:
     found = solve_blocks(users, items, positives, row_l2, widths=(7,), level_weights=(1.0,), alpha0=alpha0)
     torch.testing.assert_close(found, solve_rows(items, positives, row_l2, alpha0=alpha0), atol=1e-8, rtol=1e-6)
     factors = rotate(*ials(positives, 7, sweeps=3, **SCALE))
-    whole = nested_least_squares(positives, (7,), sweeps=0, ials_sweeps=3, train_width=7, **SCALE)
+    whole = nested_least_squares(positives, (7,), sweeps=0, ials_sweeps=3, fit_width=7, **SCALE)
     torch.testing.assert_close(whole[0] @ whole[1].T, factors[0] @ factors[1].T, atol=1e-4, rtol=1e-3)
 
 
 def test_sweeps_are_told_and_the_same_settings_give_the_same_vectors() -> None:
     _, positives, *_ = made(30, 40, 0.2, 3)
     told: list[dict] = []
-    options = {"sweeps": 2, "ials_sweeps": 3, "emphasis": 0.5, "growth": 0.8, **SCALE}
+    options = {"sweeps": 2, "ials_sweeps": 3, "popularity_exponent": 0.5, "l2_width_exponent": 0.8, **SCALE}
     users, items = nested_least_squares(positives, (2, 4), on_sweep=told.append, **options)
     assert [(row["stage"], row["sweep"]) for row in told] == [
         *(("ials", s) for s in (1, 2, 3)),
@@ -153,10 +155,10 @@ def test_sweeps_are_told_and_the_same_settings_give_the_same_vectors() -> None:
     assert torch.equal(users, again[0]) and torch.equal(items, again[1])
 
 
-@pytest.mark.parametrize("growth", GROWTHS)
-def test_fold_in_is_the_optimum_of_all_blocks_at_once(growth) -> None:
+@pytest.mark.parametrize("l2_width_exponent", L2_WIDTH_EXPONENTS)
+def test_fold_in_is_the_optimum_of_all_blocks_at_once(l2_width_exponent) -> None:
     dense, positives, users, items = made(12, 30, 0.3, 4)
-    scale = {"growth": growth, **SCALE}
+    scale = {"l2_width_exponent": l2_width_exponent, **SCALE}
     levels = {"widths": WIDTHS, "level_weights": WEIGHTS, **scale}
     found = fold_in(items, positives, 30, **levels).requires_grad_()
     objective(found, items, dense, **scale).backward()
@@ -164,7 +166,7 @@ def test_fold_in_is_the_optimum_of_all_blocks_at_once(growth) -> None:
     for chunk in (1, 100):
         torch.testing.assert_close(fold_in(items, positives, 30, chunk=chunk, **levels), found.detach())
     for _ in range(200):  # block after block gets there too
-        users = solved(users, items, positives, growth)
+        users = solved(users, items, positives, l2_width_exponent)
     torch.testing.assert_close(users, found.detach(), atol=1e-4, rtol=1e-3)
     nobody = Positives.empty(2, 30)
     assert not fold_in(items, nobody, 30, **levels).any()
@@ -172,12 +174,12 @@ def test_fold_in_is_the_optimum_of_all_blocks_at_once(growth) -> None:
 
 def test_impossible_settings_are_refused() -> None:
     _, positives, _, items = made(5, 6, 0.5, 5)
-    with pytest.raises(ConfigError, match="train_width=3: must be 0 or at least the widest width, 4"):
-        nested_least_squares(positives, (2, 4), train_width=3)
+    with pytest.raises(ConfigError, match="fit_width=3: must be 0 or at least the widest width, 4"):
+        nested_least_squares(positives, (2, 4), fit_width=3)
     with pytest.raises(ConfigError, match="sweeps=-1"):
         nested_least_squares(positives, (2, 4), sweeps=-1)
-    with pytest.raises(ConfigError, match="growth=nan: must be finite and not negative"):
-        nested_least_squares(positives, (2, 4), growth=float("nan"))
+    with pytest.raises(ConfigError, match="l2_width_exponent=nan: must be finite and not negative"):
+        nested_least_squares(positives, (2, 4), l2_width_exponent=float("nan"))
     with pytest.raises(RunError, match=r"least squares: L2 of .* is too little"):
         fold_in(items.float(), positives, 6, widths=(7,), alpha0=1e-30, l2=1e-30)
 
@@ -185,7 +187,7 @@ def test_impossible_settings_are_refused() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_gives_what_the_cpu_gives() -> None:
     _, positives, *_ = made(60, 80, 0.2, 6)
-    cpu = nested_least_squares(positives, (2, 4), growth=0.8, **SCALE)
-    gpu = nested_least_squares(positives.to("cuda"), (2, 4), growth=0.8, **SCALE)
+    cpu = nested_least_squares(positives, (2, 4), l2_width_exponent=0.8, **SCALE)
+    gpu = nested_least_squares(positives.to("cuda"), (2, 4), l2_width_exponent=0.8, **SCALE)
     for one, other in zip(cpu, gpu, strict=True):
         torch.testing.assert_close(one, other.cpu(), atol=1e-3, rtol=1e-3)

@@ -21,18 +21,18 @@ def made(seed: int = 0):
 
 
 @pytest.mark.parametrize("hops", [1, 2, 3])
-@pytest.mark.parametrize("shares", [(0.5, 0.0), (1.0, 1.0), (0.0, 0.7), (0.0, 0.0)])
-def test_vectors_pick_up_their_share_of_their_neighbours(hops, shares) -> None:
+@pytest.mark.parametrize("propagation", [(0.5, 0.0), (1.0, 1.0), (0.0, 0.7), (0.0, 0.0)])
+def test_vectors_pick_up_their_share_of_their_neighbours(hops, propagation) -> None:
     positives, start, graph = made()
     users, items = start
     for _ in range(hops):
-        users, items = start[0] + shares[0] * graph @ items, start[1] + shares[1] * graph.T @ users
-    model = Propagation(positives, start, user_share=shares[0], item_share=shares[1], hops=hops)
+        users, items = start[0] + propagation[0] * graph @ items, start[1] + propagation[1] * graph.T @ users
+    model = Propagation(positives, start, user_share=propagation[0], item_share=propagation[1], hops=hops)
     for found, expected in zip(model.vectors(), (users, items), strict=True):
         torch.testing.assert_close(found, expected)
     assert torch.equal(model.users, start[0]) and torch.equal(model.items, start[1])
     assert [table.shape for table in model.by_hop()] == [(7, 1, 3), (9, 1, 3)]
-    assert model.hops == (hops if any(shares) else 0)
+    assert model.hops == (hops if any(propagation) else 0)
 
 
 def test_gradients_go_back_to_the_neighbours() -> None:

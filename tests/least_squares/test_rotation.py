@@ -12,7 +12,7 @@ from mrl.data.interactions import Interactions, Positives, hold_out
 from mrl.data.synthetic import planted_interactions
 from mrl.evaluation.evaluate import evaluate
 from mrl.least_squares import rotation as start
-from mrl.least_squares.rotation import learn_turn, smoothed, start_model, turned
+from mrl.least_squares.rotation import learn_rotation, propagated, initial_model, turned
 from mrl.least_squares.validation import fit_least_squares
 
 CONFIG = TrainConfig(
@@ -20,10 +20,10 @@ CONFIG = TrainConfig(
     widths=(2, 4, 12, 24),
     alpha0=0.1,
     frequency_l2=0.03,
-    emphasis=0.0,
-    growth=0.0,
-    shares=(1.0, 0.5),
-    turn=24,
+    popularity_exponent=0.0,
+    l2_width_exponent=0.0,
+    propagation=(1.0, 0.5),
+    rotation_width=24,
     device="cpu",
 )
 
@@ -51,18 +51,18 @@ def ndcg(data: Interactions, vectors, widths=CONFIG.widths) -> list[float]:
 
 def test_prefixes_rank_better_for_it_and_the_whole_as_before(data, factors) -> None:
     rows: list[dict] = []
-    plain = smoothed(CONFIG, data.train, factors).vectors()
-    better = start_model(CONFIG, data.train, factors, rows.append).vectors()
+    plain = propagated(CONFIG, data.train, factors).vectors()
+    better = initial_model(CONFIG, data.train, factors, rows.append).vectors()
     before, after = ndcg(data, plain), ndcg(data, better)
     assert sum(after[:2]) > 1.2 * sum(before[:2]) and after[2] > 0.98 * before[2]
     torch.testing.assert_close(better[0] @ better[1].T, plain[0] @ plain[1].T, rtol=1e-3, atol=1e-4)  # propagated too
     (row,) = rows
-    assert row["phase"] == "turn" and 0 < row["loss"] < 1 and row["seconds"] > 0
+    assert row["phase"] == "rotation_width" and 0 < row["loss"] < 1 and row["seconds"] > 0
 
 
 def test_fewer_dimensions_may_be_turned(data, factors) -> None:
-    plain = ndcg(data, smoothed(CONFIG, data.train, factors).vectors())
-    fewer = ndcg(data, start_model(replace(CONFIG, turn=12), data.train, factors).vectors())
+    plain = ndcg(data, propagated(CONFIG, data.train, factors).vectors())
+    fewer = ndcg(data, initial_model(replace(CONFIG, rotation_width=12), data.train, factors).vectors())
     assert fewer[2:] == pytest.approx(plain[2:], rel=1e-3) and sum(fewer[:2]) > 1.1 * sum(plain[:2])
     rotation = torch.linalg.qr(torch.randn(12, 12, generator=torch.Generator().manual_seed(0)))[0]
     users, items = turned(factors, rotation)
@@ -73,7 +73,7 @@ def test_fewer_dimensions_may_be_turned(data, factors) -> None:
 
 
 def test_prefixes_come_to_rank_unseen_items_as_the_whole_does(data, factors) -> None:
-    rotation, loss = learn_turn(*factors, data.train, CONFIG.widths)
+    rotation, loss = learn_rotation(*factors, data.train, CONFIG.widths)
     torch.testing.assert_close(rotation @ rotation.T, torch.eye(24), atol=1e-5, rtol=0)
     seen = torch.zeros(data.num_users, data.num_items, dtype=torch.bool)
     seen[data.train.users.long(), data.train.items.long()] = True
@@ -90,17 +90,17 @@ def test_prefixes_come_to_rank_unseen_items_as_the_whole_does(data, factors) -> 
 
 @pytest.mark.usefixtures("quick")
 def test_it_is_the_same_every_time_whatever_the_scale_and_another_by_another_seed(data, factors) -> None:
-    first = learn_turn(*factors, data.train, CONFIG.widths)
-    second = learn_turn(*factors, data.train, CONFIG.widths)
+    first = learn_rotation(*factors, data.train, CONFIG.widths)
+    second = learn_rotation(*factors, data.train, CONFIG.widths)
     assert torch.equal(first[0], second[0]) and first[1] == second[1]
-    assert not torch.allclose(first[0], learn_turn(*factors, data.train, CONFIG.widths, seed=1)[0], atol=0.05)
+    assert not torch.allclose(first[0], learn_rotation(*factors, data.train, CONFIG.widths, seed=1)[0], atol=0.05)
     louder = factors[0] * torch.linspace(0.5, 2, data.num_users)[:, None], factors[1] * 4
-    torch.testing.assert_close(learn_turn(*louder, data.train, CONFIG.widths)[0], first[0], atol=0.05, rtol=0)
+    torch.testing.assert_close(learn_rotation(*louder, data.train, CONFIG.widths)[0], first[0], atol=0.05, rtol=0)
 
 
 def test_level_weights_say_for_which_level_it_is(data, factors) -> None:
     def by(*weights: float) -> list[float]:
-        rotation, _ = learn_turn(*factors, data.train, CONFIG.widths, level_weights=weights)
+        rotation, _ = learn_rotation(*factors, data.train, CONFIG.widths, level_weights=weights)
         return ndcg(data, [table @ rotation for table in factors])[:2]
 
     first, second = by(1, 0, 0, 0), by(0, 1, 0, 0)
@@ -109,25 +109,25 @@ def test_level_weights_say_for_which_level_it_is(data, factors) -> None:
 
 
 def test_without_a_turn_it_is_least_squares_under_propagation(data, factors) -> None:
-    plain = smoothed(CONFIG, data.train, factors).vectors()
-    for other in ({"turn": 0}, {"turn": None}):
-        model = start_model(replace(CONFIG, **other), data.train, factors)
+    plain = propagated(CONFIG, data.train, factors).vectors()
+    for other in ({"rotation_width": 0}, {"rotation_width": None}):
+        model = initial_model(replace(CONFIG, **other), data.train, factors)
         assert all(torch.equal(one, other) for one, other in zip(model.vectors(), plain, strict=True))
 
 
 def test_what_leaves_nothing_to_rank_stays_as_it_is(data, factors) -> None:
     nothing = tuple(torch.zeros_like(table) for table in factors)
-    rotation, loss = learn_turn(*nothing, data.train, CONFIG.widths)
+    rotation, loss = learn_rotation(*nothing, data.train, CONFIG.widths)
     assert torch.equal(rotation, torch.eye(24)) and loss == 0
     users, items = (axis.flatten() for axis in torch.meshgrid(torch.arange(3), torch.arange(5), indexing="ij"))
     everything = Positives.from_pairs(users, items, 3, 5)
-    rotation, _ = learn_turn(torch.randn(3, 4), torch.randn(5, 4), everything, (2, 4))
+    rotation, _ = learn_rotation(torch.randn(3, 4), torch.randn(5, 4), everything, (2, 4))
     assert torch.equal(rotation, torch.eye(4))
 
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_turns_as_well_as_the_cpu(data, factors) -> None:
-    there = start_model(CONFIG, data.train.to("cuda"), tuple(table.cuda() for table in factors)).vectors()
-    here = start_model(CONFIG, data.train, factors).vectors()  # other random numbers
+    there = initial_model(CONFIG, data.train.to("cuda"), tuple(table.cuda() for table in factors)).vectors()
+    here = initial_model(CONFIG, data.train, factors).vectors()  # other random numbers
     assert ndcg(data, tuple(table.cpu() for table in there)) == pytest.approx(ndcg(data, here), rel=0.1)

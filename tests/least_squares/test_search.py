@@ -14,9 +14,9 @@ from mrl.data.interactions import Interactions, Positives, hold_out
 from mrl.data.synthetic import planted_interactions
 from mrl.errors import DataError
 from mrl.least_squares import search
-from mrl.least_squares import validation as folds
-from mrl.least_squares.rotation import smoothed, start_model
-from mrl.least_squares.search import choose_least_squares
+from mrl.least_squares import validation as validation_splits
+from mrl.least_squares.rotation import propagated, initial_model
+from mrl.least_squares.search import choose_settings
 from mrl.least_squares.validation import fit_least_squares, validation_value
 
 SETTINGS = {"dataset": "planted", "widths": (2, 4), "trials": 4, "device": "cpu"}
@@ -31,83 +31,83 @@ def data() -> Interactions:
 @pytest.fixture
 def one_draw(monkeypatch) -> None:
     """Settings are judged by the validation of the data alone, however small."""
-    monkeypatch.setattr(folds, "ENOUGH", 0)
+    monkeypatch.setattr(validation_splits, "ENOUGH_VALIDATION", 0)
 
 
 def test_what_is_left_open_is_filled_with_the_best_that_was_tried(data, one_draw) -> None:
     rows: list[dict] = []
-    found = choose_least_squares(TrainConfig(**SETTINGS, turn=0), data, rows.append)
+    found = choose_settings(TrainConfig(**SETTINGS, rotation_width=0), data, rows.append)
     assert [row["trial"] for row in rows] == list(range(1, len(rows) + 1))
     climbed = [row for row in rows if "alpha0" in row]
     best = max(climbed, key=lambda row: row["value"])
-    assert len(climbed) <= 3 * 4  # a climb for each of the shares
+    assert len(climbed) <= 3 * 4  # a climb for each of the propagation
     assert len({(row["alpha0"], row["frequency_l2"]) for row in climbed}) == len(climbed)
     assert (found[0].alpha0, found[0].frequency_l2) == (best["alpha0"], best["frequency_l2"])
-    by_emphasis = {row["emphasis"]: row["value"] for row in rows if "emphasis" in row}
-    assert set(by_emphasis) == {0.0, 0.25, 0.5} and found[0].emphasis == max(by_emphasis, key=by_emphasis.get)
-    by_growth = {row["growth"]: row["value"] for row in rows if "growth" in row}
-    assert set(by_growth) == {0.0, *search.GROWTHS} and found[0].growth == max(by_growth, key=by_growth.get)
-    by_shares = {row["shares"]: row["value"] for row in rows if "shares" in row}
-    assert len(by_shares) == 3 and by_shares[str(list(found[0].shares))] == max(by_shares.values())
-    close = {shares for shares, value in by_shares.items() if value >= search.CLOSE * max(by_shares.values())}
-    best = str(list(found[0].shares))
-    assert {str(list(one.shares)) for one in found} == close - {"[0.0, 0.0]"} | {best}
-    (only,) = choose_least_squares(TrainConfig(**SETTINGS, recipe="least_squares"), data)
-    assert only.turn == 0
+    by_emphasis = {row["popularity_exponent"]: row["value"] for row in rows if "popularity_exponent" in row}
+    assert set(by_emphasis) == {0.0, 0.25, 0.5} and found[0].popularity_exponent == max(by_emphasis,
+    key=by_emphasis.get) by_growth = {row["l2_width_exponent"]: row["value"] for row in rows if "l2_width_exponent"
+    in row} assert set(by_growth) == {0.0, *search.L2_WIDTH_EXPONENTS} and found[0].l2_width_exponent ==
+    max(by_growth, key=by_growth.get) by_shares = {row["propagation"]: row["value"] for row in rows if "propagation"
+    in row} assert len(by_shares) == 3 and by_shares[str(list(found[0].propagation))] == max(by_shares.values())
+    close = {propagation for propagation, value in by_shares.items() if value >= search.CLOSE_TO_BEST *
+    max(by_shares.values())} best = str(list(found[0].propagation))
+    assert {str(list(one.propagation)) for one in found} == close - {"[0.0, 0.0]"} | {best}
+    (only,) = choose_settings(TrainConfig(**SETTINGS, recipe="least_squares"), data)
+    assert only.rotation_width == 0
 
 
 def test_axes_are_turned_where_all_levels_together_gain_from_it(monkeypatch, one_draw) -> None:
     planted = planted_interactions(num_users=400, num_items=150, interactions=8000, branching=(4, 4), seed=0)
     data = hold_out(planted, 0.2, seed=0)
-    given = {"alpha0": 0.1, "frequency_l2": 0.03, "emphasis": 0.0, "growth": 0.0, "shares": (1.0, 1.0)}
-    config = TrainConfig(**SETTINGS | {"widths": (2, 4, 12, 24)}, **given)
+    given = {"alpha0": 0.1, "frequency_l2": 0.03, "popularity_exponent": 0.0, "l2_width_exponent": 0.0,
+    "propagation": (1.0, 1.0)} config = TrainConfig(**SETTINGS | {"widths": (2, 4, 12, 24)}, **given)
     rows: list[dict] = []
-    (found,) = choose_least_squares(config, data, rows.append)
-    assert [(row["trial"], row["turn"], row["shares"]) for row in rows] == [
+    (found,) = choose_settings(config, data, rows.append)
+    assert [(row["trial"], row["rotation_width"], row["propagation"]) for row in rows] == [
         (trial, turn, "[1.0, 1.0]") for trial, turn in enumerate((24, 12, 4)[: len(rows)], 1)
     ]
     values = [row["value"] for row in rows]
     assert all(before < after for before, after in pairwise(values[:-1]))  # fewer are turned as long as that is better
     best = max(rows, key=lambda row: row["value"])
-    factors = fit_least_squares(config, data.train, ials_sweeps=folds.SEARCH_SWEEPS)
-    plain = validation_value(smoothed(config, data.train, factors).vectors(), data, config.widths)
-    assert best["value"] > plain and found == replace(config, turn=best["turn"]).closed()
-    value = validation_value(start_model(found, data.train, factors).vectors(), data, config.widths)
+    factors = fit_least_squares(config, data.train, ials_sweeps=validation_splits.SEARCH_SWEEPS)
+    plain = validation_value(propagated(config, data.train, factors).vectors(), data, config.widths)
+    assert best["value"] > plain and found == replace(config, rotation_width=best["rotation_width"]).with_usual()
+    value = validation_value(initial_model(found, data.train, factors).vectors(), data, config.widths)
     assert value == pytest.approx(best["value"])
     for turn in (12, 0):
-        assert choose_least_squares(replace(config, turn=turn), data) == [replace(config, turn=turn).closed()]
-    monkeypatch.setattr(folds, "start_model", smoothed)
-    assert choose_least_squares(config, data) == [replace(config, turn=0).closed()]  # no better than none
-    every = choose_least_squares(replace(config, shares=()), data)
-    assert all(one.shares and one.turn == 0 for one in every)
-    (single,) = choose_least_squares(replace(config, widths=(4,)), data)
-    assert single.turn == 0
+        assert choose_settings(replace(config, rotation_width=turn), data) == [replace(config, rotation_width=turn).with_usual()]
+    monkeypatch.setattr(validation_splits, "initial_model", propagated)
+    assert choose_settings(config, data) == [replace(config, rotation_width=0).with_usual()]  # no better than none
+    every = choose_settings(replace(config, propagation=()), data)
+    assert all(one.propagation and one.rotation_width == 0 for one in every)
+    (single,) = choose_settings(replace(config, widths=(4,)), data)
+    assert single.rotation_width == 0
 
 
 def test_unusual_settings_are_taken_where_users_gain_clearly(data, monkeypatch, one_draw) -> None:
     users = np.random.default_rng(0).uniform(size=len(data.valid.counts.nonzero()))
-    usual = {"train_width": 0, "sweeps": 1, "nu": 1.0, "hops": 2, "level_weights": (), "l2": 0.01, "scale": 1.0}
+    usual = {"fit_width": 0, "sweeps": 1, "nu": 1.0, "hops": 2, "level_weights": (), "l2": 0.01, "initial_scale": 1.0}
     gains = {}
 
     def by_user(fold, config: TrainConfig) -> np.ndarray:
-        assert config.shares
+        assert config.propagation
         return users * (1 + sum(gain for (name, value), gain in gains.items() if getattr(config, name) == value))
 
-    monkeypatch.setattr(folds.Fold, "by_user", by_user)
-    monkeypatch.setattr(folds.Fold, "trained", by_user)
+    monkeypatch.setattr(validation_splits.ValidationSplit, "by_user", by_user)
+    monkeypatch.setattr(validation_splits.ValidationSplit, "trained", by_user)
     plans = [(1.0, 1.0), (0.5, 0.0)]
     monkeypatch.setattr(
-        search._Search, "choose_shares", lambda _, config: [replace(config, shares=shares) for shares in plans]
+        search._Search, "choose_propagation", lambda _, config: [replace(config, propagation=propagation) for propagation in plans]
     )
-    config = TrainConfig(**SETTINGS, turn=0)
-    fitted = {"train_width": 1, "sweeps": 2, "nu": 1, "hops": 2, "level_weights": 2}
-    whole = fitted | {"l2": 2, "scale": 2}
+    config = TrainConfig(**SETTINGS, rotation_width=0)
+    fitted = {"fit_width": 1, "sweeps": 2, "nu": 1, "hops": 2, "level_weights": 2}
+    whole = fitted | {"l2": 2, "initial_scale": 2}
 
     def taken(config: TrainConfig = config, **trials: int) -> dict:
         """What is not at its usual value; trials: how many of a setting, where not as many as when nothing gains."""
         rows: list[dict] = []
-        found, other = choose_least_squares(config, data, rows.append)
-        assert other == replace(found, shares=plans[1])  # of the same factors, trained alike
+        found, other = choose_settings(config, data, rows.append)
+        assert other == replace(found, propagation=plans[1])  # of the same factors, trained alike
         others = [row for row in rows if set(usual) & set(row)]
         tried = [next(iter(set(row) - {"trial", "value", "seconds"})) for row in others]
         assert tried == [name for name, count in (whole | trials).items() for _ in range(count)]
@@ -119,19 +119,19 @@ def test_unusual_settings_are_taken_where_users_gain_clearly(data, monkeypatch, 
 
     assert taken() == {}
     least_squares = TrainConfig(**SETTINGS, recipe="least_squares")
-    assert taken(least_squares, l2=0, scale=0) == {}  # which is not trained
+    assert taken(least_squares, l2=0, initial_scale=0) == {}  # which is not trained
     gains[("sweeps", 2)] = 0.1
     assert taken() == {"sweeps": 2}
-    gains |= {("sweeps", 0): 0.1, ("nu", 0.75): 0.1, ("train_width", 16): -0.1, ("l2", 0.03): 0.1}
+    gains |= {("sweeps", 0): 0.1, ("nu", 0.75): 0.1, ("fit_width", 16): -0.1, ("l2", 0.03): 0.1}
     found = {"sweeps": 0, "nu": 0.75, "l2": 0.03}  # where one way gains, the other is not tried
     assert taken(sweeps=1, l2=3) == found
-    gains |= {("train_width", 16): 0.1, ("hops", 3): 0.1, ("scale", 1.4): 0.1, ("scale", 2.0): 0.2, ("scale", 2.8): 0.2}
-    assert taken(sweeps=1, l2=3, scale=3) == found | {"train_width": 16, "hops": 3, "scale": 2.0}
+    gains |= {("fit_width", 16): 0.1, ("hops", 3): 0.1, ("scale", 1.4): 0.1, ("scale", 2.0): 0.2, ("scale", 2.8): 0.2}
+    assert taken(sweeps=1, l2=3, initial_scale=3) == found | {"fit_width": 16, "hops": 3, "initial_scale": 2.0}
     gains |= {("level_weights", (1 / 3, 2 / 3)): -0.1, ("level_weights", (2 / 3, 1 / 3)): 0.2, ("sweeps", 0): 0.0}
-    assert taken(l2=3, scale=3)["level_weights"] == (2 / 3, 1 / 3)
-    assert "scale" not in taken(replace(config, hops=2, scale=1.0), hops=0, scale=0, l2=3)
+    assert taken(l2=3, initial_scale=3)["level_weights"] == (2 / 3, 1 / 3)
+    assert "scale" not in taken(replace(config, hops=2, initial_scale=1.0), hops=0, initial_scale=0, l2=3)
     plans.reverse()  # with one share alone, every hop gives the same
-    assert "hops" not in taken(hops=0, scale=3, l2=3)
+    assert "hops" not in taken(hops=0, initial_scale=3, l2=3)
 
 
 def test_a_gain_is_clear_by_its_standard_error() -> None:
@@ -147,72 +147,72 @@ def test_a_gain_is_clear_by_its_standard_error() -> None:
 
 
 def test_what_is_given_is_left_alone(data) -> None:
-    fitted = {"alpha0": 0.1, "frequency_l2": 0.01, "emphasis": 0.3, "growth": 0.2}
-    given = TrainConfig(**SETTINGS, **fitted, shares=(0.2, 0.1), turn=0)
+    fitted = {"alpha0": 0.1, "frequency_l2": 0.01, "popularity_exponent": 0.3, "l2_width_exponent": 0.2}
+    given = TrainConfig(**SETTINGS, **fitted, propagation=(0.2, 0.1), rotation_width=0)
     rows: list[dict] = []
-    assert choose_least_squares(given, data, rows.append) == [given.closed()] and not rows
+    assert choose_settings(given, data, rows.append) == [given.with_usual()] and not rows
     without = replace(data, valid=Positives.empty(150, 48))
-    assert choose_least_squares(given, without) == [given.closed()]  # what is chosen with the penalty is not missing
+    assert choose_settings(given, without) == [given.with_usual()]  # what is chosen with the penalty is not missing
     with pytest.raises(DataError, match="no validation interactions to choose the settings of least squares on"):
-        choose_least_squares(replace(given, alpha0=None), without)
-    others = {"nu": 0.5, "sweeps": 3, "train_width": 12, "hops": 4, "level_weights": (1, 2), "l2": 0.2, "scale": 3.0}
-    assert choose_least_squares(replace(given, **others), without) == [replace(given, **others)]
-    half = choose_least_squares(replace(given, frequency_l2=None), data)[0]
+        choose_settings(replace(given, alpha0=None), without)
+    others = {"nu": 0.5, "sweeps": 3, "fit_width": 12, "hops": 4, "level_weights": (1, 2), "l2": 0.2, "initial_scale": 3.0}
+    assert choose_settings(replace(given, **others), without) == [replace(given, **others)]
+    half = choose_settings(replace(given, frequency_l2=None), data)[0]
     assert half.alpha0 == 0.1 and half.frequency_l2 in search.L2_GRID
 
 
 def test_of_very_many_interactions_some_are_searched(data, monkeypatch, one_draw) -> None:
-    assert folds.some_users(data, 0) is data
-    whole = choose_least_squares(TrainConfig(**SETTINGS), data)
-    monkeypatch.setattr(folds, "SEARCHED", len(data.train) // 2)
-    some = folds.some_users(data, 0)
-    assert 0.8 * folds.SEARCHED < len(some.train) <= folds.SEARCHED
+    assert validation_splits.sample_users(data, 0) is data
+    whole = choose_settings(TrainConfig(**SETTINGS), data)
+    monkeypatch.setattr(validation_splits, "SEARCH_INTERACTIONS", len(data.train) // 2)
+    some = validation_splits.sample_users(data, 0)
+    assert 0.8 * validation_splits.SEARCH_INTERACTIONS < len(some.train) <= validation_splits.SEARCH_INTERACTIONS
     rows = [data.user_ids.tolist().index(user) for user in some.user_ids.tolist()]
     for part in ("train", "valid", "test"):
         of, all_of = some.split(part), data.split(part)
         assert of.num_users == len(rows) and all(torch.equal(of.of(n), all_of.of(row)) for n, row in enumerate(rows))
     tried: list[dict] = []
-    found = choose_least_squares(TrainConfig(**SETTINGS), data, tried.append)
+    found = choose_settings(TrainConfig(**SETTINGS), data, tried.append)
     assert [row["trial"] for row in tried] == list(range(1, len(tried) + 1))
     assert 0.2 < found[0].alpha0 / whole[0].alpha0 < 5
     # what is chosen last is chosen on all data
-    factors = fit_least_squares(found[0], data.train, ials_sweeps=folds.SEARCH_SWEEPS)
-    value = validation_value(smoothed(found[0], data.train, factors).vectors(), data, found[0].widths)
-    assert value == pytest.approx(max(row["value"] for row in tried if "shares" in row and "turn" not in row))
+    factors = fit_least_squares(found[0], data.train, ials_sweeps=validation_splits.SEARCH_SWEEPS)
+    value = validation_value(propagated(found[0], data.train, factors).vectors(), data, found[0].widths)
+    assert value == pytest.approx(max(row["value"] for row in tried if "propagation" in row and "rotation_width" not in row))
 
 
 def test_the_penalty_is_judged_under_the_propagation_that_suits_it_best(data, one_draw) -> None:
     rows: list[dict] = []
-    config = TrainConfig(**SETTINGS | {"trials": 1}, emphasis=0.0, growth=0.0, turn=0)
-    choose_least_squares(config, data, rows.append)
-    filled = replace(config, alpha0=rows[0]["alpha0"], frequency_l2=rows[0]["frequency_l2"], train_width=4)
-    factors = fit_least_squares(filled, data.train, ials_sweeps=folds.SEARCH_SWEEPS)
+    config = TrainConfig(**SETTINGS | {"trials": 1}, popularity_exponent=0.0, l2_width_exponent=0.0, rotation_width=0)
+    choose_settings(config, data, rows.append)
+    filled = replace(config, alpha0=rows[0]["alpha0"], frequency_l2=rows[0]["frequency_l2"], fit_width=4)
+    factors = fit_least_squares(filled, data.train, ials_sweeps=validation_splits.SEARCH_SWEEPS)
     by_shares = {}
-    for shares in folds.every_shares(filled):
-        model = smoothed(replace(filled, shares=shares), data.train, factors)
-        by_shares[shares] = validation_value(model.vectors(), data, filled.widths)
+    for propagation in validation_splits.propagation_options(filled):
+        model = propagated(replace(filled, propagation=propagation), data.train, factors)
+        by_shares[propagation] = validation_value(model.vectors(), data, filled.widths)
     assert len(set(by_shares.values())) == 3 and rows[0]["value"] == pytest.approx(max(by_shares.values()))
 
 
 def test_few_validation_interactions_are_drawn_several_times(data, monkeypatch) -> None:
-    config = TrainConfig(**SETTINGS, valid_fraction=0.2, turn=0, seed=3)
-    first, *others = folds.folds(config, data)
-    assert first is data and len(others) == folds.FOLDS - 1
+    config = TrainConfig(**SETTINGS, valid_fraction=0.2, rotation_width=0, seed=3)
+    first, *others = validation_splits.validation_splits(config, data)
+    assert first is data and len(others) == validation_splits.MOST_SPLITS - 1
     everything = data.train.union(data.valid)
     for fold in others:
         assert fold.train.union(fold.valid) == everything and fold.test == data.test
         assert len(fold.valid) == len(data.valid) and fold.valid != data.valid
-    assert others[0].valid != others[1].valid and folds.folds(config, data)[1].valid == others[0].valid
+    assert others[0].valid != others[1].valid and validation_splits.validation_splits(config, data)[1].valid == others[0].valid
     # each trial is judged by all of them
     rows: list[dict] = []
-    given = replace(config, emphasis=0.0, growth=0.0, shares=(0.0, 0.0), trials=1)
-    choose_least_squares(given, data, rows.append)
-    tried = replace(given, alpha0=rows[0]["alpha0"], frequency_l2=rows[0]["frequency_l2"], train_width=4)
-    fits = [fit_least_squares(tried, fold.train, ials_sweeps=folds.SEARCH_SWEEPS) for fold in [data, *others]]
+    given = replace(config, popularity_exponent=0.0, l2_width_exponent=0.0, propagation=(0.0, 0.0), trials=1)
+    choose_settings(given, data, rows.append)
+    tried = replace(given, alpha0=rows[0]["alpha0"], frequency_l2=rows[0]["frequency_l2"], fit_width=4)
+    fits = [fit_least_squares(tried, fold.train, ials_sweeps=validation_splits.SEARCH_SWEEPS) for fold in [data, *others]]
     values = [validation_value(fit, fold, (2, 4)) for fit, fold in zip(fits, [data, *others], strict=True)]
-    assert len(set(values)) == folds.FOLDS and rows[0]["value"] == pytest.approx(np.mean(values))
+    assert len(set(values)) == validation_splits.MOST_SPLITS and rows[0]["value"] == pytest.approx(np.mean(values))
 
-    monkeypatch.setattr(folds, "ENOUGH", 2 * len(data.valid))
-    assert len(folds.folds(config, data)) == 2
-    monkeypatch.setattr(folds, "ENOUGH", len(data.valid))
-    assert folds.folds(config, data) == [data]
+    monkeypatch.setattr(validation_splits, "ENOUGH_VALIDATION", 2 * len(data.valid))
+    assert len(validation_splits.validation_splits(config, data)) == 2
+    monkeypatch.setattr(validation_splits, "ENOUGH_VALIDATION", len(data.valid))
+    assert validation_splits.validation_splits(config, data) == [data]

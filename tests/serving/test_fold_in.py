@@ -77,9 +77,9 @@ def test_they_are_penalised_as_the_run_was(run, data) -> None:
     for side, rows in (("users", 240), ("items", data.num_items)):
         wide.weights[side] = 0.2 * torch.randn(rows, 32, generator=torch.Generator().manual_seed(rows))
     norms = []
-    for growth in (0.0, 8.0):
-        found = replace(wide, environment={"chosen": run.environment["chosen"] | {"growth": growth}})
-        vectors = with_users(found, log_of(data, range(240, 300))).users[240:]
+    for l2_width_exponent in (0.0, 8.0):
+        found = replace(wide, environment={"chosen": run.environment["chosen"] | {"l2_width_exponent":
+        l2_width_exponent}}) vectors = with_users(found, log_of(data, range(240, 300))).users[240:]
         norms.append((vectors[:, :16].norm(), vectors[:, 16:].norm()))
     assert norms[1][0] > 0.9 * norms[0][0] and norms[1][1] < 0.8 * norms[0][1]
 
@@ -103,7 +103,7 @@ def test_they_are_fitted_to_the_axes_that_were_turned_as_a_whole(run, data) -> N
     log = log_of(data, range(240, 300))
 
     def folded(turn: int, weights: list[float]) -> torch.Tensor:
-        chosen = run.environment["chosen"] | {"turn": turn, "level_weights": weights}
+        chosen = run.environment["chosen"] | {"rotation_width": turn, "level_weights": weights}
         return with_users(replace(run, environment={"chosen": chosen}), log).users[240:]
 
     for turn, weights in ((8, [0, 0, 1]), (4, [0, 0.5, 0.5])):
