@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 MOST = 0.5  # share of all items beyond which what is typical of a cluster says little
 READABLE = {"popularity": "popularity (log)", "year": "release year", "genres": "genres"}
@@ -26,3 +27,49 @@ def readable(label: str) -> str:
 def is_most(row: dict) -> bool:
     """Whether a cluster (a row of names) holds most of all items."""
     return (row.get("share") or 0) > MOST
+
+
+# What figures, tables and pages call the models that run directories and the study name.
+MODELS = {
+    "default": "default recipe",
+    "least_squares": "nested least squares",
+    "mrl4rec": "MRL4Rec (MNS)",
+    "shared": "MRL4Rec, shared negatives",
+    "bpr": "BPR, truncated",
+    "bpr-rotated": "BPR, rotated",
+    "bpr-shuffled": "BPR, shuffled columns",
+    "alone": "BPR at each width alone",
+    "ials": "iALS, rotated",
+    "ials-alone": "iALS at each width alone",
+    "ease": "EASE",
+    "popularity": "popularity",
+}
+_TRAINED = re.compile(r"(mf|lightgcn)\d*-(?:(bce|cml|dau|uib)-)?(rns|dns|dns_mn|mix|cns|ahns|dens)-(mns|shared)")
+
+
+def model_name(model: str) -> str:
+    """The display name of a model: `mf-dns-mns` is `MRL4Rec (MNS)`; one that is not known keeps its own name."""
+    if model.replace("-", "_") in MODELS:
+        return MODELS[model.replace("-", "_")]
+    if model in MODELS:
+        return MODELS[model]
+    if dims := re.fullmatch(r"ials-(\d+)", model):
+        return f"iALS-{dims[1]}, rotated"
+    if alone := re.fullmatch(r"(ials-alone|alone|mf-dns-alone)-?(\d+)", model):
+        return f"{'iALS' if 'ials' in alone[1] else 'BPR'} at width {alone[2]} alone"
+    if trained := _TRAINED.fullmatch(model):
+        backbone, loss, rule, negatives = trained.groups()
+        told = "MRL4Rec on LightGCN" if backbone == "lightgcn" else "MRL4Rec"
+        own = [word.upper() for word in (loss, rule) if word not in (None, "dns")]
+        own = ["MNS", *own] if negatives == "mns" else own
+        return told + (", shared negatives" if negatives == "shared" else "") + (f" ({', '.join(own)})" if own else "")
+    if recipe := re.fullmatch(r"default-(.+)", model):
+        return f"default recipe ({recipe[1].replace('-', ', ')})"
+    return model
+
+
+def model_names(models: Iterable[str]) -> dict[str, str]:
+    """The display name of each model; where two would be called alike, both keep their own names."""
+    names = {model: model_name(model) for model in models}
+    called = list(names.values())
+    return {model: name if called.count(name) == 1 else model for model, name in names.items()}

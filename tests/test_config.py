@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from mrl.config import TrainConfig, differing
+from mrl.config import SECTION_OF, TrainConfig, differing, flat, in_sections
 from mrl.errors import ConfigError
 from mrl.parameters import as_config
 
@@ -20,15 +20,15 @@ from mrl.parameters import as_config
         ({"learning_rate": 0}, "learning_rate"),
         ({"widths": [8, 4]}, "for example [4, 8]"),
         ({"widths": []}, "widths"),
-        ({"level_weights": [1, 2]}, "2 weights for 5 widths"),
-        ({"level_weights": [0, 0, 0, 0, 0]}, "not all zero"),
+        ({"nested_loss": {"level_weights": [1, 2]}}, "2 weights for 5 widths"),
+        ({"nested_loss": {"level_weights": [0, 0, 0, 0, 0]}}, "not all zero"),
         ({"rule": "hard"}, "rule='hard'"),
-        ({"rule": "dns_mn", "topk": 17}, "topk=17"),
-        ({"levels_per_step": 6}, "there are 5 levels"),
+        ({"rule": "dns_mn", "sampler": {"topk": 17}}, "topk=17"),
+        ({"nested_loss": {"levels_per_step": 6}}, "there are 5 levels"),
         ({"eval_widths": [128]}, "128 is wider than the 64"),
         ({"device": "gpu"}, "device='gpu'"),
         ({"epochs": 2.5}, "epochs=2.5"),
-        ({"valid_fraction": 1.0}, "valid_fraction=1.0"),
+        ({"holdout": {"valid_fraction": 1.0}}, "holdout.valid_fraction=1.0"),
         ({"nested_negatives": "maybe"}, "nested_negatives='maybe'"),
         ({"lrr": 0.1}, "unknown parameter 'lrr'"),
         ({"name": "../up"}, "name='../up'"),
@@ -49,8 +49,8 @@ def test_text_from_a_command_line_becomes_the_right_type() -> None:
 
 
 def test_the_name_of_a_run_says_what_sets_it_apart() -> None:
-    assert TrainConfig().run_name == "refined"
-    assert TrainConfig(rule="ahns", nested_negatives=False).run_name == "refined-ahns-shared"
+    assert TrainConfig().run_name == "default"
+    assert TrainConfig(rule="ahns", nested_negatives=False).run_name == "default-ahns-shared"
     assert TrainConfig(recipe="least_squares").run_name == "least-squares"
     assert TrainConfig(recipe="mrl4rec").run_name == "mf-dns-mns"
     assert TrainConfig(backbone="lightgcn", hops=3, nested_negatives=False).run_name == "lightgcn3-dns-shared"
@@ -72,17 +72,20 @@ def test_settings_left_out_are_those_of_the_recipe() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"recipe": "best"}, "recipe='best': must be 'refined', 'least_squares' or 'mrl4rec'"),
-        ({"recipe": "refined", "backbone": "lightgcn"}, "recipe='mrl4rec' has mf and lightgcn"),
+        ({"recipe": "best"}, "recipe='best': must be 'default', 'least_squares' or 'mrl4rec'"),
+        ({"recipe": "default", "backbone": "lightgcn"}, "recipe='mrl4rec' has mf and lightgcn"),
         ({"recipe": "mrl4rec", "backbone": "propagation"}, "the other recipes have propagation"),
         ({"recipe": "mrl4rec", "epochs": 0}, "epochs=0: recipe='mrl4rec' needs at least 1"),
         ({"recipe": "least_squares", "epochs": 3}, "epochs=3: recipe='least_squares' has none"),
-        ({"shares": [1.0]}, "give two, of users and of items, or none"),
-        ({"turn": -1}, "turn=-1: must be greater than or equal to 0"),
-        ({"turn": 4}, "turn=4: must be 0 or one of [8, 16, 32, 64]"),
-        ({"turn": 8, "recipe": "least_squares"}, "turn=8: recipe='least_squares' has none; recipe='refined' has"),
+        ({"least_squares": {"propagation": [1.0]}}, "give two, of users and of items, or none"),
+        ({"least_squares": {"rotation_width": -1}}, "rotation_width=-1: must be greater than or equal to 0"),
+        ({"least_squares": {"rotation_width": 4}}, "rotation_width=4: must be 0 or one of [8, 16, 32, 64]"),
+        (
+            {"least_squares": {"rotation_width": 8}, "recipe": "least_squares"},
+            "rotation_width=8: only recipe='default' has it, not 'least_squares'",
+        ),
         ({"fit_width": 32}, "fit_width=32: must be at least the widest width, 64"),
-        ({"alpha0": 0}, "alpha0=0: must be greater than 0"),
+        ({"least_squares": {"alpha0": 0}}, "least_squares.alpha0=0: must be greater than 0"),
     ],
 )
 def test_settings_that_no_recipe_has_are_refused_in_one_line(settings: dict, message: str) -> None:
@@ -99,3 +102,17 @@ def test_differing_names_what_two_runs_do_not_share() -> None:
     one, other = TrainConfig().to_dict(), TrainConfig(epochs=5, resume=False, device="cpu").to_dict()
     assert differing(one, other) == {"epochs": (12, 5)}
     assert differing(one, {**one, "widths": list(one["widths"])}) == {}
+    assert differing(one, in_sections({"topk": 2}, one)) == {"topk": (4, 2)}
+
+
+def test_settings_are_found_and_changed_by_name_whatever_their_section() -> None:
+    config = TrainConfig(least_squares={"alpha0": 0.1}, nested_loss={"level_weights": (1, 2, 3, 4, 5)})
+    changed = config.with_settings(nu=0.5, epochs=3, topk=2)
+    assert (changed.least_squares.nu, changed.epochs, changed.sampler.topk) == (0.5, 3, 2)
+    assert changed.setting("alpha0") == 0.1 and changed.setting("dataset") == "ml-100k"
+    assert changed.with_settings(nu=None, epochs=None, topk=4) == config
+    names = flat(config.to_dict())
+    assert set(SECTION_OF) < set(names) and names["level_weights"] == (1, 2, 3, 4, 5)
+    assert TrainConfig(**in_sections(names)) == config
+    with pytest.raises(ConfigError, match=re.escape("did you mean least_squares={'alpha0': …}?")):
+        TrainConfig(alpha0=0.1)

@@ -34,7 +34,7 @@ def train_small(tmp_path: Path, **parameters) -> Path:
 
 def test_train_leaves_a_run_directory_under_the_folder_it_ran_in(tmp_path) -> None:
     run = train_small(tmp_path)
-    assert run.name == "planted-refined-0"
+    assert run.name == "planted-default-0"
     assert (run / "metrics.csv").is_file()
 
 

@@ -12,15 +12,21 @@ import nbformat
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field, ValidationError, model_validator
-from pydantic.dataclasses import dataclass
+from pydantic import Field, model_validator
 
 from mrl.errors import ConfigError
-from mrl.parameters import as_config, injected, one_line, read
+from mrl.parameters import as_config, injected, read, read_config, settings
 from mrl.widths import check_widths
 
 
-@dataclass(frozen=True)
+@settings
+class Rules:
+    topk: int = Field(4, ge=1)
+    hardness: tuple[float, float] = (1.0, -2.0)
+    similarity: Literal["inner", "cosine"] = "inner"
+
+
+@settings
 class Settings:
     dataset: str = "ml-100k"
     backbone: Literal["mf", "lightgcn"] = "mf"
@@ -30,6 +36,7 @@ class Settings:
     epochs: int = Field(300, ge=1)
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     run_dir: Path | None = None
+    rules: Rules = Field(default_factory=Rules)
 
     @model_validator(mode="after")
     def _check(self) -> Settings:
@@ -120,13 +127,65 @@ def test_every_fault_is_named_first_fault_first():
     assert str(error.value) == "epochs='x': must be a whole number; widths='y': must be a list such as [4, 8]"
 
 
-def test_one_line_of_a_pydantic_error():
-    with pytest.raises(ValidationError) as error:
+def test_a_class_of_settings_says_in_one_line_what_is_wrong():
+    with pytest.raises(ConfigError) as error:
         Settings(backbone="mlp", level_weights="x", epochs=0)
-    assert one_line(error.value) == (
+    assert str(error.value) == (
         "backbone='mlp': must be 'mf' or 'lightgcn'; level_weights='x': must be a list such as [4, 8]; "
         "epochs=0: must be greater than or equal to 1"
     )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"topk": 2, "hardness": [1, -1]},
+        {"topk": "2", "hardness": "[1, -1]"},
+        '{"topk": 2, "hardness": [1.0, -1]}',
+        Rules(topk=2, hardness=(1.0, -1.0)),
+    ],
+)
+def test_a_section_is_a_dict_of_settings(value):
+    found = as_config(Settings, {"rules": value}).rules
+    assert found == Rules(topk=2, hardness=(1.0, -1.0)) and type(found.hardness[0]) is float
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rules": {"tpok": 2}}, "rules: unknown setting 'tpok'; did you mean 'topk'?"),
+        ({"rules": {"speed": 2}}, "rules: unknown setting 'speed'; the settings are topk, hardness, similarity"),
+        ({"rules": {"topk": 0}}, "rules.topk=0: must be greater than or equal to 1"),
+        ({"rules": {"similarity": "l1"}}, "rules.similarity='l1': must be 'inner' or 'cosine'"),
+        ({"topk": 2}, "unknown parameter 'topk'; did you mean rules={'topk': …}?"),
+        ({"hardnes": 2}, "unknown parameter 'hardnes'; did you mean rules={'hardness': …}?"),
+        ({"epoch": 2}, "unknown parameter 'epoch'; did you mean 'epochs'?"),
+    ],
+)
+def test_a_fault_in_a_section_is_one_line_from_python_too(values, message):
+    for make in (lambda: as_config(Settings, values), lambda: Settings(**values)):
+        with pytest.raises(ConfigError) as error:
+            make()
+        assert str(error.value) == message
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"topk": 2.5}, "rules.topk=2.5: must be a whole number"),
+        ({"topk": "two"}, "rules.topk='two': must be a whole number"),
+        ({"hardness": ["nan", 1]}, "rules.hardness=['nan', 1]: must be a number"),
+        ([1], 'rules=[1]: must be a mapping such as {"name": 1}'),
+        ("{topk: 2}", "rules='{topk: 2}': must be a mapping such as {\"name\": 1}"),
+        (None, 'rules=None: must be a mapping such as {"name": 1}'),
+    ],
+)
+def test_a_section_is_read_as_strictly_as_a_flat_setting(value, message):
+    with pytest.raises(ConfigError) as error:
+        as_config(Settings, {"rules": value})
+    assert str(error.value) == message
 
 
 @given(
@@ -145,11 +204,11 @@ def test_any_value_is_a_setting_or_a_config_error(value):
 def test_read_gives_the_injected_values():
     namespace = session(DEFAULTS, "# Parameters\nepochs = 5\nwidths = '[4, 8]'\n", "import math")
     assert injected(namespace) == {"epochs": 5, "widths": "[4, 8]"}
-    assert as_config(Settings, read(namespace, NAMES)) == Settings(epochs=5, widths=(4, 8))
+    assert read_config(Settings, namespace) == Settings(epochs=5, widths=(4, 8))
 
 
 def test_read_outside_a_notebook():
-    assert read({"epochs": 3, "other": 4}, NAMES) == {"epochs": 3}
+    assert read({"epochs": 3, "other": 4}, Settings) == {"epochs": 3}
     assert injected({}) == {}
 
 
@@ -167,32 +226,31 @@ def test_read_outside_a_notebook():
 def test_an_unknown_injected_name_is_refused(cell, message):
     namespace = {"In": ["", DEFAULTS, f"# Parameters\n{cell}\n"]}
     with pytest.raises(ConfigError) as error:
-        read(namespace, NAMES)
+        read(namespace, Settings)
     assert str(error.value) == message
 
 
 @pytest.mark.robustness
 def test_a_name_misspelt_in_the_parameters_cell_is_refused():
     with pytest.raises(ConfigError, match="unknown parameter 'epoch'; did you mean 'epochs'"):
-        read(session(DEFAULTS.replace("epochs", "epoch")), NAMES)
+        read(session(DEFAULTS.replace("epochs", "epoch")), Settings)
 
 
 def test_what_is_corrected_and_run_again_is_read():
     wrong, right = "# Parameters\nlrr = 0.1\n", "# Parameters\nlearning_rate = 0.1\n"
-    assert read(session(DEFAULTS, wrong, right), NAMES)["learning_rate"] == 0.1
+    assert read(session(DEFAULTS, wrong, right), Settings)["learning_rate"] == 0.1
 
 
 def test_other_cells_are_nobodys_parameters():
     other = ("%matplotlib inline", "epochs = 4\nfound = 3", "PAPERMILL_INPUT_PATH = 'a'")
     namespace = {"In": ["", DEFAULTS, *other], "epochs": 4}
-    assert read(namespace, NAMES) == {"epochs": 4}
+    assert read(namespace, Settings) == {"epochs": 4}
     namespace["In"].append("# Parameters\nPAPERMILL_INPUT_PATH = 'a'\n")
-    assert read(namespace, NAMES) == {"epochs": 4}
+    assert read(namespace, Settings) == {"epochs": 4}
 
 
 NOTEBOOK = """
 from mrl.parameters import as_config, read
-from pydantic.dataclasses import dataclass
 
 @dataclass
 class Settings:
@@ -200,7 +258,7 @@ class Settings:
     learning_rate: float
     widths: tuple[int, ...]
 
-config = as_config(Settings, read(globals(), Settings.__dataclass_fields__))
+config = read_config(Settings, globals())
 print(config)
 """
 

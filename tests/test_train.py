@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from settings import train_config
 
 from mrl import train as train_module
 from mrl.config import TrainConfig
@@ -58,7 +59,7 @@ def settings(tmp_path: Path, **changes) -> TrainConfig:
         "device": "cpu",
         "run_dir": str(tmp_path / "run"),
     }
-    return TrainConfig(**(base | changes))
+    return train_config(**(base | changes))
 
 
 def value(run: Run, metric: str, width: int) -> float:
@@ -263,7 +264,7 @@ def test_the_compiled_steps_are_those_of_autograd_and_adam_over_the_whole_tables
         torch.testing.assert_close(table, expected, rtol=0, atol=1e-3)
 
 
-def test_the_loaded_run_equals_the_returned_one(tmp_path, data) -> None:
+def test_the_loaded_run_equals_the_rerotate_leading_one(tmp_path, data) -> None:
     run = fit(settings(tmp_path, epochs=2), data, progress=False)
     again = load(run.path)
     assert torch.equal(run.users, again.users) and again.metrics.equals(run.metrics)
@@ -292,7 +293,7 @@ def test_cuda_learns_what_the_cpu_learns(tmp_path, data, backbone: str) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("backbone", ["mf", "lightgcn", "propagation"])
 def test_no_step_on_a_gpu_waits_for_the_host(tmp_path, data, backbone: str) -> None:
-    graph = {"recipe": "refined", "propagation": (1.0, 1.0)} if backbone == "propagation" else {}
+    graph = {"recipe": "default", "propagation": (1.0, 1.0)} if backbone == "propagation" else {}
     config, model = settings(tmp_path, device="cuda", backbone=backbone, **graph), None
     if graph:
         start = torch.randn(data.num_users, config.widths[-1]), torch.randn(data.num_items, config.widths[-1])
@@ -309,7 +310,7 @@ def test_no_step_on_a_gpu_waits_for_the_host(tmp_path, data, backbone: str) -> N
 
 def closed_form(tmp_path: Path, **changes) -> TrainConfig:
     base = {"dataset": "checkerboard", "widths": (2, 4), "trials": 3, "batch_size": 256, "candidates": 4, "epochs": 4}
-    return TrainConfig(**base | {"device": "cpu", "run_dir": str(tmp_path / "run")} | changes)
+    return train_config(**base | {"device": "cpu", "run_dir": str(tmp_path / "run")} | changes)
 
 
 def test_the_default_recipe_searches_refines_and_tells_of_it(tmp_path, data) -> None:
@@ -331,8 +332,15 @@ def test_the_default_recipe_searches_refines_and_tells_of_it(tmp_path, data) -> 
 
 
 def test_what_was_chosen_refits_to_the_same_vectors(tmp_path, data) -> None:
-    settings = {"alpha0": 0.1, "frequency_l2": 0.01, "popularity_exponent": 0.0, "l2_width_exponent": 0.0,
-    "propagation": (1.0, 1.0), "rotation_width": 4} run = fit(closed_form(tmp_path, **settings), data, progress=False)
+    settings = {
+        "alpha0": 0.1,
+        "frequency_l2": 0.01,
+        "popularity_exponent": 0.0,
+        "l2_width_exponent": 0.0,
+        "propagation": (1.0, 1.0),
+        "rotation_width": 4,
+    }
+    run = fit(closed_form(tmp_path, **settings), data, progress=False)
     assert run.environment["chosen"]["rotation_width"] == 4
     assert run.history.filter(phase="rotation_width").height == 2  # before the search and before the refit
     other = fit(closed_form(tmp_path, **settings, run_dir=str(tmp_path / "other")), data, progress=False)
@@ -353,11 +361,21 @@ def test_least_squares_has_no_epochs_and_does_not_depend_on_them(tmp_path, data)
 
 @pytest.mark.robustness
 @pytest.mark.parametrize(("rotation_width", "epochs"), [(0, 0), (0, 2), (0, 5), (0, 7), (4, 6)])
-def test_a_killed_refinement_resumes_to_the_same_bits(tmp_path, data, monkeypatch, turn: int, epochs: int) -> None:
-    given = {"alpha0": 0.1, "frequency_l2": 0.01, "popularity_exponent": 0.0, "l2_width_exponent": 0.0,
-    "rotation_width": turn} changes = {"patience": 5, "eval_every": 1, **given}
-    monkeypatch.setattr("mrl.least_squares.search.CLOSE_TO_BEST", 0.0)  # several propagations are trained, one after
-    the other whole = fit(closed_form(tmp_path, run_dir=str(tmp_path / "whole"), **changes), data, progress=False)
+def test_a_killed_refinement_resumes_to_the_same_bits(
+    tmp_path, data, monkeypatch, rotation_width: int, epochs: int
+) -> None:
+    given = {
+        "alpha0": 0.1,
+        "frequency_l2": 0.01,
+        "popularity_exponent": 0.0,
+        "l2_width_exponent": 0.0,
+        "rotation_width": rotation_width,
+    }
+    changes = {"patience": 5, "eval_every": 1, **given}
+    monkeypatch.setattr(
+        "mrl.least_squares.search.CLOSE_TO_BEST", 0.0
+    )  # several propagations are trained, one after the other
+    whole = fit(closed_form(tmp_path, run_dir=str(tmp_path / "whole"), **changes), data, progress=False)
     check_resumed(closed_form(tmp_path, **changes), data, whole, monkeypatch, "run_epoch", epochs)
 
 

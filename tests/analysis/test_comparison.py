@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from settings import train_config
 
 from mrl.analysis.comparison import (
     EvaluateConfig,
@@ -22,7 +23,6 @@ from mrl.analysis.comparison import (
     reload,
     sign_flip,
 )
-from mrl.config import TrainConfig
 from mrl.errors import ConfigError, RunError
 from mrl.parameters import as_config
 from mrl.runs.run import load
@@ -165,8 +165,8 @@ def test_a_comparison_in_words() -> None:
 def runs(tmp_path_factory) -> Path:
     """Two small runs, the second with shared negatives, and the first without its vectors."""
     folder = tmp_path_factory.mktemp("runs")
-    fit(TrainConfig(**SETTINGS, per_user=True, run_dir=str(folder / "nested")), progress=False)
-    fit(TrainConfig(**SETTINGS, nested_negatives=False, run_dir=str(folder / "shared")), progress=False)
+    fit(train_config(**SETTINGS, per_user=True, run_dir=str(folder / "nested")), progress=False)
+    fit(train_config(**SETTINGS, nested_negatives=False, run_dir=str(folder / "shared")), progress=False)
     shutil.copytree(folder / "nested", folder / "flat")
     (folder / "flat" / "weights.safetensors").unlink()
     rows = pl.read_csv(folder / "flat" / "metrics.csv").filter(pl.col("width") == 8)
@@ -233,7 +233,7 @@ def test_runs_of_other_data_are_refused(runs: Path, tmp_path: Path) -> None:
     changed = edited(runs, "nested", tmp_path, "environment.json", fingerprint="0123456789abcdef")
     with pytest.raises(RunError, match=r"was trained on data with fingerprint 0123456789ab, planted now has \w{12}; "):
         load_runs([changed])
-    other = fit(TrainConfig(**SETTINGS, seed=1, run_dir=str(tmp_path / "other")), progress=False)
+    other = fit(train_config(**SETTINGS, seed=1, run_dir=str(tmp_path / "other")), progress=False)
     with pytest.raises(RunError, match=r"other: was tested on other data .* compare runs of the same data set"):
         load_runs([runs / "nested", other.path])
     with pytest.raises(RunError, match="flat: has no vectors, so no widths to evaluate; put a run that has them first"):
@@ -241,7 +241,7 @@ def test_runs_of_other_data_are_refused(runs: Path, tmp_path: Path) -> None:
 
 
 def test_another_validation_part_is_no_other_test_set(runs: Path, tmp_path: Path) -> None:
-    paper = fit(TrainConfig(**SETTINGS, protocol="paper", run_dir=str(tmp_path / "paper")), progress=False)
+    paper = fit(train_config(**SETTINGS, protocol="paper", run_dir=str(tmp_path / "paper")), progress=False)
     found, data = load_runs([runs / "nested", paper.path])
     assert found["paper"].environment["fingerprint"] != data.fingerprint
 

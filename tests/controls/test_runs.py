@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from settings import train_config
 
 from mrl.config import TrainConfig
 from mrl.controls import computed as computed_controls
@@ -36,7 +37,7 @@ def nested(folder: Path, **changes) -> TrainConfig:
         "level_weights": (0.3, 0.7), "candidates": 4, "recipe": "mrl4rec", "device": "cpu", "per_user": True,
         "run_dir": str(folder / "mine"),
     }  # fmt: skip
-    return TrainConfig(**(base | changes))
+    return train_config(**(base | changes))
 
 
 def in_turn(configs, *, processes=None, progress=True):

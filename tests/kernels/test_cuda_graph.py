@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from settings import train_config
 
-from mrl.config import TrainConfig
 from mrl.data.synthetic import planted_interactions
 from mrl.kernels.cuda_graph import WARM, CapturedStep
 from mrl.trainer import Trainer
@@ -101,7 +101,7 @@ def test_where_recording_fails_steps_go_on_with_the_same_numbers(monkeypatch) ->
 def trainer(device: str, **changes) -> Trainer:
     data = planted_interactions(num_users=400, num_items=150, interactions=8000, branching=(4, 4), seed=0)
     base = {"recipe": "mrl4rec", "dataset": "planted", "widths": (2, 4, 12), "batch_size": 512, "candidates": 4}
-    return Trainer(TrainConfig(**base | changes), data.train, torch.device(device))
+    return Trainer(train_config(**base | changes), data.train, torch.device(device))
 
 
 def test_on_a_cpu_nothing_is_recorded() -> None:

@@ -71,8 +71,9 @@ def solved(users, items, positives, l2_width_exponent, chunk=2**20, only=None):
     chunk=st.sampled_from([1, 300, 2**20]),
     seed=st.integers(0, 99),
 )
-def test_each_block_is_the_dense_solution_given_the_rest(num_users, num_items, share, l2_width_exponent, chunk, seed)
--> None:
+def test_each_block_is_the_dense_solution_given_the_rest(
+    num_users, num_items, share, l2_width_exponent, chunk, seed
+) -> None:
     dense, positives, users, items = made(num_users, num_items, share, seed)
     alpha0 = SCALE["alpha0"]
     row_l2 = frequency_l2(positives.counts, num_items, **SCALE).double()
@@ -90,8 +91,9 @@ def test_each_block_is_the_dense_solution_given_the_rest(num_users, num_items, s
                 right = right + weight * (q[seen].T @ (1 - other[seen]) - alpha0 * q.T @ other)
             expected[user, span] = torch.linalg.solve(left, right)
     expected[dense.sum(1) == 0] = 0
-    torch.testing.assert_close(solved(users, items, positives, l2_width_exponent, chunk), expected, atol=1e-8,
-    rtol=1e-6)
+    torch.testing.assert_close(
+        solved(users, items, positives, l2_width_exponent, chunk), expected, atol=1e-8, rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("l2_width_exponent", L2_WIDTH_EXPONENTS)

@@ -1,4 +1,4 @@
-"""What training starts from: axes turned so that prefixes rank better, and the whole as it did."""
+"""What training starts from: axes rotate_leading so that prefixes rank better, and the whole as it did."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from settings import train_config
 
-from mrl.config import TrainConfig
 from mrl.data.interactions import Interactions, Positives, hold_out
 from mrl.data.synthetic import planted_interactions
 from mrl.evaluation.evaluate import evaluate
-from mrl.least_squares import rotation as start
-from mrl.least_squares.rotation import learn_rotation, propagated, initial_model, turned
+from mrl.least_squares import rotation
+from mrl.least_squares.rotation import initial_model, learn_rotation, propagated, rotate_leading
 from mrl.least_squares.validation import fit_least_squares
 
-CONFIG = TrainConfig(
+CONFIG = train_config(
     dataset="planted",
     widths=(2, 4, 12, 24),
     alpha0=0.1,
@@ -41,7 +41,7 @@ def factors(data) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.fixture
 def quick(monkeypatch) -> None:
-    monkeypatch.setattr(start, "STEPS", 30)
+    monkeypatch.setattr(rotation, "STEPS", 30)
 
 
 def ndcg(data: Interactions, vectors, widths=CONFIG.widths) -> list[float]:
@@ -60,12 +60,12 @@ def test_prefixes_rank_better_for_it_and_the_whole_as_before(data, factors) -> N
     assert row["phase"] == "rotation_width" and 0 < row["loss"] < 1 and row["seconds"] > 0
 
 
-def test_fewer_dimensions_may_be_turned(data, factors) -> None:
+def test_fewer_dimensions_may_be_rotate_leading(data, factors) -> None:
     plain = ndcg(data, propagated(CONFIG, data.train, factors).vectors())
-    fewer = ndcg(data, initial_model(replace(CONFIG, rotation_width=12), data.train, factors).vectors())
+    fewer = ndcg(data, initial_model(CONFIG.with_settings(rotation_width=12), data.train, factors).vectors())
     assert fewer[2:] == pytest.approx(plain[2:], rel=1e-3) and sum(fewer[:2]) > 1.1 * sum(plain[:2])
     rotation = torch.linalg.qr(torch.randn(12, 12, generator=torch.Generator().manual_seed(0)))[0]
-    users, items = turned(factors, rotation)
+    users, items = rotate_leading(factors, rotation)
     for width in (12, 24):
         expected = factors[0][:, :width] @ factors[1][:, :width].T
         torch.testing.assert_close(users[:, :width] @ items[:, :width].T, expected, rtol=1e-3, atol=1e-4)

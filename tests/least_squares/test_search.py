@@ -8,14 +8,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from settings import train_config
 
 from mrl.config import TrainConfig
 from mrl.data.interactions import Interactions, Positives, hold_out
 from mrl.data.synthetic import planted_interactions
 from mrl.errors import DataError
-from mrl.least_squares import search
-from mrl.least_squares import validation as validation_splits
-from mrl.least_squares.rotation import propagated, initial_model
+from mrl.least_squares import search, validation
+from mrl.least_squares.rotation import initial_model, propagated
 from mrl.least_squares.search import choose_settings
 from mrl.least_squares.validation import fit_least_squares, validation_value
 
@@ -31,57 +31,78 @@ def data() -> Interactions:
 @pytest.fixture
 def one_draw(monkeypatch) -> None:
     """Settings are judged by the validation of the data alone, however small."""
-    monkeypatch.setattr(validation_splits, "ENOUGH_VALIDATION", 0)
+    monkeypatch.setattr(validation, "ENOUGH_VALIDATION", 0)
 
 
 def test_what_is_left_open_is_filled_with_the_best_that_was_tried(data, one_draw) -> None:
     rows: list[dict] = []
-    found = choose_settings(TrainConfig(**SETTINGS, rotation_width=0), data, rows.append)
+    found = choose_settings(train_config(**SETTINGS, rotation_width=0), data, rows.append)
     assert [row["trial"] for row in rows] == list(range(1, len(rows) + 1))
     climbed = [row for row in rows if "alpha0" in row]
     best = max(climbed, key=lambda row: row["value"])
     assert len(climbed) <= 3 * 4  # a climb for each of the propagation
     assert len({(row["alpha0"], row["frequency_l2"]) for row in climbed}) == len(climbed)
-    assert (found[0].alpha0, found[0].frequency_l2) == (best["alpha0"], best["frequency_l2"])
+    assert (found[0].least_squares.alpha0, found[0].least_squares.frequency_l2) == (
+        best["alpha0"],
+        best["frequency_l2"],
+    )
     by_emphasis = {row["popularity_exponent"]: row["value"] for row in rows if "popularity_exponent" in row}
-    assert set(by_emphasis) == {0.0, 0.25, 0.5} and found[0].popularity_exponent == max(by_emphasis,
-    key=by_emphasis.get) by_growth = {row["l2_width_exponent"]: row["value"] for row in rows if "l2_width_exponent"
-    in row} assert set(by_growth) == {0.0, *search.L2_WIDTH_EXPONENTS} and found[0].l2_width_exponent ==
-    max(by_growth, key=by_growth.get) by_shares = {row["propagation"]: row["value"] for row in rows if "propagation"
-    in row} assert len(by_shares) == 3 and by_shares[str(list(found[0].propagation))] == max(by_shares.values())
-    close = {propagation for propagation, value in by_shares.items() if value >= search.CLOSE_TO_BEST *
-    max(by_shares.values())} best = str(list(found[0].propagation))
-    assert {str(list(one.propagation)) for one in found} == close - {"[0.0, 0.0]"} | {best}
-    (only,) = choose_settings(TrainConfig(**SETTINGS, recipe="least_squares"), data)
-    assert only.rotation_width == 0
+    assert set(by_emphasis) == {0.0, 0.25, 0.5} and found[0].least_squares.popularity_exponent == max(
+        by_emphasis, key=by_emphasis.get
+    )
+    by_growth = {row["l2_width_exponent"]: row["value"] for row in rows if "l2_width_exponent" in row}
+    assert set(by_growth) == {0.0, *search.L2_WIDTH_EXPONENTS} and found[0].least_squares.l2_width_exponent == max(
+        by_growth, key=by_growth.get
+    )
+    by_shares = {row["propagation"]: row["value"] for row in rows if "propagation" in row}
+    assert len(by_shares) == 3 and by_shares[str(list(found[0].least_squares.propagation))] == max(by_shares.values())
+    close = {
+        propagation
+        for propagation, value in by_shares.items()
+        if value >= search.CLOSE_TO_BEST * max(by_shares.values())
+    }
+    best = str(list(found[0].least_squares.propagation))
+    assert {str(list(one.least_squares.propagation)) for one in found} == close - {"[0.0, 0.0]"} | {best}
+    (only,) = choose_settings(train_config(**SETTINGS, recipe="least_squares"), data)
+    assert only.least_squares.rotation_width == 0
 
 
-def test_axes_are_turned_where_all_levels_together_gain_from_it(monkeypatch, one_draw) -> None:
+def test_axes_are_rotate_leading_where_all_levels_together_gain_from_it(monkeypatch, one_draw) -> None:
     planted = planted_interactions(num_users=400, num_items=150, interactions=8000, branching=(4, 4), seed=0)
     data = hold_out(planted, 0.2, seed=0)
-    given = {"alpha0": 0.1, "frequency_l2": 0.03, "popularity_exponent": 0.0, "l2_width_exponent": 0.0,
-    "propagation": (1.0, 1.0)} config = TrainConfig(**SETTINGS | {"widths": (2, 4, 12, 24)}, **given)
+    given = {
+        "alpha0": 0.1,
+        "frequency_l2": 0.03,
+        "popularity_exponent": 0.0,
+        "l2_width_exponent": 0.0,
+        "propagation": (1.0, 1.0),
+    }
+    config = train_config(**SETTINGS | {"widths": (2, 4, 12, 24)}, **given)
     rows: list[dict] = []
     (found,) = choose_settings(config, data, rows.append)
     assert [(row["trial"], row["rotation_width"], row["propagation"]) for row in rows] == [
         (trial, turn, "[1.0, 1.0]") for trial, turn in enumerate((24, 12, 4)[: len(rows)], 1)
     ]
     values = [row["value"] for row in rows]
-    assert all(before < after for before, after in pairwise(values[:-1]))  # fewer are turned as long as that is better
+    assert all(
+        before < after for before, after in pairwise(values[:-1])
+    )  # fewer are rotate_leading as long as that is better
     best = max(rows, key=lambda row: row["value"])
-    factors = fit_least_squares(config, data.train, ials_sweeps=validation_splits.SEARCH_SWEEPS)
+    factors = fit_least_squares(config, data.train, ials_sweeps=validation.TRIAL_SWEEPS)
     plain = validation_value(propagated(config, data.train, factors).vectors(), data, config.widths)
-    assert best["value"] > plain and found == replace(config, rotation_width=best["rotation_width"]).with_usual()
+    assert best["value"] > plain and found == config.with_settings(rotation_width=best["rotation_width"]).with_usual()
     value = validation_value(initial_model(found, data.train, factors).vectors(), data, config.widths)
     assert value == pytest.approx(best["value"])
     for turn in (12, 0):
-        assert choose_settings(replace(config, rotation_width=turn), data) == [replace(config, rotation_width=turn).with_usual()]
-    monkeypatch.setattr(validation_splits, "initial_model", propagated)
-    assert choose_settings(config, data) == [replace(config, rotation_width=0).with_usual()]  # no better than none
-    every = choose_settings(replace(config, propagation=()), data)
-    assert all(one.propagation and one.rotation_width == 0 for one in every)
+        assert choose_settings(config.with_settings(rotation_width=turn), data) == [
+            config.with_settings(rotation_width=turn).with_usual()
+        ]
+    monkeypatch.setattr(validation, "initial_model", propagated)
+    assert choose_settings(config, data) == [config.with_settings(rotation_width=0).with_usual()]  # no better than none
+    every = choose_settings(config.with_settings(propagation=()), data)
+    assert all(one.least_squares.propagation and one.least_squares.rotation_width == 0 for one in every)
     (single,) = choose_settings(replace(config, widths=(4,)), data)
-    assert single.rotation_width == 0
+    assert single.least_squares.rotation_width == 0
 
 
 def test_unusual_settings_are_taken_where_users_gain_clearly(data, monkeypatch, one_draw) -> None:
@@ -89,17 +110,19 @@ def test_unusual_settings_are_taken_where_users_gain_clearly(data, monkeypatch, 
     usual = {"fit_width": 0, "sweeps": 1, "nu": 1.0, "hops": 2, "level_weights": (), "l2": 0.01, "initial_scale": 1.0}
     gains = {}
 
-    def by_user(fold, config: TrainConfig) -> np.ndarray:
-        assert config.propagation
+    def by_user(split, config: TrainConfig) -> np.ndarray:
+        assert config.least_squares.propagation
         return users * (1 + sum(gain for (name, value), gain in gains.items() if getattr(config, name) == value))
 
-    monkeypatch.setattr(validation_splits.ValidationSplit, "by_user", by_user)
-    monkeypatch.setattr(validation_splits.ValidationSplit, "trained", by_user)
+    monkeypatch.setattr(validation.ValidationSplit, "initial_by_user", by_user)
+    monkeypatch.setattr(validation.ValidationSplit, "trained_by_user", by_user)
     plans = [(1.0, 1.0), (0.5, 0.0)]
     monkeypatch.setattr(
-        search._Search, "choose_propagation", lambda _, config: [replace(config, propagation=propagation) for propagation in plans]
+        search._Search,
+        "choose_propagation",
+        lambda _, config: [config.with_settings(propagation=propagation) for propagation in plans],
     )
-    config = TrainConfig(**SETTINGS, rotation_width=0)
+    config = train_config(**SETTINGS, rotation_width=0)
     fitted = {"fit_width": 1, "sweeps": 2, "nu": 1, "hops": 2, "level_weights": 2}
     whole = fitted | {"l2": 2, "initial_scale": 2}
 
@@ -107,18 +130,18 @@ def test_unusual_settings_are_taken_where_users_gain_clearly(data, monkeypatch, 
         """What is not at its usual value; trials: how many of a setting, where not as many as when nothing gains."""
         rows: list[dict] = []
         found, other = choose_settings(config, data, rows.append)
-        assert other == replace(found, propagation=plans[1])  # of the same factors, trained alike
+        assert other == found.with_settings(propagation=plans[1])  # of the same factors, trained alike
         others = [row for row in rows if set(usual) & set(row)]
         tried = [next(iter(set(row) - {"trial", "value", "seconds"})) for row in others]
         assert tried == [name for name, count in (whole | trials).items() for _ in range(count)]
         climbed = max((row for row in rows if "alpha0" in row), key=lambda row: row["value"])
-        counts = data.train.counts + found.alpha0 * data.num_items
-        penalty = found.frequency_l2 * (counts**found.nu).mean()
+        counts = data.train.counts + found.least_squares.alpha0 * data.num_items
+        penalty = found.least_squares.frequency_l2 * (counts**found.least_squares.nu).mean()
         assert float(penalty) == pytest.approx(float(climbed["frequency_l2"] * counts.mean()))  # the same on average
         return {name: getattr(found, name) for name, value in usual.items() if getattr(found, name) != value}
 
     assert taken() == {}
-    least_squares = TrainConfig(**SETTINGS, recipe="least_squares")
+    least_squares = train_config(**SETTINGS, recipe="least_squares")
     assert taken(least_squares, l2=0, initial_scale=0) == {}  # which is not trained
     gains[("sweeps", 2)] = 0.1
     assert taken() == {"sweeps": 2}
@@ -129,7 +152,7 @@ def test_unusual_settings_are_taken_where_users_gain_clearly(data, monkeypatch, 
     assert taken(sweeps=1, l2=3, initial_scale=3) == found | {"fit_width": 16, "hops": 3, "initial_scale": 2.0}
     gains |= {("level_weights", (1 / 3, 2 / 3)): -0.1, ("level_weights", (2 / 3, 1 / 3)): 0.2, ("sweeps", 0): 0.0}
     assert taken(l2=3, initial_scale=3)["level_weights"] == (2 / 3, 1 / 3)
-    assert "scale" not in taken(replace(config, hops=2, initial_scale=1.0), hops=0, initial_scale=0, l2=3)
+    assert "scale" not in taken(config.with_settings(hops=2, initial_scale=1.0), hops=0, initial_scale=0, l2=3)
     plans.reverse()  # with one share alone, every hop gives the same
     assert "hops" not in taken(hops=0, initial_scale=3, l2=3)
 
@@ -148,71 +171,81 @@ def test_a_gain_is_clear_by_its_standard_error() -> None:
 
 def test_what_is_given_is_left_alone(data) -> None:
     fitted = {"alpha0": 0.1, "frequency_l2": 0.01, "popularity_exponent": 0.3, "l2_width_exponent": 0.2}
-    given = TrainConfig(**SETTINGS, **fitted, propagation=(0.2, 0.1), rotation_width=0)
+    given = train_config(**SETTINGS, **fitted, propagation=(0.2, 0.1), rotation_width=0)
     rows: list[dict] = []
     assert choose_settings(given, data, rows.append) == [given.with_usual()] and not rows
     without = replace(data, valid=Positives.empty(150, 48))
     assert choose_settings(given, without) == [given.with_usual()]  # what is chosen with the penalty is not missing
     with pytest.raises(DataError, match="no validation interactions to choose the settings of least squares on"):
-        choose_settings(replace(given, alpha0=None), without)
-    others = {"nu": 0.5, "sweeps": 3, "fit_width": 12, "hops": 4, "level_weights": (1, 2), "l2": 0.2, "initial_scale": 3.0}
-    assert choose_settings(replace(given, **others), without) == [replace(given, **others)]
-    half = choose_settings(replace(given, frequency_l2=None), data)[0]
+        choose_settings(given.with_settings(alpha0=None), without)
+    others = {
+        "nu": 0.5,
+        "sweeps": 3,
+        "fit_width": 12,
+        "hops": 4,
+        "level_weights": (1, 2),
+        "l2": 0.2,
+        "initial_scale": 3.0,
+    }
+    assert choose_settings(given.with_settings(**others), without) == [given.with_settings(**others)]
+    half = choose_settings(given.with_settings(frequency_l2=None), data)[0]
     assert half.alpha0 == 0.1 and half.frequency_l2 in search.L2_GRID
 
 
 def test_of_very_many_interactions_some_are_searched(data, monkeypatch, one_draw) -> None:
-    assert validation_splits.sample_users(data, 0) is data
-    whole = choose_settings(TrainConfig(**SETTINGS), data)
-    monkeypatch.setattr(validation_splits, "SEARCH_INTERACTIONS", len(data.train) // 2)
-    some = validation_splits.sample_users(data, 0)
-    assert 0.8 * validation_splits.SEARCH_INTERACTIONS < len(some.train) <= validation_splits.SEARCH_INTERACTIONS
+    assert validation.sample_users(data, 0) is data
+    whole = choose_settings(train_config(**SETTINGS), data)
+    monkeypatch.setattr(validation, "MOST_INTERACTIONS", len(data.train) // 2)
+    some = validation.sample_users(data, 0)
+    assert 0.8 * validation.MOST_INTERACTIONS < len(some.train) <= validation.MOST_INTERACTIONS
     rows = [data.user_ids.tolist().index(user) for user in some.user_ids.tolist()]
     for part in ("train", "valid", "test"):
         of, all_of = some.split(part), data.split(part)
         assert of.num_users == len(rows) and all(torch.equal(of.of(n), all_of.of(row)) for n, row in enumerate(rows))
     tried: list[dict] = []
-    found = choose_settings(TrainConfig(**SETTINGS), data, tried.append)
+    found = choose_settings(train_config(**SETTINGS), data, tried.append)
     assert [row["trial"] for row in tried] == list(range(1, len(tried) + 1))
-    assert 0.2 < found[0].alpha0 / whole[0].alpha0 < 5
+    assert 0.2 < found[0].least_squares.alpha0 / whole[0].alpha0 < 5
     # what is chosen last is chosen on all data
-    factors = fit_least_squares(found[0], data.train, ials_sweeps=validation_splits.SEARCH_SWEEPS)
+    factors = fit_least_squares(found[0], data.train, ials_sweeps=validation.TRIAL_SWEEPS)
     value = validation_value(propagated(found[0], data.train, factors).vectors(), data, found[0].widths)
-    assert value == pytest.approx(max(row["value"] for row in tried if "propagation" in row and "rotation_width" not in row))
+    assert value == pytest.approx(
+        max(row["value"] for row in tried if "propagation" in row and "rotation_width" not in row)
+    )
 
 
 def test_the_penalty_is_judged_under_the_propagation_that_suits_it_best(data, one_draw) -> None:
     rows: list[dict] = []
-    config = TrainConfig(**SETTINGS | {"trials": 1}, popularity_exponent=0.0, l2_width_exponent=0.0, rotation_width=0)
+    config = train_config(**SETTINGS | {"trials": 1}, popularity_exponent=0.0, l2_width_exponent=0.0, rotation_width=0)
     choose_settings(config, data, rows.append)
-    filled = replace(config, alpha0=rows[0]["alpha0"], frequency_l2=rows[0]["frequency_l2"], fit_width=4)
-    factors = fit_least_squares(filled, data.train, ials_sweeps=validation_splits.SEARCH_SWEEPS)
+    filled = config.with_settings(alpha0=rows[0]["alpha0"], frequency_l2=rows[0]["frequency_l2"], fit_width=4)
+    factors = fit_least_squares(filled, data.train, ials_sweeps=validation.TRIAL_SWEEPS)
     by_shares = {}
-    for propagation in validation_splits.propagation_options(filled):
-        model = propagated(replace(filled, propagation=propagation), data.train, factors)
+    for propagation in validation.propagation_options(filled):
+        model = propagated(filled.with_settings(propagation=propagation), data.train, factors)
         by_shares[propagation] = validation_value(model.vectors(), data, filled.widths)
     assert len(set(by_shares.values())) == 3 and rows[0]["value"] == pytest.approx(max(by_shares.values()))
 
 
 def test_few_validation_interactions_are_drawn_several_times(data, monkeypatch) -> None:
-    config = TrainConfig(**SETTINGS, valid_fraction=0.2, rotation_width=0, seed=3)
-    first, *others = validation_splits.validation_splits(config, data)
-    assert first is data and len(others) == validation_splits.MOST_SPLITS - 1
+    config = train_config(**SETTINGS, valid_fraction=0.2, rotation_width=0, seed=3)
+    first, *others = validation.validation_splits(config, data)
+    assert first is data and len(others) == validation.MOST_SPLITS - 1
     everything = data.train.union(data.valid)
-    for fold in others:
-        assert fold.train.union(fold.valid) == everything and fold.test == data.test
-        assert len(fold.valid) == len(data.valid) and fold.valid != data.valid
-    assert others[0].valid != others[1].valid and validation_splits.validation_splits(config, data)[1].valid == others[0].valid
+    for split in others:
+        assert split.train.union(split.valid) == everything and split.test == data.test
+        assert len(split.valid) == len(data.valid) and split.valid != data.valid
+    assert others[0].valid != others[1].valid and validation.validation_splits(config, data)[1].valid == others[0].valid
     # each trial is judged by all of them
     rows: list[dict] = []
-    given = replace(config, popularity_exponent=0.0, l2_width_exponent=0.0, propagation=(0.0, 0.0), trials=1)
+    given = config.with_settings(popularity_exponent=0.0, l2_width_exponent=0.0, propagation=(0.0, 0.0), trials=1)
     choose_settings(given, data, rows.append)
-    tried = replace(given, alpha0=rows[0]["alpha0"], frequency_l2=rows[0]["frequency_l2"], fit_width=4)
-    fits = [fit_least_squares(tried, fold.train, ials_sweeps=validation_splits.SEARCH_SWEEPS) for fold in [data, *others]]
-    values = [validation_value(fit, fold, (2, 4)) for fit, fold in zip(fits, [data, *others], strict=True)]
-    assert len(set(values)) == validation_splits.MOST_SPLITS and rows[0]["value"] == pytest.approx(np.mean(values))
+    tried = given.with_settings(alpha0=rows[0]["alpha0"], frequency_l2=rows[0]["frequency_l2"], fit_width=4)
+    fits = [fit_least_squares(tried, split.train, ials_sweeps=validation.TRIAL_SWEEPS) for split in [data, *others]]
+    values = [validation_value(fit, split, (2, 4)) for fit, split in zip(fits, [data, *others], strict=True)]
+    assert len(set(values)) == validation.MOST_SPLITS and rows[0]["value"] == pytest.approx(np.mean(values))
 
-    monkeypatch.setattr(validation_splits, "ENOUGH_VALIDATION", 2 * len(data.valid))
-    assert len(validation_splits.validation_splits(config, data)) == 2
-    monkeypatch.setattr(validation_splits, "ENOUGH_VALIDATION", len(data.valid))
-    assert validation_splits.validation_splits(config, data) == [data]
+    monkeypatch.setattr(validation, "ENOUGH_VALIDATION", 2 * len(data.valid))
+    assert len(validation.validation_splits(config, data)) == 2
+    monkeypatch.setattr(validation, "ENOUGH_VALIDATION", len(data.valid))
+    assert validation.validation_splits(config, data) == [data]

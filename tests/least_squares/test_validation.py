@@ -1,5 +1,4 @@
-"""Draws of validation: who validation_users, what is fitted on each, and that nothing is made twice or mistaken for
-another."""
+"""Validation splits: who judges, what is fitted on each, and that nothing is fitted twice or mistaken for another."""
 
 from __future__ import annotations
 
@@ -9,13 +8,13 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from settings import train_config
 
-from mrl.config import TrainConfig
 from mrl.data.interactions import Interactions, as_paper, hold_out
 from mrl.data.synthetic import planted_interactions
 from mrl.evaluation.evaluate import evaluate
-from mrl.least_squares import validation as validation_splits
-from mrl.least_squares.rotation import propagated, initial_model
+from mrl.least_squares import validation
+from mrl.least_squares.rotation import initial_model, propagated
 from mrl.least_squares.validation import fit_least_squares, validation_value
 from mrl.train import fit
 from mrl.trainer import Trainer
@@ -30,21 +29,28 @@ def data() -> Interactions:
 
 
 def test_factors_are_those_of_the_settings_even_where_others_were_better(data) -> None:
-    fold = validation_splits.ValidationSplit(data)
-    better = TrainConfig(**SETTINGS, alpha0=0.1, frequency_l2=0.01, popularity_exponent=0.0, l2_width_exponent=0.0)
-    worse = replace(better, frequency_l2=100.0)
-    best = fold.fitted(better)
-    expected = fit_least_squares(worse, data.train, ials_sweeps=validation_splits.SEARCH_SWEEPS)
-    assert torch.equal(fold.fitted(worse).factors[1], expected[1]) and fold.fitted(better) is best
-    kept = fold.fitted(worse, keep=True)
-    assert torch.equal(kept.factors[1], expected[1]) and fold.fitted(worse) is kept
+    split = validation.ValidationSplit(data)
+    better = train_config(**SETTINGS, alpha0=0.1, frequency_l2=0.01, popularity_exponent=0.0, l2_width_exponent=0.0)
+    worse = better.with_settings(frequency_l2=100.0)
+    best = split.evaluate_fit(better)
+    expected = fit_least_squares(worse, data.train, ials_sweeps=validation.TRIAL_SWEEPS)
+    assert torch.equal(split.evaluate_fit(worse).factors[1], expected[1]) and split.evaluate_fit(better) is best
+    kept = split.evaluate_fit(worse, keep=True)
+    assert torch.equal(kept.factors[1], expected[1]) and split.evaluate_fit(worse) is kept
 
 
 def test_a_penalty_that_leaves_nothing_has_no_value(data) -> None:
-    config = TrainConfig(**SETTINGS, alpha0=1.0, frequency_l2=100.0, popularity_exponent=0.0, l2_width_exponent=0.0,
-    propagation=(1.0, 1.0)) factors = fit_least_squares(config, data.train)
+    config = train_config(
+        **SETTINGS,
+        alpha0=1.0,
+        frequency_l2=100.0,
+        popularity_exponent=0.0,
+        l2_width_exponent=0.0,
+        propagation=(1.0, 1.0),
+    )
+    factors = fit_least_squares(config, data.train)
     assert validation_value(factors, data, config.widths) == 0.0
-    better = fit_least_squares(replace(config, frequency_l2=0.01), data.train)
+    better = fit_least_squares(config.with_settings(frequency_l2=0.01), data.train)
     value = validation_value(better, data, config.widths)
     assert 0.2 < value < 1
     assert np.isfinite(validation_value(propagated(config, data.train, better).vectors(), data, config.widths))
@@ -52,64 +58,78 @@ def test_a_penalty_that_leaves_nothing_has_no_value(data) -> None:
 
 def test_what_only_the_axes_depend_on_is_tried_on_the_same_ials(data) -> None:
     settings = SETTINGS | {"widths": (4, 32), "popularity_exponent": 0.0, "l2_width_exponent": 0.0}
-    config = TrainConfig(**settings, alpha0=0.1, frequency_l2=0.01)
-    fold = validation_splits.ValidationSplit(data)
-    first = fold.fitted(config)
+    config = train_config(**settings, alpha0=0.1, frequency_l2=0.01)
+    split = validation.ValidationSplit(data)
+    first = split.evaluate_fit(config)
     for name in ("popularity_exponent", "l2_width_exponent"):
-        other = replace(config, **{name: 0.5})
-        assert fold.fitted_plainly(other) is first.plain and fold.fitted(other).values != first.values
-    assert fold.fitted_plainly(replace(config, fit_width=32))[1].shape == (48, 32) != first.plain[1].shape
+        other = config.with_settings(**{name: 0.5})
+        assert split.fit_ials(other) is first.ials and split.evaluate_fit(other).values != first.values
+    assert split.fit_ials(config.with_settings(fit_width=32))[1].shape == (48, 32) != first.ials[1].shape
 
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_draws_of_data_on_a_gpu_are_the_same_and_stay_there(data) -> None:
-    config = TrainConfig(**SETTINGS, valid_fraction=0.2)
+    config = train_config(**SETTINGS, valid_fraction=0.2)
     on_device = replace(data, train=data.train.to("cuda"))
-    for fold, expected in zip(validation_splits.validation_splits(config, on_device),
-    validation_splits.validation_splits(config, data), strict=True):
-        assert fold.train == expected.train and fold.valid == expected.valid
-        assert fold.train.items.device.type == "cuda"
+    for split, expected in zip(
+        validation.validation_splits(config, on_device), validation.validation_splits(config, data), strict=True
+    ):
+        assert split.train == expected.train and split.valid == expected.valid
+        assert split.train.items.device.type == "cuda"
 
 
 def test_the_paper_protocol_is_judged_by_the_test_set_alone(data) -> None:
-    (only,) = validation_splits.validation_splits(TrainConfig(**SETTINGS, protocol="paper"), as_paper(data))
+    (only,) = validation.validation_splits(train_config(**SETTINGS, protocol="paper"), as_paper(data))
     assert only.valid == data.test
 
 
 def test_of_very_many_users_some_judge(data, monkeypatch) -> None:
-    config = TrainConfig(**SETTINGS)
-    factors = fit_least_squares(replace(config, alpha0=0.1, frequency_l2=0.01, popularity_exponent=0.0,
-    l2_width_exponent=0.0), data.train) everybody = validation_value(factors, data, config.widths)
-    assert validation_splits.validation_users(data, 0) is data
-    monkeypatch.setattr(validation_splits, "VALIDATION_USERS", 40)
-    some = validation_splits.validation_users(data, 0).valid
+    config = train_config(**SETTINGS)
+    factors = fit_least_squares(
+        config.with_settings(alpha0=0.1, frequency_l2=0.01, popularity_exponent=0.0, l2_width_exponent=0.0), data.train
+    )
+    everybody = validation_value(factors, data, config.widths)
+    assert validation.sample_validation_users(data, 0) is data
+    monkeypatch.setattr(validation, "MOST_USERS", 40)
+    some = validation.sample_validation_users(data, 0).valid
     chosen = some.counts > 0
     assert int(chosen.sum()) == 40 and torch.equal(some.counts[chosen], data.valid.counts[chosen])
     assert all(torch.equal(some.of(user), data.valid.of(user)) for user in chosen.nonzero()[:, 0].tolist())
-    assert validation_splits.validation_users(data, 0).valid == some != validation_splits.validation_users(data,
-    1).valid value = validation_value(factors, validation_splits.validation_users(data, 0), config.widths)
+    assert (
+        validation.sample_validation_users(data, 0).valid == some != validation.sample_validation_users(data, 1).valid
+    )
+    value = validation_value(factors, validation.sample_validation_users(data, 0), config.widths)
     assert value == pytest.approx(everybody, rel=0.3) and value != everybody
 
 
 def test_epochs_are_judged_by_these_users_too(data, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(validation_splits, "VALIDATION_USERS", 40)
-    given = {"alpha0": 0.1, "frequency_l2": 0.01, "popularity_exponent": 0.0, "l2_width_exponent": 0.0,
-    "propagation": (0.5, 0.0), "rotation_width": 0} config = TrainConfig(**SETTINGS, **given, epochs=1, run_dir=str(tmp_path / "run"))
+    monkeypatch.setattr(validation, "MOST_USERS", 40)
+    given = {
+        "alpha0": 0.1,
+        "frequency_l2": 0.01,
+        "popularity_exponent": 0.0,
+        "l2_width_exponent": 0.0,
+        "propagation": (0.5, 0.0),
+        "rotation_width": 0,
+    }
+    config = train_config(**SETTINGS, **given, epochs=1, run_dir=str(tmp_path / "run"))
     run = fit(config, data, progress=False)
     start = propagated(config, data.train, fit_least_squares(config, data.train)).vectors()
     first = run.history.filter(pl.col("epoch") == 0, pl.col("phase") == "search")
-    by_some = evaluate(*start, validation_splits.validation_users(data, config.seed), split="valid", widths=(2, 4), ks=(20,))
+    by_some = evaluate(
+        *start, validation.sample_validation_users(data, config.seed), split="valid", widths=(2, 4), ks=(20,)
+    )
     assert [first["ndcg@20_w2"][0], first["ndcg@20_w4"][0]] == [by_some.value("ndcg@20", width) for width in (2, 4)]
 
 
 def test_the_values_of_users_are_those_whose_mean_judges(data) -> None:
-    config = TrainConfig(**SETTINGS, alpha0=0.1, frequency_l2=0.01, propagation=(0.5, 0.0), monitor="recall@10")
-    fold = validation_splits.ValidationSplit(data)
-    by_user = fold.by_user(config)
+    config = train_config(**SETTINGS, alpha0=0.1, frequency_l2=0.01, propagation=(0.5, 0.0), monitor="recall@10")
+    split = validation.ValidationSplit(data)
+    by_user = split.initial_by_user(config)
     assert by_user.shape == (int((data.valid.counts > 0).sum()),) and by_user.std() > 0
-    assert by_user.mean() == pytest.approx(fold.fitted(config).values[config.propagation])
-    vectors = propagated(config, data.train, fold.made(config).factors).vectors()
+    assert by_user.mean() == pytest.approx(split.evaluate_fit(config).values[config.least_squares.propagation])
+    vectors = propagated(config, data.train, split.fit(config).factors).vectors()
     table = evaluate(*vectors, data, split="valid", widths=(2, 4), ks=(10,), per_user=True).per_user
     user = int(data.valid.counts.nonzero()[5])
     expected = table.filter(user=user, metric="recall")["value"].mean()
@@ -118,29 +138,44 @@ def test_the_values_of_users_are_those_whose_mean_judges(data) -> None:
 
 def test_training_is_tried_from_the_same_start(data) -> None:
     settings = {"alpha0": 0.1, "frequency_l2": 0.01, "propagation": (0.5, 0.0), "rotation_width": 4, "batch_size": 256}
-    config = TrainConfig(**SETTINGS, **settings, l2=0.1, initial_scale=2.0)
-    fold = validation_splits.ValidationSplit(data)
-    found = fold.trained(config)
-    start = initial_model(config, data.train, fold.made(config).factors)
+    config = train_config(**SETTINGS, **settings, l2=0.1, initial_scale=2.0)
+    split = validation.ValidationSplit(data)
+    found = split.trained_by_user(config)
+    start = initial_model(config, data.train, split.fit(config).factors)
     before = start.items.detach().clone()
     trainer = Trainer(config, data.train, torch.device("cpu"), start)
-    for _ in range(validation_splits.TRIED_EPOCHS):
+    for _ in range(validation.TRIAL_EPOCHS):
         trainer.run_epoch()
-    expected = validation_splits.validation_by_user(trainer.vectors(), data, config.widths)
+    expected = validation.validation_by_user(trainer.vectors(), data, config.widths)
     assert np.allclose(found, expected) and not torch.equal(before, start.items)
-    for other in (replace(config, l2=0.5), replace(config, initial_scale=1.0), replace(config, propagation=(1.0, 1.0))):
-        assert not np.array_equal(fold.trained(other), found)
-    assert np.array_equal(fold.trained(config), found)
+    for other in (
+        replace(config, l2=0.5),
+        config.with_settings(initial_scale=1.0),
+        config.with_settings(propagation=(1.0, 1.0)),
+    ):
+        assert not np.array_equal(split.trained_by_user(other), found)
+    assert np.array_equal(split.trained_by_user(config), found)
 
 
 def test_what_is_open_is_fitted_at_its_usual_value(data) -> None:
-    config = TrainConfig(**SETTINGS, alpha0=0.1, frequency_l2=0.01)
+    config = train_config(**SETTINGS, alpha0=0.1, frequency_l2=0.01)
     training = {"hops": 2, "l2": 0.01, "initial_scale": 1.0}
-    usual = replace(config, popularity_exponent=0.0, l2_width_exponent=0.0, sweeps=1, nu=1.0, fit_width=0, **training)
+    usual = config.with_settings(
+        popularity_exponent=0.0, l2_width_exponent=0.0, sweeps=1, nu=1.0, fit_width=0, **training
+    )
     assert config.with_usual() == usual == usual.with_usual()
-    given = replace(config, popularity_exponent=0.5, l2_width_exponent=0.3, sweeps=0, nu=0.75, fit_width=16, hops=1, l2=0.1, initial_scale=2.0)
+    given = config.with_settings(
+        popularity_exponent=0.5,
+        l2_width_exponent=0.3,
+        sweeps=0,
+        nu=0.75,
+        fit_width=16,
+        hops=1,
+        l2=0.1,
+        initial_scale=2.0,
+    )
     assert given.with_usual() == given
     assert torch.equal(fit_least_squares(config, data.train)[0], fit_least_squares(usual, data.train)[0])
     for name in ("sweeps", "nu", "fit_width"):
-        other = replace(usual, **{name: getattr(given, name)})
+        other = usual.with_settings(**{name: getattr(given, name)})
         assert not torch.equal(fit_least_squares(other, data.train)[0], fit_least_squares(usual, data.train)[0])

@@ -122,7 +122,7 @@ def test_report_notebook_makes_a_page_with_sentences_and_figures(tmp_path, monke
     from mrl.controls.runs import ControlsConfig, measured, run_controls
 
     runs = run_controls(
-        ControlsConfig(run="runs/planted-refined-0", controls=("bpr",), trained={"epochs": 2}), progress=False
+        ControlsConfig(run="runs/planted-default-0", controls=("bpr",), trained={"epochs": 2}), progress=False
     )
     parts = report.summary(runs[0], measured(runs), tmp_path / "runs" / "reports" / "planted-0")
     told = " ".join(part for part in parts if isinstance(part, str))

@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 import torch
 from mirror import TEST, TRAIN, body, in_cache, refusal, server  # noqa: F401 (a fixture)
+from settings import train_config
 
-from mrl import TrainConfig, evaluate, fit
+from mrl import evaluate, fit
 from mrl.data import datasets, downloads
 from mrl.data.interactions import as_paper
 from mrl.data.labels import read_movies
@@ -148,14 +149,14 @@ def test_a_damaged_parquet_file_never_takes_the_process_down(tmp_path):
 def test_one_absurd_id_costs_nothing_from_file_to_recommendation(tmp_path):
     data = datasets.load(folder(tmp_path / "absurd", WIDE + b"1000000000000 2 1000000000000\n7 1\n", b"7 2\n"))
     assert (data.num_users, data.num_items) == (3, 31)
-    run = fit(TrainConfig(run_dir=str(tmp_path / "run"), **SMALL), as_paper(data), progress=False)
+    run = fit(train_config(run_dir=str(tmp_path / "run"), **SMALL), as_paper(data), progress=False)
     assert 10**12 in run.recommend([7], k=31)["item"].to_list()
 
 
 def test_a_catalogue_shorter_than_the_lists_is_refused_before_anything_is_written(tmp_path):
     data = as_paper(datasets.load(folder(tmp_path / "short", b"0 1 2\n1 2 3\n", b"0 3\n")))
     with pytest.raises(DataError, match="short: 3 items, where validation by lists of 20 needs at least 20"):
-        fit(TrainConfig(run_dir=str(tmp_path / "run"), **SMALL), data, progress=False)
+        fit(train_config(run_dir=str(tmp_path / "run"), **SMALL), data, progress=False)
     assert not (tmp_path / "run").exists()
 
 
@@ -168,7 +169,7 @@ def test_duplicates_are_merged_and_counted(tmp_path):
 def test_a_user_who_has_everything_is_reported_and_training_ends(tmp_path):
     data = datasets.load(folder(tmp_path / "full", WIDE + b"1 0 1\n2 2 3\n3 1 3\n", b"1 2\n2 0\n3 0\n"))
     assert "1 users have every item in train and give no training triplet" in data.notes
-    run = fit(TrainConfig(run_dir=str(tmp_path / "run"), **SMALL), as_paper(data), progress=False)
+    run = fit(train_config(run_dir=str(tmp_path / "run"), **SMALL), as_paper(data), progress=False)
     assert run.users.isfinite().all() and run.recommend([0], k=30).is_empty()
 
 

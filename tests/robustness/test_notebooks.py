@@ -18,8 +18,9 @@ import pytest
 import torch
 from mortal import PLANTED
 from papermill import inspect_notebook
+from settings import train_config
 
-from mrl import TrainConfig, fit, load
+from mrl import fit, load
 from mrl.errors import ConfigError, RunError
 from mrl.parameters import as_config
 from mrl.runs.run import RunDirectory
@@ -147,6 +148,6 @@ def test_ctrl_c_in_papermill_leaves_a_run_that_resumes(tmp_path, whole):
             time.sleep(0.3)
     with pytest.raises(RunError, match="was interrupted; train with the same settings to resume it"):
         load(tmp_path / "run")
-    resumed = fit(TrainConfig(**settings), progress=False)
-    undisturbed = fit(TrainConfig(**settings | {"run_dir": str(tmp_path / "whole")}), progress=False)
+    resumed = fit(train_config(**settings), progress=False)
+    undisturbed = fit(train_config(**settings | {"run_dir": str(tmp_path / "whole")}), progress=False)
     assert torch.equal(resumed.users, undisturbed.users) and resumed.metrics.equals(undisturbed.metrics)

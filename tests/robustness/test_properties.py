@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from settings import train_config
 
 from mrl import NegativeSampler, NestedLoss, evaluate
-from mrl.config import TrainConfig
 from mrl.data.interactions import Interactions, Positives
 from mrl.trainer import Trainer
 
@@ -87,7 +87,7 @@ def test_weight_on_the_last_width_alone_trains_the_full_width_model(backbone):
     known = positives(0, 0.3)
     trained = []
     for widths, weights in (((6,), ()), ((2, 3, 6), (0.0, 0.0, 1.0))):
-        config = TrainConfig(
+        config = train_config(
             widths=widths, level_weights=weights, rule="rns", nested_negatives=False, candidates=1, backbone=backbone,
             batch_size=16, learning_rate=0.05, device="cpu",
         )  # fmt: skip

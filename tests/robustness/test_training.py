@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from mortal import PLANTED
+from settings import train_config
 
 from mrl import TrainConfig, fit, load, load_data
 from mrl.errors import RunError
@@ -31,7 +32,7 @@ def settings(path: Path, **changes) -> TrainConfig:
         "dataset": "planted", "planted": PLANTED, "widths": (2, 4, 8), "epochs": 6, "eval_every": 1, "batch_size": 128,
         "candidates": 4, "learning_rate": 0.02, "recipe": "mrl4rec", "device": "cpu", "run_dir": str(path),
     }  # fmt: skip
-    return TrainConfig(**(base | changes))
+    return train_config(**(base | changes))
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +160,7 @@ from mrl import TrainConfig, fit
 from mrl.runs.directory import RunDirectory
 save = RunDirectory.save_checkpoint
 RunDirectory.save_checkpoint = lambda *arguments: (save(*arguments), time.sleep(100))
-fit(TrainConfig(**json.loads(sys.argv[1])), progress=False)
+fit(train_config(**json.loads(sys.argv[1])), progress=False)
 """
 
 

@@ -9,12 +9,13 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from settings import train_config
 
-from mrl import TrainConfig, fit, load_data
+from mrl import fit, load_data
 from mrl.data.interactions import Interactions, Positives
 from mrl.errors import ConfigError, DataError, RunError
 from mrl.runs.run import Run
-from mrl.serving.fold_in import with_items, with_users
+from mrl.serving.fold_in import fold_in_items, fold_in_users
 
 PLANTED = {"num_users": 300, "num_items": 60, "interactions": 6000, "branching": [3, 4], "noise": 0.05}
 WIDTHS = (2, 4, 8)
@@ -22,12 +23,12 @@ WIDTHS = (2, 4, 8)
 
 @pytest.fixture(scope="module")
 def data() -> Interactions:
-    return load_data(TrainConfig(dataset="planted", planted=PLANTED, widths=WIDTHS))
+    return load_data(train_config(dataset="planted", planted=PLANTED, widths=WIDTHS))
 
 
 def run_of(data: Interactions, path: Path, **changes) -> Run:
     settings = {"dataset": "planted", "planted": PLANTED, "widths": WIDTHS, "trials": 3, "device": "cpu"}
-    return fit(TrainConfig(**settings | {"epochs": 2, "run_dir": str(path)} | changes), data, progress=False)
+    return fit(train_config(**settings | {"epochs": 2, "run_dir": str(path)} | changes), data, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def recall(run: Run, data: Interactions, users: range, width: int) -> float:
 
 
 def test_users_folded_in_are_served_like_users_trained_on(run, data) -> None:
-    later = with_users(run, log_of(data, range(240, 300)))
+    later = fold_in_users(run, log_of(data, range(240, 300)))
     assert later.users.shape == (300, 8) and torch.equal(later.users[:240], run.users)
     for width in WIDTHS:
         before, after = recall(run, data, range(240), width), recall(later, data, range(240, 300), width)
@@ -78,8 +79,10 @@ def test_they_are_penalised_as_the_run_was(run, data) -> None:
         wide.weights[side] = 0.2 * torch.randn(rows, 32, generator=torch.Generator().manual_seed(rows))
     norms = []
     for l2_width_exponent in (0.0, 8.0):
-        found = replace(wide, environment={"chosen": run.environment["chosen"] | {"l2_width_exponent":
-        l2_width_exponent}}) vectors = with_users(found, log_of(data, range(240, 300))).users[240:]
+        found = replace(
+            wide, environment={"chosen": run.environment["chosen"] | {"l2_width_exponent": l2_width_exponent}}
+        )
+        vectors = fold_in_users(found, log_of(data, range(240, 300))).users[240:]
         norms.append((vectors[:, :16].norm(), vectors[:, 16:].norm()))
     assert norms[1][0] > 0.9 * norms[0][0] and norms[1][1] < 0.8 * norms[0][1]
 
@@ -91,7 +94,7 @@ def test_newcomers_are_fitted_by_what_was_chosen(run, data, name: str, usual, ot
 
     def folded(chosen: dict, **given) -> torch.Tensor:
         made = replace(run, environment={"chosen": others | chosen}, config=run.config | given)
-        return with_users(made, log).users[240:]
+        return fold_in_users(made, log).users[240:]
 
     assert not run.config[name]
     assert torch.equal(folded({name: other}), folded({}, **{name: other}))  # given, where runs did not choose it
@@ -99,12 +102,12 @@ def test_newcomers_are_fitted_by_what_was_chosen(run, data, name: str, usual, ot
     assert not torch.allclose(folded({name: other}), folded({name: usual}))
 
 
-def test_they_are_fitted_to_the_axes_that_were_turned_as_a_whole(run, data) -> None:
+def test_they_are_fitted_to_the_axes_that_were_rotate_leading_as_a_whole(run, data) -> None:
     log = log_of(data, range(240, 300))
 
     def folded(turn: int, weights: list[float]) -> torch.Tensor:
         chosen = run.environment["chosen"] | {"rotation_width": turn, "level_weights": weights}
-        return with_users(replace(run, environment={"chosen": chosen}), log).users[240:]
+        return fold_in_users(replace(run, environment={"chosen": chosen}), log).users[240:]
 
     for turn, weights in ((8, [0, 0, 1]), (4, [0, 0.5, 0.5])):
         torch.testing.assert_close(folded(turn, []), folded(0, weights))
@@ -115,7 +118,7 @@ def test_items_folded_in_go_to_the_users_of_items_alike(run, data) -> None:
     known = run.seen
     copied = int(known.item_counts.argmax())  # the new item was met by exactly those who met this one
     users = known.users[known.items == copied].numpy()
-    later = with_items(run, pl.DataFrame({"user": run.user_ids[users], "item": [10_000] * len(users)}))
+    later = fold_in_items(run, pl.DataFrame({"user": run.user_ids[users], "item": [10_000] * len(users)}))
     assert later.items.shape == (61, 8) and later.labels.height == 61 and later.item_ids[-1] == 10_000
     for width in WIDTHS:
         one, other = later.items[-1, :width], later.items[copied, :width]
@@ -131,11 +134,11 @@ def test_ids_that_do_not_fit_are_refused_in_one_line(run, data, tmp_path) -> Non
         ({"user": ["a"]}, "no column 'item'; it has user"),
     ):
         with pytest.raises(DataError, match=words):
-            with_users(run, pl.DataFrame(log, strict=False))
+            fold_in_users(run, pl.DataFrame(log, strict=False))
     with pytest.raises(RunError, match=r"has no seen\.safetensors"):
-        with_users(replace(run, seen=None), log_of(data, range(240, 241)))
+        fold_in_users(replace(run, seen=None), log_of(data, range(240, 241)))
     published = run_of(data, tmp_path / "published", recipe="mrl4rec", epochs=1)
     log = pl.DataFrame({"user": [1000], "item": [known[1]]})
     with pytest.raises(ConfigError, match="give alpha0 and l2"):
-        with_users(published, log)
-    assert with_users(published, log, alpha0=0.03, l2=0.003).users.isfinite().all()
+        fold_in_users(published, log)
+    assert fold_in_users(published, log, alpha0=0.03, l2=0.003).users.isfinite().all()

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from settings import train_config
 
-from mrl import TrainConfig, fit
+from mrl import fit
 from mrl.data.interactions import Interactions, hold_out
 from mrl.data.synthetic import planted_interactions
 from mrl.evaluation.evaluate import evaluate
@@ -66,7 +67,7 @@ def test_a_search_finds_the_epoch_and_the_refit_trains_for_it(task, data, fit_on
     assert searched.value == objective(task, searched.model)
     again = fit_one(replace(task, data=data.merge_valid()), {**NESTED, **searched.found})
     widths = WIDTHS if fit_one is fit_nested else WIDTHS[-1:]
-    config = TrainConfig(dataset="planted", widths=widths, epochs=searched.found["epochs"], **NESTED)
+    config = train_config(dataset="planted", widths=widths, epochs=searched.found["epochs"], **NESTED)
     trainer = Trainer(config, data.merge_valid().train, task.device)
     for _ in range(config.epochs):
         trainer.run_epoch()
@@ -76,21 +77,21 @@ def test_a_search_finds_the_epoch_and_the_refit_trains_for_it(task, data, fit_on
 
 
 def test_patience_ends_a_search(task) -> None:
-    searched = fit_nested(replace(task, epochs=50, patience=1), NESTED | {"learning_rate": 1e-9})
+    searched = fit_nested(task.with_settings(epochs=50, patience=1), NESTED | {"learning_rate": 1e-9})
     assert searched.found["epochs"] < 50
 
 
 def test_past_the_deadline_a_search_ends_with_the_best_so_far(task) -> None:
-    cut = fit_nested(replace(task, deadline=0.0, eval_every=3), NESTED)
+    cut = fit_nested(task.with_settings(deadline=0.0, eval_every=3), NESTED)
     assert cut.cut and cut.found == {"epochs": 1}
     assert cut.value == objective(task, cut.model)
 
 
-@pytest.mark.parametrize("recipe", ["refined", "least_squares"])
+@pytest.mark.parametrize("recipe", ["default", "least_squares"])
 def test_what_a_recipe_found_by_itself_refits_to_what_fit_gives(task, data, tmp_path, recipe) -> None:
     task = replace(task, seed=3)
     searched = fit_recipe(task, {"recipe": recipe})
-    run = fit(TrainConfig(dataset="planted", seed=3, recipe=recipe, widths=WIDTHS, run_dir=str(tmp_path)), data)
+    run = fit(train_config(dataset="planted", seed=3, recipe=recipe, widths=WIDTHS, run_dir=str(tmp_path)), data)
     assert searched.value == run.metrics.filter(split="valid", metric="ndcg", k=20)["value"].mean()
     users, items = fit_recipe(replace(task, data=data.merge_valid()), {"recipe": recipe, **searched.found}).model
     assert torch.equal(users, run.users) and torch.equal(items, run.items)

@@ -126,7 +126,7 @@ def test_what_a_trial_found_is_among_the_settings_of_the_refit(tmp_path, ials) -
 
 
 def test_a_contender_that_searches_by_itself_has_no_trials(tmp_path, ials) -> None:
-    at = entry(tmp_path, "tool", "aa", replace(ials, trials=0, space={}))
+    at = entry(tmp_path, "tool", "aa", ials.with_settings(trials=0, space={}))
     assert at.best() == {"dim": 8}
     assert [job.kind for job in at.jobs(**ALL)] == ["seed", "seed"]
 

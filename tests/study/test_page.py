@@ -66,7 +66,7 @@ def test_the_summary_names_where_ours_wins_and_loses(config) -> None:
         said["Where it loses"][0],
     )
     assert len(said["Where it loses"]) == 2
-    assert "reports/log.md" in losses(replace(tables(config), ours="refined"))[-1]
+    assert "reports/log.md" in losses(replace(tables(config), ours="default"))[-1]
     assert "best 2.0, wide 1.5 and flat 1.0" in said["Seconds"][0]
 
 

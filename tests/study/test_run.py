@@ -67,8 +67,8 @@ def test_a_study_searches_then_fits_each_seed_and_makes_nothing_twice(config, mo
 def test_a_search_goes_on_as_if_it_had_not_been_interrupted(config, tmp_path) -> None:
     config = replace(config, contenders=("ials-4",), seeds=(0,))
     for trials in (1, 3):
-        run_study(replace(config, trials=trials), progress=False)
-    other = replace(config, trials=3, folder=str(tmp_path / "whole"))
+        run_study(config.with_settings(trials=trials), progress=False)
+    other = config.with_settings(trials=3, folder=str(tmp_path / "whole"))
     run_study(other, progress=False)
     assert kept(config) == kept(other) and len(kept(config)["ials-4"]["trials"]) == 3
 
@@ -87,7 +87,7 @@ def test_two_studies_at_once_share_the_work(config, tmp_path, monkeypatch) -> No
 
 @pytest.mark.slow
 def test_several_processes_find_what_one_finds(config, tmp_path) -> None:
-    config = replace(config, contenders=("ials-4", "popularity"), trials=1)
+    config = config.with_settings(contenders=("ials-4", "popularity"), trials=1)
     run_study(replace(config, processes=2), progress=False)
     alone = replace(config, folder=str(tmp_path / "alone"))
     run_study(alone, progress=False)
@@ -153,7 +153,7 @@ def test_a_contender_with_a_search_of_its_own_is_given_validation_and_not_tested
 
 def test_a_timed_fit_has_all_cores(config, monkeypatch) -> None:
     monkeypatch.setattr(study.os, "cpu_count", lambda: 2)
-    entries = run_study(replace(config, timing=True, trials=1), progress=False)
+    entries = run_study(config.with_settings(timing=True, trials=1), progress=False)
     for at in entries:
         timing = json.loads(at.timing_path(at.best()).read_text())
         assert timing["threads"] == 2 and timing["seconds"] >= 0 and timing["search_seconds"] is None
