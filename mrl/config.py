@@ -320,34 +320,34 @@ SECTION_OF: dict[str, str] = {
 
 def _placed(config: TrainConfig, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Changes by name as fields of TrainConfig: those of a section as the whole section, changed."""
-    found: dict[str, Any] = {}
+    placed: dict[str, Any] = {}
     for name, value in changes.items():
         section = SECTION_OF.get(name)
         if section is None:
-            found[name] = value
+            placed[name] = value
         else:
-            found[section] = replace(found.get(section, getattr(config, section)), **{name: value})
-    return found
+            placed[section] = replace(placed.get(section, getattr(config, section)), **{name: value})
+    return placed
 
 
 def in_sections(changes: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """`settings` as `TrainConfig.to_dict` gives them, with changes by name, whatever section they stand in."""
-    found = dict(settings or {})
+    placed = dict(settings or {})
     for name, value in changes.items():
         if name in SECTION_OF:
-            found[SECTION_OF[name]] = {**found.get(SECTION_OF[name], {}), name: value}
+            placed[SECTION_OF[name]] = {**placed.get(SECTION_OF[name], {}), name: value}
         else:
-            found[name] = value
-    return found
+            placed[name] = value
+    return placed
 
 
 def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of `TrainConfig.to_dict` by name, without sections."""
     sections = set(SECTION_OF.values())
-    found: dict[str, Any] = {}
+    by_name: dict[str, Any] = {}
     for name, value in settings.items():
-        found |= value if name in sections and isinstance(value, dict) else {name: value}
-    return found
+        by_name |= value if name in sections and isinstance(value, dict) else {name: value}
+    return by_name
 
 
 def differing(a: dict, b: dict) -> dict[str, tuple]:

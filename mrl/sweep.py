@@ -59,14 +59,14 @@ def worker_pool(processes: int, *, threads: int) -> ProcessPoolExecutor:
     """Processes of so many threads each, which take turns on the GPUs, where there are any: `cuda` is one's own."""
     # spawn, not fork: a child must not inherit the threads of torch and numba.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(processes, context, _begin, (context.Value("i", 0), threads))
+    return ProcessPoolExecutor(processes, context, _start_worker, (context.Value("i", 0), threads))
 
 
-def _begin(begun: Synchronized, threads: int) -> None:
+def _start_worker(started: Synchronized, threads: int) -> None:
     torch.set_num_threads(threads)
-    with begun.get_lock():
-        number = begun.value
-        begun.value += 1
+    with started.get_lock():
+        number = started.value
+        started.value += 1
     if gpus := torch.cuda.device_count():
         torch.cuda.set_device(number % gpus)
 

@@ -11,7 +11,6 @@ least squares look for its settings before that; their epoch 0 is the closed for
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -306,5 +305,7 @@ def _short(value: float | str) -> str:
 
 def peak_memory_mib() -> float:
     """The most memory this process has held so far, MiB (ru_maxrss: KiB on Linux, bytes on macOS)."""
+    import resource  # there is none on Windows
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

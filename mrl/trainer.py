@@ -173,13 +173,13 @@ class Trainer:
             ego = (anchors, positives) if negatives is None else (anchors, positives, negatives)
         else:
             ego = (embedding(user_rows, self.model.users), embedding(rows, self.model.items))
-        whole = loss + auxiliary + l2_penalty(self.config.l2, *ego)
-        if self.device.type == "cpu" and not math.isfinite(whole.item()):  # on a GPU the epoch's end tells
-            raise _diverged(self.epoch + 1, whole.item())
+        total = loss + auxiliary + l2_penalty(self.config.l2, *ego)
+        if self.device.type == "cpu" and not math.isfinite(total.item()):  # on a GPU the epoch's end tells
+            raise _diverged(self.epoch + 1, total.item())
         self.optimiser.zero_grad(set_to_none=True)
-        whole.backward()
+        total.backward()
         self.optimiser.step()
-        return whole.detach(), terms
+        return total.detach(), terms
 
     @torch.no_grad()
     def _compiled_step(
@@ -196,14 +196,14 @@ class Trainer:
         )
         self.optimiser.wake(items, negatives.flatten().numpy())
         rows = torch.cat([item_rows[:, None], negatives], 1)
-        found = bpr_gradients(
+        gradients = bpr_gradients(
             users.numpy(), items.numpy(), user_rows.numpy(), rows.numpy(), *self._scale(levels), self.config.l2
         )
-        if not math.isfinite(found.loss):
-            raise _diverged(self.epoch + 1, found.loss)
-        self.optimiser.update(users, user_rows.numpy(), found.users)
-        self.optimiser.update(items, rows.flatten().numpy(), found.items.reshape(-1, items.shape[1]))
-        return torch.tensor(found.loss), torch.from_numpy(found.terms).float()
+        if not math.isfinite(gradients.loss):
+            raise _diverged(self.epoch + 1, gradients.loss)
+        self.optimiser.update(users, user_rows.numpy(), gradients.users)
+        self.optimiser.update(items, rows.flatten().numpy(), gradients.items.reshape(-1, items.shape[1]))
+        return torch.tensor(gradients.loss), torch.from_numpy(gradients.terms).float()
 
     @torch.no_grad()
     def vectors(self) -> tuple[Tensor, Tensor]:

@@ -84,7 +84,7 @@ def test_settings_left_out_are_those_of_the_recipe() -> None:
             {"least_squares": {"rotation_width": 8}, "recipe": "least_squares"},
             "rotation_width=8: only recipe='default' has it, not 'least_squares'",
         ),
-        ({"fit_width": 32}, "fit_width=32: must be at least the widest width, 64"),
+        ({"least_squares": {"fit_width": 32}}, "fit_width=32: must be at least the widest width, 64"),
         ({"least_squares": {"alpha0": 0}}, "least_squares.alpha0=0: must be greater than 0"),
     ],
 )

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+from dataclasses import fields, is_dataclass
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
@@ -18,14 +19,26 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from papermill import inspect_notebook
 
+from mrl import TrainConfig
+
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = sorted(path for path in (ROOT / "mrl").glob("*.py") if path.name != "__init__.py")
+PACKAGE = ROOT / "mrl"
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
+WINGS = sorted(path.parent for path in PACKAGE.glob("*/__init__.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-TESTS = sorted((ROOT / "tests").glob("test_*.py"))
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+# The method itself and what it stands on; all else is a wing.
+TOP = {
+    "errors", "words", "widths", "config", "parameters", "model", "loss", "sampler", "trainer", "train", "sweep",
+}  # fmt: skip
+LARGEST_WING = 1900  # lines
+LARGEST_PACKAGE = 14_639  # lines: what it had before it had wings
 EXTRAS = PROJECT["optional-dependencies"]
 
-each_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
+each_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+each_wing = pytest.mark.parametrize("wing", WINGS, ids=lambda wing: wing.name)
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 
 
@@ -86,11 +99,55 @@ def test_file_tree_is_read_as_people_read_it():
     assert file_tree(drawn) == file_tree(plain) == expected
 
 
-def test_readme_tree_has_a_line_for_every_module_and_notebook():
+def test_readme_tree_has_a_line_for_every_wing_top_module_and_notebook():
     tree = file_tree((ROOT / "README.md").read_text())
-    files = [path.relative_to(ROOT).as_posix() for path in (*MODULES, *NOTEBOOKS)]
-    assert [path for path in files if not tree.get(path)] == [], "without a line in the README's file tree"
+    files = [path.relative_to(ROOT).as_posix() for path in (*PACKAGE.glob("[!_]*.py"), *NOTEBOOKS)]
+    wings = [f"{wing.relative_to(ROOT).as_posix()}/" for wing in WINGS]
+    assert [path for path in (*files, *wings) if not tree.get(path)] == [], "without a line in the README's file tree"
     assert [path for path in tree if not (ROOT / path).exists()] == [], "in the README's file tree, but not on disk"
+
+
+def lines_of(folder: Path) -> int:
+    return sum(len(path.read_text().splitlines()) for path in folder.rglob("*.py"))
+
+
+def test_the_top_of_the_package_is_the_method():
+    assert {path.stem for path in PACKAGE.glob("[!_]*.py")} == TOP
+
+
+def test_the_package_is_no_larger_than_it_was_without_wings():
+    assert lines_of(PACKAGE) < LARGEST_PACKAGE
+
+
+@each_wing
+def test_the_face_of_a_wing_names_every_room_and_computes_nothing(wing):
+    source = (wing / "__init__.py").read_text()
+    body = ast.parse(source).body
+    words = ast.get_docstring(ast.parse(source)) or ""
+    opening = words.partition("\n\n")[0]
+    assert 1 <= len(opening.splitlines()) <= 3, "say in up to three lines what the wing is for"
+    rooms = {path.stem for path in wing.glob("[!_]*.py")}
+    named = dict(re.findall(r"^    (\w+)\.py +(\S.*)$", words, re.M))
+    assert set(named) == rooms, "a line for each room"
+    for node in body[1:]:
+        exported = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        inside = isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"mrl.{wing.name}.")
+        future = isinstance(node, ast.ImportFrom) and node.module == "__future__"
+        assert exported or inside or future, f"line {node.lineno}: only hands on names"
+    assert lines_of(wing) <= LARGEST_WING
+
+
+def floors() -> list[list[str]]:
+    """The rooms and wings of each floor, from the roof down, as import-linter holds them."""
+    contract = next(each for each in PYPROJECT["tool"]["importlinter"]["contracts"] if each["id"] == "floors")
+    return [[name.strip() for name in layer.split("|")] for layer in contract["layers"]]
+
+
+def test_the_readme_draws_the_floors_as_they_are_held():
+    blocks = re.findall(r"^```\w*\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    drawn = [[[name for name in line.split() if name != "·"] for line in block.splitlines()] for block in blocks]
+    assert floors() in drawn
+    assert {name for floor in floors() for name in floor} == TOP | {wing.name for wing in WINGS}
 
 
 def test_notebooks_readme_has_a_row_for_every_notebook():
@@ -107,8 +164,20 @@ def test_module_is_documented_tested_and_short(path):
     source = path.read_text()
     assert ast.get_docstring(ast.parse(source)), "no docstring"
     assert len(source.splitlines()) <= 350, "one noun a file: split it"
-    imported = re.compile(rf"\bmrl\.{path.stem}\b|from mrl import .*\b{path.stem}\b")
-    assert any(test.stem == f"test_{path.stem}" or imported.search(test.read_text()) for test in TESTS), "no test"
+    room = path.relative_to(PACKAGE)
+    beside = ROOT / "tests" / room.parent / f"test_{room.name}"
+    dotted = ".".join(room.with_suffix("").parts)
+    package = ".".join(("mrl", *room.parent.parts))
+    imported = re.compile(rf"\bmrl\.{re.escape(dotted)}\b|from {re.escape(package)} import .*\b{path.stem}\b")
+    assert beside.exists() or any(imported.search(test.read_text()) for test in TESTS), "no test"
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.relative_to(ROOT / "tests").as_posix())
+def test_tests_stand_where_what_they_test_stands(path):
+    place = path.relative_to(ROOT / "tests")
+    room = PACKAGE / place.parent / f"{place.stem.removeprefix('test_')}.py"
+    across = {"house", "notebooks", "unchanged", "readme"}  # what belongs to no room
+    assert room.exists() or place.parts[0] == "robustness" or place.stem.removeprefix("test_") in across
 
 
 @each_module
@@ -208,6 +277,27 @@ def test_notebook_has_one_parameters_cell_that_papermill_can_explain(path):
     explained = inspect_notebook(path)
     assert list(explained) == names
     assert [name for name in names if not explained[name]["help"]] == [], "papermill finds no help for them"
+
+
+def test_notebooks_readme_tells_every_parameter_and_its_default():
+    readme = (ROOT / "notebooks" / "README.md").read_text()
+    explained = inspect_notebook(ROOT / "notebooks" / "train.ipynb")
+    assert len(explained) <= 35
+    rows = re.findall(r"^\| `(\w+)` \| `([^`]*)` \| (.*) \|$", readme, re.M)
+    assert rows == [(name, each["default"], each["help"]) for name, each in explained.items()]
+    config = TrainConfig()
+    assert {name: getattr(config, name) for name in explained}.keys() == config.to_dict().keys()
+    sections = re.findall(r"^\| `(\w+)` \| `(\w+)` \| `([^`]*)` \| ", readme, re.M)
+    expected = [
+        (section, field.name)
+        for section in explained
+        if is_dataclass(getattr(config, section))
+        for field in fields(getattr(config, section))
+    ]
+    assert sorted((section, name) for section, name, _ in sections) == sorted(expected)
+    for section, name, default in sections:
+        value = getattr(type(getattr(config, section))(), name)
+        assert ast.literal_eval(default) == (list(value) if isinstance(value, tuple) else value), name
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess:

@@ -21,7 +21,7 @@ from mrl.widths import check_widths
 
 @settings
 class Rules:
-    topk: int = Field(4, ge=1)
+    topk: Annotated[int, Field(ge=1)] = 4
     hardness: tuple[float, float] = (1.0, -2.0)
     similarity: Literal["inner", "cosine"] = "inner"
 
@@ -33,7 +33,7 @@ class Settings:
     widths: tuple[int, ...] = (4, 8, 16)
     level_weights: tuple[float, ...] | None = None
     nested_negatives: bool = True
-    epochs: int = Field(300, ge=1)
+    epochs: Annotated[int, Field(ge=1)] = 300
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     run_dir: Path | None = None
     rules: Rules = Field(default_factory=Rules)
@@ -250,9 +250,9 @@ def test_other_cells_are_nobodys_parameters():
 
 
 NOTEBOOK = """
-from mrl.parameters import as_config, read
+from mrl.parameters import read_config, settings
 
-@dataclass
+@settings
 class Settings:
     epochs: int
     learning_rate: float

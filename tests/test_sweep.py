@@ -38,7 +38,7 @@ def test_processes_take_turns_on_the_gpus(monkeypatch) -> None:
     monkeypatch.setattr(sweep.torch.cuda, "set_device", taken.append)
     begun = multiprocessing.get_context("spawn").Value("i", 0)
     for _ in range(3):
-        sweep._begin(begun, 1)
+        sweep._start_worker(begun, 1)
     assert taken == [0, 1, 0]
 
 

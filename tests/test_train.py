@@ -192,7 +192,7 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, data, monkeypatch, step
 @pytest.mark.robustness
 def test_a_checkpoint_of_other_settings_or_data_is_not_taken_up(tmp_path, data, monkeypatch) -> None:
     config = settings(tmp_path, epochs=6)
-    monkeypatch.setattr(train_module, "_refit", lambda *_: (_ for _ in ()).throw(Killed))
+    monkeypatch.setattr(train_module._Training, "refit", lambda *_: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
         fit(config, data, progress=False)
     monkeypatch.undo()
@@ -264,7 +264,7 @@ def test_the_compiled_steps_are_those_of_autograd_and_adam_over_the_whole_tables
         torch.testing.assert_close(table, expected, rtol=0, atol=1e-3)
 
 
-def test_the_loaded_run_equals_the_rerotate_leading_one(tmp_path, data) -> None:
+def test_the_loaded_run_equals_the_returned_one(tmp_path, data) -> None:
     run = fit(settings(tmp_path, epochs=2), data, progress=False)
     again = load(run.path)
     assert torch.equal(run.users, again.users) and again.metrics.equals(run.metrics)
@@ -316,16 +316,16 @@ def closed_form(tmp_path: Path, **changes) -> TrainConfig:
 def test_the_default_recipe_searches_refines_and_tells_of_it(tmp_path, data) -> None:
     run = fit(closed_form(tmp_path), data, progress=False)
     phases = run.history["phase"].unique(maintain_order=True).to_list()
-    assert [phase for phase in phases if phase != "rotation_width"][:3] == ["settings", "sweeps", "search"]
+    assert [phase for phase in phases if phase != "rotation"][:3] == ["settings", "least_squares", "search"]
     chosen = run.environment["chosen"]
     least_squares = {"alpha0", "frequency_l2", "popularity_exponent", "l2_width_exponent", "sweeps", "nu", "fit_width"}
-    rest = {"propagation", "rotation_width", "hops", "level_weights", "scale", "l2"}
+    rest = {"propagation", "rotation_width", "hops", "level_weights", "initial_scale", "l2"}
     assert set(chosen) == least_squares | rest
     assert chosen["alpha0"] > 0
-    assert run.environment["best_epoch"] <= 4 and run.config["alpha0"] is None
+    assert run.environment["best_epoch"] <= 4 and run.config["least_squares"]["alpha0"] is None
     start = run.history.filter(phase="search", epoch=0)
     assert start.height >= 1 and start["loss"].null_count() == start.height  # epoch 0 is least squares itself
-    sweeps = run.history.filter(phase="sweeps")
+    sweeps = run.history.filter(phase="least_squares")
     assert sweeps["stage"].to_list()[-1] == "nested" and sweeps["loss"].is_not_null().all()
     assert run.by_width()["recall@20"].min() > 0.9  # all of one's own half of the board
     assert run.backbone["users"].shape == run.users.shape
@@ -342,7 +342,7 @@ def test_what_was_chosen_refits_to_the_same_vectors(tmp_path, data) -> None:
     }
     run = fit(closed_form(tmp_path, **settings), data, progress=False)
     assert run.environment["chosen"]["rotation_width"] == 4
-    assert run.history.filter(phase="rotation_width").height == 2  # before the search and before the refit
+    assert run.history.filter(phase="rotation").height == 2  # before the search and before the refit
     other = fit(closed_form(tmp_path, **settings, run_dir=str(tmp_path / "other")), data, progress=False)
     assert torch.equal(run.users, other.users) and torch.equal(run.items, other.items)
 

@@ -38,8 +38,7 @@ def principal_axes(users: Tensor, items: Tensor, widths: Sequence[int], item_wei
     user_gram, spans = _gram(users), [slice(0, users.shape[1])] if alike else blocks(widths)
     # axes that are rounding are set to 0: products of such numbers are subnormal, which slows all that comes after
     least = max(NOTHING, torch.finfo(users.dtype).eps)
-    # what is left of each side for the blocks to come, as a matrix to be multiplied with: only D × D numbers are
-    # rotated
+    # what is left of each side for the blocks to come, as a D × D matrix that the side is to be multiplied with
     left_users = left_items = torch.eye(users.shape[1], dtype=torch.float64, device=users.device)
     rotated_users, rotated_items = [], []
     for level, span in enumerate(spans):

@@ -64,11 +64,12 @@ def nested_least_squares(
     """Users (U, D) and items (I, D), D = widths[-1], whose every prefix has been fitted; float32.
 
     popularity_exponent: how much popular items count in the choice of the first axes (`principal_axes`).
-    l2_width_exponent: of the penalty with the width. sweeps: of nested least squares, each all users, then all
-    items; ials_sweeps: before that. fit_width: fit so many dimensions and keep the first D, which are better for it;
-    0 for twice D. factors: those of iALS of that width, where they are at hand; else generator, a CPU generator, is
-    for its start. on_sweep: called after each sweep with `stage` (ials or nested), `sweep` (from 1), `loss` (the
-    objective of the stage) and `seconds`.
+    l2_width_exponent: with which the penalty grows with the width.
+    sweeps: of nested least squares, each all users, then all items; ials_sweeps: before that.
+    fit_width: so many dimensions are fitted and the first D kept, which are better for it; 0 for twice D.
+    factors: those of iALS of that width, if there are any; else iALS starts from `generator`, a CPU generator.
+    on_sweep: called after each sweep with `stage` (ials or nested), `sweep` (from 1), `loss` (the objective of the
+    stage) and `seconds`.
     Raises ConfigError for impossible settings, RunError where the systems cannot be solved in 32-bit numbers.
     """
     widths = check_widths(widths)
@@ -201,10 +202,10 @@ def solve_blocks(
         for index, longest in row_chunks(positives.counts, rows.shape[1], chunk):
             diagonal = spectrum + row_l2[index].to(rows)[:, None] * columns
             batch = _Batch(rotated, positives, index, longest, gram, diagonal, chunk)
-            found = current[index]
+            block_rows = current[index]
             for span, ratio in zip(spans, ratios, strict=True):
-                found[:, span] = batch.solve(span, found * ratio)
-            solution[index] = found
+                block_rows[:, span] = batch.solve(span, block_rows * ratio)
+            solution[index] = block_rows
         solved = bool(torch.isfinite(solution).all())
     except torch.linalg.LinAlgError:
         solved = False

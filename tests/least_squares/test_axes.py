@@ -21,10 +21,10 @@ def factors(num_users: int, num_items: int, dim: int, seed: int) -> tuple[torch.
 def test_scores_of_the_full_width_stay(num_users, num_items, dim, seed) -> None:
     users, items = factors(num_users, num_items, dim, seed)
     weights = torch.rand(num_items, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 0.1
-    turned = principal_axes(users, items, (1, dim), weights)
-    assert turned[0].shape == users.shape and turned[1].shape == items.shape
-    torch.testing.assert_close(turned[0] @ turned[1].T, users @ items.T)
-    scaled = balance(*turned, torch.ones(num_users), torch.ones(num_items))
+    rotated = principal_axes(users, items, (1, dim), weights)
+    assert rotated[0].shape == users.shape and rotated[1].shape == items.shape
+    torch.testing.assert_close(rotated[0] @ rotated[1].T, users @ items.T)
+    scaled = balance(*rotated, torch.ones(num_users), torch.ones(num_items))
     torch.testing.assert_close(scaled[0] @ scaled[1].T, users @ items.T)
 
 
@@ -39,7 +39,7 @@ def test_the_first_block_is_the_best_of_its_rank_by_the_weights() -> None:
     """Truncated SVD of the weighted scores, and of what that leaves with weaker weights, in numpy."""
     users, items = factors(30, 20, 5, 1)
     weights = torch.linspace(0.2, 4.0, 20, dtype=torch.float64)
-    turned_users, turned_items = principal_axes(users, items, (2, 5), weights)
+    rotated_users, rotated_items = principal_axes(users, items, (2, 5), weights)
     scores, left = (users @ items.T).numpy(), None
     for span, power in ((slice(0, 2), 1.0), (slice(2, 5), 0.5)):
         scores = scores if left is None else left
@@ -47,7 +47,7 @@ def test_the_first_block_is_the_best_of_its_rank_by_the_weights() -> None:
         u, s, v = np.linalg.svd(scores * scale)
         count = span.stop - span.start
         best = (u[:, :count] * s[:count]) @ v[:count] / scale
-        np.testing.assert_allclose((turned_users[:, span] @ turned_items[:, span].T).numpy(), best, atol=1e-8)
+        np.testing.assert_allclose((rotated_users[:, span] @ rotated_items[:, span].T).numpy(), best, atol=1e-8)
         left = scores - best
 
 
@@ -68,15 +68,15 @@ def test_axes_that_are_only_rounding_are_zero() -> None:
     """Else their products are subnormal numbers, with which training takes many times as long."""
     users, items = (table.float() for table in factors(60, 10, 32, 4))
     for weights in (torch.ones(10), torch.linspace(0.2, 4.0, 10)):
-        turned = principal_axes(users, items, (4, 32), weights)
-        assert not turned[0][:, 10:].any() and not turned[1][:, 10:].any()
-        assert (turned[0][:, :10].norm(dim=0) > 0.1).all()
-        torch.testing.assert_close(turned[0] @ turned[1].T, users @ items.T, atol=1e-4, rtol=1e-4)
+        rotated = principal_axes(users, items, (4, 32), weights)
+        assert not rotated[0][:, 10:].any() and not rotated[1][:, 10:].any()
+        assert (rotated[0][:, :10].norm(dim=0) > 0.1).all()
+        torch.testing.assert_close(rotated[0] @ rotated[1].T, users @ items.T, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dim", [1, 5])
 def test_more_dimensions_than_rows_leave_zeros(dim) -> None:
     users, items = factors(2, 3, dim, 3)
-    turned = principal_axes(users, items, (1, dim) if dim > 1 else (1,), torch.ones(3))
-    torch.testing.assert_close(turned[0] @ turned[1].T, users @ items.T)
-    assert not turned[0][:, 2:].any()
+    rotated = principal_axes(users, items, (1, dim) if dim > 1 else (1,), torch.ones(3))
+    torch.testing.assert_close(rotated[0] @ rotated[1].T, users @ items.T)
+    assert not rotated[0][:, 2:].any()

@@ -1,4 +1,4 @@
-"""What training starts from: axes rotate_leading so that prefixes rank better, and the whole as it did."""
+"""The initial model: axes rotated so that prefixes rank better, and the whole as it did."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def test_prefixes_rank_better_for_it_and_the_whole_as_before(data, factors) -> N
     assert sum(after[:2]) > 1.2 * sum(before[:2]) and after[2] > 0.98 * before[2]
     torch.testing.assert_close(better[0] @ better[1].T, plain[0] @ plain[1].T, rtol=1e-3, atol=1e-4)  # propagated too
     (row,) = rows
-    assert row["phase"] == "rotation_width" and 0 < row["loss"] < 1 and row["seconds"] > 0
+    assert row["phase"] == "rotation" and 0 < row["loss"] < 1 and row["seconds"] > 0
 
 
-def test_fewer_dimensions_may_be_rotate_leading(data, factors) -> None:
+def test_fewer_dimensions_may_be_rotated(data, factors) -> None:
     plain = ndcg(data, propagated(CONFIG, data.train, factors).vectors())
     fewer = ndcg(data, initial_model(CONFIG.with_settings(rotation_width=12), data.train, factors).vectors())
     assert fewer[2:] == pytest.approx(plain[2:], rel=1e-3) and sum(fewer[:2]) > 1.1 * sum(plain[:2])
@@ -108,10 +108,10 @@ def test_level_weights_say_for_which_level_it_is(data, factors) -> None:
     assert by(0, 0, 0, 1) == pytest.approx(by(1, 1, 1, 1))  # no prefix has a weight: all alike
 
 
-def test_without_a_turn_it_is_least_squares_under_propagation(data, factors) -> None:
+def test_without_a_rotation_it_is_least_squares_under_propagation(data, factors) -> None:
     plain = propagated(CONFIG, data.train, factors).vectors()
     for other in ({"rotation_width": 0}, {"rotation_width": None}):
-        model = initial_model(replace(CONFIG, **other), data.train, factors)
+        model = initial_model(CONFIG.with_settings(**other), data.train, factors)
         assert all(torch.equal(one, other) for one, other in zip(model.vectors(), plain, strict=True))
 
 
@@ -127,7 +127,7 @@ def test_what_leaves_nothing_to_rank_stays_as_it_is(data, factors) -> None:
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_turns_as_well_as_the_cpu(data, factors) -> None:
+def test_cuda_rotates_as_well_as_the_cpu(data, factors) -> None:
     there = initial_model(CONFIG, data.train.to("cuda"), tuple(table.cuda() for table in factors)).vectors()
     here = initial_model(CONFIG, data.train, factors).vectors()  # other random numbers
     assert ndcg(data, tuple(table.cpu() for table in there)) == pytest.approx(ndcg(data, here), rel=0.1)

@@ -29,12 +29,12 @@ def data() -> Interactions:
 
 
 @pytest.fixture
-def one_draw(monkeypatch) -> None:
+def one_split(monkeypatch) -> None:
     """Settings are judged by the validation of the data alone, however small."""
     monkeypatch.setattr(validation, "ENOUGH_VALIDATION", 0)
 
 
-def test_what_is_left_open_is_filled_with_the_best_that_was_tried(data, one_draw) -> None:
+def test_what_is_left_open_is_filled_with_the_best_that_was_tried(data, one_split) -> None:
     rows: list[dict] = []
     found = choose_settings(train_config(**SETTINGS, rotation_width=0), data, rows.append)
     assert [row["trial"] for row in rows] == list(range(1, len(rows) + 1))
@@ -46,20 +46,22 @@ def test_what_is_left_open_is_filled_with_the_best_that_was_tried(data, one_draw
         best["alpha0"],
         best["frequency_l2"],
     )
-    by_emphasis = {row["popularity_exponent"]: row["value"] for row in rows if "popularity_exponent" in row}
-    assert set(by_emphasis) == {0.0, 0.25, 0.5} and found[0].least_squares.popularity_exponent == max(
-        by_emphasis, key=by_emphasis.get
+    by_popularity = {row["popularity_exponent"]: row["value"] for row in rows if "popularity_exponent" in row}
+    assert set(by_popularity) == {0.0, 0.25, 0.5} and found[0].least_squares.popularity_exponent == max(
+        by_popularity, key=by_popularity.get
     )
-    by_growth = {row["l2_width_exponent"]: row["value"] for row in rows if "l2_width_exponent" in row}
-    assert set(by_growth) == {0.0, *search.L2_WIDTH_EXPONENTS} and found[0].least_squares.l2_width_exponent == max(
-        by_growth, key=by_growth.get
+    by_width_exponent = {row["l2_width_exponent"]: row["value"] for row in rows if "l2_width_exponent" in row}
+    assert set(by_width_exponent) == {0.0, *search.L2_WIDTH_EXPONENTS} and found[
+        0
+    ].least_squares.l2_width_exponent == max(by_width_exponent, key=by_width_exponent.get)
+    by_propagation = {row["propagation"]: row["value"] for row in rows if "propagation" in row}
+    assert len(by_propagation) == 3 and by_propagation[str(list(found[0].least_squares.propagation))] == max(
+        by_propagation.values()
     )
-    by_shares = {row["propagation"]: row["value"] for row in rows if "propagation" in row}
-    assert len(by_shares) == 3 and by_shares[str(list(found[0].least_squares.propagation))] == max(by_shares.values())
     close = {
         propagation
-        for propagation, value in by_shares.items()
-        if value >= search.CLOSE_TO_BEST * max(by_shares.values())
+        for propagation, value in by_propagation.items()
+        if value >= search.CLOSE_TO_BEST * max(by_propagation.values())
     }
     best = str(list(found[0].least_squares.propagation))
     assert {str(list(one.least_squares.propagation)) for one in found} == close - {"[0.0, 0.0]"} | {best}
@@ -67,7 +69,7 @@ def test_what_is_left_open_is_filled_with_the_best_that_was_tried(data, one_draw
     assert only.least_squares.rotation_width == 0
 
 
-def test_axes_are_rotate_leading_where_all_levels_together_gain_from_it(monkeypatch, one_draw) -> None:
+def test_axes_are_rotated_where_all_levels_together_gain_from_it(monkeypatch, one_split) -> None:
     planted = planted_interactions(num_users=400, num_items=150, interactions=8000, branching=(4, 4), seed=0)
     data = hold_out(planted, 0.2, seed=0)
     given = {
@@ -81,21 +83,19 @@ def test_axes_are_rotate_leading_where_all_levels_together_gain_from_it(monkeypa
     rows: list[dict] = []
     (found,) = choose_settings(config, data, rows.append)
     assert [(row["trial"], row["rotation_width"], row["propagation"]) for row in rows] == [
-        (trial, turn, "[1.0, 1.0]") for trial, turn in enumerate((24, 12, 4)[: len(rows)], 1)
+        (trial, width, "[1.0, 1.0]") for trial, width in enumerate((24, 12, 4)[: len(rows)], 1)
     ]
     values = [row["value"] for row in rows]
-    assert all(
-        before < after for before, after in pairwise(values[:-1])
-    )  # fewer are rotate_leading as long as that is better
+    assert all(before < after for before, after in pairwise(values[:-1]))  # fewer are rotated as long as that is better
     best = max(rows, key=lambda row: row["value"])
     factors = fit_least_squares(config, data.train, ials_sweeps=validation.TRIAL_SWEEPS)
     plain = validation_value(propagated(config, data.train, factors).vectors(), data, config.widths)
     assert best["value"] > plain and found == config.with_settings(rotation_width=best["rotation_width"]).with_usual()
     value = validation_value(initial_model(found, data.train, factors).vectors(), data, config.widths)
     assert value == pytest.approx(best["value"])
-    for turn in (12, 0):
-        assert choose_settings(config.with_settings(rotation_width=turn), data) == [
-            config.with_settings(rotation_width=turn).with_usual()
+    for width in (12, 0):
+        assert choose_settings(config.with_settings(rotation_width=width), data) == [
+            config.with_settings(rotation_width=width).with_usual()
         ]
     monkeypatch.setattr(validation, "initial_model", propagated)
     assert choose_settings(config, data) == [config.with_settings(rotation_width=0).with_usual()]  # no better than none
@@ -105,14 +105,14 @@ def test_axes_are_rotate_leading_where_all_levels_together_gain_from_it(monkeypa
     assert single.least_squares.rotation_width == 0
 
 
-def test_unusual_settings_are_taken_where_users_gain_clearly(data, monkeypatch, one_draw) -> None:
+def test_unusual_settings_are_taken_where_users_gain_clearly(data, monkeypatch, one_split) -> None:
     users = np.random.default_rng(0).uniform(size=len(data.valid.counts.nonzero()))
     usual = {"fit_width": 0, "sweeps": 1, "nu": 1.0, "hops": 2, "level_weights": (), "l2": 0.01, "initial_scale": 1.0}
     gains = {}
 
     def by_user(split, config: TrainConfig) -> np.ndarray:
         assert config.least_squares.propagation
-        return users * (1 + sum(gain for (name, value), gain in gains.items() if getattr(config, name) == value))
+        return users * (1 + sum(gain for (name, value), gain in gains.items() if config.setting(name) == value))
 
     monkeypatch.setattr(validation.ValidationSplit, "initial_by_user", by_user)
     monkeypatch.setattr(validation.ValidationSplit, "trained_by_user", by_user)
@@ -138,7 +138,7 @@ def test_unusual_settings_are_taken_where_users_gain_clearly(data, monkeypatch, 
         counts = data.train.counts + found.least_squares.alpha0 * data.num_items
         penalty = found.least_squares.frequency_l2 * (counts**found.least_squares.nu).mean()
         assert float(penalty) == pytest.approx(float(climbed["frequency_l2"] * counts.mean()))  # the same on average
-        return {name: getattr(found, name) for name, value in usual.items() if getattr(found, name) != value}
+        return {name: found.setting(name) for name, value in usual.items() if found.setting(name) != value}
 
     assert taken() == {}
     least_squares = train_config(**SETTINGS, recipe="least_squares")
@@ -148,12 +148,18 @@ def test_unusual_settings_are_taken_where_users_gain_clearly(data, monkeypatch, 
     gains |= {("sweeps", 0): 0.1, ("nu", 0.75): 0.1, ("fit_width", 16): -0.1, ("l2", 0.03): 0.1}
     found = {"sweeps": 0, "nu": 0.75, "l2": 0.03}  # where one way gains, the other is not tried
     assert taken(sweeps=1, l2=3) == found
-    gains |= {("fit_width", 16): 0.1, ("hops", 3): 0.1, ("scale", 1.4): 0.1, ("scale", 2.0): 0.2, ("scale", 2.8): 0.2}
+    gains |= {
+        ("fit_width", 16): 0.1,
+        ("hops", 3): 0.1,
+        ("initial_scale", 1.4): 0.1,
+        ("initial_scale", 2.0): 0.2,
+        ("initial_scale", 2.8): 0.2,
+    }
     assert taken(sweeps=1, l2=3, initial_scale=3) == found | {"fit_width": 16, "hops": 3, "initial_scale": 2.0}
     gains |= {("level_weights", (1 / 3, 2 / 3)): -0.1, ("level_weights", (2 / 3, 1 / 3)): 0.2, ("sweeps", 0): 0.0}
     assert taken(l2=3, initial_scale=3)["level_weights"] == (2 / 3, 1 / 3)
-    assert "scale" not in taken(config.with_settings(hops=2, initial_scale=1.0), hops=0, initial_scale=0, l2=3)
-    plans.reverse()  # with one share alone, every hop gives the same
+    assert "initial_scale" not in taken(config.with_settings(hops=2, initial_scale=1.0), hops=0, initial_scale=0, l2=3)
+    plans.reverse()  # with one side alone, every hop gives the same
     assert "hops" not in taken(hops=0, initial_scale=3, l2=3)
 
 
@@ -162,7 +168,7 @@ def test_a_gain_is_clear_by_its_standard_error() -> None:
     noise = np.random.default_rng(1).normal(size=400)
     noise -= noise.mean()
     error = noise.std() / 20
-    for several in (1, 3):  # draws share users, so more of them are no surer
+    for several in (1, 3):  # splits share users, so more of them are no surer
         clear, unclear = ([users + noise + gain * error] * several for gain in (2.3, 2.2))
         assert search.clearly_better(clear, [users] * several)
         assert not search.clearly_better(unclear, [users] * several)
@@ -189,10 +195,10 @@ def test_what_is_given_is_left_alone(data) -> None:
     }
     assert choose_settings(given.with_settings(**others), without) == [given.with_settings(**others)]
     half = choose_settings(given.with_settings(frequency_l2=None), data)[0]
-    assert half.alpha0 == 0.1 and half.frequency_l2 in search.L2_GRID
+    assert half.least_squares.alpha0 == 0.1 and half.least_squares.frequency_l2 in search.L2_GRID
 
 
-def test_of_very_many_interactions_some_are_searched(data, monkeypatch, one_draw) -> None:
+def test_of_very_many_interactions_some_are_searched(data, monkeypatch, one_split) -> None:
     assert validation.sample_users(data, 0) is data
     whole = choose_settings(train_config(**SETTINGS), data)
     monkeypatch.setattr(validation, "MOST_INTERACTIONS", len(data.train) // 2)
@@ -205,7 +211,7 @@ def test_of_very_many_interactions_some_are_searched(data, monkeypatch, one_draw
     tried: list[dict] = []
     found = choose_settings(train_config(**SETTINGS), data, tried.append)
     assert [row["trial"] for row in tried] == list(range(1, len(tried) + 1))
-    assert 0.2 < found[0].least_squares.alpha0 / whole[0].alpha0 < 5
+    assert 0.2 < found[0].least_squares.alpha0 / whole[0].least_squares.alpha0 < 5
     # what is chosen last is chosen on all data
     factors = fit_least_squares(found[0], data.train, ials_sweeps=validation.TRIAL_SWEEPS)
     value = validation_value(propagated(found[0], data.train, factors).vectors(), data, found[0].widths)
@@ -214,17 +220,17 @@ def test_of_very_many_interactions_some_are_searched(data, monkeypatch, one_draw
     )
 
 
-def test_the_penalty_is_judged_under_the_propagation_that_suits_it_best(data, one_draw) -> None:
+def test_the_penalty_is_judged_under_the_propagation_that_suits_it_best(data, one_split) -> None:
     rows: list[dict] = []
     config = train_config(**SETTINGS | {"trials": 1}, popularity_exponent=0.0, l2_width_exponent=0.0, rotation_width=0)
     choose_settings(config, data, rows.append)
     filled = config.with_settings(alpha0=rows[0]["alpha0"], frequency_l2=rows[0]["frequency_l2"], fit_width=4)
     factors = fit_least_squares(filled, data.train, ials_sweeps=validation.TRIAL_SWEEPS)
-    by_shares = {}
+    by_propagation = {}
     for propagation in validation.propagation_options(filled):
         model = propagated(filled.with_settings(propagation=propagation), data.train, factors)
-        by_shares[propagation] = validation_value(model.vectors(), data, filled.widths)
-    assert len(set(by_shares.values())) == 3 and rows[0]["value"] == pytest.approx(max(by_shares.values()))
+        by_propagation[propagation] = validation_value(model.vectors(), data, filled.widths)
+    assert len(set(by_propagation.values())) == 3 and rows[0]["value"] == pytest.approx(max(by_propagation.values()))
 
 
 def test_few_validation_interactions_are_drawn_several_times(data, monkeypatch) -> None:

@@ -177,5 +177,5 @@ def test_what_is_open_is_fitted_at_its_usual_value(data) -> None:
     assert given.with_usual() == given
     assert torch.equal(fit_least_squares(config, data.train)[0], fit_least_squares(usual, data.train)[0])
     for name in ("sweeps", "nu", "fit_width"):
-        other = usual.with_settings(**{name: getattr(given, name)})
+        other = usual.with_settings(**{name: given.setting(name)})
         assert not torch.equal(fit_least_squares(other, data.train)[0], fit_least_squares(usual, data.train)[0])

@@ -12,6 +12,7 @@ import torch
 from settings import train_config
 
 from mrl import fit, load_data
+from mrl.config import flat, in_sections
 from mrl.data.interactions import Interactions, Positives
 from mrl.errors import ConfigError, DataError, RunError
 from mrl.runs.run import Run
@@ -73,7 +74,7 @@ def test_users_folded_in_are_served_like_users_trained_on(run, data) -> None:
 
 
 def test_they_are_penalised_as_the_run_was(run, data) -> None:
-    """More where wide: with a penalty that grows, the wide columns of a newcomer shrink and the narrow ones do not."""
+    """More where wide: with a penalty that grows, the wide columns of a new user shrink and the narrow ones do not."""
     wide = replace(run, config=run.config | {"widths": [16, 32]}, weights=dict(run.weights))
     for side, rows in (("users", 240), ("items", data.num_items)):
         wide.weights[side] = 0.2 * torch.randn(rows, 32, generator=torch.Generator().manual_seed(rows))
@@ -88,30 +89,30 @@ def test_they_are_penalised_as_the_run_was(run, data) -> None:
 
 
 @pytest.mark.parametrize(("name", "usual", "other"), [("nu", 1.0, 0.5), ("level_weights", [], [0.1, 0.2, 0.7])])
-def test_newcomers_are_fitted_by_what_was_chosen(run, data, name: str, usual, other) -> None:
+def test_new_users_are_fitted_by_what_was_chosen(run, data, name: str, usual, other) -> None:
     log = log_of(data, range(240, 300))
     others = {setting: value for setting, value in run.environment["chosen"].items() if setting != name}
 
     def folded(chosen: dict, **given) -> torch.Tensor:
-        made = replace(run, environment={"chosen": others | chosen}, config=run.config | given)
+        made = replace(run, environment={"chosen": others | chosen}, config=in_sections(given, run.config))
         return fold_in_users(made, log).users[240:]
 
-    assert not run.config[name]
+    assert not flat(run.config)[name]
     assert torch.equal(folded({name: other}), folded({}, **{name: other}))  # given, where runs did not choose it
     assert torch.equal(folded({name: usual}), folded({}))
     assert not torch.allclose(folded({name: other}), folded({name: usual}))
 
 
-def test_they_are_fitted_to_the_axes_that_were_rotate_leading_as_a_whole(run, data) -> None:
+def test_they_are_fitted_to_the_axes_that_were_rotated_as_a_whole(run, data) -> None:
     log = log_of(data, range(240, 300))
 
-    def folded(turn: int, weights: list[float]) -> torch.Tensor:
-        chosen = run.environment["chosen"] | {"rotation_width": turn, "level_weights": weights}
+    def folded(rotation_width: int, weights: list[float]) -> torch.Tensor:
+        chosen = run.environment["chosen"] | {"rotation_width": rotation_width, "level_weights": weights}
         return fold_in_users(replace(run, environment={"chosen": chosen}), log).users[240:]
 
-    for turn, weights in ((8, [0, 0, 1]), (4, [0, 0.5, 0.5])):
-        torch.testing.assert_close(folded(turn, []), folded(0, weights))
-        assert not torch.allclose(folded(turn, []), folded(0, []), rtol=1e-2)
+    for width, weights in ((8, [0, 0, 1]), (4, [0, 0.5, 0.5])):
+        torch.testing.assert_close(folded(width, []), folded(0, weights))
+        assert not torch.allclose(folded(width, []), folded(0, []), rtol=1e-2)
 
 
 def test_items_folded_in_go_to_the_users_of_items_alike(run, data) -> None:
