@@ -14,33 +14,18 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from mrl.config import TrainConfig
-from mrl.data.interactions import Interactions, Positives
-from mrl.data.load import load_data
+from mrl.data import Interactions, Positives, load_data
 from mrl.errors import ConfigError, DataError, MRLError, RunError
-from mrl.evaluation.evaluate import evaluate
+from mrl.evaluation import evaluate
 from mrl.loss import NestedLoss
 from mrl.model import LightGCN, MatrixFactorization
-from mrl.runs.run import Run, load
+from mrl.runs import Run, load
 from mrl.sampler import NegativeSampler
 from mrl.train import fit
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "ConfigError",
-    "DataError",
-    "Interactions",
-    "LightGCN",
-    "MRLError",
-    "MatrixFactorization",
-    "NegativeSampler",
-    "NestedLoss",
-    "Positives",
-    "Run",
-    "RunError",
-    "TrainConfig",
-    "evaluate",
-    "fit",
-    "load",
-    "load_data",
-]
+    "ConfigError", "DataError", "Interactions", "LightGCN", "MRLError", "MatrixFactorization", "NegativeSampler",
+    "NestedLoss", "Positives", "Run", "RunError", "TrainConfig", "evaluate", "fit", "load", "load_data",
+]  # fmt: skip

@@ -6,8 +6,8 @@ A recipe says how vectors come about, and gives the settings that are left out t
     least_squares   nested least squares alone: closed form, the same vectors from the same settings
     mrl4rec         the published method (Lai et al., arXiv 2406.07432), on matrix factorisation or LightGCN
 
-Every field is a parameter of `notebooks/train.ipynb` under the same name. Settings of one recipe, rule or loss that
-hardly anybody turns stand together in a section, which is given as a dict: `least_squares={"alpha0": 0.1}`.
+Every field is a parameter of `notebooks/train.ipynb`. Settings of one recipe, rule or loss that hardly anybody turns
+stand together in a section, which is given as a dict: `least_squares={"alpha0": 0.1}`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 BY_RECIPE = tuple(RECIPES["mrl4rec"])  # settings that may be left out
-# Of default and least_squares, what the search has not chosen; no level weights are equal ones.
+# Of default and least_squares, what the search has not chosen.
 USUAL = {
     "popularity_exponent": 0.0,
     "l2_width_exponent": 0.0,
@@ -96,11 +96,10 @@ class LeastSquaresSettings:
     l2_width_exponent: the penalty grows with the width d, by (d / 16)^l2_width_exponent above 16.
     popularity_exponent: how much popular items count in the choice of the first principal axes.
     fit_width: dimensions that are fitted, of which the first are kept; 0 for twice the widest width.
-    sweeps: of nested least squares.
     propagation: weights with which users and items pick up their neighbours' vectors, such as [1.0, 1.0].
     rotation_width: so many leading dimensions, a width, are rotated; 0: none. Of the recipe default.
     initial_scale: what the vectors are multiplied by before training. Of the recipe default.
-    trials: of alpha0 and frequency_l2, at most, under each propagation.
+    sweeps: of nested least squares. trials: of alpha0 and frequency_l2, at most, under each propagation.
     """
 
     alpha0: Annotated[Positive | None, Optional] = None
@@ -146,8 +145,8 @@ class NestedLossSettings:
 
 @settings
 class SamplerSettings:
-    """The hardness rules. similarity: by which they compare: inner, cosine or distance. topk: of dns_mn, picks one of
-    so many highest. hardness: α, β, p of ahns."""
+    """The hardness rules. similarity: inner, cosine or distance. topk: of dns_mn, picks one of so many highest.
+    hardness: α, β, p of ahns."""
 
     similarity: Literal["inner", "cosine", "distance"] = "inner"
     topk: PositiveInt = 4
@@ -156,8 +155,8 @@ class SamplerSettings:
 
 @settings
 class EarlyStoppingSettings:
-    """When training ends. eval_every: epochs between validations. patience: validations without a better one before
-    stopping. monitor: validation metric, averaged over the widths. None: the recipe says."""
+    """When training ends. eval_every: epochs between validations. patience: so many without a better one, then stop.
+    monitor: validation metric, averaged over the widths. None: the recipe says."""
 
     eval_every: Annotated[PositiveInt | None, Optional] = None
     patience: Annotated[PositiveInt | None, Optional] = None
@@ -249,8 +248,9 @@ class TrainConfig:
     def _together(self) -> TrainConfig:
         for name, value in RECIPES[self.recipe].items():
             if self.setting(name) is None:
-                place, settled = _placed(self, {name: value}).popitem()
-                object.__setattr__(self, place, settled)
+                section = SECTION_OF.get(name)
+                filled = replace(getattr(self, section), **{name: value}) if section else value
+                object.__setattr__(self, section or name, filled)
         check_widths(self.widths)
         check_level_weights(self.nested_loss.level_weights, self.widths)
         if self.recipe == "mrl4rec" and self.epochs < 1:
@@ -294,12 +294,11 @@ class TrainConfig:
 
     def setting(self, name: str) -> Any:
         """A setting by its name, whatever section it stands in."""
-        section = SECTION_OF.get(name)
-        return getattr(self if section is None else getattr(self, section), name)
+        return getattr(getattr(self, SECTION_OF[name]) if name in SECTION_OF else self, name)
 
     def with_settings(self, **changes: Any) -> TrainConfig:
         """The config with other settings, by name, whatever section they stand in."""
-        return replace(self, **_placed(self, changes))
+        return type(self)(**in_sections(changes, asdict(self)))
 
     def with_usual(self) -> TrainConfig:
         """What is still open of `USUAL` at its usual value."""
@@ -316,18 +315,6 @@ SECTION_OF: dict[str, str] = {
     if is_dataclass(kind)
     for field in fields(kind)
 }
-
-
-def _placed(config: TrainConfig, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Changes by name as fields of TrainConfig: those of a section as the whole section, changed."""
-    placed: dict[str, Any] = {}
-    for name, value in changes.items():
-        section = SECTION_OF.get(name)
-        if section is None:
-            placed[name] = value
-        else:
-            placed[section] = replace(placed.get(section, getattr(config, section)), **{name: value})
-    return placed
 
 
 def in_sections(changes: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> dict[str, Any]:

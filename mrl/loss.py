@@ -68,11 +68,7 @@ class NestedLoss(nn.Module):
         return self.kind != "dau"
 
     def forward(
-        self,
-        users: Tensor,
-        positives: Tensor,
-        negatives: Tensor | None = None,
-        levels: Sequence[int] | None = None,
+        self, users: Tensor, positives: Tensor, negatives: Tensor | None = None, levels: Sequence[int] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return the total (scalar) and the term of each level (K,), detached.
 
@@ -93,10 +89,10 @@ class NestedLoss(nn.Module):
         if self.kind == "dau":
             terms = torch.stack([self._align_and_spread(users * row, positives * row) for row in mask])
         else:
-            terms = self._contrast(users, positives, self._check(negatives, len(mask)), mask, levels)  # (K,)
+            terms = self._contrast(users, positives, self._check_negatives(negatives, len(mask)), mask, levels)  # (K,)
         return weights @ terms, terms.detach()
 
-    def _check(self, negatives: Tensor | None, levels: int) -> Tensor:
+    def _check_negatives(self, negatives: Tensor | None, levels: int) -> Tensor:
         if negatives is None:
             raise ConfigError(f"loss={self.kind!r}: needs negatives")
         if negatives.dim() == 2:

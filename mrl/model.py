@@ -7,6 +7,7 @@ embeddings of 0…h propagations over the symmetrically normalised interaction g
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -91,15 +92,10 @@ class LightGCN(MatrixFactorization):
         shape = (len(self.users), len(self.items))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-            forward = torch.sparse_csr_tensor(self.offsets, self.columns, values, shape, check_invariants=False)
-            backward = torch.sparse_csr_tensor(
-                self.transposed_offsets,
-                self.transposed_columns,
-                values[self.transposed],
-                shape[::-1],
-                check_invariants=False,
-            )
-        return forward, backward
+            sparse = partial(torch.sparse_csr_tensor, check_invariants=False)
+            graph = sparse(self.offsets, self.columns, values, shape)
+            values = values[self.transposed]
+            return graph, sparse(self.transposed_offsets, self.transposed_columns, values, shape[::-1])
 
     def _drop(self, messages: Tensor, generator: torch.Generator | None) -> Tensor:
         if not self.training or self.message_dropout == 0:
@@ -113,12 +109,8 @@ class LightGCN(MatrixFactorization):
             graph, transpose = self._graph(generator)
         for _ in range(self.hops):
             users, items = layers[-1]
-            layers.append(
-                (
-                    self._drop(propagate(graph, transpose, items), generator),
-                    self._drop(propagate(transpose, graph, users), generator),
-                )
-            )
+            users, items = propagate(graph, transpose, items), propagate(transpose, graph, users)
+            layers.append((self._drop(users, generator), self._drop(items, generator)))
         return layers
 
     def by_hop(self, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ from torch.nn.functional import embedding, softplus
 
 from mrl.data.interactions import Positives
 from mrl.errors import ConfigError, DataError
-from mrl.kernels.candidates import SIMILARITIES, UniformCandidates, hardest, level_scores, similarity
+from mrl.kernels.candidates import SIMILARITIES, UniformCandidates, level_scores, pick_hardest, similarity
 from mrl.widths import check_widths
 
 RULES = ("rns", "dns", "dns_mn", "mix", "cns", "ahns", "dens")
@@ -53,7 +53,7 @@ class NegativeSampler(nn.Module):
     similarity: what the rules score by: `inner` product, `cosine`, or `distance` (negative squared).
     topk: of `dns_mn`. hardness: (α, β, p) of `ahns`. warmup: share of the training over which `dens` turns from
     plain hardness to irrelevant factors. contrast: weight of the contrastive loss of `dens`.
-    scored_in: what candidates are scored in where the highest inner products are wanted (dns, dns_mn, cns). bfloat16
+    score_dtype: what candidates are scored in where the highest inner products are wanted (dns, dns_mn, cns). bfloat16
     halves what has to be read of them, and only tells which are picked: the loss has the vectors' own type.
 
     `dens` has parameters (its gates, a set a level), which belong into the optimiser with the model's.
@@ -72,7 +72,7 @@ class NegativeSampler(nn.Module):
         hardness: tuple[float, float, float] = (1.0, 1.0, -2.0),
         warmup: float = 0.2,
         contrast: float = 0.3,
-        scored_in: torch.dtype = torch.float32,
+        score_dtype: torch.dtype = torch.float32,
         generator: torch.Generator | None = None,
     ):
         super().__init__()
@@ -88,7 +88,7 @@ class NegativeSampler(nn.Module):
         self.rule, self.candidates, self.nested, self.similarity = rule, candidates, nested, similarity
         self.topk, self.hardness, self.warmup, self.contrast = topk, hardness, warmup, contrast
         highest = rule in ("dns", "dns_mn", "cns") and similarity == "inner"
-        self.scored_in = scored_in if highest else torch.float32
+        self.score_dtype = score_dtype if highest else torch.float32
         self.draw = UniformCandidates(positives)
         if rule == "dens":
             self.gates = nn.ModuleList(_Gates(width, generator) for width in self.pick_widths)
@@ -120,22 +120,23 @@ class NegativeSampler(nn.Module):
         levels: those of this step, all if None. progress: share of training done, 0 to 1.
         Raises DataError where a user has every item (leave such rows out: `trainable`).
         """
+        step = self._step(user_rows, levels, progress, generator)
         if positives.dim() == 2:
             positives, items = positives.unsqueeze(1), items.unsqueeze(1)  # one hop
         if self.rule == "mix":
-            return self._mix(user_rows, users, positives, items, self._picks(levels), generator)
+            return self._mix(step, users, positives, items)
         table = items.mean(1) if items.shape[1] > 1 else items.squeeze(1)  # (I, D)
         positives = positives.mean(1)  # (B, D)
         with torch.no_grad():
-            rows = self._hardest(user_rows, torch.arange(len(users)), users, table, levels, progress, generator)
+            rows = self._pick_compiled(step, torch.arange(len(users)), users, table)
             if rows is None:
-                rows = self._pick(user_rows, users, positives, table, levels, progress, generator)
+                rows = self._pick(step, users, positives, table)
         vectors = embedding(rows, table)  # (B, K, D)
         auxiliary = vectors.new_zeros(())
         if self.rule == "dens":
             terms = [
                 self.gates[level].contrast(users[:, :width], positives[:, :width], vectors[:, n, :width])
-                for n, (level, width) in enumerate(self._picks(levels))
+                for n, (level, width) in enumerate(step.picks)
             ]
             auxiliary = self.contrast * torch.stack(terms).mean()
         return Negatives(rows, vectors, auxiliary)
@@ -153,126 +154,100 @@ class NegativeSampler(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """The negatives (B, K) alone, of positives item_rows (B,), by whole tables (U, D) and (I, D); not for `mix`."""
-        rows = self._hardest(user_rows, user_rows, users, items, levels, progress, generator)
+        step = self._step(user_rows, levels, progress, generator)
+        rows = self._pick_compiled(step, user_rows, users, items)
         if rows is None:
-            vectors = embedding(user_rows, users), embedding(item_rows, items)
-            rows = self._pick(user_rows, *vectors, items, levels, progress, generator)
+            rows = self._pick(step, embedding(user_rows, users), embedding(item_rows, items), items)
         return rows
 
-    def _hardest(
-        self,
-        user_rows: Tensor,
-        places: Tensor,
-        users: Tensor,
-        items: Tensor,
-        levels: Sequence[int] | None,
-        progress: float,
-        generator: torch.Generator | None,
-    ) -> Tensor | None:
-        """(B, K) in one compiled pass, where there is one; users[places] are the vectors (B, D) of user_rows (B,)."""
-        inner = self.similarity == "inner" and users.dtype == self.scored_in == torch.float32
-        if self.rule not in ("dns", "cns") or not inner or not self.draw.compiled:
-            return None
-        self._check(user_rows)
-        widths, active = [width for _, width in self._picks(levels)], self._active(progress)
-        return hardest(self.draw, user_rows, places, users, items, widths, self.candidates, active, generator)
-
-    def _pick(
-        self,
-        user_rows: Tensor,
-        users: Tensor,
-        positives: Tensor,
-        items: Tensor,
-        levels: Sequence[int] | None,
-        progress: float,
-        generator: torch.Generator | None,
-    ) -> Tensor:
-        self._check(user_rows)
-        picks = self._picks(levels)
-        drawn = 1 if self.rule == "rns" else self.candidates
-        candidates = self.draw(user_rows, (len(picks), drawn), generator)  # (B, K, M)
-        if self.rule == "rns":
-            return candidates[..., 0]
-        chosen = self._choose(users, positives, items, candidates, picks, progress, generator)
-        return candidates.gather(2, chosen.unsqueeze(-1)).squeeze(-1)
-
-    def _check(self, user_rows: Tensor) -> None:
+    def _step(
+        self, user_rows: Tensor, levels: Sequence[int] | None, progress: float, generator: torch.Generator | None
+    ) -> _Step:
         # On the CPU only: looking at the answer would make a GPU wait.
         if user_rows.device.type == "cpu" and not self.trainable[user_rows].all():
             raise DataError("a user in the batch has every item, so there is no negative; leave out ~sampler.trainable")
-
-    def _picks(self, levels: Sequence[int] | None) -> list[tuple[int, int]]:
-        """Where a negative is picked in this step: (place in `pick_widths`, width)."""
         places = range(len(self.pick_widths)) if levels is None or not self.nested else levels
-        return [(place, self.pick_widths[place]) for place in places]
+        return _Step(user_rows, [(place, self.pick_widths[place]) for place in places], progress, generator)
 
     def _active(self, progress: float) -> int:
         """How many of the candidates count."""
         return max(1, int((1 - progress) * self.candidates)) if self.rule == "cns" else self.candidates
 
-    def _choose(
-        self,
-        users: Tensor,
-        positives: Tensor,
-        table: Tensor,
-        candidates: Tensor,
-        picks: Sequence[tuple[int, int]],
-        progress: float,
-        generator: torch.Generator | None,
-    ) -> Tensor:
+    def _pick_compiled(self, step: _Step, places: Tensor, users: Tensor, items: Tensor) -> Tensor | None:
+        """(B, K) in one compiled pass, where there is one; users[places] are the vectors (B, D) of the batch."""
+        inner = self.similarity == "inner" and users.dtype == self.score_dtype == torch.float32
+        if self.rule not in ("dns", "cns") or not inner or not self.draw.compiled:
+            return None
+        active = self._active(step.progress)
+        sizes = step.widths, self.candidates, active
+        return pick_hardest(self.draw, step.user_rows, places, users, items, *sizes, step.generator)
+
+    def _pick(self, step: _Step, users: Tensor, positives: Tensor, items: Tensor) -> Tensor:
+        """(B, K) for users and positives (B, D)."""
+        count = 1 if self.rule == "rns" else self.candidates
+        candidates = self.draw(step.user_rows, (len(step.picks), count), step.generator)  # (B, K, M)
+        if self.rule == "rns":
+            return candidates[..., 0]
+        chosen = self._choose(step, users, positives, items, candidates)
+        return candidates.gather(2, chosen.unsqueeze(-1)).squeeze(-1)
+
+    def _choose(self, step: _Step, users: Tensor, positives: Tensor, table: Tensor, candidates: Tensor) -> Tensor:
         """(B, K): which of each level's candidates (B, K, M) the rule picks."""
-        widths = [width for _, width in picks]
         if self.rule == "dens":
-            ramp = min(1.0, progress / max(self.warmup, 1e-9))
+            ramp = min(1.0, step.progress / max(self.warmup, 1e-9))
             hardened = []
-            for n, (level, width) in enumerate(picks):
+            for n, (level, width) in enumerate(step.picks):
                 anchors, liked = users[:, :width], positives[:, :width]
                 vectors = self.gates[level].harden(anchors, liked, table[:, :width][candidates[:, n]], ramp)
                 hardened.append(similarity(self.similarity, anchors, vectors))
             scores = torch.stack(hardened, 1)
         else:
-            vectors = users.to(self.scored_in), table.to(self.scored_in)
-            scores = level_scores(self.similarity, *vectors, candidates, widths).float()  # (B, K, M)
+            vectors = users.to(self.score_dtype), table.to(self.score_dtype)
+            scores = level_scores(self.similarity, *vectors, candidates, step.widths).float()  # (B, K, M)
         if self.rule == "dns_mn":
             highest = scores.topk(self.topk, dim=2).indices
-            one = torch.randint(self.topk, (*highest.shape[:2], 1), device=highest.device, generator=generator)
+            one = torch.randint(self.topk, (*highest.shape[:2], 1), device=highest.device, generator=step.generator)
             return highest.gather(2, one).squeeze(2)
         if self.rule == "ahns":
             alpha, beta, power = self.hardness
-            own = [similarity(self.similarity, users[:, :w], positives[:, None, :w]) for w in widths]
+            of_positives = [similarity(self.similarity, users[:, :w], positives[:, None, :w]) for w in step.widths]
             # Kept above zero, or the power has no value.
-            easy = (torch.stack(own, 1) + alpha).clamp_min(0.01)  # (B, K, 1)
-            return (scores - beta * easy.pow(power + 1)).abs().argmin(2)
-        return scores[..., : self._active(progress)].argmax(2)
+            easiness = (torch.stack(of_positives, 1) + alpha).clamp_min(0.01)  # (B, K, 1)
+            return (scores - beta * easiness.pow(power + 1)).abs().argmin(2)
+        return scores[..., : self._active(step.progress)].argmax(2)
 
-    def _mix(
-        self,
-        user_rows: Tensor,
-        users: Tensor,
-        positives: Tensor,
-        items: Tensor,
-        picks: Sequence[tuple[int, int]],
-        generator: torch.Generator | None,
-    ) -> Negatives:
+    def _mix(self, step: _Step, users: Tensor, positives: Tensor, items: Tensor) -> Negatives:
         """Per level and hop, the hardest mix of a candidate with the positive; the negative is their mean over hops."""
-        self._check(user_rows)
-        candidates = self.draw(user_rows, (len(picks), self.candidates), generator)  # (B, K, M)
-        widths = [width for _, width in picks]
+        candidates = self.draw(step.user_rows, (len(step.picks), self.candidates), step.generator)  # (B, K, M)
         batch, hops = positives.shape[:2]
-        amount = torch.rand(batch, len(widths), hops, device=users.device, generator=generator)
+        amount = torch.rand(batch, len(step.widths), hops, device=users.device, generator=step.generator)
         rows = []
         with torch.no_grad():
-            for level, width in enumerate(widths):
+            for level, width in enumerate(step.widths):
                 share = amount[:, level, None, :, None]  # (B, 1, H, 1)
                 vectors = items[..., :width][candidates[:, level]]  # (B, M, H, d_k)
                 mixed = share * positives[:, None, :, :width] + (1 - share) * vectors
                 scores = similarity(self.similarity, users[:, :width], mixed.flatten(1, 2)).unflatten(1, (-1, hops))
                 rows.append(candidates[:, level].gather(1, scores.argmax(1)))  # (B, H)
         chosen = torch.stack(rows, 1)  # (B, K, H)
-        taken = items[chosen, torch.arange(hops, device=chosen.device)]  # (B, K, H, D)
+        negatives = items[chosen, torch.arange(hops, device=chosen.device)]  # (B, K, H, D)
         share = amount.unsqueeze(-1)
-        vectors = (share * positives.unsqueeze(1) + (1 - share) * taken).mean(2)  # (B, K, D)
+        vectors = (share * positives.unsqueeze(1) + (1 - share) * negatives).mean(2)  # (B, K, D)
         return Negatives(chosen, vectors, vectors.new_zeros(()))
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """What a batch draws for: its users (B,), the picks (place in `pick_widths`, width), and how far training is."""
+
+    user_rows: Tensor
+    picks: list[tuple[int, int]]
+    progress: float
+    generator: torch.Generator | None
+
+    @property
+    def widths(self) -> list[int]:
+        return [width for _, width in self.picks]
 
 
 class _Gates(nn.Module):

@@ -31,8 +31,7 @@ from mrl.least_squares.propagation import Propagation
 from mrl.least_squares.rotation import Factors, initial_model
 from mrl.least_squares.search import SEARCHED, choose_settings
 from mrl.least_squares.validation import fit_least_squares, sample_validation_users
-from mrl.runs.directory import run_path
-from mrl.runs.run import Run, RunDirectory, check_compatible, environment, load
+from mrl.runs import Run, RunDirectory, check_compatible, environment, load, run_path
 from mrl.trainer import Trainer
 
 SEARCH, REFIT = "search", "refit"

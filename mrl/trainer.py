@@ -64,7 +64,7 @@ class Trainer:
             candidates=config.candidates,
             nested=config.nested_negatives,
             **asdict(config.sampler),
-            scored_in=torch.bfloat16 if has_short_floats(device) else torch.float32,
+            score_dtype=torch.bfloat16 if has_short_floats(device) else torch.float32,
             generator=init,
         ).to(device)
         modules = nn.ModuleDict({"model": self.model, "loss": self.loss, "sampler": self.sampler})
@@ -112,7 +112,7 @@ class Trainer:
         by_level = torch.zeros(len(self.config.widths), device=self.device)
         seen = torch.zeros(len(self.config.widths), dtype=torch.float64)  # on the host: counting makes no GPU work
         if self.compiled:
-            self.optimiser.begin(-(-len(order) // self.batch_size))
+            self.optimiser.start_epoch(-(-len(order) // self.batch_size))
         batches = order.split(self.batch_size)
         step = self._step if self.graph is None else lambda users, items, _: self.graph(users, items)
         for batch, levels in zip(batches, self._levels(len(batches)), strict=True):
@@ -126,7 +126,7 @@ class Trainer:
                     by_level[level] += term * len(batch)
                     seen[level] += len(batch)
         if self.compiled:
-            self.optimiser.settle()
+            self.optimiser.finish_epoch()
         self.epoch += 1
         loss = total.item() / len(self.users)
         if not math.isfinite(loss) or not all(p.isfinite().all() for p in self.parameters.values()):
@@ -188,13 +188,13 @@ class Trainer:
         """The same step, where only the rows of the batch are touched. Candidates that are not of the batch are scored
         as they were when last touched; whatever gets a gradient is up to date."""
         users, items = self.model.users, self.model.items
-        self.optimiser.advance()
-        self.optimiser.wake(users, user_rows.numpy())
-        self.optimiser.wake(items, item_rows.numpy())
+        self.optimiser.next_step()
+        self.optimiser.catch_up(users, user_rows.numpy())
+        self.optimiser.catch_up(items, item_rows.numpy())
         negatives = self.sampler.pick(
             user_rows, item_rows, users, items, levels=levels, progress=progress, generator=self.generator
         )
-        self.optimiser.wake(items, negatives.flatten().numpy())
+        self.optimiser.catch_up(items, negatives.flatten().numpy())
         rows = torch.cat([item_rows[:, None], negatives], 1)
         gradients = bpr_gradients(
             users.numpy(), items.numpy(), user_rows.numpy(), rows.numpy(), *self._scale(levels), self.config.l2

@@ -25,10 +25,10 @@ def check_widths(widths: Sequence[int], dim: int | None = None) -> tuple[int, ..
     """
     try:
         checked = tuple(int(width) for width in widths)
-        whole = all(int(width) == width for width in widths)
+        are_whole = all(int(width) == width for width in widths)
     except (TypeError, ValueError):
         raise ConfigError(f"widths={widths!r}: give a list of whole numbers such as [4, 8, 16]") from None
-    if not checked or not whole:
+    if not checked or not are_whole:
         raise ConfigError(f"widths={widths!r}: give at least one whole number, such as [4, 8, 16]")
     if checked[0] < 1:
         raise ConfigError(f"widths={list(checked)}: every width must be at least 1")

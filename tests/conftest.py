@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from mortal import Mortal
+from training_server import TrainingServer
 
-pytest_plugins = ["fault_report"]
+pytest_plugins = ["fault_report", "mirror"]
 
 # The first example of a test pays for imports and allocations: a deadline would only measure the machine.
 settings.register_profile("mrl", deadline=None)
@@ -18,10 +18,10 @@ settings.load_profile("mrl")
 
 
 @pytest.fixture(scope="session")
-def mortal() -> Iterator[Mortal]:
+def training_server() -> Iterator[TrainingServer]:
     """A process that forks trainings which may be killed."""
-    with Mortal() as process:
-        yield process
+    with TrainingServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -14,17 +14,17 @@ from matplotlib.text import Text
 
 def texts(figure: Figure) -> list[tuple[str, object, float]]:
     """(text, extent in pixels, size in points) of every text that is drawn; ticks out of view are not."""
-    found = []
+    drawn = []
     original = Text.draw
 
     def draw(self, renderer):
         original(self, renderer)
         if self.get_visible() and self.get_text().strip():
-            found.append((self.get_text(), self.get_window_extent(renderer), self.get_fontsize()))
+            drawn.append((self.get_text(), self.get_window_extent(renderer), self.get_fontsize()))
 
     with patch.object(Text, "draw", draw):
         FigureCanvasAgg(figure).draw()
-    return found
+    return drawn
 
 
 def words(figure: Figure) -> list[str]:
@@ -34,17 +34,17 @@ def words(figure: Figure) -> list[str]:
 
 def check_readable(figure: Figure) -> None:
     """At least 7 points, nothing beyond the edge, no text on another text, no legend on data."""
-    found = texts(figure)
-    assert found
-    for text, extent, size in found:
+    drawn = texts(figure)
+    assert drawn
+    for text, extent, size in drawn:
         assert size >= 7, f"{text!r} has {size} points"
         inside = figure.bbox.padded(1.5)
         assert inside.x0 <= extent.x0 and extent.x1 <= inside.x1, f"{text!r} leaves the figure sideways"
         assert inside.y0 <= extent.y0 and extent.y1 <= inside.y1, f"{text!r} leaves the figure upwards or downwards"
-    for (one, a, _), (other, b, _) in combinations(found, 2):
-        across = min(a.x1, b.x1) - max(a.x0, b.x0)
-        up = min(a.y1, b.y1) - max(a.y0, b.y0)
-        assert across <= 2 or up <= 3, f"{one!r} lies on {other!r}"
+    for (text, extent, _), (other, other_extent, _) in combinations(drawn, 2):
+        across = min(extent.x1, other_extent.x1) - max(extent.x0, other_extent.x0)
+        up = min(extent.y1, other_extent.y1) - max(extent.y0, other_extent.y0)
+        assert across <= 2 or up <= 3, f"{text!r} lies on {other!r}"
     legends = [*figure.legends, *(ax.get_legend() for ax in figure.axes if ax.get_legend() and ax.axison)]
     for legend in legends:
         box = legend.get_window_extent().padded(-2)

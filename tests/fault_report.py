@@ -16,44 +16,44 @@ import faults
 import pytest
 import torch
 
-KILLS, FUZZ_CASES = (6, 100), (1_000, 10_000)  # in a short run, in a whole one
+KILLS, FUZZ_CASES = (6, 100), (1_000, 10_000)  # in a short run, in a full one
 COUNTED = ("kills", "fuzz cases", "bad inputs")
 
-WHOLE = pytest.StashKey[bool]()
+FULL = pytest.StashKey[bool]()
 OUTCOMES = pytest.StashKey[dict]()
 STARTED = pytest.StashKey[float]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults and bad input")
-    whole = "in `pytest -m robustness`"
-    group.addoption("--kills", type=int, help=f"trainings to kill (default {KILLS[0]}; {KILLS[1]} {whole})")
-    group.addoption("--fuzz", type=int, help=f"fuzz cases (default {FUZZ_CASES[0]}; {FUZZ_CASES[1]} {whole})")
+    where = "in `pytest -m robustness`"
+    group.addoption("--kills", type=int, help=f"trainings to kill (default {KILLS[0]}; {KILLS[1]} {where})")
+    group.addoption("--fuzz", type=int, help=f"fuzz cases (default {FUZZ_CASES[0]}; {FUZZ_CASES[1]} {where})")
     group.addoption("--fault-report", type=Path, metavar="FILE", help="write the table of faults and outcomes")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[WHOLE] = config.getoption("markexpr").strip() == "robustness"
+    config.stash[FULL] = config.getoption("markexpr").strip() == "robustness"
     config.stash[OUTCOMES] = defaultdict(list)
     config.stash[STARTED] = time.perf_counter()
 
 
 @pytest.fixture
-def whole(request: pytest.FixtureRequest) -> bool:
-    """Whether this is the whole of the robustness tests, not the short selection."""
-    return request.config.stash[WHOLE]
+def full_run(request: pytest.FixtureRequest) -> bool:
+    """Whether every robustness case is tried, not the short selection."""
+    return request.config.stash[FULL]
 
 
 @pytest.fixture
-def kills(request: pytest.FixtureRequest, whole: bool) -> int:
+def kills(request: pytest.FixtureRequest, full_run: bool) -> int:
     """How many trainings to kill."""
-    return request.config.getoption("kills") or KILLS[whole]
+    return request.config.getoption("kills") or KILLS[full_run]
 
 
 @pytest.fixture
-def fuzz_cases(request: pytest.FixtureRequest, whole: bool) -> int:
+def fuzz_cases(request: pytest.FixtureRequest, full_run: bool) -> int:
     """How many fuzz cases to try."""
-    return request.config.getoption("fuzz") or FUZZ_CASES[whole]
+    return request.config.getoption("fuzz") or FUZZ_CASES[full_run]
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` deselects
@@ -120,15 +120,15 @@ def _line(row: faults.Row, outcomes: dict[str, list[pytest.TestReport]]) -> str:
         for report in reports:
             counts.update({name: value for name, value in report.user_properties if name in COUNTED})
         times = f" × {len(reports)}" if len(reports) > 1 else ""
-        more = "".join(f", {value:,} {name}" for name, value in counts.items())
-        tests.append(f"`{faults.test_name(test)}`{times}{more}")
+        totals = "".join(f", {value:,} {name}" for name, value in counts.items())
+        tests.append(f"`{faults.test_name(test)}`{times}{totals}")
         all_reports += reports or [None]
-    found = Counter("not run" if report is None else report.outcome for report in all_reports)
-    order = [outcome for outcome in ("failed", "not run", "passed", "skipped") if found[outcome]]
-    outcome = ", ".join(f"{found[outcome]} {outcome}" for outcome in order)
+    number = Counter("not run" if report is None else report.outcome for report in all_reports)
+    order = [outcome for outcome in ("failed", "not run", "passed", "skipped") if number[outcome]]
+    outcome = ", ".join(f"{number[outcome]} {outcome}" for outcome in order)
     return f"| {row.fault} | {row.behaviour} | {'<br>'.join(tests)} | {outcome} |"
 
 
 def _name(nodeid: str) -> str:
-    """`tests/test_run.py::test_load[case]` → `test_run.py::test_load`."""
-    return nodeid.partition("[")[0].rpartition("/")[2]
+    """`tests/runs/test_run.py::test_load[case]` → `runs/test_run.py::test_load`."""
+    return nodeid.partition("[")[0].removeprefix("tests/")

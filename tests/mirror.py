@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from mrl.data import downloads
-from mrl.data.downloads import RemoteFile
-from mrl.data.registry import DATASETS, Source, fetch
+from mrl.data.downloads import fetch
+from mrl.data.registry import DATASETS, RemoteFile, Source
 from mrl.errors import DataError
 
 TRAIN, TEST = b"0 1 2\n1 0\n", b"0 3\n"

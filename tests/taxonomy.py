@@ -24,9 +24,9 @@ def shuffled_within_columns(items: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def value(table: pl.DataFrame, column: str = "value", **where) -> float:
-    found = table.filter(*[pl.col(name) == wanted for name, wanted in where.items()])
-    assert len(found) == 1, found
-    return found[column][0]
+    rows = table.filter(**where)
+    assert len(rows) == 1, rows
+    return rows[column][0]
 
 
 def at_chance(row: dict, deviations: float = 5.0) -> bool:

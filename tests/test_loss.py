@@ -88,9 +88,9 @@ def test_one_width_is_the_plain_loss_and_the_last_weight_alone_is_the_full_width
 def test_a_random_subset_of_levels_has_the_whole_loss_as_its_mean(kind: str) -> None:
     users, positives, negatives = vectors(2)
     loss = NestedLoss(WIDTHS, (0.5, 0.2, 0.3), kind=kind)
-    whole = loss(users, positives, negatives)[0]
+    total = loss(users, positives, negatives)[0]
     parts = [loss(users, positives, negatives[:, [k]], torch.tensor([k]))[0] for k in range(3)]
-    torch.testing.assert_close(sum(parts) / 3, whole)
+    torch.testing.assert_close(sum(parts) / 3, total)
 
 
 def test_softplus_does_not_overflow() -> None:

@@ -26,7 +26,13 @@ def execute(name: str, tmp_path: Path, **parameters) -> Path:
 
 
 def train_small(tmp_path: Path, **parameters) -> Path:
-    settings = {"dataset": "planted", "planted": SMALL, "widths": [2, 4, 8], "epochs": 2}
+    settings = {
+        "dataset": "planted",
+        "planted": SMALL,
+        "widths": [2, 4, 8],
+        "epochs": 2,
+        "least_squares": {"trials": 1},
+    }
     execute("train", tmp_path, **(settings | parameters))
     (run,) = (tmp_path / "runs").glob("planted-*")
     return run
@@ -42,7 +48,7 @@ def test_train_leaves_a_run_directory_under_the_folder_it_ran_in(tmp_path) -> No
 
 
 def test_figures_draws_every_figure_at_both_widths_and_writes_tables(tmp_path) -> None:
-    settings = {"planted": SMALL, "widths": [2, 4, 8]}
+    settings = {"planted": SMALL, "widths": [2, 4, 8], "least_squares": {"trials": 1}}
     execute("figures", tmp_path, dataset="planted", seeds=[0], epochs=1, settings=settings, processes=1, folder="drawn")
     names = {path.name for path in (tmp_path / "drawn").iterdir()}
     figures = {name.removesuffix(".pdf") for name in names if name.endswith(".pdf")}

@@ -60,9 +60,9 @@ def test_deterministic_rules_pick_what_a_slow_loop_picks(rule: str, nested: bool
     assert picked.items.shape == (len(rows), len(levels))
     for b in range(len(rows)):
         for level, width in enumerate(levels):
-            mine = candidates[b, level].tolist()
+            drawn_items = candidates[b, level].tolist()
             u, p = users[b, :width].double().numpy(), liked[b, :width].double().numpy()
-            scores = [slow_similarity(similarity, u, items[j, :width].double().numpy()) for j in mine]
+            scores = [slow_similarity(similarity, u, items[j, :width].double().numpy()) for j in drawn_items]
             if rule == "rns":
                 best = 0
             elif rule == "ahns":
@@ -70,7 +70,7 @@ def test_deterministic_rules_pick_what_a_slow_loop_picks(rule: str, nested: bool
                 best = int(np.argmin([abs(score - target) for score in scores]))
             else:
                 best = int(np.argmax(scores[: 3 if rule == "cns" else 7]))  # cns at half time: ⌊0.5 · 7⌋
-            assert picked.items[b, level] == mine[best]
+            assert picked.items[b, level] == drawn_items[best]
     torch.testing.assert_close(picked.vectors, items[picked.items])
 
 

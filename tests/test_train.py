@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from settings import train_config
+from settings import one_validation_split, train_config
 
 from mrl import train as train_module
 from mrl.config import TrainConfig
@@ -314,7 +314,8 @@ def closed_form(tmp_path: Path, **changes) -> TrainConfig:
 
 
 def test_the_default_recipe_searches_refines_and_tells_of_it(tmp_path, data) -> None:
-    run = fit(closed_form(tmp_path), data, progress=False)
+    with one_validation_split():
+        run = fit(closed_form(tmp_path), data, progress=False)
     phases = run.history["phase"].unique(maintain_order=True).to_list()
     assert [phase for phase in phases if phase != "rotation"][:3] == ["settings", "least_squares", "search"]
     chosen = run.environment["chosen"]

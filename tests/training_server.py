@@ -1,8 +1,8 @@
-"""A process that imports everything once and forks a training for every order it reads: a kill costs no import.
+"""A process that imports everything once and forks a training for every request: a kill costs no import.
 
-    with Mortal() as mortal: mortal.train(config)  # what became of it
+    with TrainingServer() as server: server.train(config)  # how it ended
 
-Run as a program it takes orders on stdin, a JSON object a line, and answers each with a JSON object on stdout.
+Run as a program it reads requests from stdin, a JSON object a line, and answers each with a JSON object on stdout.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ FILE_EVENTS = ("open", "os.rename", "os.remove")
 PLANTED = {"num_users": 60, "num_items": 40, "interactions": 700, "branching": [2, 2]}
 
 
-class Mortal:
-    """The side of the tests. `with Mortal() as mortal: mortal.train(...)`."""
+class TrainingServer:
+    """The side of the tests: starts the process and sends it requests."""
 
-    def __enter__(self) -> Mortal:
-        here = Path(__file__)
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{here.parents[1]}:{here.parent}"}
+    def __enter__(self) -> TrainingServer:
+        script = Path(__file__)
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{script.parents[1]}:{script.parent}"}
         self.process = subprocess.Popen(
-            [sys.executable, str(here)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
         return self
 
@@ -54,42 +54,42 @@ class Mortal:
         Returns the signal it died of (0: none), the exit status, the seconds, the number of file operations and the
         error that ended it, where one did.
         """
-        order = {"config": config, "after": after, "at": at, "within": within, "by": int(by)}
-        self.process.stdin.write(json.dumps(order) + "\n")
+        request = {"config": config, "after": after, "at": at, "within": within, "by": int(by)}
+        self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
 
-def _watch(folder: str, at: int | None, within: int | None, by: int, counted: int) -> None:
+def _count_file_operations(folder: str, at: int | None, within: int | None, by: int, counted: int) -> None:
     """Count file operations in `folder` by dots in the pipe `counted`; die at the one that was asked for."""
-    seen = 0
+    operations = 0
 
     def hook(event: str, arguments: tuple) -> None:
-        nonlocal seen
+        nonlocal operations
         if event not in FILE_EVENTS or folder not in str(arguments[0]):
             return
-        seen += 1
+        operations += 1
         os.write(counted, b".")
-        if seen == at:
+        if operations == at:
             os.kill(os.getpid(), by)
         writing = event == "open" and str(arguments[0]).endswith(".tmp")
-        if within is not None and seen >= within and writing:
+        if within is not None and operations >= within and writing:
             signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
             resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
 
     sys.addaudithook(hook)
 
 
-def _child(order: dict, counted: int) -> None:
+def _train(request: dict, counted: int) -> None:
     from mrl.config import TrainConfig
     from mrl.train import fit
 
-    config = TrainConfig(**order["config"])
-    _watch(config.run_dir, order["at"], order["within"], order["by"], counted)
+    config = TrainConfig(**request["config"])
+    _count_file_operations(config.run_dir, request["at"], request["within"], request["by"], counted)
     fit(config, progress=False)
 
 
-def _serve(order: dict) -> dict[str, Any]:
+def _answer(request: dict) -> dict[str, Any]:
     count, counted = os.pipe()
     started = time.monotonic()
     child = os.fork()
@@ -98,38 +98,38 @@ def _serve(order: dict) -> dict[str, Any]:
         try:
             os.close(count)
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            _child(order, counted)
+            _train(request, counted)
             status = 0
         except BaseException as error:
             os.write(counted, f"{type(error).__name__}: {error}".encode())
         finally:
             os._exit(status)
     os.close(counted)
-    ended, after = 0, order["after"]
+    ended, after = 0, request["after"]
     while after is not None and ended == 0 and time.monotonic() - started < after:
         ended, status = os.waitpid(child, os.WNOHANG)
         time.sleep(0.002)
     if ended == 0:
         if after is not None:
-            os.kill(child, order["by"])  # not waited for yet, so the number is still its own
+            os.kill(child, request["by"])  # not waited for yet, so the number is still its own
         _, status = os.waitpid(child, 0)
     seconds = time.monotonic() - started
-    told = b""
+    written = b""
     while block := os.read(count, 65536):
-        told += block
+        written += block
     os.close(count)
-    error = told.lstrip(b".")
+    error = written.lstrip(b".")
     died = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     return {
         "died": died,
         "status": status,
         "seconds": seconds,
-        "operations": len(told) - len(error),
+        "operations": len(written) - len(error),
         "error": error.decode(),
     }
 
 
-def _warm() -> None:
+def _import_and_compile() -> None:
     """Import and compile what a training needs, but start no thread: a fork would not have it."""
     import torch
 
@@ -150,6 +150,6 @@ def _warm() -> None:
 
 
 if __name__ == "__main__":
-    _warm()
+    _import_and_compile()
     for line in sys.stdin:
-        print(json.dumps(_serve(json.loads(line))), flush=True)
+        print(json.dumps(_answer(json.loads(line))), flush=True)

@@ -7,7 +7,7 @@ what another seed would have given is not in them. Test is reported here and not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Literal
 
@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from mrl.analysis.profile import accuracy_by_activity, cost, known, profile, share_kept
+from mrl.analysis.profile import accuracy_by_activity, add_share_kept, known_positives, profile_lists, vector_costs
 from mrl.config import TrainConfig
 from mrl.data.interactions import Interactions
 from mrl.data.load import load_data, pick_device
@@ -25,12 +25,12 @@ from mrl.errors import ConfigError, RunError
 from mrl.evaluation.evaluate import evaluate
 from mrl.parameters import settings
 from mrl.runs.run import Run, load
-from mrl.words import listed
+from mrl.words import listed, model_name
 
-BATCH = 2**22  # numbers drawn at once by a resampling: 32 MiB
+MAX_NUMBERS = 2**22  # numbers drawn at once by a resampling: 32 MiB
 
 
-def _one_or_many(value: object) -> object:
+def _as_tuple(value: object) -> object:
     """A list as the tuple that it is checked as; a single path, natural on a command line, as a tuple of one."""
     if isinstance(value, list | tuple) and not value:
         raise ConfigError("runs=[]: give at least one run directory, such as runs/ml-100k-mf-dns-mns-0")
@@ -49,7 +49,7 @@ class EvaluateConfig:
     device: auto, cpu, cuda, cuda:1, … out_dir: where the tables go; empty for `evaluation` in the first run.
     """
 
-    runs: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+    runs: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
     dataset: str = ""
     between: tuple[PositiveInt, ...] = (6, 12, 24, 48)
     k: PositiveInt = 20
@@ -61,35 +61,39 @@ class EvaluateConfig:
 
 
 def load_runs(paths: Iterable[str], dataset: str = "") -> tuple[dict[str, Run], Interactions]:
-    """Runs by the name they have in tables, and their data, loaded again by the first one's settings.
+    """Runs by the name they have in tables (see `name_runs`), and their data, loaded again by the first one's settings.
 
-    dataset: a name or path in place of the one in the settings. The name of a run is its model's, or its folder's where
-    two share it. Runs that differ only in what was held out for validation (their seed, their protocol) go together.
-    Raises RunError where the data are not what a run was trained on, where runs have different users, items or test
-    sets, and where the first has no vectors.
+    dataset: a name or path in place of the one in the settings. Runs that differ only in what was held out for
+    validation (their seed, their protocol) go together. Raises RunError where the data are not what a run was trained
+    on, where runs have different users, items or test sets, and where the first has no vectors.
     """
     runs = [load(path) for path in dict.fromkeys(paths)]
     if not runs[0].weights:
         raise RunError(f"{runs[0].path}: has no vectors, so no widths to evaluate; put a run that has them first")
-    data = reload(runs[0], dataset)
+    data = load_run_data(runs[0], dataset)
     for run in runs[1:]:
         if run.environment.get("fingerprint") == data.fingerprint:
             continue
-        other = reload(run, dataset)
+        other = load_run_data(run, dataset)
         same_ids = all(np.array_equal(getattr(other, ids), getattr(data, ids)) for ids in ("user_ids", "item_ids"))
-        if not same_ids or other.test != data.test or known(other) != known(data):
+        if not same_ids or other.test != data.test or known_positives(other) != known_positives(data):
             raise RunError(
                 f"{run.path}: was tested on other data ({other.name} {other.fingerprint[:12]}) than {runs[0].path} "
                 f"({data.name} {data.fingerprint[:12]}); compare runs of the same data set and split"
             )
+    return name_runs(runs), data
+
+
+def name_runs(runs: Sequence[Run]) -> dict[str, Run]:
+    """Runs by their model's name, by their folder's where two share it, by their path where that does not help."""
     models = [str(run.metrics["model"][0]) for run in runs]
     names = [model if models.count(model) == 1 else run.path.name for model, run in zip(models, runs, strict=True)]
     if len(set(names)) < len(names):
         names = [run.path.as_posix() for run in runs]
-    return dict(zip(names, runs, strict=True)), data
+    return dict(zip(names, runs, strict=True))
 
 
-def reload(run: Run, dataset: str = "") -> Interactions:
+def load_run_data(run: Run, dataset: str = "") -> Interactions:
     """The data that a run was trained on, by its own settings; RunError where they are not the same any more."""
     names = {field.name for field in fields(TrainConfig)}  # controls have more
     try:
@@ -107,12 +111,12 @@ def reload(run: Run, dataset: str = "") -> Interactions:
 
 
 @dataclass(frozen=True)
-class Measured:
+class RunTables:
     """The tables of one run; those of a model without vectors are empty, and its accuracy has width null.
 
     accuracy: dataset, model, protocol, seed, split, width, trained, metric, k, value, kept. groups: model, grouping,
     group, width, metric, k, users, value. lists: model, width, metric, k, value. costs: model and the columns of
-    `mrl.analysis.profile.cost`. per_user: user, width, metric, k, value, or None where there is nothing by user.
+    `mrl.analysis.profile.vector_costs`. per_user: user, width, metric, k, value; None where nothing is by user.
     """
 
     accuracy: pl.DataFrame
@@ -122,38 +126,41 @@ class Measured:
     per_user: pl.DataFrame | None
 
 
-def measure(
+def measure_run(
     name: str, run: Run, data: Interactions, *, widths: Sequence[int] = (), k: int = 20, device: str = "auto"
-) -> Measured:
+) -> RunTables:
     """Everything about one run on the test set: at the widths it was trained at, and those of `widths` that it has."""
     facts = {column: run.metrics[column][0] for column in ("dataset", "protocol", "seed")} | {"model": name}
-    own = run.metrics.filter(pl.col("split") == "test", pl.col("k") == k)
+    metrics = run.metrics.filter(pl.col("split") == "test", pl.col("k") == k)
     order = ("dataset", "model", "protocol", "seed", "split", "width", "trained", "metric", "k", "value", "kept")
     if not run.weights:
-        accuracy = own.with_columns(
+        accuracy = metrics.with_columns(
             pl.col("width").cast(pl.Int64),
             model=pl.lit(name),
             trained=pl.lit(None, dtype=pl.Boolean),
             kept=pl.lit(None, dtype=pl.Float64),
         )
-        nothing = pl.DataFrame()
+        empty = pl.DataFrame()
         per_user = run.per_user
         if per_user is not None:
             columns = ("user", "width", "metric", "k", "value")
             per_user = per_user.filter(pl.col("k") == k).select(*columns).cast({"width": pl.Int64})
-        return Measured(accuracy.select(order), nothing, nothing, nothing, per_user)
-    where = pick_device(device)
-    users, items = run.users.to(where), run.items.to(where)
+        return RunTables(accuracy.select(order), empty, empty, empty, per_user)
+    place = pick_device(device)
+    users, items = run.users.to(place), run.items.to(place)
     trained = run.config.get("widths") or [users.shape[1]]
     widths = sorted({*trained, *(width for width in widths if width <= users.shape[1])})
     result = evaluate(users, items, data, widths=widths, ks=(k,), per_user=True)
-    accuracy = share_kept(
+    accuracy = add_share_kept(
         result.tidy(**facts).with_columns(pl.col("seed").cast(pl.Int64), trained=pl.col("width").is_in(trained))
     ).select(order)
-    lists, by_popularity = profile(users, items, data, widths=widths, k=k)
+    lists, by_popularity = profile_lists(users, items, data, widths=widths, k=k)
     groups = pl.concat([accuracy_by_activity(result.per_user, data), by_popularity], how="diagonal_relaxed")
-    named = [table.select(pl.lit(name).alias("model"), pl.all()) for table in (groups, lists, cost(widths, len(items)))]
-    return Measured(accuracy, *named, result.per_user)
+    named = [
+        table.select(pl.lit(name).alias("model"), pl.all())
+        for table in (groups, lists, vector_costs(widths, len(items)))
+    ]
+    return RunTables(accuracy, *named, result.per_user)
 
 
 def compare(
@@ -166,7 +173,7 @@ def compare(
 ) -> pl.DataFrame:
     """Two models, user by user, at every width that both have.
 
-    first, second: columns user, width, metric, k, value, as `Measured.per_user`; of the same users. A second model
+    first, second: columns user, width, metric, k, value, as `RunTables.per_user`; of the same users. A second model
     without widths (null) is compared with every width of the first.
     Returns columns width, metric, k, users, mean, other_mean, difference (first − second), low, high (95 % percentile
     bootstrap over users), p (two-sided sign-flip permutation test), p_holm (over the widths of the metric).
@@ -175,19 +182,19 @@ def compare(
     if second["width"].is_null().all():
         second = second.drop("width").join(first.select(pl.col("width").unique()), how="cross")
     keys = ["user", "width", "metric", "k"]
-    both = first.join(second, on=keys, suffix="_other", validate="1:1").filter(pl.col("metric").is_in(metrics))
-    people = {side["user"].n_unique() for side in (first, second, both)}
-    if not len(both) or len(people) > 1:
+    paired = first.join(second, on=keys, suffix="_other", validate="1:1").filter(pl.col("metric").is_in(metrics))
+    numbers_of_users = {table["user"].n_unique() for table in (first, second, paired)}
+    if not len(paired) or len(numbers_of_users) > 1:
         raise RunError("the two models have no width, metric and users in common; evaluate both on the same data")
     tables = []
-    for (metric, k), part in both.sort("width", "user").group_by("metric", "k", maintain_order=True):
+    for (metric, k), part in paired.sort("width", "user").group_by("metric", "k", maintain_order=True):
         widths = part["width"].unique().sort().to_list()
-        mine, theirs = (part[name].to_numpy().reshape(len(widths), -1) for name in ("value", "value_other"))
-        difference = mine - theirs  # (L, n)
+        values, other_values = (part[name].to_numpy().reshape(len(widths), -1) for name in ("value", "value_other"))
+        difference = values - other_values  # (L, n)
         low, high = interval(difference, resamples=resamples, rng=np.random.default_rng([seed, 0]))
         p = [sign_flip(row, resamples=resamples, rng=np.random.default_rng([seed, 1])) for row in difference]
         columns = {"width": widths, "metric": metric, "k": k, "users": difference.shape[1]}
-        columns |= {"mean": mine.mean(1), "other_mean": theirs.mean(1), "difference": difference.mean(1)}
+        columns |= {"mean": values.mean(1), "other_mean": other_values.mean(1), "difference": difference.mean(1)}
         columns |= {"low": low, "high": high, "p": p, "p_holm": multipletests(p, method="holm")[1]}
         tables.append(pl.DataFrame(columns))
     return pl.concat(tables)
@@ -197,16 +204,16 @@ def interval(difference: np.ndarray, *, resamples: int, rng: np.random.Generator
     """Ends of the 95 % percentile bootstrap interval of each row's mean; the rows (L, n) share the drawn users."""
     if difference.shape[1] < 2:
         return np.full(len(difference), -np.inf), np.full(len(difference), np.inf)
-    found = stats.bootstrap(
+    result = stats.bootstrap(
         (difference,),
         np.mean,
         axis=-1,
         n_resamples=resamples,
-        batch=max(1, BATCH // difference.size),
+        batch=max(1, MAX_NUMBERS // difference.size),
         method="percentile",
         rng=rng,
     )
-    return found.confidence_interval.low, found.confidence_interval.high
+    return result.confidence_interval.low, result.confidence_interval.high
 
 
 def sign_flip(difference: np.ndarray, *, resamples: int, rng: np.random.Generator) -> float:
@@ -217,7 +224,7 @@ def sign_flip(difference: np.ndarray, *, resamples: int, rng: np.random.Generato
     tossed = difference[difference != 0]
     if not len(tossed):
         return 1.0
-    options: dict = {"n_resamples": resamples, "batch": max(1, BATCH // len(tossed)), "vectorized": True}
+    options: dict = {"n_resamples": resamples, "batch": max(1, MAX_NUMBERS // len(tossed)), "vectorized": True}
     if 2 ** len(tossed) <= resamples:
         # one observation is too few for scipy, and a zero more changes no mean's rank
         tossed = tossed if len(tossed) > 1 else np.append(tossed, 0.0)
@@ -232,35 +239,32 @@ def sign_flip(difference: np.ndarray, *, resamples: int, rng: np.random.Generato
 
 
 def compare_all(
-    measured: dict[str, Measured],
+    measured: dict[str, RunTables],
     *,
     metrics: Sequence[str] = ("recall", "ndcg"),
     resamples: int = 2000,
     seed: int = 0,
-    on_pair: Callable[[str], None] | None = None,
 ) -> pl.DataFrame:
-    """`compare` of the first model with each other one that has figures by user: columns model, other in front."""
+    """`compare` of the first model with each other one that has metrics by user: columns model, other in front."""
     (name, main), *others = measured.items()
     tables = [pl.DataFrame()]
-    for other, figures in others:
-        if main.per_user is None or figures.per_user is None:
+    for other, run_tables in others:
+        if main.per_user is None or run_tables.per_user is None:
             continue
-        if on_pair is not None:
-            on_pair(other)
-        table = compare(main.per_user, figures.per_user, metrics=metrics, resamples=resamples, seed=seed)
+        table = compare(main.per_user, run_tables.per_user, metrics=metrics, resamples=resamples, seed=seed)
         tables.append(table.select(pl.lit(name).alias("model"), pl.lit(other).alias("other"), pl.all()))
     return pl.concat(tables, how="diagonal")
 
 
 def describe_comparison(table: pl.DataFrame, *, level: float = 0.05) -> str:
-    """From `compare_all`, of one metric and one other model: where the first is ahead, behind, or neither."""
+    """From `compare_all`, of one metric and one other model: where the first is ahead, behind, or neither; Markdown."""
     if not len(table):
         return ""
     table = table.sort("width")
-    sure = pl.col("p_holm") < level
-    ahead, behind = (table.filter(sure, sign) for sign in (pl.col("difference") > 0, pl.col("difference") < 0))
-    unsure = table.filter(~sure)
-    name, other = table["model"][0], table["other"][0]
+    significant = pl.col("p_holm") < level
+    ahead, behind = (table.filter(significant, sign) for sign in (pl.col("difference") > 0, pl.col("difference") < 0))
+    unsure = table.filter(~significant)
+    name, other = (f"*{model_name(table[column][0])}*" for column in ("model", "other"))
     metric = f"{table['metric'][0]}@{table['k'][0]}"
 
     def where(part: pl.DataFrame) -> str:
@@ -268,15 +272,15 @@ def describe_comparison(table: pl.DataFrame, *, level: float = 0.05) -> str:
             return "at every width"
         return f"at width{'s' * (len(part) > 1)} {listed([str(width) for width in part['width']])}"
 
-    said = []
+    parts = []
     for part, word, sign in ((ahead, "higher", 1), (behind, "lower", -1)):
         if len(part):
-            far = part.row(int(part["difference"].abs().arg_max()), named=True)
-            low, high = sorted((sign * far["low"], sign * far["high"]))
-            most = f"by up to {abs(far['difference']):.4f}, at width {far['width']}" if len(part) > 1 else ""
-            most = most or f"by {abs(far['difference']):.4f}"
-            said.append(f"has the {word} {metric} {where(part)} ({most}; 95 % interval {low:.4f} to {high:.4f})")
+            largest = part.row(int(part["difference"].abs().arg_max()), named=True)
+            low, high = sorted((sign * largest["low"], sign * largest["high"]))
+            gap = f"by up to {abs(largest['difference']):.4f}, at width {largest['width']}" if len(part) > 1 else ""
+            gap = gap or f"by {abs(largest['difference']):.4f}"
+            parts.append(f"has the {word} {metric} {where(part)} ({gap}; 95 % interval {low:.4f} to {high:.4f})")
     if len(unsure):
-        said.append(f"cannot be told from it {where(unsure)}")
-    told = f"Compared with {other}, {name} {listed(said)}. Both had the same {table['users'][0]:,} users; "
-    return told + f"Holm's correction over {len(table)} widths."
+        parts.append(f"cannot be told from it {where(unsure)}")
+    text = f"Compared with {other}, {name} {listed(parts)}. Both had the same {table['users'][0]:,} users; "
+    return text + f"Holm's correction over {len(table)} widths."

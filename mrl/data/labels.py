@@ -10,8 +10,8 @@ from pathlib import Path
 
 import polars as pl
 
+from mrl.data.parsers import BROKEN_TABLE, MAX_ID, PARQUET, ParquetTable, TextTable, check_readable
 from mrl.errors import DataError
-from mrl.data.parsers import BROKEN_TABLE, MAX_ID, check_parquet, check_readable
 
 # The order of the 19 flags at the end of each line of ml-100k's u.item, from its u.genre.
 U_ITEM_GENRES = (
@@ -34,8 +34,8 @@ def read_movies(path: str | Path) -> pl.DataFrame:
         fields = text.split(separator)
         if not text.strip():
             continue
-        whole = fields[0].isdecimal() and len(fields[0]) <= len(str(MAX_ID)) and int(fields[0]) <= MAX_ID
-        if len(fields) != width or not whole:
+        is_id = fields[0].isdecimal() and len(fields[0]) <= len(str(MAX_ID)) and int(fields[0]) <= MAX_ID
+        if len(fields) != width or not is_id:
             raise DataError(f"{path}:{line}: {text[:40]!r} is not `id{separator}title{separator}…` of {width} fields")
         if flags:
             genres = [genre for genre, flag in zip(U_ITEM_GENRES, fields[5:], strict=True) if flag.strip() == "1"]
@@ -43,14 +43,10 @@ def read_movies(path: str | Path) -> pl.DataFrame:
             genres = [genre for genre in fields[2].split("|") if genre]
         rows.append((int(fields[0]), fields[1].strip(), genres))
     schema = {"item": pl.Int64, "title": pl.String, "genres": pl.List(pl.String)}
+    title, year = pl.col("title"), r"\s*\((\d{4})\)\s*$"  # "Toy Story (1995)": the year goes to its own column
     movies = pl.DataFrame(rows, schema=schema, orient="row")
-    year = r"\s*\((\d{4})\)\s*$"  # "Toy Story (1995)": the year goes to its own column
-    return movies.select(
-        "item",
-        pl.col("title").str.replace(year, ""),
-        year=pl.col("title").str.extract(year).cast(pl.Int64),
-        genres="genres",
-    )
+    movies = movies.with_columns(title.str.replace(year, ""), year=title.str.extract(year).cast(pl.Int64))
+    return movies.select("item", "title", "year", "genres")
 
 
 def read_atomic_items(path: str | Path) -> pl.DataFrame:
@@ -59,12 +55,7 @@ def read_atomic_items(path: str | Path) -> pl.DataFrame:
     `movie_title`, `release_year` and `class` are renamed to title, year and genres; other columns keep their names.
     A `token_seq` is a list of words, except the title; `float_seq` columns (features) are left out.
     """
-    path = Path(path)
-    check_readable(path)
-    try:
-        table = pl.read_csv(path, separator="\t", quote_char=None, infer_schema=False, glob=False)
-    except pl.exceptions.PolarsError as error:
-        raise DataError(f"{path}: not a tab-separated UTF-8 file ({str(error).splitlines()[0]})") from None
+    table = TextTable(Path(path), separator="\t", quoted=False)
     columns = {}
     for header in table.columns:
         name, _, kind = header.partition(":")
@@ -72,17 +63,17 @@ def read_atomic_items(path: str | Path) -> pl.DataFrame:
         if kind not in ("token", "token_seq", "float", "float_seq"):
             raise DataError(f"{path}:1: column {header!r} is not typed; RecBole headers read `item_id:token`")
         if name == "year":
-            columns[name] = pl.col(header).str.strip_chars().cast(pl.Int64, strict=False)
+            columns[name] = pl.col(header).cast(pl.Int64, strict=False)
         elif name == "item" or kind == "token" or name == "title":
-            columns[name] = pl.col(header).str.strip_chars()
+            columns[name] = pl.col(header)
         elif kind == "float":
-            columns[name] = pl.col(header).str.strip_chars().cast(pl.Float64, strict=False)
+            columns[name] = pl.col(header).cast(pl.Float64, strict=False)
         elif kind == "token_seq":
             words = pl.col(header).fill_null("").str.split(" ")
             columns[name] = words.list.eval(pl.element().filter(pl.element() != ""))
     if "item" not in columns:
         raise DataError(f"{path}:1: no item_id column; its columns are {', '.join(table.columns)}")
-    return table.select(**columns)
+    return table.read(table.columns).select(**columns)
 
 
 def by_first_appearance(ids: pl.Series) -> pl.DataFrame:
@@ -97,33 +88,30 @@ def replay(paper: pl.DataFrame, ratings: pl.DataFrame, labels: pl.DataFrame) -> 
     in file order; labels: ml-100k's. Returns labels under the paper's numbers, or None where the numbering does not
     give every user the very same items.
     """
-    users, items = by_first_appearance(ratings["user"]), by_first_appearance(ratings["item"])
-    renumbered = ratings.select(user="user", item="item")
-    for side, numbers in (("user", users), ("item", items)):
-        renumbered = renumbered.join(numbers.rename({"id": side}), on=side, how="left")
-        renumbered = renumbered.drop(side).rename({"number": side})
-    known = paper.select("user", "item").drop_nulls().unique()
-    renumbered = renumbered.select("user", "item").unique()
-    if len(known) != len(renumbered) or len(known.join(renumbered, on=["user", "item"], how="anti")):
+    numbers = {side: by_first_appearance(ratings[side]) for side in ("user", "item")}
+    renumbered = [pl.col(side).replace_strict(table["id"], table["number"]) for side, table in numbers.items()]
+    renumbered, items = ratings.select(renumbered).unique(), numbers["item"]
+    pairs = paper.select("user", "item").drop_nulls().unique()
+    if len(pairs) != len(renumbered) or len(pairs.join(renumbered, on=["user", "item"], how="anti")):
         return None
     labels = labels.with_columns(pl.col("item").cast(items["id"].dtype, strict=False))
-    joined = labels.join(items.rename({"id": "item"}), on="item", how="inner")
+    joined = labels.join(items, left_on="item", right_on="id", how="inner")
     return joined.drop("item").rename({"number": "item"}).sort("item")
 
 
 def read_item_table(path: str | Path, item_column: str = "item") -> pl.DataFrame:
     """Read item labels from CSV, TSV or Parquet: every column is kept; genres apart by `|` become a list."""
     path = Path(path)
-    check_readable(path)
-    try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            check_parquet(path)
-            table = pl.read_parquet(path, glob=False)
-        else:
-            separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    if path.suffix.lower() in PARQUET:
+        parquet = ParquetTable(path)
+        table = parquet.read(parquet.columns)
+    else:
+        check_readable(path)
+        separator = "\t" if path.suffix.lower() == ".tsv" else ","
+        try:
             table = pl.read_csv(path, separator=separator, infer_schema_length=None, glob=False)
-    except BROKEN_TABLE as error:
-        raise DataError(f"{path}: not a well-formed table ({str(error).splitlines()[0]})") from None
+        except BROKEN_TABLE as error:
+            raise DataError(f"{path}: not a well-formed table ({str(error).splitlines()[0]})") from None
     if item_column not in table.columns:
         raise DataError(f"{path}: no column {item_column!r}; its columns are {', '.join(table.columns)}")
     table = table.rename({item_column: "item"})

@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -22,16 +23,17 @@ WHOLE, NUMBER = r"^\d+$", r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 # A panic of polars is no PolarsError.
 BROKEN_TABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 DECODE = "import sys, polars; polars.scan_parquet(sys.argv[1], glob=False).null_count().collect()"
-KINDS = {
+EXPECTED = {
     "user": "an id; ids are text, or whole numbers from 0 to 2^63 - 1",
     "item": "an id; ids are text, or whole numbers from 0 to 2^63 - 1",
     "rating": "a finite number",
     "timestamp": "a finite number or a date",
 }
-MOVIELENS_COLUMNS = ("user", "item", "rating", "timestamp")
+ROLES = ("user", "item", "rating", "timestamp")
+PARQUET = (".parquet", ".pq")
 
 
-def no_data(head: bytes) -> str | None:
+def describe_non_data(head: bytes) -> str | None:
     """What a file that starts with `head` is instead of data, and what to do; None where it may be data."""
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if not start:
@@ -50,7 +52,7 @@ def check_readable(path: Path) -> None:
             head = file.read(4096)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    if fault := no_data(head):
+    if fault := describe_non_data(head):
         raise DataError(f"{path}: {fault}")
     if head.startswith((b"PK\x03\x04", b"\x1f\x8b")):
         raise DataError(f"{path}: this is a compressed archive; unpack it and give the file inside")
@@ -64,11 +66,14 @@ def check_parquet(path: Path) -> None:
     At some damaged ones polars asks for exabytes and takes the whole process down, so a process of its own decodes
     every column first. That costs half a second and one more pass over the file.
     """
-    done = subprocess.run([sys.executable, "-c", DECODE, path], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    if done.returncode:
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
-        reason = lines[-1][:200] if done.returncode > 0 and lines else "its pages are damaged"
-        raise DataError(f"{path}: not a whole Parquet file ({reason}); probably a truncated copy, fetch it again")
+    decoder = subprocess.run([sys.executable, "-c", DECODE, path], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    if decoder.returncode:
+        lines = decoder.stderr.decode(errors="replace").strip().splitlines()
+        raise _not_parquet(path, lines[-1][:200] if decoder.returncode > 0 and lines else "its pages are damaged")
+
+
+def _not_parquet(path: Path, reason: str) -> DataError:
+    return DataError(f"{path}: not a whole Parquet file ({reason}); probably a truncated copy, fetch it again")
 
 
 def read_adjacency(path: str | Path) -> pl.DataFrame:
@@ -107,8 +112,8 @@ def _refuse_tokens(path: Path, data: bytes) -> None:
     """Raise DataError at the first token that is not an id; return where all are (long, but within 64 bits)."""
     for number, line in enumerate(data.split(b"\n"), start=1):
         for token in line.split():
-            figures = token.lstrip(b"0")  # Python reads no number of thousands of digits
-            if not (token.isdigit() and len(figures) <= len(str(MAX_ID)) and int(figures or b"0") <= MAX_ID):
+            digits = token.lstrip(b"0")  # Python reads no number of thousands of digits
+            if not (token.isdigit() and len(digits) <= len(str(MAX_ID)) and int(digits or b"0") <= MAX_ID):
                 shown = token[:40].decode("utf-8", "replace")
                 hint = "; a table with named columns must be called .csv, .tsv or .inter" if number == 1 else ""
                 raise DataError(f"{path}:{number}: {shown!r} is not an id; ids are whole numbers, 0 to {MAX_ID}{hint}")
@@ -130,19 +135,18 @@ def read_table(
     header line.
     """
     path = Path(path)
-    check_readable(path)
     suffix = path.suffix.lower()
     separator = "\t" if suffix == ".tsv" else None
-    table = _Parquet(path) if suffix in (".parquet", ".pq") else _Text(path, separator=separator)
-    wanted = {"user": user_column, "item": item_column}
+    table = ParquetTable(path) if suffix in PARQUET else TextTable(path, separator=separator)
+    columns = {"user": user_column, "item": item_column}
     for role, column in (("rating", rating_column), ("timestamp", timestamp_column)):
         if column is not None or role in table.columns:
-            wanted[role] = column or role
-    for role, column in wanted.items():
+            columns[role] = column or role
+    for role, column in columns.items():
         if column not in table.columns:
-            there = ", ".join(table.columns[:20])
-            raise DataError(f"{path}: no column {column!r}; its columns are {there}; set {role}_column to one of them")
-    return _log(table, wanted)
+            names = ", ".join(table.columns[:20])
+            raise DataError(f"{path}: no column {column!r}; its columns are {names}; set {role}_column to one of them")
+    return _read_log(table, columns)
 
 
 def read_atomic(path: str | Path) -> pl.DataFrame:
@@ -151,48 +155,45 @@ def read_atomic(path: str | Path) -> pl.DataFrame:
     Columns are found by RecBole's names, `user_id`, `item_id`, `rating` and `timestamp`, else by the first name that
     holds `user`, `item`, `rating` or `timestamp`.
     """
-    path = Path(path)
-    check_readable(path)
-    table = _Text(path, separator="\t", quoted=False)
+    table = TextTable(Path(path), separator="\t", quoted=False)
     if not all(":" in column for column in table.columns):
         header = " ".join(table.columns)[:80]
         raise DataError(f"{path}:1: header {header!r} is not typed; RecBole's read `user_id:token`, tab-separated")
-    wanted = {}
-    for role in MOVIELENS_COLUMNS:
-        found = [column for column in table.columns if role in column.split(":")[0]]
-        if found:
-            wanted[role] = next((column for column in found if column.split(":")[0] in (role, f"{role}_id")), found[0])
+    columns = {}
+    for role in ROLES:
+        names = [column for column in table.columns if role in column.split(":")[0]]
+        if names:
+            columns[role] = next((name for name in names if name.split(":")[0] in (role, f"{role}_id")), names[0])
         elif role in ("user", "item"):
             raise DataError(f"{path}:1: no {role} column; its columns are {', '.join(table.columns)}")
-    return _log(table, wanted)
+    return _read_log(table, columns)
 
 
 def read_movielens(path: str | Path) -> pl.DataFrame:
     """Read MovieLens' own `u.data` (tabs) or `ratings.dat` (`::`): user, item, rating, timestamp, in file order."""
     path = Path(path)
-    check_readable(path)
     separator = "::" if path.suffix == ".dat" else "\t"
-    table = _Text(path, separator=separator, quoted=False, columns=MOVIELENS_COLUMNS)
-    return _log(table, {column: column for column in MOVIELENS_COLUMNS})
+    return _read_log(TextTable(path, separator=separator, quoted=False, columns=ROLES), {role: role for role in ROLES})
 
 
-class _Text:
-    """A separated text file: `columns` by name, `take` to read some of them as text, `where` to say which line."""
+class TextTable:
+    """A separated text file: `columns` by name, `read` for some of them as text, `place` for the line of a row."""
 
     def __init__(self, path: Path, *, separator: str | None = None, quoted: bool = True, columns=None):
+        check_readable(path)
         self.path, self.quoted, self.header = path, quoted, columns is None
         with open(path, encoding="utf-8-sig", errors="replace") as file:
             first = file.readline().rstrip("\r\n")
         self.separator = separator or max(",\t;|", key=first.count)
         self.columns = list(columns or (name.strip() for name in self._split(first)))
 
-    def take(self, columns: list[str]) -> pl.DataFrame:
+    def read(self, columns: list[str]) -> pl.DataFrame:
         """The named columns as text, a row a record; blank lines are rows of nulls. DataError at a ragged row."""
         # One column more than there are: whatever lands in it is a row that is too long. A row that is too short has
         # a null in the last column, but so has one whose last field is empty; only then are fields counted.
         width = len(self.columns)
         schema = {str(position): pl.String for position in range(width + 1)}
-        places = {column: str(self.columns.index(column)) for column in columns}
+        names = {column: str(self.columns.index(column)) for column in columns}
         source, separator = self.path, self.separator
         if len(separator) > 1:  # polars knows separators of one byte only
             source, separator = self.path.read_bytes().replace(separator.encode(), b"\t"), "\t"
@@ -200,7 +201,7 @@ class _Text:
             source, has_header=False, skip_lines=int(self.header), schema=schema, missing_columns="insert",
             separator=separator, quote_char='"' if self.quoted else None, glob=False,
         )  # fmt: skip
-        chosen = {column: pl.col(place).str.strip_chars() for column, place in places.items()}
+        chosen = {column: pl.col(name).str.strip_chars() for column, name in names.items()}
         chosen |= {"_last": pl.col(str(width - 1)).is_null(), "_extra": pl.col(str(width)).is_not_null()}
         try:
             frame = scan.select(**chosen).collect()
@@ -214,8 +215,8 @@ class _Text:
             self._refuse_ragged()
         return frame.select(columns)
 
-    def where(self, row: int) -> str:
-        """`path:line` of a row of `take`."""
+    def place(self, row: int) -> str:
+        """`path:line` of a row of `read`."""
         for number, (line, _) in enumerate(self._records()):
             if number == row:
                 return f"{self.path}:{line}"
@@ -236,66 +237,58 @@ class _Text:
     def _records(self) -> Iterator[tuple[int, list[str]]]:
         """The line on which each record starts, and its fields: slow, only to say where a fault is."""
         with open(self.path, encoding="utf-8-sig", errors="replace", newline="" if self.quoted else None) as file:
-            if not self.quoted:
-                for line, text in enumerate(file, start=1):
-                    if line > self.header:
-                        yield line, self._split(text.rstrip("\n"))
-                return
-            reader, line = csv.reader(file, delimiter=self.separator), 1
+            quoted = csv.reader(file, delimiter=self.separator) if self.quoted else None
+            line = 1
             try:
-                for fields in reader:
+                for fields in quoted or (self._split(text.rstrip("\n")) for text in file):
                     if line > self.header:
                         yield line, fields
-                    line = reader.line_num + 1
+                    line = quoted.line_num + 1 if quoted else line + 1
             except csv.Error as error:
                 raise DataError(f"{self.path}:{line}: {error}; check its quotes") from None
 
 
-class _Parquet:
-    """A Parquet file, with the same face as `_Text`."""
+class ParquetTable:
+    """A Parquet file, read in the same way as `TextTable`."""
 
     def __init__(self, path: Path):
-        self.path = path
+        check_readable(path)
         check_parquet(path)
-        try:
-            self.scan = pl.scan_parquet(path, glob=False)
-            self.columns = self.scan.collect_schema().names()
-        except BROKEN_TABLE as error:
-            raise self._broken(error) from None
+        self.path = path
+        self.columns = list(self._collect(pl.LazyFrame.collect_schema))
 
-    def take(self, columns: list[str]) -> pl.DataFrame:
-        try:
-            return self.scan.select(columns).collect()
-        except BROKEN_TABLE as error:
-            raise self._broken(error) from None
+    def read(self, columns: list[str]) -> pl.DataFrame:
+        return self._collect(lambda scan: scan.select(columns).collect())
 
-    def where(self, row: int) -> str:
+    def place(self, row: int) -> str:
         return f"{self.path}: row {row + 1}"
 
-    def _broken(self, error: BaseException) -> DataError:
-        reason = str(error).splitlines()[0]
-        return DataError(f"{self.path}: not a whole Parquet file ({reason}); probably a truncated copy, fetch it again")
+    def _collect(self, read: Callable[[pl.LazyFrame], Any]) -> Any:
+        try:
+            return read(pl.scan_parquet(self.path, glob=False))
+        except BROKEN_TABLE as error:
+            raise _not_parquet(self.path, str(error).splitlines()[0]) from None
 
 
-def _log(table: _Text | _Parquet, wanted: dict[str, str]) -> pl.DataFrame:
-    """The wanted columns of a table under their roles, ids and numbers checked."""
-    raw = table.take(list(dict.fromkeys(wanted.values())))
-    raw = raw.select(pl.col(column).alias(role) for role, column in wanted.items()).with_row_index("row")
-    raw = raw.filter(pl.any_horizontal(pl.col(list(wanted)).is_not_null()))  # blank lines
+def _read_log(table: TextTable | ParquetTable, columns: dict[str, str]) -> pl.DataFrame:
+    """The columns of a table under their roles (role → column), ids and numbers checked."""
+    raw = table.read(list(dict.fromkeys(columns.values())))
+    raw = raw.select(pl.col(column).alias(role) for role, column in columns.items()).with_row_index("row")
+    raw = raw.filter(pl.any_horizontal(pl.col(list(columns)).is_not_null()))  # blank lines
     if raw.is_empty():
         raise DataError(f"{table.path}: a header and no rows, probably an interrupted copy; fetch it again")
     convert = {"user": _ids, "item": _ids, "rating": _numbers, "timestamp": _times}
-    columns = {}
-    for role in wanted:
-        columns[role], bad = convert[role](raw[role])
-        if len(faults := bad.arg_true()):
-            place, column = faults[0], raw[role]
-            # Of dates only the type is told: polars panics at one beyond its calendar.
-            value = str(column.dtype) if column.dtype.is_temporal() else column[place]
+    log = {}
+    for role in columns:
+        log[role], is_bad = convert[role](raw[role])
+        if len(bad_rows := is_bad.arg_true()):
+            row, column = bad_rows[0], raw[role]
+            # Of dates only the type is shown: polars panics at one beyond its calendar.
+            value = str(column.dtype) if column.dtype.is_temporal() else column[row]
             missing = value is None or (isinstance(value, str) and not value)
-            problem = "is missing" if missing else f"{str(value)[:40]!r} is not {KINDS[role]}"
-            raise DataError(f"{table.where(raw['row'][place])}: {role} {problem} (column {wanted[role]!r})")
-    return pl.DataFrame(columns)
+            problem = "is missing" if missing else f"{str(value)[:40]!r} is not {EXPECTED[role]}"
+            raise DataError(f"{table.place(raw['row'][row])}: {role} {problem} (column {columns[role]!r})")
+    return pl.DataFrame(log)
 
 
 def _ids(column: pl.Series) -> tuple[pl.Series, pl.Series]:
@@ -310,9 +303,9 @@ def _ids(column: pl.Series) -> tuple[pl.Series, pl.Series]:
     missing = column.is_null() | (column == "")
     if not column.str.contains(NUMBER).fill_null(True).all():
         return column, missing
-    whole = column.str.contains(WHOLE)
-    if not whole.all():
-        return column, missing | ~whole
+    is_whole = column.str.contains(WHOLE)
+    if not is_whole.all():
+        return column, missing | ~is_whole
     if column.str.contains(r"^0\d").any():  # leading zeros belong to the id: 007 is not 7
         return column, missing
     numbers = column.cast(pl.Int64, strict=False)

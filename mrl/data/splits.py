@@ -7,6 +7,7 @@ broken by user and then item, in the order of their raw ids, whatever the order 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from numbers import Integral, Real
 
 import numpy as np
@@ -19,9 +20,17 @@ TIMED_SPLITS = ("leave_last", "temporal")
 OVERLAPS = ("error", "drop_test")
 
 
+def check_number(name: str, value: float, *, most: float = math.inf) -> float:
+    """Return `value` where it is a finite number from 0 to `most`, else raise ConfigError."""
+    if not _is_finite(value) or not 0 <= value <= most:
+        limit = "not negative" if math.isinf(most) else f"between 0 and {most}"
+        raise ConfigError(f"{name}={value!r}: must be a finite number, {limit}")
+    return value
+
+
 def check_fraction(name: str, value: float) -> float:
     """Return `value` where it lies strictly between 0 and 1, else raise ConfigError."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < 1:
+    if not _is_finite(value) or not 0 < value < 1:
         raise ConfigError(f"{name}={value!r}: must lie strictly between 0 and 1, such as 0.2")
     return float(value)
 
@@ -33,26 +42,36 @@ def check_whole(name: str, value: int, *, least: int) -> int:
     return int(value)
 
 
-def check_split_settings(
-    *,
-    split: str = "auto",
-    test_fraction: float = 0.2,
-    min_rating: float | None = None,
-    core: int = 1,
-    seed: int = 0,
-    overlap: str = "error",
-) -> None:
-    """Raise ConfigError, naming the setting, where one of them is impossible. Needs no data."""
-    if split not in SPLITS:
-        raise ConfigError(f"split={split!r}: must be one of {', '.join(SPLITS)}")
-    if overlap not in OVERLAPS:
-        raise ConfigError(f"overlap={overlap!r}: must be one of {', '.join(OVERLAPS)}")
-    check_fraction("test_fraction", test_fraction)
-    check_whole("core", core, least=1)
-    check_whole("seed", seed, least=0)
-    is_number = isinstance(min_rating, Real) and not isinstance(min_rating, bool)
-    if min_rating is not None and not (is_number and math.isfinite(min_rating)):
-        raise ConfigError(f"min_rating={min_rating!r}: must be a finite number, or None to keep every rating")
+def _is_finite(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSettings:
+    """What of a log is kept and how it is split. Impossible values raise ConfigError.
+
+    split: `given` by the column `part`; `random` per user; `leave_last` of each user; `temporal`, the last
+        `test_fraction` of all interactions; `auto` is `given` where there are test rows, else `random`.
+    min_rating: keep rows whose rating is at least this. core: keep users and items with at least this many pairs.
+    overlap: of pairs in both given parts, raise (`error`) or take them from the test part (`drop_test`).
+    """
+
+    split: str = "auto"
+    test_fraction: float = 0.2
+    min_rating: float | None = None
+    core: int = 1
+    seed: int = 0
+    overlap: str = "error"
+
+    def __post_init__(self) -> None:
+        for name, choices in (("split", SPLITS), ("overlap", OVERLAPS)):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name}={getattr(self, name)!r}: must be one of {', '.join(choices)}")
+        check_fraction("test_fraction", self.test_fraction)
+        check_whole("core", self.core, least=1)
+        check_whole("seed", self.seed, least=0)
+        if self.min_rating is not None and not _is_finite(self.min_rating):
+            raise ConfigError(f"min_rating={self.min_rating!r}: must be a finite number, or None to keep every rating")
 
 
 def distinct(keys: np.ndarray) -> np.ndarray:
@@ -78,15 +97,14 @@ def given_parts(log: pl.DataFrame, split: str, name: str) -> tuple[str, np.ndarr
         if split == "given":
             raise DataError(f"{name}: split='given' needs a test part, and there is none; use split='random'")
         return "random" if split == "auto" else split, None
-    odd = log.filter(~pl.col("part").is_in(["train", "test"]).fill_null(False))["part"]
-    if len(odd):
-        raise DataError(f"{name}: part={odd[0]!r} in {len(odd)} rows; it must be train or test")
+    others = log.filter(~pl.col("part").is_in(["train", "test"]).fill_null(False))["part"]
+    if len(others):
+        raise DataError(f"{name}: part={others[0]!r} in {len(others)} rows; it must be train or test")
     in_test = (log["part"] == "test").to_numpy()
     if split == "given" and not in_test.any():
         raise DataError(f"{name}: split='given', but no row is in the test part; use split='random'")
-    if split == "auto":
-        split = "given" if in_test.any() else "random"
-    return split, in_test
+    auto = "given" if in_test.any() else "random"
+    return auto if split == "auto" else split, in_test
 
 
 def finite_times(log: pl.DataFrame, split: str, name: str) -> np.ndarray:
@@ -123,8 +141,7 @@ def merge_parts(
     train, test = distinct(keys[~in_test]), distinct(keys[in_test])
     if repeats := len(keys) - len(train) - len(test):
         notes.append(f"{repeats} duplicate interactions merged")
-    place = np.searchsorted(train, test)
-    both = np.append(train, -1)[place] == test
+    both = np.append(train, -1)[np.searchsorted(train, test)] == test
     if both.any():
         if overlap == "error":
             raise DataError(f"{name}: {both.sum()} pairs are in train and in test; remove them, or overlap='drop_test'")

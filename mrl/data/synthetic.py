@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
+from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 
-from mrl.errors import ConfigError
 from mrl.data.interactions import Interactions, Positives, build
-from mrl.data.splits import check_whole
+from mrl.data.splits import check_number, check_whole
+from mrl.errors import ConfigError
 
 CHUNK = 1_000_000  # draws at a time: bounds the memory beside the result
 ACTIVITY_SPREAD = 0.6  # sigma of the log-normal number of items of a user
@@ -82,8 +82,8 @@ def planted(
     branching = _check_branching(branching)
     leaves = math.prod(branching)
     check_whole("num_items", num_items, least=leaves)
-    _check_number("noise", noise, most=1)
-    _check_number("popularity", popularity)
+    check_number("noise", noise, most=1)
+    check_number("popularity", popularity)
     loyalty = _check_loyalty(loyalty, branching)
     outermost = 0 if noise else 1
     widths = [math.prod(branching[depth:]) for depth in range(len(branching) + 1)]  # leaves in a branch, by depth
@@ -103,8 +103,8 @@ def planted(
     leaf_of = np.empty(num_items, dtype=np.int64)
     leaf_of[item_at] = np.repeat(np.arange(leaves), np.diff(leaf_starts))
     homes = rng.integers(0, leaves, size=num_users)
-    mixes = _mixes(loyalty, num_users, rng) * (1 - noise)  # (U, D)
-    counts = _activity(num_users, interactions, most, rng)
+    mixes = _draw_mixes(loyalty, num_users, rng) * (1 - noise)  # (U, D)
+    counts = _draw_counts(num_users, interactions, most, rng)
     offsets = np.r_[0, np.cumsum(counts)]
 
     items = np.empty(interactions, dtype=np.int32)
@@ -125,29 +125,15 @@ def planted(
 
 
 def planted_interactions(
-    num_users: int = 2000,
-    num_items: int = 640,
-    interactions: int = 60_000,
-    branching: Sequence[int] = (4, 4, 4),
-    *,
-    noise: float = 0.1,
-    popularity: float = 0.8,
-    loyalty: Sequence[float] | None = None,
-    test_fraction: float = 0.2,
-    core: int = 1,
-    seed: int = 0,
-    name: str = "planted",
+    *sizes: Any, test_fraction: float = 0.2, core: int = 1, seed: int = 0, name: str = "planted", **taxonomy: Any
 ) -> Interactions:
-    """`planted`, split at random per user, with the true cluster of each item as labels depth_1, …, depth_D.
+    """`planted` with the same settings, split at random per user, with each item's true clusters as labels depth_1, ….
 
     Items that nobody met have no row; raw ids are those of `planted`.
     """
-    drawn = planted(
-        num_users, num_items, interactions, branching, noise=noise, popularity=popularity, loyalty=loyalty, seed=seed
-    )
-    return build(
-        drawn.log, name=name, split="random", test_fraction=test_fraction, core=core, seed=seed, labels=drawn.labels
-    )
+    data = planted(*sizes, seed=seed, **taxonomy)
+    settings = {"split": "random", "test_fraction": test_fraction, "core": core, "seed": seed}
+    return build(data.log, name=name, labels=data.labels, **settings)
 
 
 @dataclass(frozen=True)
@@ -161,9 +147,9 @@ class _Tree:
         """An item for each draw, of the branch at `depth` above `leaf`."""
         low, high = np.empty_like(leaf), np.empty_like(leaf)
         for level, (starts, width) in enumerate(zip(self.starts, self.widths, strict=True)):
-            here = depth == level
-            branch = leaf[here] // width
-            low[here], high[here] = starts[branch], starts[branch + 1]
+            at_level = depth == level
+            branch = leaf[at_level] // width
+            low[at_level], high[at_level] = starts[branch], starts[branch + 1]
         chance = rng.random(len(leaf))
         if uniform:
             place = low + (chance * (high - low)).astype(np.int64)
@@ -174,15 +160,10 @@ class _Tree:
 
 
 def _draw(
-    counts: np.ndarray,
-    homes: np.ndarray,
-    mixes: np.ndarray,
-    tree: _Tree,
-    outermost: int,
-    rng: np.random.Generator,
+    counts: np.ndarray, homes: np.ndarray, mixes: np.ndarray, tree: _Tree, outermost: int, rng: np.random.Generator
 ) -> np.ndarray:
     """The items of a chunk of users, sorted within each user, without repeats."""
-    wide = len(tree.item_at)
+    num_items = len(tree.item_at)
     users = np.repeat(np.arange(len(counts)), counts)  # of each draw still to be made
     edges = np.cumsum(mixes[:, ::-1], axis=1)  # deepest first, what is left is noise
     chance = rng.random(len(users))
@@ -191,25 +172,25 @@ def _draw(
     kept = np.empty(0, dtype=np.int64)
     rounds = 0
     while len(users):
-        desperate = rounds >= TRIES * (mixes.shape[1] + 1)
-        if desperate:
+        uniform = rounds >= TRIES * (mixes.shape[1] + 1)  # the last way to find what is missing
+        if uniform:
             depth = np.full_like(depth, outermost)
-        keys = users * wide + tree.items(homes[users], depth, rng, uniform=desperate)
+        keys = users * num_items + tree.items(homes[users], depth, rng, uniform=uniform)
         order = np.argsort(keys, kind="stable")
         keys = keys[order]
-        fresh = np.r_[True, keys[1:] != keys[:-1]]
+        is_new = np.r_[True, keys[1:] != keys[:-1]]
         if len(kept):
-            fresh &= kept[np.minimum(np.searchsorted(kept, keys), len(kept) - 1)] != keys
-        kept = np.sort(np.concatenate([kept, keys[fresh]]), kind="stable")  # two sorted runs: merged in linear time
-        again = order[~fresh]
+            is_new &= kept[np.minimum(np.searchsorted(kept, keys), len(kept) - 1)] != keys
+        kept = np.sort(np.concatenate([kept, keys[is_new]]), kind="stable")  # two sorted runs: merged in linear time
+        again = order[~is_new]
         users, depth = users[again], depth[again]
         rounds += 1
         if rounds % TRIES == 0:
             depth = np.maximum(depth - 1, np.minimum(depth, 1))
-    return kept % wide
+    return kept % num_items
 
 
-def _activity(num_users: int, interactions: int, most: int, rng: np.random.Generator) -> np.ndarray:
+def _draw_counts(num_users: int, interactions: int, most: int, rng: np.random.Generator) -> np.ndarray:
     """(U,) int64: log-normal numbers of items, each in 1 … most, that sum to `interactions` exactly."""
     spread = rng.lognormal(0.0, ACTIVITY_SPREAD, num_users)
     low, high = 0.0, interactions / spread.min()
@@ -223,11 +204,11 @@ def _activity(num_users: int, interactions: int, most: int, rng: np.random.Gener
     return counts
 
 
-def _mixes(loyalty: np.ndarray, num_users: int, rng: np.random.Generator) -> np.ndarray:
+def _draw_mixes(loyalty: np.ndarray, num_users: int, rng: np.random.Generator) -> np.ndarray:
     """(U, D): each user's own mix of depths, on average `loyalty`."""
     mixes = np.zeros((num_users, len(loyalty)))
-    used = loyalty > 0
-    mixes[:, used] = rng.dirichlet(LOYALTY_CONCENTRATION * loyalty[used], size=num_users)
+    positive = loyalty > 0
+    mixes[:, positive] = rng.dirichlet(LOYALTY_CONCENTRATION * loyalty[positive], size=num_users)
     return mixes
 
 
@@ -237,13 +218,6 @@ def _check_branching(branching: Sequence[int]) -> tuple[int, ...]:
     return tuple(check_whole("branching", children, least=2) for children in branching)
 
 
-def _check_number(name: str, value: float, *, most: float = math.inf) -> None:
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= most or math.isinf(value):
-        limit = "not negative" if math.isinf(most) else f"between 0 and {most}"
-        raise ConfigError(f"{name}={value!r}: must be a finite number, {limit}")
-
-
 def _check_loyalty(loyalty: Sequence[float] | None, branching: tuple[int, ...]) -> np.ndarray:
     """(D,) shares that sum to 1."""
     if loyalty is None:
@@ -251,7 +225,7 @@ def _check_loyalty(loyalty: Sequence[float] | None, branching: tuple[int, ...]) 
     if not isinstance(loyalty, (Sequence, np.ndarray)) or isinstance(loyalty, str) or len(loyalty) != len(branching):
         raise ConfigError(f"loyalty={loyalty!r}: give one weight for each of the {len(branching)} depths, or None")
     for weight in loyalty:
-        _check_number("loyalty", weight)
+        check_number("loyalty", weight)
     shares = np.array(loyalty, dtype=np.float64)
     if not shares.sum() > 0:
         raise ConfigError(f"loyalty={loyalty!r}: one weight at least must be above zero")

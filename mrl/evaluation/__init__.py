@@ -1,1 +1,12 @@
-"""evaluation."""
+"""Vectors or scores → metrics: every item is ranked for every user, at every width in one pass.
+
+evaluate    the metrics with their formulas, and the pass over all users
+ranking     the best k items of a user, and how ties are broken
+"""
+
+from mrl.evaluation.evaluate import METRICS, Evaluation, check_ks, evaluate, evaluate_scores
+from mrl.evaluation.ranking import VectorRanking, top_k, users_per_batch
+
+__all__ = [
+    "METRICS", "Evaluation", "VectorRanking", "check_ks", "evaluate", "evaluate_scores", "top_k", "users_per_batch",
+]  # fmt: skip

@@ -1,7 +1,7 @@
 """Full ranking at every width in one pass: recall, precision, NDCG, hit ratio, MRR and MAP.
 
-Every item is ranked for every user who has items in the split; what the user is known to have is left out, ties
-fall by item id. A metric is the mean over those users. Metric names are written `recall@20`.
+Every item is ranked (`mrl.evaluation.ranking`) for every user who has items in the split; what the user is known to
+have is left out. A metric is the mean over those users. Metric names are written `recall@20`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
 from mrl.data.interactions import Interactions, Positives
 from mrl.errors import ConfigError, RunError
-from mrl.evaluation.ranking import VectorRanking, hide, rows_at_once, top_k
+from mrl.evaluation.ranking import VectorRanking, mask_positives, top_k, users_per_batch
 from mrl.kernels.threads import in_threads
 from mrl.kernels.topk import mark_hits
 from mrl.widths import DEFAULT_WIDTHS, check_widths
@@ -25,7 +26,8 @@ from mrl.widths import DEFAULT_WIDTHS, check_widths
 KS = (5, 10, 20, 50)
 _FIXED = 2.0**40  # means are summed in fixed point: integers add up to the same in any order, so for any chunk
 
-Ranked = tuple[int | None, Tensor, Tensor]  # width, items (B, k), scores (B, k)
+RankedLists = tuple[int | None, Tensor, Tensor]  # width, items (B, k), scores (B, k)
+Ranking = Callable[[Tensor, int, Sequence[Positives]], Iterable[RankedLists]]  # of user rows, k, what is left out
 
 
 def _at(values: Tensor, ks: Sequence[int]) -> Tensor:
@@ -89,9 +91,9 @@ METRICS = tuple(FORMULAS)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found.
+    """What an evaluation measured.
 
-    table: columns split, width (null where the model has none), metric, k, value; one row a figure.
+    table: columns split, width (null where the model has none), metric, k, value; one row a value.
     per_user: columns user (row), width, metric, k, value, or None where it was not asked for.
     users: over how many users the means run.
     """
@@ -157,7 +159,7 @@ def evaluate(
         )
     ranking = VectorRanking(users, items, widths)
     ks = check_ks(ks, data.num_items)
-    chunk = ranking.rows_at_once(ks[-1]) if chunk is None else chunk
+    chunk = ranking.users_per_batch(ks[-1]) if chunk is None else chunk
     return _evaluate(ranking, data, split, ks, chunk, per_user, users.device)
 
 
@@ -176,18 +178,18 @@ def evaluate_scores(
     For models without vectors (popularity, EASE: width None). The scores are not changed. Otherwise as `evaluate`.
     """
 
-    def ranking(rows: Tensor, k: int, hidden: Sequence[Positives]) -> Iterable[Ranked]:
+    def ranking(rows: Tensor, k: int, hidden: Sequence[Positives]) -> Iterable[RankedLists]:
         for width, scores in score_blocks(rows):
             scores = scores.detach().clone(memory_format=torch.contiguous_format)
             for positives in hidden:
-                hide(scores, rows, positives)
+                mask_positives(scores, rows, positives)
             yield width, *top_k(scores, k)
 
     return _evaluate(ranking, data, split, ks, chunk, per_user, torch.device(device))
 
 
 def _evaluate(
-    ranking: Callable[[Tensor, int, Sequence[Positives]], Iterable[Ranked]],
+    ranking: Ranking,
     data: Interactions,
     split: str,
     ks: Sequence[int] | None,
@@ -198,16 +200,16 @@ def _evaluate(
     ks = check_ks(ks, data.num_items)
     if chunk is not None and chunk < 1:
         raise ConfigError(f"chunk={chunk}: must be at least 1; leave it out to have it chosen")
-    chunk = rows_at_once(data.num_items, device) if chunk is None else chunk
-    wanted = data.split(split).to(device)
+    chunk = users_per_batch(data.num_items, device) if chunk is None else chunk
+    targets = data.split(split).to(device)
     hidden = [positives.to(device) for positives in _hidden(data, split)]
-    measure = partial(_measure, ranking, wanted, wanted.keys(), hidden, ks)
-    rows = wanted.counts.nonzero()[:, 0]
+    measure = partial(_measure, ranking, targets, targets.keys(), hidden, ks)
+    rows = targets.counts.nonzero()[:, 0]
     if not len(rows):
         raise RunError(f"split={split!r}: nobody in {data.name} has items there; choose another split or test_fraction")
 
     total: Tensor | int = 0
-    kept: list[Tensor] = []
+    by_user: list[Tensor] = []
     widths: list[int | None] = []
     start = 0
     while start < len(rows):
@@ -226,13 +228,13 @@ def _evaluate(
             continue
         total = total + (values * _FIXED).round().long().sum(1)
         if per_user:
-            kept.append(values.cpu())
+            by_user.append(values.cpu())
         start += len(part)
 
     means = (torch.as_tensor(total).double() / _FIXED / len(rows)).cpu()  # (L, M, len(ks))
     table = _table(means[:, None], widths, ks).select(pl.lit(split).alias("split"), pl.exclude("user"))
-    people = _table(torch.cat(kept, dim=1), widths, ks, rows.cpu()) if per_user else None
-    return Evaluation(table, people, len(rows))
+    users = _table(torch.cat(by_user, dim=1), widths, ks, rows.cpu()) if per_user else None
+    return Evaluation(table, users, len(rows))
 
 
 def _hidden(data: Interactions, split: str) -> list[Positives]:
@@ -245,51 +247,47 @@ def _hidden(data: Interactions, split: str) -> list[Positives]:
 
 
 def _measure(
-    ranking: Callable[[Tensor, int, Sequence[Positives]], Iterable[Ranked]],
-    wanted: Positives,
+    ranking: Ranking,
+    targets: Positives,
     keys: Tensor,
     hidden: Sequence[Positives],
     ks: Sequence[int],
     rows: Tensor,
 ) -> tuple[list[int | None], Tensor]:
-    """Widths, and every metric of users `rows` (B,): (L, B, M, len(ks)) float64. keys: `wanted.keys()`."""
+    """Widths, and every metric of users `rows` (B,): (L, B, M, len(ks)) float64. keys: `targets.keys()`."""
     ranked = [(width, items) for width, items, _ in ranking(rows, ks[-1], hidden)]
     items = torch.stack([items for _, items in ranked])  # (L, B, K)
-    hits = _hits(items, wanted, keys, rows).flatten(0, 1)  # (L · B, K)
-    some = hits.any(1).nonzero()[:, 0]  # every metric of a list without a hit is zero, and most have none
-    relevant = wanted.counts[rows].double().repeat(len(ranked))[some]
-    hits = hits[some].double()
+    hits = _hits(items, targets, keys, rows).flatten(0, 1)  # (L · B, K)
+    with_hits = hits.any(1).nonzero()[:, 0]  # every metric of a list without a hit is zero, and most have none
+    relevant = targets.counts[rows].double().repeat(len(ranked))[with_hits]
+    hits = hits[with_hits].double()
     values = hits.new_zeros(len(ranked) * len(rows), len(FORMULAS), len(ks))
-    values[some] = torch.stack([formula(hits, relevant, ks) for formula in FORMULAS.values()], dim=1)
+    values[with_hits] = torch.stack([formula(hits, relevant, ks) for formula in FORMULAS.values()], dim=1)
     return [width for width, _ in ranked], values.unflatten(0, (len(ranked), len(rows)))
 
 
-def _hits(items: Tensor, wanted: Positives, keys: Tensor, rows: Tensor) -> Tensor:
-    """(L, B, K) bool: which of items (L, B, K) are wanted by users `rows` (B,)."""
+def _hits(items: Tensor, targets: Positives, keys: Tensor, rows: Tensor) -> Tensor:
+    """(L, B, K) bool: which of items (L, B, K) are targets of users `rows` (B,)."""
     if items.device.type == "cpu":
         hits = torch.empty(items.shape, dtype=torch.bool)
-        place, ids, users = hits.numpy(), items.numpy(), rows.numpy()
-        tables = wanted.items.numpy(), wanted.offsets.numpy()
-        in_threads(lambda part: mark_hits(ids[:, part], *tables, users[part], place[:, part]), len(rows), each=512)
+        out, ids, users = hits.numpy(), items.numpy(), rows.numpy()
+        tables = targets.items.numpy(), targets.offsets.numpy()
+        in_threads(lambda part: mark_hits(ids[:, part], *tables, users[part], out[:, part]), len(rows), each=512)
         return hits
-    sought = torch.where(items < 0, -1, items + (rows * wanted.num_items)[:, None])
-    return keys[torch.searchsorted(keys, sought).clamp_(max=len(keys) - 1)] == sought
+    listed = torch.where(items < 0, -1, items + (rows * targets.num_items)[:, None])
+    return keys[torch.searchsorted(keys, listed).clamp_(max=len(keys) - 1)] == listed
 
 
 def _table(values: Tensor, widths: Sequence[int | None], ks: Sequence[int], rows: Tensor | None = None) -> pl.DataFrame:
     """(L, B, M, len(ks)) values in long form; rows: (B,) the users."""
-    levels, people, metrics, lengths = values.shape
     rows = torch.zeros(1) if rows is None else rows
-
-    def spread(column: pl.Series, inside: int, outside: int) -> pl.Series:
-        return column.gather(torch.arange(len(column)).repeat_interleave(inside).repeat(outside).numpy())
-
+    level, user, metric, k = (pl.Series(index.ravel()) for index in np.indices(values.shape, dtype=np.int32))
     return pl.DataFrame(
         {
-            "user": spread(pl.Series(rows.int().numpy()), metrics * lengths, levels),
-            "width": spread(pl.Series(widths, dtype=pl.Int64), people * metrics * lengths, 1),
-            "metric": spread(pl.Series(METRICS), lengths, levels * people),
-            "k": spread(pl.Series(ks, dtype=pl.Int64), 1, levels * people * metrics),
+            "user": pl.Series(rows.int().numpy()).gather(user),
+            "width": pl.Series(widths, dtype=pl.Int64).gather(level),
+            "metric": pl.Series(METRICS).gather(metric),
+            "k": pl.Series(ks, dtype=pl.Int64).gather(k),
             "value": values.flatten().numpy(),
         }
     )

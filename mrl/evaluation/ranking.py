@@ -1,4 +1,7 @@
-"""The best k items of every user, with ties broken by item id: the inner loop of evaluation and recommendation.
+"""The best k items of every user: the inner loop of evaluation and recommendation.
+
+Ties are broken here, for all of the package: of equal scores the smaller item row comes first. So a list depends on
+nothing but the vectors, and models that score everything alike gain nothing from the order of a sort.
 
 Nested scores are a running sum over blocks of dimensions, so one pass over the scores serves every width. The sums
 are float32 and their rounding depends on the order, the library and the device. They therefore only draw up a
@@ -27,59 +30,54 @@ from mrl.kernels.threads import has_short_floats, in_threads
 from mrl.widths import blocks, check_widths
 
 _KERNEL_LIMIT = 256  # the kernel compares shortlisted items pairwise; a longer list is left to torch
-_SLACK = 32  # how much further than k torch.topk looks at first
-_SLACK_TF32 = 256  # where scores are rougher, so that more of them are within their bounds
+_MARGIN = 32  # how many more than k torch.topk lists at first
+_MARGIN_TF32 = 256  # where scores are rougher, so that more of them are within their bounds
 _CHUNK = 2048  # users whose lists are held at once where no score matrix is
 
 
 def _best_torch(
-    scores: Tensor, margins: Tensor, users: Tensor, items: Tensor, k: int, look: int | None = None
+    scores: Tensor, margins: Tensor, users: Tensor, items: Tensor, k: int, listed: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The same by torch operations, on any device."""
+    """`mrl.kernels.topk` by torch operations, on any device."""
     num_items = scores.shape[1]
-    reach = min(k, num_items)
-    look = min(look or k + _SLACK, num_items)
-    values, candidates = torch.topk(scores, look)  # (B, look)
-    bound = values[:, reach - 1].double() - margins
+    available = min(k, num_items)
+    listed = min(listed or k + _MARGIN, num_items)
+    values, candidates = torch.topk(scores, listed)  # (B, listed)
+    bound = values[:, available - 1].double() - margins
     inside = (values >= bound[:, None]) & (values > -math.inf)
-    candidates, order = torch.where(inside, candidates, num_items).sort(dim=1)  # by id, so that ties fall by id
+    candidates, order = torch.where(inside, candidates, num_items).sort(dim=1)  # by row, so that ties are
     inside = inside.gather(1, order)
     values = values.gather(1, order).double()
     if users.shape[1]:
-        near = items[candidates.clamp(max=num_items - 1)]  # (B, look, d)
+        vectors = items[candidates.clamp(max=num_items - 1)]  # (B, listed, d)
         values = torch.zeros_like(values)
         for d in range(users.shape[1]):
-            values += users[:, d, None].double() * near[:, :, d].double()
+            values += users[:, d, None].double() * vectors[:, :, d].double()
     values, order = values.masked_fill(~inside, -math.inf).sort(dim=1, descending=True, stable=True)
     candidates = candidates.gather(1, order)
     ids = torch.where(values > -math.inf, candidates, -1)[:, :k]
     best = values[:, :k]
-    if reach < k:
-        ids = torch.nn.functional.pad(ids, (0, k - reach), value=-1)
-        best = torch.nn.functional.pad(best, (0, k - reach), value=-math.inf)
-    if look < num_items:
-        # where the whole list lies within the bound there may be more behind it: look further for those users
+    if available < k:
+        ids = torch.nn.functional.pad(ids, (0, k - available), value=-1)
+        best = torch.nn.functional.pad(best, (0, k - available), value=-math.inf)
+    if listed < num_items:
+        # where all that is listed lies within the bound there may be more behind it: list more for those users
         open_rows = inside.all(dim=1).nonzero()[:, 0]
         if len(open_rows):
-            again = (scores[open_rows], margins[open_rows], users[open_rows])
-            ids[open_rows], best[open_rows] = _best_torch(*again, items, k, look=4 * look)
+            inputs = scores[open_rows], margins[open_rows], users[open_rows]
+            ids[open_rows], best[open_rows] = _best_torch(*inputs, items, k, listed=4 * listed)
     return ids, best
 
 
-def check_scores(scores: Tensor) -> None:
-    """Raise RunError where a score is NaN or +Inf, which have no place in a ranking; -Inf means masked."""
-    if scores.numel() and not bool(scores.amax() < math.inf):
-        raise RunError("scores: NaN or Inf among them, not ranked; resume with a lower learning_rate")
-
-
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row, the smaller item id first among equal scores.
+    """The k largest of each row.
 
     scores: (B, I) float32 or float64; -Inf marks an item that must not appear.
     Returns items (B, k) int64, -1 where nothing is left, and their scores (B, k), -Inf there.
     Raises RunError on NaN or +Inf.
     """
-    check_scores(scores)
+    if scores.numel() and not bool(scores.amax() < math.inf):
+        raise RunError("scores: NaN or Inf among them, not ranked; resume with a lower learning_rate")
     ids = torch.full((len(scores), k), -1, device=scores.device)
     best = torch.full((len(scores), k), -math.inf, dtype=torch.float64, device=scores.device)
     if scores.numel() == 0:
@@ -97,18 +95,18 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return ids, best.to(scores.dtype)
 
 
-def _known(rows: Tensor, positives: Positives) -> tuple[Tensor, Tensor]:
+def _positions(rows: Tensor, positives: Positives) -> tuple[Tensor, Tensor]:
     """The positives of users `rows` (B,): position in rows (n,), in increasing order, and item (n,)."""
-    taken = positives.take(rows)
-    return taken.users.long(), taken.items.long()
+    of_rows = positives.take(rows)
+    return of_rows.users.long(), of_rows.items.long()
 
 
-def hide(scores: Tensor, rows: Tensor, positives: Positives) -> None:
+def mask_positives(scores: Tensor, rows: Tensor, positives: Positives) -> None:
     """Set scores (B, I) of the positives of users `rows` (B,) to -Inf, in place."""
-    scores[_known(rows, positives)] = -math.inf
+    scores[_positions(rows, positives)] = -math.inf
 
 
-def rows_at_once(num_items: int, device: torch.device | str, budget: int | None = None) -> int:
+def users_per_batch(num_items: int, device: torch.device | str, budget: int | None = None) -> int:
     """How many users to score together so that the score matrix stays within `budget` bytes.
 
     By default 64 MiB on a CPU and an eighth of what is free on a GPU.
@@ -120,10 +118,10 @@ def rows_at_once(num_items: int, device: torch.device | str, budget: int | None 
 
 
 @contextmanager
-def _short_products(wanted: bool) -> Iterator[None]:
+def _short_products(enabled: bool) -> Iterator[None]:
     """Matrix products on a GPU from factors rounded to TF32, summed in float32; afterwards as it was before."""
     before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = before or wanted
+    torch.backends.cuda.matmul.allow_tf32 = before or enabled
     try:
         yield
     finally:
@@ -155,9 +153,9 @@ class VectorRanking:
         self.margins = 2 * unit * bounds + 1e-36  # (U,); the last term covers what underflows
         self._columns: Tensor | None = None
 
-    def rows_at_once(self, k: int) -> int:
+    def users_per_batch(self, k: int) -> int:
         """How many users to give to a call, for memory within bounds and little overhead."""
-        return _CHUNK if self._by_kernel(k) else rows_at_once(len(self.items), self.items.device)
+        return _CHUNK if self._by_kernel(k) else users_per_batch(len(self.items), self.items.device)
 
     def _by_kernel(self, k: int) -> bool:
         return self.items.device.type == "cpu" and k <= _KERNEL_LIMIT
@@ -177,9 +175,9 @@ class VectorRanking:
                 torch.addmm(scores, users[:, block], self.items[:, block].T, beta=float(level > 0), out=scores)
             if level == 0:
                 for positives in hidden:  # once: whatever is added to -Inf, it stays
-                    hide(scores, rows, positives)
-            look = k + (_SLACK_TF32 if self.tf32 else _SLACK)
-            yield width, *_best_torch(scores, margins, users[:, :width], self.items, k, look)
+                    mask_positives(scores, rows, positives)
+            listed = k + (_MARGIN_TF32 if self.tf32 else _MARGIN)
+            yield width, *_best_torch(scores, margins, users[:, :width], self.items, k, listed)
 
     def _by_kernels(self, rows: Tensor, k: int, hidden: Sequence[Positives]) -> tuple[Tensor, Tensor]:
         """Items and scores, (L, B, k) each."""
@@ -187,18 +185,18 @@ class VectorRanking:
         best = torch.empty(len(self.widths), len(rows), k, dtype=torch.float64)
         if self._columns is None:
             self._columns = self.items.T.contiguous()  # (D, I)
-        known = [_known(rows, positives) for positives in hidden] or [(torch.empty(0, dtype=torch.int64),) * 2]
-        line, item = (torch.cat(parts) for parts in zip(*known, strict=True))
-        line, order = line.sort()
-        offsets = torch.searchsorted(line, torch.arange(len(rows) + 1)).numpy()
-        banned, widths = item[order].numpy(), np.array(self.widths)
+        positions = [_positions(rows, positives) for positives in hidden] or [(torch.empty(0, dtype=torch.int64),) * 2]
+        row, item = (torch.cat(parts) for parts in zip(*positions, strict=True))
+        row, order = row.sort()
+        offsets = torch.searchsorted(row, torch.arange(len(rows) + 1)).numpy()
+        masked, widths = item[order].numpy(), np.array(self.widths)
         users, margins = self.users[rows].numpy(), self.margins[rows].numpy()
         items, columns, ids_out, best_out = self.items.numpy(), self._columns.numpy(), ids.numpy(), best.numpy()
 
         def work(part: slice) -> None:
             places = (ids_out[:, part], best_out[:, part])
             kernels.best_of_vectors(
-                users[part], margins[part], items, columns, widths, offsets, banned, part.start, k, *places
+                users[part], margins[part], items, columns, widths, offsets, masked, part.start, k, *places
             )
 
         in_threads(work, len(rows), each=32)

@@ -1,1 +1,27 @@
-"""figures."""
+"""Tables → pictures: one function a figure, all in one look, by the display names of models.
+
+A table is a polars DataFrame in long form; `size` is `column` or `page` of a two-column paper.
+
+    style        sizes, colours, legends, what figures share, and how they are saved
+    plots        the data, training, accuracy by width
+    panels       lists, costs, differences between models
+    hierarchy    what the levels mean
+    maps         aligned maps of the items
+    explore      the same in JupyterLab, to move about in
+    flows        how clusters split: alluvial diagram and tree
+"""
+
+from mrl.figures.explore import explore_maps
+from mrl.figures.flows import draw_alluvial, draw_tree
+from mrl.figures.hierarchy import draw_block_probes, draw_class_probes, draw_cluster_quality, draw_pair_matrix
+from mrl.figures.maps import compute_maps, draw_maps
+from mrl.figures.panels import draw_costs, draw_differences, draw_lists
+from mrl.figures.plots import draw_accuracy, draw_groups, draw_learning_curves, draw_long_tail, draw_oracle_widths
+from mrl.figures.style import name_models, save, select_models
+
+__all__ = [
+    "compute_maps", "draw_accuracy", "draw_alluvial", "draw_block_probes", "draw_class_probes", "draw_cluster_quality",
+    "draw_costs", "draw_differences", "draw_groups", "draw_learning_curves", "draw_lists", "draw_long_tail",
+    "draw_maps", "draw_oracle_widths", "draw_pair_matrix", "draw_tree", "explore_maps", "name_models", "save",
+    "select_models",
+]  # fmt: skip

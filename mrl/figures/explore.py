@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import importlib.util
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ import psutil
 from matplotlib.figure import Figure
 
 from mrl.errors import ConfigError
-from mrl.figures.maps import OTHER, coloured, maps
+from mrl.figures.maps import OTHER, draw_maps, group_by_label
 from mrl.figures.style import PALE, PALETTE, check_table
 
 if TYPE_CHECKING:
@@ -26,15 +27,12 @@ if TYPE_CHECKING:
 
 # Programs that execute notebooks with nobody watching, as they appear in the command that started the kernel. A kernel
 # started by a kernel is a notebook executed by another one, as report.ipynb does.
-RUNNERS = (
-    *("papermill", "nbconvert", "nbclient", "jupyter-execute", "jupyter execute", "jupyter-run", "pytest"),
-    "ipykernel",
-)
+RUNNERS = "papermill|nbconvert|nbclient|jupyter-execute|jupyter execute|jupyter-run|pytest|ipykernel"
 HINT = (
     "Draw around items with the lasso to list them here: take its button beside a map, or keep the mouse button "
     "pressed until a circle closes, then draw."
 )
-LISTED = 100  # items of a selection that are listed
+MAX_LISTED = 100  # items of a selection that are listed
 FRAME, HEIGHT = (-1.05, 1.05), 360  # of both maps whatever their widths; pixels
 
 
@@ -47,13 +45,13 @@ def can_interact() -> bool:
         started_by = " ".join(psutil.Process(os.getppid()).cmdline())
     except psutil.Error:
         return True
-    return not any(runner in started_by for runner in RUNNERS)
+    return not re.search(RUNNERS, started_by)
 
 
-def explore(table: pl.DataFrame, *, top: int = 6, interactive: bool | None = None) -> Widget | Figure:
+def explore_maps(table: pl.DataFrame, *, top: int = 6, interactive: bool | None = None) -> Widget | Figure:
     """Two linked maps of the items, the widths of both on one slider; or the static figure.
 
-    table: from `mrl.figures.maps.aligned_maps`. Hover for the title and labels of an item; draw around items on
+    table: from `mrl.figures.maps.compute_maps`. Hover for the title and labels of an item; draw around items on
     either map with the lasso (its button, or keep the mouse button pressed until a circle closes) to see them on the
     other, and their list below; a double click on the background lets them go. interactive: None decides by
     `can_interact`; True raises ConfigError without the extra.
@@ -62,21 +60,20 @@ def explore(table: pl.DataFrame, *, top: int = 6, interactive: bool | None = Non
     if interactive is None:
         interactive = can_interact()
     if not interactive:
-        return maps(table, top=top)
+        return draw_maps(table, top=top)
     if importlib.util.find_spec("jscatter") is None:
         raise ConfigError("interactive=True: jupyter-scatter is not installed; pip install 'mrl[explore]'")
     return _explorer(table, top)
 
 
-def wide(table: pl.DataFrame, top: int) -> tuple[pl.DataFrame, list[str], list[int]]:
+def pivot_maps(table: pl.DataFrame, top: int) -> tuple[pl.DataFrame, list[str], list[int]]:
     """One row an item: item, title, labels, group, and x_4, y_4, x_8, … scaled to -1 … 1; the groups; the widths."""
-    table, groups = coloured(table, top)
+    table, groups = group_by_label(table, top)
     widths = table["width"].unique().sort().to_list()
-    scaled = []
-    for axis in "xy":
-        low, high = table[axis].min(), table[axis].max()
-        scaled.append((2 * (pl.col(axis) - low) / ((high - low) or 1.0) - 1).alias(axis))
-    table = table.with_columns(scaled)
+    spans = {axis: (table[axis].min(), table[axis].max()) for axis in "xy"}
+    table = table.with_columns(
+        **{axis: 2 * (pl.col(axis) - low) / ((high - low) or 1.0) - 1 for axis, (low, high) in spans.items()}
+    )
     rows = table.filter(pl.col("width") == widths[0]).select(
         "item", "title", pl.col("label").str.replace_all("|", ", ", literal=True).alias("labels"), "group"
     )
@@ -86,19 +83,19 @@ def wide(table: pl.DataFrame, top: int) -> tuple[pl.DataFrame, list[str], list[i
     return rows, groups, widths
 
 
-def listed(rows: pl.DataFrame, selection: np.ndarray) -> str:
-    """The selected rows as HTML: how many there are, then title and labels of the first `LISTED`."""
+def list_selected(rows: pl.DataFrame, selection: np.ndarray) -> str:
+    """The selected rows as HTML: how many there are, then title and labels of the first `MAX_LISTED`."""
     if not len(selection):
         return f"<i>{HINT}</i>"
     chosen = rows[np.asarray(selection, dtype=np.int64)]
     lines = [
         f"<li>{html.escape(str(title))} <small>{html.escape(labels)}</small></li>"
-        for title, labels in chosen.head(LISTED).select("title", "labels").iter_rows()
+        for title, labels in chosen.head(MAX_LISTED).select("title", "labels").iter_rows()
     ]
-    more = f"<p>and {len(chosen) - LISTED} more</p>" if len(chosen) > LISTED else ""
+    rest = f"<p>and {len(chosen) - MAX_LISTED} more</p>" if len(chosen) > MAX_LISTED else ""
     columns = "columns:3;margin:0;font-size:90%;line-height:1.4"
     return (
-        f"<b>{len(chosen)} item{'s' * (len(chosen) > 1)} selected</b><ul style='{columns}'>{''.join(lines)}</ul>{more}"
+        f"<b>{len(chosen)} item{'s' * (len(chosen) > 1)} selected</b><ul style='{columns}'>{''.join(lines)}</ul>{rest}"
     )
 
 
@@ -107,7 +104,7 @@ def _explorer(table: pl.DataFrame, top: int) -> Widget:
     import jscatter
     import pandas as pd
 
-    rows, groups, widths = wide(table, top)
+    rows, groups, widths = pivot_maps(table, top)
     frame = pd.DataFrame({name: rows[name].to_list() for name in rows.columns})
     frame["group"] = pd.Categorical(frame["group"], categories=groups)
     colours = {group: PALE if group == OTHER else PALETTE[number] for number, group in enumerate(groups)}
@@ -129,25 +126,25 @@ def _explorer(table: pl.DataFrame, top: int) -> Widget:
     )
     plots = [scatter(width) for width in slider.value]
     heads = [ipywidgets.HTML() for _ in plots]
-    below = ipywidgets.HTML(listed(rows, np.array([])))
+    selected = ipywidgets.HTML(list_selected(rows, np.array([])))
 
-    def name_them() -> None:
+    def name_widths() -> None:
         for head, width in zip(heads, slider.value, strict=True):
             head.value = f"<b>width {width}</b>"
 
-    def move(change: dict) -> None:
-        name_them()
+    def change_widths(change: dict) -> None:
+        name_widths()
         for plot, old, new in zip(plots, change["old"], change["new"], strict=True):
             if old != new:
                 plot.xy(x=f"x_{new}", y=f"y_{new}", x_scale=FRAME, y_scale=FRAME, animate=True)
 
-    def select(change: dict) -> None:
-        below.value = listed(rows, np.asarray(change["new"]))
+    def show_selection(change: dict) -> None:
+        selected.value = list_selected(rows, np.asarray(change["new"]))
 
-    slider.observe(move, names="value")
-    name_them()
-    both = jscatter.compose(plots, sync_selection=True, sync_hover=True, row_height=HEIGHT)
+    slider.observe(change_widths, names="value")
+    name_widths()
+    scatters = jscatter.compose(plots, sync_selection=True, sync_hover=True, row_height=HEIGHT)
     for plot in plots:
-        plot.widget.observe(select, names="selection")
+        plot.widget.observe(show_selection, names="selection")
     titles = ipywidgets.HBox([ipywidgets.Box([head], layout={"width": "50%"}) for head in heads])
-    return ipywidgets.VBox([slider, titles, both, below])
+    return ipywidgets.VBox([slider, titles, scatters, selected])

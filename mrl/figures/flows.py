@@ -23,15 +23,15 @@ Node = tuple[int, int]  # width, cluster
 
 
 @styled
-def alluvial(flows: pl.DataFrame, names: pl.DataFrame, *, clustering: str = "same", size: str = "page") -> Figure:
+def draw_alluvial(flows: pl.DataFrame, names: pl.DataFrame, *, clustering: str = "fixed", size: str = "page") -> Figure:
     """Where the items of each cluster go as the width grows: a column a width, a box a cluster, a ribbon a flow.
 
     A page has room for the names at five widths, a column for those at three.
 
     flows: columns width, cluster, next_width, next_cluster, items; names: width, cluster, items, typical, titles; both
-    of one `clustering` where they have that column. Heights are numbers of items. Colours: see `inherited`. Boxes are
-    named by their typical labels (one of most items by its share of them), at the last width by titles too; small ones
-    stay without a name rather than on top of one another.
+    of one `clustering` where they have that column. Heights are numbers of items. Colours: see `inherit_colours`.
+    Boxes are named by their typical labels (one of most items by its share of them), at the last width by titles too;
+    small ones stay without a name rather than on top of one another.
     """
     check_table(flows, "width", "cluster", "next_width", "next_cluster", "items")
     check_table(names, "width", "cluster", "items")
@@ -45,44 +45,43 @@ def alluvial(flows: pl.DataFrame, names: pl.DataFrame, *, clustering: str = "sam
         "width", "cluster", "next_width", "next_cluster", "items"
     ).iter_rows():
         links[(width, cluster), (next_width, next_cluster)] = count
-    lost = {node for link in links for node in link} - set(sizes)
-    if lost:
-        raise DataError(f"names has no row for cluster {min(lost)[1]} of width {min(lost)[0]}, which flows has")
+    unnamed = {node for link in links for node in link} - set(sizes)
+    if unnamed:
+        raise DataError(f"names has no row for cluster {min(unnamed)[1]} of width {min(unnamed)[0]}, which flows has")
     widths = sorted({width for width, _ in sizes})
-    order = untangled(sizes, links, widths)
+    order = untangle(sizes, links, widths)
 
     inches = check_size(size)
-    most = max(len(column) for column in order.values())
-    height = min(max(2.6, most * 0.19 + 0.5), 8.6)
+    longest = max(len(column) for column in order.values())
+    height = min(max(2.6, longest * 0.19 + 0.5), 8.6)
     figure = Drawing(figsize=(inches, height))
     margin = 0.3 * inches if size == "page" else 0.28 * inches
     ax = _bare_axes(figure, 0.06, 0.05, inches - margin, height - 0.32)
     total = max(sum(sizes[node] for node in column) for column in order.values())
-    gap = 0.25 * total / most
-    tall = total + gap * (most - 1)
-    ax.set(xlim=(0, inches - margin - 0.06), ylim=(tall, 0))
+    gap = 0.25 * total / longest
+    full_height = total + gap * (longest - 1)
+    ax.set(xlim=(0, inches - margin - 0.06), ylim=(full_height, 0))
     box = 0.09
     step = (inches - margin - 0.06 - box) / max(len(widths) - 1, 1)
     left = {width: number * step for number, width in enumerate(widths)}
     top: dict[Node, float] = {}
     for column in order.values():
-        at = (tall - sum(sizes[node] for node in column) - gap * (len(column) - 1)) / 2
+        y = (full_height - sum(sizes[node] for node in column) - gap * (len(column) - 1)) / 2
         for node in column:
-            top[node] = at
-            at += sizes[node] + gap
-    colours = inherited(order, links, sizes)
-    _ribbons(ax, order, links, sizes, top, left, colours, box)
+            top[node] = y
+            y += sizes[node] + gap
+    colours = inherit_colours(order, links, sizes)
+    _draw_ribbons(ax, order, links, sizes, top, left, colours, box)
     for node, y in top.items():
         ax.add_patch(Rectangle((left[node[0]], y), box, sizes[node], color=colours[node], linewidth=0, zorder=3))
     for width, x in left.items():
-        ax.text(x, -0.012 * tall, f"width {width}", ha="left", va="bottom", color=GREY)
+        ax.text(x, -0.012 * full_height, f"width {width}", ha="left", va="bottom", color=GREY)
     words = {(row["width"], row["cluster"]): row for row in names.iter_rows(named=True)}
-    rest = 0.97 * margin - 0.06
     for width, column in order.items():
         last = width == widths[-1]
-        room = rest if last else step - box - 0.08
-        for node in _roomy(column, top, sizes, LINE * tall / (height - 0.37)):
-            text = caption(words[node], last, room)
+        room = 0.97 * margin - 0.06 if last else step - box - 0.08
+        for node in _select_named(column, top, sizes, LINE * full_height / (height - 0.37)):
+            text = cluster_caption(words[node], last, room)
             x, y = left[width] + box + 0.03, top[node] + sizes[node] / 2
             ax.text(x, y, text, va="center", ha="left", zorder=4, fontsize=SMALL, clip_on=False)
     return figure
@@ -96,7 +95,7 @@ def _bare_axes(figure: Figure, left: float, bottom: float, width: float, height:
     return ax
 
 
-def untangled(
+def untangle(
     sizes: dict[Node, int], links: dict[tuple[Node, Node], int], widths: list[int], sweeps: int = 8
 ) -> dict[int, list[Node]]:
     """The clusters of each width, top to bottom, so that few ribbons cross: by the mean place of what they come from.
@@ -105,62 +104,62 @@ def untangled(
     crossings (weighted by items) is kept.
     """
     order = {width: sorted((n for n in sizes if n[0] == width), key=lambda n: (-sizes[n], n)) for width in widths}
-    best, fewest = dict(order), crossings(order, links)
+    best, fewest = dict(order), count_crossings(order, links)
     for sweep in range(sweeps):
         forward = sweep % 2 == 0
         for width in widths[1:] if forward else widths[-2::-1]:
             place = {node: index for column in order.values() for index, node in enumerate(column)}
             weight, pull = dict.fromkeys(order[width], 0), dict.fromkeys(order[width], 0.0)
             for (source, target), count in links.items():
-                here, there = (target, source) if forward else (source, target)
-                if here in weight:
-                    weight[here] += count
-                    pull[here] += count * place[there] / max(len(order[there[0]]) - 1, 1)
+                node, neighbour = (target, source) if forward else (source, target)
+                if node in weight:
+                    weight[node] += count
+                    pull[node] += count * place[neighbour] / max(len(order[neighbour[0]]) - 1, 1)
             mean = {n: pull[n] / weight[n] if weight[n] else 0.5 for n in order[width]}
             order[width] = sorted(order[width], key=lambda n: (mean[n], n))
-        if (found := crossings(order, links)) < fewest:
-            best, fewest = dict(order), found
+        if (number := count_crossings(order, links)) < fewest:
+            best, fewest = dict(order), number
     return best
 
 
-def crossings(order: dict[int, list[Node]], links: dict[tuple[Node, Node], int]) -> int:
+def count_crossings(order: dict[int, list[Node]], links: dict[tuple[Node, Node], int]) -> int:
     """Product of the items of every two ribbons that cross, added up."""
     place = {node: index for column in order.values() for index, node in enumerate(column)}
     total = 0
     for width in order:
-        here = [(place[a], place[b], count) for (a, b), count in links.items() if a[0] == width]
-        if here:
-            a, b, count = np.array(here, dtype=np.int64).T
-            crossed = (a[:, None] < a) & (b[:, None] > b)
+        ribbons = [(place[a], place[b], count) for (a, b), count in links.items() if a[0] == width]
+        if ribbons:
+            start, end, count = np.array(ribbons, dtype=np.int64).T
+            crossed = (start[:, None] < start) & (end[:, None] > end)
             total += int((crossed * np.outer(count, count)).sum())
     return total
 
 
-def inherited(order: dict[int, list[Node]], links: dict[tuple[Node, Node], int], sizes: dict[Node, int]) -> dict:
+def inherit_colours(order: dict[int, list[Node]], links: dict[tuple[Node, Node], int], sizes: dict[Node, int]) -> dict:
     """A colour a cluster: one of the palette each at the first width, then that of the largest ribbon into it.
 
     A cluster of most items hands its colour to its largest part only, else the whole diagram would have it; its other
     parts take the next colours of the palette, which begins again where it ends.
     """
     first, *later = order
-    fresh = cycle(PALETTE)
-    colours = {node: next(fresh) for node in order[first]}
+    next_colours = cycle(PALETTE)
+    colours = {node: next(next_colours) for node in order[first]}
     for width in later:
-        handed = set()  # by clusters of most items
-        whole = sum(sizes[node] for node in order[width])
+        passed_on = set()  # colours of clusters of most items
+        total = sum(sizes[node] for node in order[width])
         for node in sorted(order[width], key=lambda node: (-sizes[node], node)):
             into = {source: count for (source, target), count in links.items() if target == node}
             source = max(into, key=into.get) if into else None
-            if source in handed:
-                colours[node] = next(fresh)
+            if source in passed_on:
+                colours[node] = next(next_colours)
             else:
                 colours[node] = colours.get(source, GREY)
-            if source is not None and sizes[source] > MOST * whole:
-                handed.add(source)
+            if source is not None and sizes[source] > MOST * total:
+                passed_on.add(source)
     return colours
 
 
-def _ribbons(ax: Axes, order, links, sizes, top, left, colours, box: float) -> None:
+def _draw_ribbons(ax: Axes, order, links, sizes, top, left, colours, box: float) -> None:
     """Ribbons leave and enter a box in the order of their other ends, so that they do not cross at the box."""
     place = {node: index for column in order.values() for index, node in enumerate(column)}
     leaving, entering = dict(top), dict(top)
@@ -174,11 +173,11 @@ def _ribbons(ax: Axes, order, links, sizes, top, left, colours, box: float) -> N
     for link in sorted(links, key=lambda link: links[link]):
         (source, target), count = link, links[link]
         x0, x1 = left[source[0]] + box, left[target[0]]
-        band = ribbon(x0, starts[link], x1, ends[link], count)
+        band = ribbon_path(x0, starts[link], x1, ends[link], count)
         ax.add_patch(PathPatch(band, color=colours[source], alpha=0.35, linewidth=0))
 
 
-def ribbon(x0: float, y0: float, x1: float, y1: float, thick: float) -> Path:
+def ribbon_path(x0: float, y0: float, x1: float, y1: float, thick: float) -> Path:
     """A closed band from (x0, y0) to (x1, y1), `thick` down, with horizontal ends."""
     middle = (x0 + x1) / 2
     points = [(x0, y0), (middle, y0), (middle, y1), (x1, y1)]
@@ -187,7 +186,7 @@ def ribbon(x0: float, y0: float, x1: float, y1: float, thick: float) -> Path:
     return Path(points, [Path.MOVETO, *curve, Path.LINETO, *curve, Path.CLOSEPOLY])
 
 
-def _roomy(column: list[Node], top: dict[Node, float], sizes: dict[Node, int], line: float) -> list[Node]:
+def _select_named(column: list[Node], top: dict[Node, float], sizes: dict[Node, int], line: float) -> list[Node]:
     """The clusters that can be named without two names on one another: largest first, each where it still fits."""
     placed: list[float] = []
     kept = []
@@ -199,7 +198,7 @@ def _roomy(column: list[Node], top: dict[Node, float], sizes: dict[Node, int], l
     return kept
 
 
-def caption(row: dict, with_titles: bool, room: float) -> str:
+def cluster_caption(row: dict, with_titles: bool, room: float) -> str:
     """`Crime / Thriller`, and with titles `Crime / Thriller: Fargo; Seven`: as many whole ones as fit `room` inches.
 
     row: of a table of names. A cluster of most items is `62 % of items`.
@@ -209,25 +208,25 @@ def caption(row: dict, with_titles: bool, room: float) -> str:
     if is_most(row):
         labels, joint = [percent(row["share"]), "of items"], " "
     if labels == [""]:
-        return _fitting(titles, "; ", room) or shorten(titles[0], room)
-    named = _fitting(labels, joint, room) or shorten(labels[0], room)
+        return _join_fitting(titles, "; ", room) or shorten(titles[0], room)
+    named = _join_fitting(labels, joint, room) or shorten(labels[0], room)
     if not with_titles or titles == [""]:
         return named
     for opening in dict.fromkeys((named, labels[0])):  # rather a whole title than a second label
-        if told := _fitting(titles, "; ", room - text_inches(f"{opening}: ") - 0.05):
-            return f"{opening}: {told}"
+        if listed := _join_fitting(titles, "; ", room - text_inches(f"{opening}: ") - 0.05):
+            return f"{opening}: {listed}"
     cut = shorten(titles[0], room - text_inches(f"{labels[0]}: ") - 0.05)
     return f"{labels[0]}: {cut}" if cut else named
 
 
-def _fitting(parts: list[str], joint: str, room: float) -> str:
+def _join_fitting(parts: list[str], joint: str, room: float) -> str:
     """As many of the parts, joined, as fit; empty where not even the first does."""
-    whole = (joint.join(parts[:number]) for number in range(len(parts), 0, -1))
-    return next((text for text in whole if text_inches(text) <= room), "")
+    texts = (joint.join(parts[:number]) for number in range(len(parts), 0, -1))
+    return next((text for text in texts if text_inches(text) <= room), "")
 
 
 @styled
-def catalogue(tree: pl.DataFrame, *, max_leaves: int | None = None, size: str = "page") -> Figure:
+def draw_tree(tree: pl.DataFrame, *, max_leaves: int | None = None, size: str = "page") -> Figure:
     """The tree of the catalogue: all items, split at every width, each branch with its typical labels and titles.
 
     tree: columns node, parent, level, width, items, typical, titles. Drawn as deep as there are at most `max_leaves`
@@ -235,10 +234,10 @@ def catalogue(tree: pl.DataFrame, *, max_leaves: int | None = None, size: str = 
     """
     check_table(tree, "node", "parent", "level", "width", "items")
     max_leaves = max_leaves or (32 if size == "page" else 12)
-    deep = [level for level in range(tree["level"].max() + 1) if (tree["level"] == level).sum() <= max_leaves]
-    if not deep:
+    levels = [level for level in range(tree["level"].max() + 1) if (tree["level"] == level).sum() <= max_leaves]
+    if not levels:
         raise ConfigError(f"max_leaves={max_leaves}: the first level already has {(tree['level'] == 0).sum()} branches")
-    tree = tree.filter(pl.col("level") <= deep[-1])
+    tree = tree.filter(pl.col("level") <= levels[-1])
     rows = {row["node"]: row for row in tree.iter_rows(named=True)}
     children: dict[str | None, list[str]] = {}
     for name, row in rows.items():
@@ -246,24 +245,24 @@ def catalogue(tree: pl.DataFrame, *, max_leaves: int | None = None, size: str = 
     height_of: dict[str | None, float] = {}
     leaves: list[str] = []
 
-    def place(name: str | None) -> float:
-        below = [place(child) for child in children.get(name, ())]
+    def place_branch(name: str | None) -> float:
+        below = [place_branch(child) for child in children.get(name, ())]
         if not below:
             leaves.append(name)
         height_of[name] = (below[0] + below[-1]) / 2 if below else len(leaves) - 1.0
         return height_of[name]
 
-    place(None)
+    place_branch(None)
     inches = check_size(size)
     height = 0.35 + max(len(leaves), 4) * 0.165
     figure = Drawing(figsize=(inches, height))
-    levels = deep[-1] + 1
+    depth = levels[-1] + 1
     text_room = inches * (0.42 if size == "page" else 0.5)
     root_room = 0.08
-    step = (inches - text_room - root_room) / levels
+    step = (inches - text_room - root_room) / depth
     ax = _bare_axes(figure, 0.0, 0.04, inches, height - 0.28)
     ax.set(xlim=(0, inches), ylim=(len(leaves) - 0.5, -0.5))
-    whole = sum(rows[name]["items"] for name in children[None])
+    total = sum(rows[name]["items"] for name in children[None])
     roots = dict(zip(children[None], (PALETTE[n % len(PALETTE)] for n in range(len(children[None]))), strict=True))
     colours: dict[str, str] = {}
     for name, row in rows.items():  # parents come before children
@@ -275,16 +274,16 @@ def catalogue(tree: pl.DataFrame, *, max_leaves: int | None = None, size: str = 
             [(x0, y0), ((x0 + bend) / 2, y0), ((x0 + bend) / 2, y1), (bend, y1), (x1, y1)],
             [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4, Path.LINETO],
         )
-        thick = 0.6 + 9 * (row["items"] / whole) ** 0.5 / 2
+        thick = 0.6 + 9 * (row["items"] / total) ** 0.5 / 2
         look = {"edgecolor": colours[name], "linewidth": thick, "alpha": 0.55, "capstyle": "butt"}
         ax.add_patch(PathPatch(curve, facecolor="none", **look))
         if name in children:
-            text = caption(row | {"titles": ""}, False, x1 - bend)
+            text = cluster_caption(row | {"titles": ""}, False, x1 - bend)
             ax.text(bend, y1 - 0.12, text, va="bottom", ha="left", fontsize=SMALL, zorder=4)
         else:
-            text = caption(row, True, inches - x1 - 0.08 - text_inches(" (9999)"))
+            text = cluster_caption(row, True, inches - x1 - 0.08 - text_inches(" (9999)"))
             ax.text(x1 + 0.04, y1, f"{text} ({row['items']})", va="center", ha="left", fontsize=SMALL)
-    for level in range(levels):
+    for level in range(depth):
         width = tree.filter(pl.col("level") == level)["width"][0]
         ax.text(root_room + (level + 0.3) * step, -0.75, f"width {width}", va="bottom", ha="left", color=GREY)
     return figure

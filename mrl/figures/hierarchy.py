@@ -9,29 +9,16 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from mrl.errors import DataError
-from mrl.figures.style import (
-    GREY,
-    MARKERS,
-    PALETTE,
-    SMALL,
-    canvas,
-    check_table,
-    from_zero,
-    in_order,
-    key,
-    legend_above,
-    models_of,
-    shades,
-    styled,
-    width_axis,
-)
+from mrl.figures import style
+from mrl.figures.style import GREY, MARKERS, PALETTE
+from mrl.words import readable
 
-# What an axis calls a metric of `mrl.hierarchy.measure`; and a label.
+# What an axis calls a metric of `mrl.hierarchy.measure`.
 METRICS = {
     "ami": "AMI with {label}",
     "nmi": "NMI with {label}",
@@ -48,45 +35,51 @@ METRICS = {
     "effective_rank": "effective rank",
     "variance_share": "share of the variance",
 }
-LABELS = {"popularity": "popularity (log)", "year": "release year"}
-CLUSTERINGS = {"same": "as many clusters at every width", "growing": "more clusters when wider", "tree": "nested tree"}
+CLUSTERINGS = {
+    "fixed": "as many clusters at every width",
+    "by_width": "more clusters when wider",
+    "tree": "nested tree",
+}
 
 
 def axis_title(metric: str, label: str | None = None) -> str:
     """A metric, and what it is held against, as an axis names it."""
-    label = LABELS.get(label or "", (label or "labels").replace("depth_", "true depth "))
-    return METRICS.get(metric, metric.replace("_", " ")).format(label=label)
+    return METRICS.get(metric, metric.replace("_", " ")).format(label=readable(label or "labels"))
 
 
-def _one_metric(table: pl.DataFrame, metric: str, *columns: str) -> tuple[pl.DataFrame, list[str]]:
+def _select_metric(table: pl.DataFrame, metric: str, *columns: str) -> tuple[pl.DataFrame, list[str]]:
     """The rows of one metric, with a `chance` column, and the models in order."""
-    check_table(table, "metric", "value", *columns)
-    found = table.filter(pl.col("metric") == metric)
-    if not len(found):
-        raise DataError(f"table has no metric {metric}; it has {', '.join(in_order(table['metric']))}")
-    if "chance" not in found.columns:
-        found = found.with_columns(pl.lit(None, dtype=pl.Float64).alias("chance"))
-    return models_of(found)
+    style.check_table(table, "metric", "value", *columns)
+    rows = table.filter(pl.col("metric") == metric)
+    if not len(rows):
+        raise DataError(f"table has no metric {metric}; it has {', '.join(style.in_order(table['metric']))}")
+    return style.models_of(_with_columns(rows, "chance"))
 
 
-@styled
-def pair_matrix(table: pl.DataFrame, *, metric: str = "overlap", size: str = "column") -> Figure:
+def _with_columns(table: pl.DataFrame, *names: str) -> pl.DataFrame:
+    """The table with these columns, empty where it had none: chance is a number, the others are text."""
+    missing = [name for name in names if name not in table.columns]
+    types = {name: pl.Float64 if name == "chance" else pl.String for name in missing}
+    return table.with_columns(pl.lit(None, dtype=types[name]).alias(name) for name in missing)
+
+
+@style.styled
+def draw_pair_matrix(table: pl.DataFrame, *, metric: str = "overlap", size: str = "column") -> Figure:
     """A heat map of a metric of every two widths, with its values and its mean chance level; one panel a model.
 
     table: columns width, other_width, metric, value, chance: `similarity` (overlap, cka, correlation) or one clustering
     of `nesting` (share, entropy). Pairs that the table has not stay blank.
     """
-    table, models = _one_metric(table, metric, "width", "other_width")
+    table, models = _select_metric(table, metric, "width", "other_width")
     if table.select("model", "width", "other_width").is_duplicated().any():
         raise DataError("table has several values for a pair of widths; filter it to one clustering")
-    columns = 1 if size == "column" else min(len(models), 3)
-    rows = -(-len(models) // columns)
-    figure, axes = canvas(size, 2.75 * rows if columns < 3 else 2.55 * rows, rows, columns)
+    row_height = 2.55 if size == "page" and len(models) > 2 else 2.75
+    figure, axes = style.panel_grid(size, len(models), row_height, margin=0)
     colours, top = colormaps["cividis"], 1.0
     if metric == "entropy":  # in bits, with its chance level as the upper end
         top = float(table.select(pl.max_horizontal("value", "chance").max()).item()) or 1.0
     mesh = None
-    for ax, model in zip(axes.ravel(), models, strict=False):
+    for ax, model in zip(axes, models, strict=True):
         part = table.filter(pl.col("model") == model)
         down, across = (part[name].unique().sort().to_list() for name in ("width", "other_width"))
         values = np.full((len(down), len(across)), np.nan)
@@ -96,7 +89,9 @@ def pair_matrix(table: pl.DataFrame, *, metric: str = "overlap", size: str = "co
         for (row, column), value in np.ndenumerate(values):
             if np.isfinite(value):
                 ink = "white" if value / top < 0.55 else "black"
-                ax.text(column + 0.5, row + 0.5, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=SMALL)
+                ax.text(
+                    column + 0.5, row + 0.5, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=style.SMALL
+                )
         ax.set_xticks(np.arange(len(across)) + 0.5, [str(width) for width in across])
         ax.set_yticks(np.arange(len(down)) + 0.5, [str(width) for width in down])
         ax.tick_params(length=0)
@@ -105,158 +100,134 @@ def pair_matrix(table: pl.DataFrame, *, metric: str = "overlap", size: str = "co
         ax.grid(False)
         ax.spines[:].set_visible(False)
         chance = part["chance"].mean()
-        told = [model, "" if chance is None else f"chance {chance:.2g}"]
-        ax.set_title(", ".join(filter(None, told)))
+        ax.set_title("\n".join(filter(None, [model, "" if chance is None else f"chance {chance:.2g}"])))
         directed = metric in ("share", "entropy")
         ax.set(xlabel="coarse width" if directed else "width", ylabel="fine width" if directed else "width")
-    for ax in axes.ravel()[len(models) :]:
-        ax.remove()
     bar = figure.colorbar(mesh, ax=figure.axes, shrink=0.8, aspect=25, pad=0.02)
     bar.set_label(axis_title(metric))
     bar.outline.set_visible(False)
     return figure
 
 
-@styled
-def cluster_quality(table: pl.DataFrame, *, metric: str = "ami", size: str = "page") -> Figure:
+@style.styled
+def draw_cluster_quality(table: pl.DataFrame, *, metric: str = "ami", size: str = "page") -> Figure:
     """A metric of clusters or neighbours against the width, each model beside its chance level.
 
     table: columns width, metric, value, chance, and clustering, label, model where there are such: `agreement` (ami,
     nmi, purity, dendrogram_purity), `neighbours` (jaccard), `recovery`. A panel for every label and clustering. With a
     column seed: the mean over the seeds, with a bar from the lowest to the highest.
     """
-    table, models = _one_metric(table, metric, "width")
+    table, models = _select_metric(table, metric, "width")
     facets = [name for name in ("label", "clustering") if name in table.columns]
     panels = table.select(facets).unique(maintain_order=True).rows(named=True) if facets else [{}]
-    columns = min(len(panels), 3 if size == "page" else 1)
-    rows = -(-len(panels) // columns)
     seeds = table["seed"].n_unique() if "seed" in table.columns else 1
     if table.select("model", "width", *facets, *(["seed"] if seeds > 1 else [])).is_duplicated().any():
-        raise DataError(
-            "table has several values for a model and a width; filter it to one metric, label and clustering"
-        )
-    alike = len({panel.get("label") for panel in panels}) == 1  # then one scale, to be read across the panels
-    height = 2.6 if len(panels) == 1 else 1.95 * rows + 0.25
-    figure, axes = canvas(size, height, rows, columns, sharey=alike)
-    for ax, panel in zip(axes.ravel(), panels, strict=False):
+        raise DataError("table has several values for a model and a width; filter it to one label and clustering")
+    one_label = len({panel.get("label") for panel in panels}) == 1  # then one scale, to be read across the panels
+    row_height = 2.35 if len(panels) == 1 else 1.95
+    figure, axes = style.panel_grid(size, len(panels), row_height, sharey=one_label)
+    for ax, panel in zip(axes, panels, strict=True):
         part = table.filter(*(pl.col(name) == value for name, value in panel.items()))
         for number, model in enumerate(models):
-            over = (
+            line = (
                 part.filter(pl.col("model") == model)
                 .group_by("width")
                 .agg(pl.col("value", "chance").mean(), low=pl.col("value").min(), high=pl.col("value").max())
+                .sort("width")
             )
-            line = over.sort("width")
             ax.plot(line["width"], line["value"], color=PALETTE[number], marker=MARKERS[number], label=model)
             if seeds > 1:
                 ax.vlines(line["width"], line["low"], line["high"], color=PALETTE[number], linewidth=1)
             if line["chance"].is_not_null().any():
                 ax.plot(line["width"], line["chance"], color=PALETTE[number], linestyle=":", linewidth=1)
-        width_axis(ax, part["width"])
+        style.width_axis(ax, part["width"])
         ax.set_ylabel(axis_title(metric, panel.get("label")))
-        told = CLUSTERINGS.get(panel.get("clustering"), panel.get("clustering"))
-        if told:
-            ax.set_title(told)
-        if alike and ax not in axes[:, 0]:
+        ax.set_title(CLUSTERINGS.get(panel.get("clustering"), panel.get("clustering") or ""))
+        if one_label and not ax.get_subplotspec().is_first_col():
             ax.set_ylabel("")
-    for ax in axes.ravel()[len(panels) :]:
-        ax.remove()
-    for ax in figure.axes:
-        from_zero(ax)
-    _model_legend(figure, models, "-", {"linestyle": ":"} if table["chance"].is_not_null().any() else None, seeds)
+    for ax in axes:
+        style.from_zero(ax)
+    style.model_legend(figure, models, *_chance_entry(table, linestyle=":"), seeds=seeds)
     return figure
 
 
-def _model_legend(figure: Figure, models: list[str], line: str, chance: dict | None, seeds: int = 1) -> None:
-    """chance: how its level is drawn, None where there is none."""
-    handles = [key(PALETTE[n], marker=MARKERS[n], linestyle=line) for n, model in enumerate(models) if model]
-    names = [model for model in models if model]
-    if chance is not None:
-        handles, names = [*handles, key(GREY, **chance)], [*names, "chance"]
-    if seeds > 1:
-        handles.append(key(GREY, marker="|", linestyle="none", markersize=7))
-        names.append(f"range of {seeds} seeds")
-    legend_above(figure, handles, names)
+def _chance_entry(table: pl.DataFrame, **look) -> list[tuple[Line2D, str]]:
+    """The entry of the legend for the chance level, where the table has one."""
+    return [(style.key(GREY, **look), "chance")] if table["chance"].is_not_null().any() else []
 
 
-@styled
-def block_probes(table: pl.DataFrame, *, part: str = "block", size: str = "page") -> Figure:
+@style.styled
+def draw_block_probes(table: pl.DataFrame, *, part: str = "block", size: str = "page") -> Figure:
     """What each block (or prefix) of dimensions knows: one panel a measure, one dot a model, a bar at its chance level.
 
     table: `blocks`: columns part, width, start, metric, value, chance, label, class. Of labels with classes the mean
-    over them is drawn; for the classes see `class_probes`.
+    over them is drawn; for the classes see `draw_class_probes`.
     """
-    check_table(table, "part", "width", "start", "metric", "value")
-    table = table.filter(pl.col("part") == part)
-    for name in ("label", "class", "chance"):
-        if name not in table.columns:
-            table = table.with_columns(pl.lit(None, dtype=pl.Float64 if name == "chance" else pl.String).alias(name))
-    table, models = models_of(check_table(table.filter(pl.col("class").is_null()), "start"))
+    style.check_table(table, "part", "width", "start", "metric", "value")
+    table = _with_columns(table.filter(pl.col("part") == part), "label", "class", "chance")
+    table, models = style.models_of(style.check_table(table.filter(pl.col("class").is_null()), "start"))
     panels = table.select("label", "metric").unique(maintain_order=True).rows()
     panels.sort(key=lambda panel: panel[0] is None)  # what can be read from the block first, its shape after
-    columns = min(len(panels), 3 if size == "page" else 1)
-    rows = -(-len(panels) // columns)
-    figure, axes = canvas(size, 1.9 * rows + 0.25, rows, columns)
+    figure, axes = style.panel_grid(size, len(panels), 1.9)
     spans = table.select("start", "width").unique().sort("width").rows()
     names = [f"{start + 1}–{width}" for start, width in spans]
     step = min(0.8 / len(models), 0.18)
-    for ax, (label, metric) in zip(axes.ravel(), panels, strict=False):
+    for ax, (label, metric) in zip(axes, panels, strict=True):
         chosen = table.filter(pl.col("label").eq_missing(label), pl.col("metric") == metric)
         for number, model in enumerate(models):
-            found = {row["width"]: row for row in chosen.filter(pl.col("model") == model).iter_rows(named=True)}
-            at = np.arange(len(spans)) + (number - (len(models) - 1) / 2) * step
-            rows_ = [found.get(width) for _, width in spans]
-            values = [np.nan if row is None else row["value"] for row in rows_]
-            chance = [np.nan if row is None or row["chance"] is None else row["chance"] for row in rows_]
+            rows = {row["width"]: row for row in chosen.filter(pl.col("model") == model).iter_rows(named=True)}
+            x = np.arange(len(spans)) + (number - (len(models) - 1) / 2) * step
+            values, chance = (
+                np.array([rows.get(width, {}).get(name) for _, width in spans], dtype=np.float64)
+                for name in ("value", "chance")
+            )
             if np.isfinite(chance).any():
-                ax.hlines(chance, at - step * 0.45, at + step * 0.45, color=GREY, linewidth=1.2)
-            ax.plot(at, values, color=PALETTE[number], marker=MARKERS[number], linestyle="none")
-        _block_axis(ax, names, axis_title(metric, label))
+                ax.hlines(chance, x - step * 0.45, x + step * 0.45, color=GREY, linewidth=1.2)
+            ax.plot(x, values, color=PALETTE[number], marker=MARKERS[number], linestyle="none")
+        ax.set_xticks(range(len(names)), names)
+        ax.set(xlim=(-0.5, len(names) - 0.5), xlabel="dimensions", ylabel=axis_title(metric, label))
+        ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         if metric == "auc":
             ax.margins(y=0.1)
         else:
-            from_zero(ax)
-    for ax in axes.ravel()[len(panels) :]:
-        ax.remove()
-    bar = {"marker": "_", "linestyle": "none"} if table["chance"].is_not_null().any() else None
-    _model_legend(figure, models, "none", bar)
+            style.from_zero(ax)
+    style.model_legend(figure, models, *_chance_entry(table, marker="_", linestyle="none"), linestyle="none")
     return figure
 
 
-def _block_axis(ax: Axes, names: list[str], ylabel: str) -> None:
-    ax.set_xticks(range(len(names)), names)
-    ax.set_xlim(-0.5, len(names) - 0.5)
-    ax.set(xlabel="dimensions", ylabel=ylabel)
-    ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-
-
-@styled
-def class_probes(table: pl.DataFrame, *, label: str = "genres", part: str = "block", size: str = "column") -> Figure:
+@style.styled
+def draw_class_probes(
+    table: pl.DataFrame, *, label: str = "genres", part: str = "block", size: str = "column"
+) -> Figure:
     """How well each block tells the items of each class (genre) from the rest: a row a class, a dot a block.
 
     table: `blocks` of one model, the rows with a `class`. Classes that the blocks tell best come first.
     """
-    check_table(table, "part", "width", "start", "label", "class", "metric", "value", "chance")
+    style.check_table(table, "part", "width", "start", "label", "class", "metric", "value", "chance")
     table = table.filter(
         pl.col("part") == part, pl.col("label") == label, pl.col("metric") == "auc", pl.col("class").is_not_null()
     )
-    check_table(table)
+    style.check_table(table)
     if table.select("class", "width").is_duplicated().any():
         raise DataError("table has several values for a class and a block; filter it to one model")
     classes = table.group_by("class").agg(pl.col("value").max()).sort("value", "class")["class"].to_list()
     spans = table.select("start", "width").unique().sort("width").rows()
-    figure, ((ax,),) = canvas(size, 0.7 + 0.17 * len(classes))
+    figure, ((ax,),) = style.canvas(size, 0.7 + 0.17 * len(classes))
     chance = table["chance"].mean()
     ax.axvline(chance, color=GREY, linewidth=1, linestyle=":")
     for number, (start, width) in enumerate(spans):
         dots = table.filter(pl.col("width") == width)
         rows = [classes.index(name) for name in dots["class"]]
-        look = {"color": shades(len(spans))[number], "marker": MARKERS[number % len(MARKERS)], "linestyle": "none"}
+        look = {
+            "color": style.shades(len(spans))[number],
+            "marker": MARKERS[number % len(MARKERS)],
+            "linestyle": "none",
+        }
         ax.plot(dots["value"], rows, label=f"{start + 1}–{width}", **look)
     ax.set_yticks(range(len(classes)), classes)
     ax.set_ylim(-0.6, len(classes) - 0.4)
     ax.set_xlabel(f"AUC of a linear probe (chance {chance:.2f}, dotted)")
     ax.grid(axis="x")
     handles, names = ax.get_legend_handles_labels()
-    legend_above(figure, handles, [f"dims {names[0]}", *names[1:]])
+    style.legend_above(figure, handles, [f"dims {names[0]}", *names[1:]])
     return figure

@@ -1,5 +1,4 @@
-"""Aligned maps of the items at growing widths: coordinates and small multiples (`mrl.figures.explore` makes them
-interactive).
+"""Aligned maps of the items at growing widths: coordinates and small multiples; `mrl.figures.explore` lets one move.
 
 UMAP (McInnes, Healy, Melville, arXiv 1802.03426) of every prefix, each item tied to itself at the neighbouring widths
 (AlignedUMAP of umap-learn), so that what moves between two maps moved in the embedding. Read neighbourhoods off them,
@@ -15,15 +14,15 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from mrl.errors import ConfigError, DataError
+from mrl.errors import ConfigError
 from mrl.figures.style import PALE, PALETTE, canvas, check_size, check_table, key, legend_above, styled
-from mrl.hierarchy.clusters import check_items, membership, sample_rows, unit_rows
+from mrl.hierarchy.clusters import check_items, membership, name_branches, normalise_rows, sample_rows
 from mrl.hierarchy.neighbours import item_titles
 
 OTHER = "other"
 
 
-def aligned_maps(
+def compute_maps(
     items: np.ndarray,
     widths: Sequence[int],
     labels: pl.DataFrame | None = None,
@@ -43,36 +42,32 @@ def aligned_maps(
     length (mostly popularity) does not. Rows of zeros (nothing learned) are left out. num_neighbours, min_dist, epochs:
     UMAP's. Returns columns item (raw id or row), width, x, y, label (all labels of the item, joined by `|`), title.
     """
-    items, widths = check_items(items, widths)
-    for name, given in (("labels", labels), ("item_ids", item_ids)):
-        if given is not None and len(given) != len(items):
-            raise DataError(f"{name} has {len(given)} rows for {len(items)} items; give one a row of items")
+    items, widths = check_items(items, widths, labels=labels, item_ids=item_ids)
     rows = sample_rows(np.flatnonzero(np.abs(items[:, : widths[0]]).sum(axis=1) > 0), sample, seed)
     if num_neighbours < 2 or len(rows) <= num_neighbours + 1:
         raise ConfigError(f"num_neighbours={num_neighbours}: must be at least 2 and well below the {len(rows)} items")
     ids = np.arange(len(items)) if item_ids is None else np.asarray(item_ids)
-    known = {"item": ids[rows], "label": _joined(labels, label, len(items))[rows]}
-    known["title"] = np.array(item_titles(len(items), labels, ids), dtype=object)[rows].tolist()
-    places = _embed([unit_rows(items[rows, :width]) for width in widths], seed, num_neighbours, min_dist, epochs)
+    facts = {"item": ids[rows], "label": _join_labels(labels, label, len(items))[rows]}
+    facts["title"] = np.array(item_titles(len(items), labels, ids), dtype=object)[rows].tolist()
+    maps = _embed([normalise_rows(items[rows, :width]) for width in widths], seed, num_neighbours, min_dist, epochs)
     order = ["item", "width", "x", "y", "label", "title"]
     return pl.concat(
-        pl.DataFrame(known | {"x": place[:, 0], "y": place[:, 1]}).with_columns(width=pl.lit(width)).select(order)
-        for width, place in zip(widths, places, strict=True)
+        pl.DataFrame(facts | {"x": place[:, 0], "y": place[:, 1]}).with_columns(width=pl.lit(width)).select(order)
+        for width, place in zip(widths, maps, strict=True)
     )
 
 
-def _joined(labels: pl.DataFrame | None, label: str, num_items: int) -> pl.Series:
+def _join_labels(labels: pl.DataFrame | None, label: str, num_items: int) -> pl.Series:
     if labels is None or label not in labels.columns:
         return pl.Series([""] * num_items)
-    carried, names = membership(labels[label])
-    if label.startswith("depth_"):  # a bare number would not say of which depth
-        names = [f"branch {label.removeprefix('depth_')}·{name}" for name in names]
-    return pl.Series(["|".join(names[column] for column in np.flatnonzero(row)) for row in carried])
+    has_label, names = membership(labels[label])
+    names = name_branches(label, names)
+    return pl.Series(["|".join(names[column] for column in np.flatnonzero(row)) for row in has_label])
 
 
 def _embed(points: list[np.ndarray], seed: int, num_neighbours: int, min_dist: float, epochs: int) -> list[np.ndarray]:
     """One (n, 2) map a matrix of points (n, d)."""
-    same = {row: row for row in range(len(points[0]))}
+    identity = {row: row for row in range(len(points[0]))}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a seed means one thread, points that coincide mean a disconnected graph
         import umap
@@ -81,12 +76,12 @@ def _embed(points: list[np.ndarray], seed: int, num_neighbours: int, min_dist: f
         if len(points) == 1:
             return [umap.UMAP(**options, random_state=seed, transform_seed=seed).fit_transform(points[0])]
         aligned = umap.AlignedUMAP(**options, random_state=seed, transform_seed=seed)
-        aligned.fit(points, relations=[same] * (len(points) - 1))
+        aligned.fit(points, relations=[identity] * (len(points) - 1))
     # an item without any neighbour has no place: the middle
     return [np.nan_to_num(np.asarray(place, dtype=np.float64)) for place in aligned.embeddings_]
 
 
-def coloured(table: pl.DataFrame, top: int = 6) -> tuple[pl.DataFrame, list[str]]:
+def group_by_label(table: pl.DataFrame, top: int = 6) -> tuple[pl.DataFrame, list[str]]:
     """The table with a column `group`, and the groups: the `top` most frequent labels, then `other`.
 
     An item of several labels goes to the rarest of those it has among the top ones: it says most about the item.
@@ -105,27 +100,27 @@ def coloured(table: pl.DataFrame, top: int = 6) -> tuple[pl.DataFrame, list[str]
 
 
 @styled
-def maps(table: pl.DataFrame, *, top: int = 6, size: str = "page") -> Figure:
-    """Small multiples of aligned maps, one a width, coloured by the `top` most frequent labels (see `coloured`).
+def draw_maps(table: pl.DataFrame, *, top: int = 6, size: str = "page") -> Figure:
+    """Small multiples of aligned maps, one a width, coloured by the `top` most frequent labels (see `group_by_label`).
 
-    table: from `aligned_maps`. The rest of the items are grey and behind. All maps have the same frame, fitted to
+    table: from `compute_maps`. The rest of the items are grey and behind. All maps have the same frame, fitted to
     the middle of the items; the few beyond it (islands far off) are drawn on its edge.
     """
-    table, groups = coloured(check_table(table, "item", "width", "x", "y", "label"), top)
+    table, groups = group_by_label(check_table(table, "item", "width", "x", "y", "label"), top)
     widths = table["width"].unique().sort().to_list()
     columns = min(len(widths), 3 if size == "page" else 2)
     rows = -(-len(widths) // columns)
     cell = check_size(size) / columns
-    spare = rows * columns > len(widths)  # a place for the legend
-    figure, axes = canvas(size, rows * cell + (0.1 if spare else 0.7), rows, columns)
+    empty_cell = rows * columns > len(widths)  # a place for the legend
+    figure, axes = canvas(size, rows * cell + (0.1 if empty_cell else 0.7), rows, columns)
     frames = {axis: _frame(table[axis]) for axis in "xy"}
     table = table.with_columns(pl.col(axis).clip(*frame) for axis, frame in frames.items())
     dot = min(max(36 * cell / np.sqrt(len(table) / len(widths)), 1.0), 3.5)  # points: smaller where there are many
     colours = {group: PALE if group == OTHER else PALETTE[number] for number, group in enumerate(groups)}
     for ax, width in zip(axes.ravel(), widths, strict=False):
-        here = table.filter(pl.col("width") == width)
+        at_width = table.filter(pl.col("width") == width)
         for group in sorted(groups, key=lambda group: group != OTHER):  # grey behind
-            part = here.filter(pl.col("group") == group)
+            part = at_width.filter(pl.col("group") == group)
             look = {"color": colours[group], "markersize": dot, "markeredgewidth": 0, "label": group}
             ax.plot(part["x"], part["y"], linestyle="none", marker="o", clip_on=False, **look)
         ax.set(xlim=frames["x"], ylim=frames["y"], box_aspect=1, xticks=[], yticks=[], title=f"width {width}")
@@ -137,7 +132,7 @@ def maps(table: pl.DataFrame, *, top: int = 6, size: str = "page") -> Figure:
         numbers = dict(table.unique("item")["group"].value_counts().iter_rows())
         handles = [key(colours[group], marker="o", linestyle="none", markersize=5) for group in groups]
         names = [f"{group} ({numbers[group]})" for group in groups]
-        if spare:
+        if empty_cell:
             axes.ravel()[len(widths)].legend(handles, names, loc="center")
         else:
             legend_above(figure, handles, names, place="lower")

@@ -10,20 +10,9 @@ import polars as pl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator, PercentFormatter
 
+from mrl.figures import style
 from mrl.figures.plots import metric_title
-from mrl.figures.style import (
-    GREY,
-    MARKERS,
-    PALETTE,
-    canvas,
-    check_table,
-    in_order,
-    key,
-    legend_above,
-    models_of,
-    styled,
-    width_axis,
-)
+from mrl.figures.style import GREY, MARKERS, PALETTE
 
 TITLES = {
     "coverage": "share of items recommended",
@@ -33,99 +22,95 @@ TITLES = {
 }
 
 
-@styled
-def lists_by_width(table: pl.DataFrame, *, size: str = "page") -> Figure:
+@style.styled
+def draw_lists(table: pl.DataFrame, *, size: str = "page") -> Figure:
     """What is recommended against the width: a panel a metric, a line a model.
 
-    table: columns width, metric, value, as the first table of `mrl.analysis.profile.profile`; `model` where there
+    table: columns width, metric, value, as the first table of `mrl.analysis.profile.profile_lists`; `model` where there
     are several.
     """
-    table, models = models_of(check_table(table, "width", "metric", "value"))
-    metrics = in_order(table["metric"])
-    columns = 1 if size == "column" else min(len(metrics), 2)
-    rows = -(-len(metrics) // columns)
-    figure, axes = canvas(size, 1.85 * rows + 0.25, rows, columns)
-    for ax, metric in zip(axes.ravel(), metrics, strict=False):
+    table, models = style.models_of(style.check_table(table, "width", "metric", "value"))
+    metrics = style.in_order(table["metric"])
+    figure, axes = style.panel_grid(size, len(metrics), 1.85, most=2)
+    for ax, metric in zip(axes, metrics, strict=True):
         for number, model in enumerate(models):
             line = table.filter(pl.col("metric") == metric, pl.col("model") == model).sort("width")
             ax.plot(line["width"], line["value"], color=PALETTE[number], marker=MARKERS[number])
-        width_axis(ax, table["width"])
+        style.width_axis(ax, table["width"])
         ax.set_ylabel(TITLES.get(metric, metric_title(metric)))
         if metric == "coverage":
             ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    for ax in axes.ravel()[len(metrics) :]:
-        ax.remove()
-    if models != [""]:
-        legend_above(figure, [key(PALETTE[n], marker=MARKERS[n]) for n in range(len(models))], models)
+    style.model_legend(figure, models)
     return figure
 
 
-@styled
-def accuracy_by_cost(table: pl.DataFrame, *, size: str = "column") -> Figure:
+@style.styled
+def draw_costs(table: pl.DataFrame, *, size: str = "column") -> Figure:
     """Accuracy against what it costs: bytes of an item's vector below, multiply-adds of a query above.
 
     table: columns width, metric, k, value, kept (the share of the full width's), bytes_per_item, multiply_adds;
     `model` where there are several. One metric at one k.
     """
     needed = ("width", "metric", "k", "value", "kept", "bytes_per_item", "multiply_adds")
-    table, models = models_of(check_table(table, *needed))
-    figure, axes = canvas(size, 2.5 if size == "column" else 2.3, 1, 1 if size == "column" else 2)
+    table, models = style.models_of(style.check_table(table, *needed))
+    columns = ("kept",) if size == "column" else ("kept", "value")
+    figure, axes = style.panel_grid(size, len(columns), 2.5 if size == "column" else 2.3, margin=0)
     costs = table.unique("width").sort("width")
     labels = [f"{count / 1000:,.0f}k" if count >= 10_000 else f"{count:,}" for count in costs["multiply_adds"]]
-    for ax, column in zip(axes.ravel(), ("kept", "value"), strict=False):
+    for ax, column in zip(axes, columns, strict=True):
         for number, model in enumerate(models):
             line = table.filter(pl.col("model") == model).sort("width")
             ax.plot(line["bytes_per_item"], line[column], color=PALETTE[number], marker=MARKERS[number])
-        width_axis(ax, costs["bytes_per_item"])
+        style.width_axis(ax, costs["bytes_per_item"])
         ax.set_xlabel("bytes of an item's vector")
         above = ax.secondary_xaxis("top")
-        every = slice(None, None, -(-len(costs) // 5))
-        above.xaxis.set_major_locator(FixedLocator(costs["bytes_per_item"].to_list()[every]))
-        above.xaxis.set_major_formatter(FixedFormatter(labels[every]))
+        labelled = slice(None, None, -(-len(costs) // 5))
+        above.xaxis.set_major_locator(FixedLocator(costs["bytes_per_item"].to_list()[labelled]))
+        above.xaxis.set_major_formatter(FixedFormatter(labels[labelled]))
         above.xaxis.set_minor_locator(NullLocator())
         above.set_xlabel("multiply-adds of a query")
     name = metric_title(table["metric"][0], table["k"][0])
-    axes[0, 0].set_ylabel(f"share of full {name}")
-    axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes[0].set_ylabel(f"share of full {name}")
+    axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     if size == "page":
-        axes[0, 1].set_ylabel(name)
-    if models != [""]:
-        legend_above(figure, [key(PALETTE[n], marker=MARKERS[n]) for n in range(len(models))], models)
+        axes[1].set_ylabel(name)
+    style.model_legend(figure, models)
     return figure
 
 
-@styled
-def paired_differences(table: pl.DataFrame, *, level: float = 0.05, size: str = "page") -> Figure:
+@style.styled
+def draw_differences(table: pl.DataFrame, *, level: float = 0.05, size: str = "page") -> Figure:
     """How far the first model is ahead of each other one, by width, with 95 % intervals: a panel a metric.
 
     table: columns model, other, width, metric, k, difference, low, high, p_holm, as
     `mrl.analysis.comparison.compare_all`. Filled marks are those with p_holm below `level`.
     """
     needed = ("model", "other", "width", "metric", "k", "difference", "low", "high", "p_holm")
-    check_table(table, *needed)
-    others, metrics = in_order(table["other"]), in_order(table["metric"])
-    _, models = models_of(pl.DataFrame({"model": [table["model"][0], *others]}))  # colours as where all are drawn
+    style.check_table(table, *needed)
+    table = style.name_models(table)
+    main, others, metrics = table["model"][0], style.in_order(table["other"]), style.in_order(table["metric"])
+    _, models = style.models_of(pl.DataFrame({"model": [main, *others]}))  # colours as where all are drawn
     looks = list(zip(PALETTE, MARKERS, strict=True))[1 : len(models)]
-    shape = (1, len(metrics)) if size == "page" else (len(metrics), 1)
-    figure, axes = canvas(size, 2.4 if size == "page" else 2.1 * len(metrics) + 0.3, *shape)
+    row_height = 2.4 if size == "page" else 2.1 + 0.3 / len(metrics)
+    figure, axes = style.panel_grid(size, len(metrics), row_height, most=len(metrics), margin=0)
     widths = table["width"].unique().sort().to_list()
-    for ax, metric in zip(axes.ravel(), metrics, strict=True):
+    for ax, metric in zip(axes, metrics, strict=True):
         ax.axhline(0, color=GREY, linewidth=0.8)
         for number, (other, (colour, marker)) in enumerate(zip(others, looks, strict=True)):
             part = table.filter(pl.col("metric") == metric, pl.col("other") == other).sort("width")
-            at = np.searchsorted(widths, part["width"]) + (number - (len(others) - 1) / 2) * 0.7 / len(others)
-            ax.vlines(at, part["low"], part["high"], color=colour, linewidth=1.2)
-            sure = (part["p_holm"] < level).to_numpy()
-            for chosen, face in ((sure, colour), (~sure, "white")):
+            x = np.searchsorted(widths, part["width"]) + (number - (len(others) - 1) / 2) * 0.7 / len(others)
+            ax.vlines(x, part["low"], part["high"], color=colour, linewidth=1.2)
+            significant = (part["p_holm"] < level).to_numpy()
+            for chosen, face in ((significant, colour), (~significant, "white")):
                 marks = {"marker": marker, "markersize": 3.2, "markerfacecolor": face, "markeredgecolor": colour}
-                ax.plot(at[chosen], part["difference"].to_numpy()[chosen], linestyle="none", zorder=3, **marks)
+                ax.plot(x[chosen], part["difference"].to_numpy()[chosen], linestyle="none", zorder=3, **marks)
         ax.set_xticks(range(len(widths)), [str(width) for width in widths])
         ax.set(xlabel="width (leading dimensions)")
         ax.set_ylabel(f"difference in {metric_title(metric, table['k'][0])}")
-    handles = [key(colour, marker=marker) for colour, marker in looks]
-    names = [f"{table['model'][0]} minus {other}" for other in others]
+    handles = [style.key(colour, marker=marker) for colour, marker in looks]
+    names = [f"{main} minus {other}" for other in others]
     if (table["p_holm"] >= level).any():
-        handles.append(key(GREY, marker="o", markerfacecolor="white", linestyle="none"))
+        handles.append(style.key(GREY, marker="o", markerfacecolor="white", linestyle="none"))
         names.append(f"p ≥ {level:g} after Holm")
-    legend_above(figure, handles, names)
+    style.legend_above(figure, handles, names)
     return figure

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from base64 import b64encode
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from functools import wraps
@@ -28,23 +29,23 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLoc
 from PIL import Image
 
 from mrl.errors import ConfigError, DataError
+from mrl.words import model_names
 
-MOST_PIXELS = 3_200_000  # of a saved PNG: more makes megabytes of a tall figure, and print has the PDF
+MAX_PIXELS = 3_200_000  # of a saved PNG: more makes megabytes of a tall figure, and print has the PDF
 SIZES = {"column": 3.35, "page": 7.0}  # inches
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 GREY, PALE = "#6E6E6E", "#C4C4C4"  # text and chance levels; whatever stays in the background
 SMALL, NORMAL = 7.0, 7.5  # points
 FONT = "DejaVu Sans"
+LEGEND_ROW = 0.14  # inches
 RC = {
     "font.family": FONT,
     "font.size": NORMAL,
-    "axes.labelsize": NORMAL,
     "axes.titlesize": NORMAL,
     "xtick.labelsize": SMALL,
     "ytick.labelsize": SMALL,
     "legend.fontsize": SMALL,
-    "figure.titlesize": NORMAL,
     "figure.dpi": 200,
     "figure.constrained_layout.h_pad": 0.04,
     "figure.constrained_layout.w_pad": 0.04,
@@ -67,24 +68,21 @@ RC = {
     "legend.handlelength": 1.8,
     "legend.columnspacing": 1.2,
     "pdf.fonttype": 42,
-    "ps.fonttype": 42,
-    "svg.hashsalt": "mrl",
     "text.parse_math": False,  # titles may hold dollar signs
 }
-SHOWN = 125  # CSS pixels an inch in a notebook: a page figure fills the width of a JupyterLab cell
+PIXELS_PER_INCH = 125  # CSS pixels in a notebook: a page figure fills the width of a JupyterLab cell
 
 
 class Drawing(Figure):
     """A matplotlib Figure that a notebook shows sharply and at a readable size, whatever its backend."""
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> tuple[dict, dict]:
-        picture = b64encode(rendered(self, "png", dpi=2 * SHOWN)).decode("ascii")
-        width, height = (round(inches * SHOWN) for inches in self.get_size_inches())
+        picture, width, height = encode_png(self)
         metadata = {"image/png": {"width": width, "height": height}}
         return {"image/png": picture, "text/plain": repr(self)}, metadata
 
 
-def style() -> AbstractContextManager:
+def paper_style() -> AbstractContextManager:
     """Context manager (and decorator) within which the one style holds; a user's own settings are left as they are."""
     return mpl.style.context([RC], after_reset=True)
 
@@ -93,16 +91,16 @@ def styled(function: Callable) -> Callable:
     """Decorator: the function draws in the one style; the layout of its figure is settled and then left alone."""
 
     @wraps(function)
-    def inner(*args, **kwargs):
-        with style():
+    def draw(*args, **kwargs):
+        with paper_style():
             figure = function(*args, **kwargs)
-            _settle(figure)
+            _settle_layout(figure)
             return figure
 
-    return inner
+    return draw
 
 
-def _settle(figure: Figure) -> None:
+def _settle_layout(figure: Figure) -> None:
     """Lay the figure out for good.
 
     Automatic ticks depend on the height, which depends on the legend, and the room for their labels on the ticks: the
@@ -122,6 +120,22 @@ def canvas(size: str, height: float, rows: int = 1, columns: int = 1, **options)
     """An empty figure and its axes (rows, columns). size: `column` or `page`; height: inches."""
     figure = Drawing(figsize=(check_size(size), height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def panel_grid(
+    size: str, number: int, row_height: float, *, most: int = 3, margin: float = 0.25, **options
+) -> tuple[Drawing, list[Axes]]:
+    """An empty figure and its `number` panels: at most `most` a row on a page, one below the other in a column.
+
+    row_height, margin (of the whole figure): inches.
+    """
+    columns = min(number, most if size == "page" else 1)
+    rows = -(-number // columns)
+    figure, axes = canvas(size, row_height * rows + margin, rows, columns, **options)
+    panels = axes.ravel().tolist()
+    for ax in panels[number:]:
+        ax.remove()
+    return figure, panels[:number]
 
 
 def check_size(size: str) -> float:
@@ -147,16 +161,20 @@ def save(figure: Figure, stem: str | Path) -> list[Path]:
     The same figure gives the same bytes: no dates, no versions. Each file is complete or not there.
     """
     stem = Path(stem)
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = []
     width, height = figure.get_size_inches()
-    dpi = int(min(300, (MOST_PIXELS / (width * height)) ** 0.5))
-    for kind in ("pdf", "png"):
-        path, part = stem.with_name(f"{stem.name}.{kind}"), stem.with_name(f".{stem.name}.{kind}.part")
-        part.write_bytes(rendered(figure, kind, dpi=dpi))
-        os.replace(part, path)
-        paths.append(path)
-    return paths
+    dpi = int(min(300, (MAX_PIXELS / (width * height)) ** 0.5))
+    return [
+        write_whole(stem.with_name(f"{stem.name}.{kind}"), rendered(figure, kind, dpi=dpi)) for kind in ("pdf", "png")
+    ]
+
+
+def write_whole(path: Path, contents: bytes) -> Path:
+    """Write a file that is complete or not there, and its folder; return the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_bytes(contents)
+    os.replace(part, path)
+    return path
 
 
 def rendered(figure: Figure, kind: str, *, dpi: int = 300) -> bytes:
@@ -164,14 +182,21 @@ def rendered(figure: Figure, kind: str, *, dpi: int = 300) -> bytes:
 
     A png has a palette of 256 colours: a third of the bytes, its colours off by less than 1 in 255 on average.
     """
-    dated = {"pdf": ("Creator", "Producer", "CreationDate"), "png": ("Software",)}[kind]
+    changing = {"pdf": ("Creator", "Producer", "CreationDate"), "png": ("Software",)}[kind]
     buffer = BytesIO()
-    with style():
-        figure.savefig(buffer, format=kind, dpi=dpi, metadata=dict.fromkeys(dated))
+    with paper_style():
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata=dict.fromkeys(changing))
     if kind == "png":
-        drawn, buffer = Image.open(buffer).convert("RGB"), BytesIO()
-        drawn.quantize(256, dither=Image.Dither.NONE).save(buffer, "png", dpi=(dpi, dpi), optimize=True)
+        picture, buffer = Image.open(buffer).convert("RGB"), BytesIO()
+        picture.quantize(256, dither=Image.Dither.NONE).save(buffer, "png", dpi=(dpi, dpi), optimize=True)
     return buffer.getvalue()
+
+
+def encode_png(figure: Figure) -> tuple[str, int, int]:
+    """The figure as a web page shows it: PNG in base64, twice as sharp as it is large; width, height in CSS pixels."""
+    picture = b64encode(rendered(figure, "png", dpi=2 * PIXELS_PER_INCH)).decode("ascii")
+    width, height = (round(inches * PIXELS_PER_INCH) for inches in figure.get_size_inches())
+    return picture, width, height
 
 
 def in_order(column: pl.Series) -> list:
@@ -179,10 +204,21 @@ def in_order(column: pl.Series) -> list:
     return column.unique(maintain_order=True).to_list()
 
 
+def name_models(table: pl.DataFrame) -> pl.DataFrame:
+    """The table with the display names of models (`mrl.words.model_names`) in its columns `model` and `other`."""
+    columns = [name for name in ("model", "other") if name in table.columns]
+    names = model_names(dict.fromkeys(model for name in columns for model in table[name].drop_nulls()))
+    return table.with_columns(pl.col(columns).replace(names)) if names else table
+
+
+def select_models(table: pl.DataFrame, models: Sequence[str]) -> pl.DataFrame:
+    """The rows of these models, in this order: figures that share an order share their colours."""
+    return pl.concat([table.filter(model=model) for model in models])
+
+
 def models_of(table: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
-    """The table with a `model` column (empty text where it had none) and the models in order."""
-    if "model" not in table.columns:
-        table = table.with_columns(pl.lit("").alias("model"))
+    """The table with display names in its `model` column (empty text where it had none), and these names in order."""
+    table = name_models(table) if "model" in table.columns else table.with_columns(model=pl.lit(""))
     models = in_order(table["model"])
     if len(models) > len(PALETTE):
         raise DataError(f"table has {len(models)} models; at most {len(PALETTE)} can be told apart, so filter it")
@@ -210,20 +246,21 @@ def from_zero(ax: Axes) -> None:
 
     Call it when everything is drawn: axes that share y are given the range of all of them.
     """
-    together = [other.dataLim.intervaly for other in ax.get_shared_y_axes().get_siblings(ax)]
-    lowest, high = min(low for low, _ in together), max(high for _, high in together)
+    ranges = [other.dataLim.intervaly for other in ax.get_shared_y_axes().get_siblings(ax)]
+    lowest, high = min(low for low, _ in ranges), max(high for _, high in ranges)
     low = min(0.0, lowest)
-    room = 0.06 * (high - low or 1.0)
-    ax.set_ylim(low - room * (lowest <= 0), high + room)
+    margin = 0.06 * (high - low or 1.0)
+    ax.set_ylim(low - margin * (lowest <= 0), high + margin)
 
 
 def legend_above(figure: Figure, handles: Sequence, labels: Sequence[str], *, place: str = "upper") -> None:
-    """A legend outside the axes, `upper` or `lower`, in as many columns as fit the figure."""
+    """A legend outside the axes, `upper` or `lower`, in as many columns as fit; the figure grows with its third row."""
     if not handles:
         return
     for rows in range(1, len(handles) + 1):
         legend = figure.legend(handles, labels, loc=f"outside {place} center", ncols=-(-len(handles) // rows))
         if rows == len(handles) or legend.get_window_extent().width <= 0.98 * figure.bbox.width:
+            figure.set_figheight(figure.get_figheight() + LEGEND_ROW * max(rows - 2, 0))
             return
         legend.remove()
 
@@ -231,6 +268,31 @@ def legend_above(figure: Figure, handles: Sequence, labels: Sequence[str], *, pl
 def key(colour: object, **options) -> Line2D:
     """A handle for a legend."""
     return Line2D([], [], color=colour, **options)
+
+
+def model_legend(
+    figure: Figure,
+    models: Sequence[str],
+    *others: tuple[Line2D, str],
+    linestyle: str = "-",
+    without_width: Sequence[str] = (),
+    seeds: int = 1,
+) -> None:
+    """Models by colour and marker, then `others` (handle, name), then the range where there are several seeds.
+
+    A model without a name (of a table without a column `model`) is left out; those `without_width` are dashed lines.
+    """
+    entries = []
+    for number, model in enumerate(models):
+        if model in without_width:
+            entries.append((key(PALETTE[number], linestyle="--"), f"{model} (no width)"))
+        else:
+            entries.append((key(PALETTE[number], marker=MARKERS[number], linestyle=linestyle), model))
+    entries += others
+    if seeds > 1:
+        entries.append((key(GREY, marker="|", linestyle="none", markersize=7), f"range of {seeds} seeds"))
+    entries = [entry for entry in entries if entry[1]]
+    legend_above(figure, [handle for handle, _ in entries], [name for _, name in entries])
 
 
 def text_inches(text: str, size: float = SMALL) -> float:
@@ -244,9 +306,6 @@ def shorten(text: str, inches: float, size: float = SMALL) -> str:
     """The text, cut to fit with an ellipsis; empty where not even three letters fit."""
     if text_inches(text, size) <= inches:
         return text
-    fitting, too_long = 0, len(text)
-    while too_long - fitting > 1:
-        middle = (fitting + too_long) // 2
-        fits = text_inches(text[:middle].rstrip(" ,;:") + "…", size) <= inches
-        fitting, too_long = (middle, too_long) if fits else (fitting, middle)
-    return text[:fitting].rstrip(" ,;:") + "…" if fitting >= 3 else ""
+    cut = [text[:end].rstrip(" ,;:") + "…" for end in range(len(text))]
+    fitting = bisect_right(cut, inches, key=lambda shorter: text_inches(shorter, size)) - 1
+    return cut[fitting] if fitting >= 3 else ""

@@ -20,29 +20,37 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import polars as pl
 from scipy.sparse import csr_array
+from scipy.special import entr
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.cluster import expected_mutual_information
+from sklearn.preprocessing import MultiLabelBinarizer
 from threadpoolctl import threadpool_limits
 
 from mrl.errors import ConfigError, DataError
 from mrl.widths import check_widths
 
-STARTS = 400  # trials of k-means, divided by the number of clusters
+TRIALS = 400  # trials of k-means, divided by the number of clusters
 
 
-def check_items(items: np.ndarray, widths: Sequence[int]) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Return `items` (I, D) as float64 and `widths` as a tuple, or raise naming what is wrong with them."""
+def check_items(items: np.ndarray, widths: Sequence[int], **by_item: object) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Return `items` (I, D) as float64 and `widths` as a tuple, or raise naming what is wrong with them.
+
+    by_item: what else must have one row an item; None where there is no such thing.
+    """
     items = np.asarray(items, dtype=np.float64)
     if items.ndim != 2 or not len(items):
         raise DataError(f"items has the shape {items.shape}: give a matrix with one row an item")
     finite = np.isfinite(items).all(axis=1)
     if not finite.all():
         raise DataError(f"items row {int(np.argmin(finite))}: NaN or infinite; train again or drop the item")
+    for name, column in by_item.items():
+        if column is not None and len(column) != len(items):
+            raise DataError(f"{name} has {len(column)} rows for {len(items)} items; give one a row of items")
     return items, check_widths(widths, items.shape[1])
 
 
-def unit_rows(items: np.ndarray) -> np.ndarray:
+def normalise_rows(items: np.ndarray) -> np.ndarray:
     """Rows scaled to length 1; rows of zeros stay zeros."""
     length = np.linalg.norm(items, axis=1, keepdims=True)
     return items / np.where(length > 0, length, 1)
@@ -58,25 +66,26 @@ def sample_rows(candidates: int | np.ndarray, sample: int | None, seed: int = 0)
     return np.sort(np.random.default_rng(seed).choice(rows, sample, replace=False))
 
 
-def split_points(points: np.ndarray, number: int, seed: int, starts: int = 4) -> np.ndarray:
+def cluster_points(points: np.ndarray, number: int, seed: int, starts: int = 4) -> np.ndarray:
     """(n,) int64: k-means clusters of `points`, numbered from the largest; fewer than `number` if points coincide.
 
     The best of `starts` trials. One thread, because OpenMP adds up in any order and a repeat must be bit-identical.
     """
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # coinciding points: fewer clusters is the right answer
-        found = KMeans(number, n_init=starts, random_state=seed).fit_predict(points)
-    _, first, label, size = np.unique(found, return_index=True, return_inverse=True, return_counts=True)
-    return np.argsort(np.lexsort((first, -size)))[label]  # equally large ones by their first item
+        labels = KMeans(number, n_init=starts, random_state=seed).fit_predict(points)
+    _, first, cluster, size = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
+    return np.argsort(np.lexsort((first, -size)))[cluster]  # equally large ones by their first item
 
 
-def check_numbers(clusters: int | Sequence[int], widths: Sequence[int], num_items: int) -> list[int]:
-    """One number of clusters a width, each from 1 to `num_items`, or ConfigError."""
-    numbers = [clusters] * len(widths) if isinstance(clusters, int) else list(clusters)
+def one_a_width(name: str, numbers: int | Sequence[int], widths: Sequence[int], most: int | None = None) -> list[int]:
+    """One number of clusters a width, each at least 1 and at most `most`, or ConfigError."""
+    numbers = [numbers] * len(widths) if isinstance(numbers, int) else list(numbers)
     if len(numbers) != len(widths):
-        raise ConfigError(f"clusters={numbers}: {len(numbers)} numbers for {len(widths)} widths; give one each")
-    if not all(1 <= number <= num_items for number in numbers):
-        raise ConfigError(f"clusters={numbers}: each must be between 1 and the {num_items} items there are")
+        raise ConfigError(f"{name}={numbers}: {len(numbers)} numbers for {len(widths)} widths; give one each")
+    if min(numbers) < 1 or max(numbers) > (most or max(numbers)):
+        bounds = f"between 1 and the {most} items there are" if most else "at least 1"
+        raise ConfigError(f"{name}={numbers}: each must be {bounds}")
     return numbers
 
 
@@ -89,13 +98,15 @@ def cluster_items(
     direction (taste) counts and length (mostly popularity) does not. Returns (W, I) int64, 0 the largest cluster.
     """
     items, widths = check_items(items, widths)
-    numbers = check_numbers(clusters, widths, len(items))
-    prefixes = (unit_rows(items[:, :width]) if normalise else items[:, :width] for width in widths)
-    found = []
-    for prefix, number in zip(prefixes, numbers, strict=True):
-        # Few clusters of many tight groups have many local optima, and are cheap: they get the more starts.
-        found.append(split_points(prefix, number, seed, starts=max(4, STARTS // number)))
-    return np.stack(found)
+    numbers = one_a_width("clusters", clusters, widths, len(items))
+    prefixes = (normalise_rows(items[:, :width]) if normalise else items[:, :width] for width in widths)
+    # Few clusters of many tight groups have many local optima, and are cheap: they get the more starts.
+    return np.stack(
+        [
+            cluster_points(prefix, number, seed, starts=max(4, TRIALS // number))
+            for prefix, number in zip(prefixes, numbers, strict=True)
+        ]
+    )
 
 
 def membership(labels: pl.Series, separator: str = "|") -> tuple[np.ndarray, list[str]]:
@@ -103,19 +114,21 @@ def membership(labels: pl.Series, separator: str = "|") -> tuple[np.ndarray, lis
 
     labels: one value an item (text, number) or a list of them; text is split at `separator`. Nothing for null.
     """
-    if labels.dtype == pl.List:
-        lists = labels.to_list()
-    else:
-        parts = ([] if value is None else str(value).split(separator) for value in labels.to_list())
-        lists = [[part.strip() for part in values if part.strip()] for values in parts]
-    lists = [[str(value) for value in values or [] if value is not None] for values in lists]
     numeric = labels.dtype.is_numeric()
+    if labels.dtype != pl.List:
+        labels = labels.cast(pl.String).str.split(separator)
+    lists = [
+        [text for value in values or () if value is not None and (text := str(value).strip())]
+        for values in labels.to_list()
+    ]
     names = sorted({value for values in lists for value in values}, key=float if numeric else str)
-    column = {name: index for index, name in enumerate(names)}
-    carried = np.zeros((len(lists), len(names)), dtype=bool)
-    for row, values in enumerate(lists):
-        carried[row, [column[value] for value in values]] = True
-    return carried, names
+    return MultiLabelBinarizer(classes=names).fit_transform(lists).astype(bool), names
+
+
+def name_branches(label: str, names: Sequence[str]) -> list[str]:
+    """The names of a label as they are; of a true depth with the depth, which a bare number would not say."""
+    depth = label.removeprefix("depth_")
+    return list(names) if depth == label else [f"branch {depth}·{name}" for name in names]
 
 
 def indicator(clusters: np.ndarray) -> csr_array:
@@ -125,12 +138,11 @@ def indicator(clusters: np.ndarray) -> csr_array:
 
 
 def entropy(weights: np.ndarray) -> float:
-    """-sum p log p in nats of non-negative `weights`, scaled to sum to 1."""
-    share = weights[weights > 0] / weights.sum()
-    return float(-(share * np.log(share)).sum())
+    """-sum p log p in nats of non-negative `weights`, scaled to sum to 1; 0 where all are 0."""
+    return float(entr(weights / (weights.sum() or 1.0)).sum())
 
 
-def information(table: np.ndarray) -> float:
+def mutual_information(table: np.ndarray) -> float:
     """Mutual information in nats of a contingency table (K, G) of weights: H(rows) + H(columns) - H(table)."""
     return entropy(table.sum(1)) + entropy(table.sum(0)) - entropy(table)
 
@@ -141,48 +153,48 @@ def with_chance(value: float, shuffled: Iterable[float]) -> dict[str, float]:
     return {"value": float(value), "chance": float(shuffled.mean()), "chance_std": float(shuffled.std())}
 
 
-def agreement(
+def measure_agreement(
     clusters: np.ndarray,
     widths: Sequence[int],
-    carried: np.ndarray,
+    has_label: np.ndarray,
     *,
     label: str = "genres",
-    clustering: str = "same",
+    clustering: str = "fixed",
     permutations: int = 100,
     seed: int = 0,
 ) -> pl.DataFrame:
     """AMI, NMI and purity of clusters against labels, at every width, with chance from shuffled labels.
 
-    clusters: (W, I); carried: (I, G) bool from `membership`; items without a label are left out.
+    clusters: (W, I); has_label: (I, G) bool from `membership`; items without a label are left out.
     With MI and the entropies H taken from the weighted contingency table of the module docstring,
         NMI = MI / mean(H_clusters, H_labels),   AMI = (MI - E) / (mean(H_clusters, H_labels) - E),
     E the expected MI: exact for single labels (Vinh, Epps, Bailey, JMLR 2010), the mean over the shuffles else;
         purity = (1/I) sum_c max_g #{items of c that carry g}.
     0 where there is nothing to know (one cluster, one label). Shuffles move whole label sets between items.
     """
-    labelled = carried.any(axis=1)
-    carried, clusters = carried[labelled].astype(np.float64), np.atleast_2d(clusters)[:, labelled]
-    if not len(carried):
+    labelled = has_label.any(axis=1)
+    has_label, clusters = has_label[labelled].astype(np.float64), np.atleast_2d(clusters)[:, labelled]
+    if not len(has_label):
         raise DataError(f"label {label!r}: no item carries any; give labels or leave it out")
-    weights = carried / carried.sum(axis=1, keepdims=True)  # (I, G), rows sum to 1
-    single = bool((carried.sum(axis=1) == 1).all())
+    weights = has_label / has_label.sum(axis=1, keepdims=True)  # (I, G), rows sum to 1
+    single = bool((has_label.sum(axis=1) == 1).all())
     rng = np.random.default_rng(seed)
-    orders = [rng.permutation(len(carried)) for _ in range(permutations)]
+    orders = [rng.permutation(len(has_label)) for _ in range(permutations)]
     rows = []
-    for width, found in zip(widths, clusters, strict=True):
-        member = indicator(found)  # (K, I)
+    for width, cluster_of in zip(widths, clusters, strict=True):
+        member = indicator(cluster_of)  # (K, I)
         table = member @ weights  # (K, G)
         mean_entropy = (entropy(table.sum(1)) + entropy(table.sum(0))) / 2
-        mutual = information(table)
-        shuffled = np.array([information(member @ weights[order]) for order in orders])
+        mutual = mutual_information(table)
+        shuffled = np.array([mutual_information(member @ weights[order]) for order in orders])
         expected = _expected_information(table) if single else shuffled.mean()
-        room = mean_entropy - expected
+        scope = mean_entropy - expected
         # nothing to know: 0 / 0 must not be read as agreement
-        gain, spread = ((mutual - expected) / room, shuffled.std() / room) if room > 1e-9 else (0.0, 0.0)
+        gain, spread = ((mutual - expected) / scope, shuffled.std() / scope) if scope > 1e-9 else (0.0, 0.0)
         ami = {"value": float(gain), "chance": 0.0, "chance_std": float(spread)}
         scale = max(mean_entropy, 1e-12)
-        purity = with_chance(_purity(member, carried), (_purity(member, carried[order]) for order in orders))
-        key = {"clustering": clustering, "width": width, "clusters": len(np.unique(found)), "label": label}
+        purity = with_chance(_purity(member, has_label), (_purity(member, has_label[order]) for order in orders))
+        key = {"clustering": clustering, "width": width, "clusters": len(np.unique(cluster_of)), "label": label}
         rows += [
             {**key, "metric": "ami", **ami},
             {**key, "metric": "nmi", **with_chance(mutual / scale, shuffled / scale)},
@@ -191,8 +203,8 @@ def agreement(
     return pl.DataFrame(rows)
 
 
-def _purity(member: csr_array, carried: np.ndarray) -> float:
-    return float((member @ carried).max(axis=1).sum() / len(carried))
+def _purity(member: csr_array, has_label: np.ndarray) -> float:
+    return float((member @ has_label).max(axis=1).sum() / len(has_label))
 
 
 def _expected_information(table: np.ndarray) -> float:

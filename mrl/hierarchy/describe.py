@@ -13,11 +13,28 @@ import polars as pl
 from mrl.words import MOST, is_most, listed, percent, readable
 
 
-def _beyond_chance(row: dict) -> bool:
+def _select(table: pl.DataFrame, **where: object) -> pl.DataFrame:
+    """The rows with column=value, by width where they have one; an empty table has no columns to look at."""
+    return table.filter(**where).sort("width", maintain_order=True) if len(table) else table
+
+
+def _first_and_last(table: pl.DataFrame) -> tuple[dict, dict]:
+    return table.row(0, named=True), table.row(-1, named=True)
+
+
+def _at_width(row: dict) -> str:
+    return f"{percent(row['value'])} at width {row['width']}"
+
+
+def _chance(row: dict) -> str:
+    return f"chance {percent(row['chance'])}"
+
+
+def _is_beyond_chance(row: dict) -> bool:
     return row["value"] > row["chance"] + 2 * (row.get("chance_std") or 0)
 
 
-def _course(values: Sequence[float]) -> str:
+def _direction(values: Sequence[float]) -> str:
     """Which way a series goes from its first to its last value: rises, falls or stays (within 2 % of its largest)."""
     change, scale = values[-1] - values[0], max(map(abs, values)) or 1
     return "stays level" if abs(change) < 0.02 * scale else "rises" if change > 0 else "falls"
@@ -33,254 +50,243 @@ def describe_agreement(table: pl.DataFrame, *, label: str | None = None) -> str:
     if not len(table):
         return ""
     label = label or table["label"][0]
-    said = []
-    words = {"same": "With {n} clusters at every width", "growing": "With {n} clusters as the width grows"}
-    for clustering, opening in words.items():
-        part = table.filter(pl.col("label") == label, pl.col("clustering") == clustering)
-        ami, purity = (part.filter(pl.col("metric") == metric).sort("width") for metric in ("ami", "purity"))
+    sentences = []
+    for clustering, ending in {"fixed": "at every width", "by_width": "as the width grows"}.items():
+        part = _select(table, label=label, clustering=clustering)
+        ami, purity = part.filter(metric="ami"), part.filter(metric="purity")
         if not len(ami):
             continue
         numbers = ami["clusters"].to_list()
-        opening = opening.format(n=numbers[0] if len(set(numbers)) == 1 else f"{numbers[0]} to {numbers[-1]}")
-        values, first, last = ami["value"].to_list(), ami.row(0, named=True), ami.row(-1, named=True)
+        number = numbers[0] if len(set(numbers)) == 1 else f"{numbers[0]} to {numbers[-1]}"
+        first, last = _first_and_last(ami)
         best = ami.row(int(ami["value"].arg_max()), named=True)
-        told = f"{opening}, agreement with {readable(label)} (AMI: 0 by chance, 1 for the same groups) "
-        told += f"{_course(values)} and is {_strength(best['value'])} at best: "
-        told += f"{first['value']:.2f} at width {first['width']}, {last['value']:.2f} at width {last['width']}"
+        text = f"With {number} clusters {ending}, agreement with {readable(label)} (AMI: 0 by chance, 1 for the same "
+        text += f"groups) {_direction(ami['value'].to_list())} and is {_strength(best['value'])} at best: "
+        text += f"{first['value']:.2f} at width {first['width']}, {last['value']:.2f} at width {last['width']}"
         if best["width"] not in (first["width"], last["width"]):
-            told += f", most at width {best['width']} ({best['value']:.2f})"
-        near, far = purity.row(0, named=True), purity.row(-1, named=True)
-        told += f"; {percent(near['value'])} of items carry the most frequent label of their cluster at width "
-        told += f"{near['width']} (chance {percent(near['chance'])}), {percent(far['value'])} at width {far['width']} "
-        said.append(told + f"(chance {percent(far['chance'])}).")
-        if not any(_beyond_chance(row) for row in ami.iter_rows(named=True)):
-            said.append("None of this is beyond chance.")
-    return " ".join(said)
+            text += f", most at width {best['width']} ({best['value']:.2f})"
+        narrow, wide = _first_and_last(purity)
+        text += f"; {percent(narrow['value'])} of items carry the most frequent label of their cluster at width "
+        text += f"{narrow['width']} ({_chance(narrow)}), {_at_width(wide)} ({_chance(wide)})."
+        sentences.append(text)
+        if not any(_is_beyond_chance(row) for row in ami.iter_rows(named=True)):
+            sentences.append("None of this is beyond chance.")
+    return " ".join(sentences)
 
 
 def describe_neighbours(table: pl.DataFrame, *, label: str | None = None) -> str:
     """From `Hierarchy.neighbours`: how much an item's neighbours share its labels."""
     if not len(table):
         return ""
-    part = table.filter(pl.col("label") == (label or table["label"][0])).sort("width")
-    first, last = part.row(0, named=True), part.row(-1, named=True)
-    told = f"An item and one of its {first['neighbours']} nearest neighbours have {percent(first['value'])} of their "
-    told += f"{readable(first['label'])} in common at width {first['width']} and {percent(last['value'])} at width "
-    return told + f"{last['width']} (Jaccard index; chance {percent(last['chance'])})."
+    first, last = _first_and_last(_select(table, label=label or table["label"][0]))
+    text = f"An item and one of its {first['neighbours']} nearest neighbours have {percent(first['value'])} of their "
+    text += f"{readable(first['label'])} in common at width {first['width']} and {_at_width(last)} "
+    return text + f"(Jaccard index; {_chance(last)})."
 
 
-def describe_nesting(table: pl.DataFrame, *, clustering: str = "growing") -> str:
+def describe_nesting(table: pl.DataFrame, *, clustering: str = "by_width") -> str:
     """From `Hierarchy.nesting`: how far the clusters of the widest level, and of each next one, lie within others."""
-    part = table.filter(pl.col("clustering") == clustering) if len(table) else table
+    part = _select(table, clustering=clustering)
     if not len(part):
         return ""
     narrow, wide = part["other_width"].min(), part["width"].max()
-    steps = part.filter(pl.col("metric") == "share").sort("width").group_by("width", maintain_order=True)
+    steps = part.filter(metric="share").group_by("width", maintain_order=True)
     steps = steps.agg(pl.all().sort_by("other_width").last())  # each width with the one before it
     weakest = steps.row(int(steps["value"].arg_min()), named=True)
-    ends = part.filter(pl.col("width") == wide, pl.col("other_width") == narrow)
-    share, bits = (ends.row(by_predicate=pl.col("metric") == metric, named=True) for metric in ("share", "entropy"))
-    told = f"{percent(share['value'])} of the items of a cluster at width {wide} lie in one cluster of width {narrow} "
-    gone = 1 - bits["value"] / bits["chance"] if bits["chance"] > 0 else 0.0
-    told += f"(chance {percent(share['chance'])}). Knowing an item's fine cluster takes away {percent(max(gone, 0.0))} "
-    told += f"of the doubt about its coarse one ({bits['value']:.1f} of {bits['chance']:.1f} bits are left)."
+    pair = part.filter(width=wide, other_width=narrow)
+    share, bits = (pair.row(by_predicate=pl.col("metric") == metric, named=True) for metric in ("share", "entropy"))
+    explained = max(1 - bits["value"] / bits["chance"], 0.0) if bits["chance"] > 0 else 0.0
+    text = f"{percent(share['value'])} of the items of a cluster at width {wide} lie in one cluster of width {narrow} "
+    text += f"({_chance(share)}). Knowing an item's fine cluster takes away {percent(explained)} of the doubt about "
+    text += f"its coarse one ({bits['value']:.1f} of {bits['chance']:.1f} bits are left)."
     if len(steps) > 1:
-        told += f" From one width to the next the weakest nesting is {weakest['other_width']} to {weakest['width']} "
-        told += f"({percent(weakest['value'])}, chance {percent(weakest['chance'])})."
-    return told
+        text += f" From one width to the next the weakest nesting is {weakest['other_width']} to {weakest['width']} "
+        text += f"({percent(weakest['value'])}, {_chance(weakest)})."
+    return text
 
 
 def describe_similarity(table: pl.DataFrame) -> str:
     """From `Hierarchy.similarity`: how much of the widest level's neighbourhoods and geometry narrower ones have."""
-    overlap = table.filter(pl.col("metric") == "overlap") if len(table) else table
+    overlap = _select(table, metric="overlap")
     if not len(overlap):
         return ""
     wide = overlap["width"].max()
     kept = overlap.filter(pl.col("width") == wide, pl.col("other_width") < wide).sort("other_width")
     if not len(kept):
         return ""
-    first, last = kept.row(0, named=True), kept.row(-1, named=True)
-    told = (
-        f"Of an item's {first['neighbours']} nearest at width {wide}, {percent(first['value'])} are among its nearest "
-    )
-    told += f"at width {first['other_width']} already"
+    first, last = _first_and_last(kept)
+    narrow = first["other_width"]
+    text = f"Of an item's {first['neighbours']} nearest at width {wide}, {percent(first['value'])} are among its "
+    text += f"nearest at width {narrow} already"
     if len(kept) > 1:
-        told += f" and {percent(last['value'])} at width {last['other_width']}"
-    told += f" (chance {percent(first['chance'])})"
-    pair = (pl.col("width") == wide) & (pl.col("other_width") == first["other_width"])
-    cka = table.filter(pl.col("metric") == "cka", pair)
-    if len(cka):
-        told += f"; how all items lie to one another is alike in the first {first['other_width']} dimensions and in "
-        told += f"all {wide} to {cka['value'][0]:.2f} (linear CKA: 1 is the same, chance {cka['chance'][0]:.2f})"
-    return told + "."
+        text += f" and {percent(last['value'])} at width {last['other_width']}"
+    text += f" ({_chance(first)})"
+    for row in table.filter(metric="cka", width=wide, other_width=narrow).iter_rows(named=True):
+        text += f"; how all items lie to one another is alike in the first {narrow} dimensions and in all {wide} to "
+        text += f"{row['value']:.2f} (linear CKA: 1 is the same, chance {row['chance']:.2f})"
+    return text + "."
 
 
 def describe_blocks(table: pl.DataFrame) -> str:
     """From `Hierarchy.blocks`: what can be read from the first block, and what the last one adds."""
-    blocks = table.filter(pl.col("part") == "block") if len(table) else table
-    if blocks["width"].n_unique() < 2 if len(blocks) else True:
+    blocks = _select(table, part="block")
+    if not len(blocks) or blocks["width"].n_unique() < 2:
         return ""
+    table = table.with_columns(pl.lit(None).alias(name) for name in ("label", "class") if name not in table.columns)
     narrow, wide = blocks["width"].min(), blocks["width"].max()
-    start = blocks.filter(pl.col("width") == wide)["start"][0]
-    first, last, before, after = (
-        {(row.get("metric"), row.get("label"), row.get("class")): row for row in rows.iter_rows(named=True)}
-        for rows in (
-            table.filter(pl.col("part") == part, pl.col("width") == width)
-            for part, width in (("block", narrow), ("block", wide), ("prefix", start), ("prefix", wide))
-        )
-    )
-    knows, adds = _read_from(first), _read_from(last)
-    said = []
-    if knows:
-        said.append(f"What the first {narrow} dimensions know: a linear model that sees only them {knows}.")
-        said.append(_best_classes(first))
-        said.append(f"What the last {wide - start} add: by themselves, such a model {adds}.")
-        said.append(_best_classes(last) or _no_classes(last, wide - start))
-        said.append(_added(before, after, start))
-    if share := first.get(("variance_share", None, None)):
-        other = last["variance_share", None, None]
-        told = f"The first {narrow} hold {percent(share['value'])} of the items' variance "
-        told += f"({percent(share['chance'])} of the dimensions), the last {wide - start} {percent(other['value'])} "
-        told += f"({percent(other['chance'])})"
-        if rank := first.get(("effective_rank", None, None)):
-            other = last["effective_rank", None, None]
-            told += f", spread over {rank['value']:.1f} and {other['value']:.1f} directions (effective rank; "
-            told += f"{rank['chance']:.1f} and {other['chance']:.1f} if they did not correlate)"
-        said.append(told + ".")
-    return " ".join(filter(None, said))
+    start = blocks.filter(width=wide)["start"][0]
+    ends = (("block", narrow), ("block", wide), ("prefix", start), ("prefix", wide))
+    first, last, before, after = (table.filter(part=part, width=width) for part, width in ends)
+    sentences = []
+    if knowledge := _describe_probes(first):
+        sentences += [
+            f"What the first {narrow} dimensions know: a linear model that sees only them {knowledge}.",
+            _best_classes(first),
+            f"What the last {wide - start} add: by themselves, such a model {_describe_probes(last)}.",
+            _best_classes(last) or _no_classes(last, wide - start),
+            _describe_gain(before, after, start),
+        ]
+    shape, last_shape = ({row["metric"]: row for row in rows.iter_rows(named=True)} for rows in (first, last))
+    if share := shape.get("variance_share"):
+        last_share = last_shape["variance_share"]
+        text = f"The first {narrow} hold {percent(share['value'])} of the items' variance "
+        text += f"({percent(share['chance'])} of the dimensions), the last {wide - start} "
+        text += f"{percent(last_share['value'])} ({percent(last_share['chance'])})"
+        if rank := shape.get("effective_rank"):
+            last_rank = last_shape["effective_rank"]
+            text += f", spread over {rank['value']:.1f} and {last_rank['value']:.1f} directions (effective rank; "
+            text += f"{rank['chance']:.1f} and {last_rank['chance']:.1f} if they did not correlate)"
+        sentences.append(text + ".")
+    return " ".join(filter(None, sentences))
 
 
-def _read_from(rows: dict[tuple, dict]) -> str:
+def _labels(rows: pl.DataFrame) -> pl.DataFrame:
+    """The probes of whole labels (the mean over their classes)."""
+    return rows.filter(pl.col("metric").is_in(["r2", "auc"]), pl.col("class").is_null())
+
+
+def _classes(rows: pl.DataFrame) -> pl.DataFrame:
+    """The probes of the classes of the first label that has any."""
+    rows = rows.filter(pl.col("metric") == "auc", pl.col("class").is_not_null())
+    return rows.filter(pl.col("label") == pl.col("label").first())
+
+
+def _describe_probes(rows: pl.DataFrame) -> str:
     """What a linear model reads from one block: `explains 12 % of the variance of …, and ranks …`."""
-    explained, told_apart = [], []
-    for (metric, label, of_class), row in rows.items():
-        sure = of_class is None and label is not None and _beyond_chance(row)
-        if metric == "r2" and of_class is None:
-            what = f"{percent(row['value'])} of the variance of" if sure else "nothing of"
-            explained.append(f"{what} {readable(label)}")
-        elif metric == "auc" and of_class is None:
-            how = percent(row["value"]) if sure else "no more than by chance"
-            told_apart.append(f"{how} for {readable(label)} (chance {percent(row['chance'])})")
-    said = [f"explains {listed(explained)}"] if explained else []
-    if told_apart:
-        said.append(
-            f"ranks an item that has a label above one that has not in this share of pairs: {listed(told_apart)}"
-        )
-    return ", and ".join(said)
+    explained, ranked = [], []
+    for row in _labels(rows).iter_rows(named=True):
+        share, label = percent(row["value"]) if _is_beyond_chance(row) else None, readable(row["label"])
+        if row["metric"] == "r2":
+            explained.append(f"{share} of the variance of {label}" if share else f"nothing of {label}")
+        else:
+            ranked.append(f"{share or 'no more than by chance'} for {label} ({_chance(row)})")
+    parts = [f"explains {listed(explained)}"] if explained else []
+    if ranked:
+        parts.append(f"ranks an item that has a label above one that has not in this share of pairs: {listed(ranked)}")
+    return ", and ".join(parts)
 
 
-def _classes(rows: dict[tuple, dict]) -> dict[str, dict]:
-    """The rows of the classes of the first label that has any."""
-    found = [(label, of_class, row) for (metric, label, of_class), row in rows.items() if metric == "auc" and of_class]
-    return {of_class: row for label, of_class, row in found if label == found[0][0]}
+def _best_classes(rows: pl.DataFrame, most: int = 3) -> str:
+    best = _classes(rows).sort("value", descending=True, maintain_order=True).head(most).iter_rows(named=True)
+    words = [f"{row['class']} ({percent(row['value'])})" for row in best if _is_beyond_chance(row)]
+    return f"It knows best: {listed(words)}." if words else ""
 
 
-def _best_classes(rows: dict[tuple, dict], most: int = 3) -> str:
-    best = sorted(_classes(rows).items(), key=lambda item: -item[1]["value"])[:most]
-    best = [f"{name} ({percent(row['value'])})" for name, row in best if _beyond_chance(row)]
-    return f"It knows best: {listed(best)}." if best else ""
+def _no_classes(rows: pl.DataFrame, size: int) -> str:
+    classes = _classes(rows)
+    return f"The last {size} tell no {readable(classes['label'][0])} apart beyond chance." if len(classes) else ""
 
 
-def _no_classes(rows: dict[tuple, dict], size: int) -> str:
-    label = next((row["label"] for row in _classes(rows).values()), None)
-    return f"The last {size} tell no {readable(label)} apart beyond chance." if label else ""
-
-
-def _added(before: dict[tuple, dict], after: dict[tuple, dict], start: int) -> str:
+def _describe_gain(before: pl.DataFrame, after: pl.DataFrame, start: int) -> str:
     """What all dimensions know beyond those before the last block."""
+    options = {"suffix": "_before", "maintain_order": "left"}
     gains = [
-        f"{readable(label)} from {percent(max(before[key]['value'], 0))} to {percent(max(row['value'], 0))}"
-        for key, row in after.items()
-        for metric, label, of_class in [key]
-        if metric in ("r2", "auc") and of_class is None and key in before
+        f"{readable(row['label'])} from {percent(max(row['value_before'], 0))} to {percent(max(row['value'], 0))}"
+        for row in _labels(after).join(_labels(before), on=["metric", "label"], **options).iter_rows(named=True)
     ]
     if not gains:
         return ""
-    told = f"Added to the first {start} they take {listed(gains)}"
-    old = _classes(before)
-    by_class = {name: row["value"] - old[name]["value"] for name, row in _classes(after).items() if name in old}
-    most = max(by_class, key=by_class.get, default=None)
-    if most is not None and by_class[most] >= 0.01:
-        old_value, new_value = old[most]["value"], _classes(after)[most]["value"]
-        told += f", most of all {most} ({percent(old_value)} to {percent(new_value)})"
-    return told + "."
+    text = f"Added to the first {start} they take {listed(gains)}"
+    gain = pl.col("value") - pl.col("value_before")
+    classes = _classes(after).join(_classes(before), on="class", **options).filter(gain >= 0.01)
+    for row in classes.sort(gain, descending=True, maintain_order=True).head(1).iter_rows(named=True):
+        text += f", most of all {row['class']} ({percent(row['value_before'])} to {percent(row['value'])})"
+    return text + "."
 
 
-def describe_clusters(names: pl.DataFrame, *, clustering: str = "growing", typical: int = 3) -> str:
+def describe_clusters(names: pl.DataFrame, *, clustering: str = "by_width", typical: int = 3) -> str:
     """From `Hierarchy.names`: which labels the clusters of the narrowest and the widest level set apart."""
-    part = names.filter(pl.col("clustering") == clustering) if len(names) else names
+    part = _select(names, clustering=clustering)
     part = part.drop_nulls("typical") if len(part) else part
     if not len(part):
         return ""
-    said, before = [], set()
+    sentences, before = [], set()
     for width in sorted({part["width"].min(), part["width"].max()}):
-        here = part.filter(pl.col("width") == width)
-        found = here.filter(pl.col("share") <= MOST).with_columns(first=pl.col("typical").str.split(" / ").list.first())
-        found = found.sort("lift", "items", descending=True).unique("first", keep="first", maintain_order=True)
-        top = found.head(typical).iter_rows(named=True)
-        words = [f"{row['first']} ({row['lift']:.1f} times its usual share in {row['items']} items)" for row in top]
-        said.append(f"At width {width} clusters set apart {listed(words)}." if words else "")
-        said.append(_undivided(here))
-        new = [word for word in found["first"] if word not in before]
+        clusters = part.filter(width=width)
+        first_label = pl.col("typical").str.split(" / ").list.first()
+        named = clusters.filter(pl.col("share") <= MOST).with_columns(first=first_label)
+        named = named.sort("lift", "items", descending=True).unique("first", keep="first", maintain_order=True)
+        words = [
+            f"{row['first']} ({row['lift']:.1f} times its usual share in {row['items']} items)"
+            for row in named.head(typical).iter_rows(named=True)
+        ]
+        sentences.append(f"At width {width} clusters set apart {listed(words)}." if words else "")
+        sentences.append(_describe_largest(clusters))
+        new = [label for label in named["first"] if label not in before]
         if before and new:
-            said.append(f"No cluster of the narrowest width is typical of {listed(new[:5])}; one of width {width} is.")
-        before |= set(found["first"])
-    return " ".join(filter(None, said))
+            text = f"No cluster of the narrowest width is typical of {listed(new[:5])}; one of width {width} is."
+            sentences.append(text)
+        before |= set(named["first"])
+    return " ".join(filter(None, sentences))
 
 
-def _undivided(clusters: pl.DataFrame) -> str:
+def _describe_largest(clusters: pl.DataFrame) -> str:
     """Of a cluster that holds most items, if there is one."""
     row = next(filter(is_most, clusters.iter_rows(named=True)), None)
     if row is None:
         return ""
-    told = f"{percent(row['share'])} of the items lie in one cluster"
+    text = f"{percent(row['share'])} of the items lie in one cluster"
     if row.get("popularity_share") is not None:
-        told += f", which has {percent(row['popularity_share'])} of the interactions"
-    return told + "."
+        text += f", which has {percent(row['popularity_share'])} of the interactions"
+    return text + "."
 
 
-def describe_flows(flows: pl.DataFrame, names: pl.DataFrame, *, clustering: str = "growing") -> str:
+def describe_flows(flows: pl.DataFrame, names: pl.DataFrame, *, clustering: str = "by_width") -> str:
     """From `Hierarchy.flows` and `names`: which cluster of the narrowest width splits most, which holds together."""
-    part = flows.filter(pl.col("clustering") == clustering) if len(flows) else flows
+    part = _select(flows, clustering=clustering)
     if not len(part):
         return ""
     width = part["width"].min()
-    part = part.filter(pl.col("width") == width)
-    main = part.group_by("cluster", maintain_order=True).agg(
-        pl.col("share_out").max(), pl.len(), pl.first("next_width")
-    )
-    if len(main) < 2:
+    clusters = part.filter(width=width).group_by("cluster", maintain_order=True)
+    clusters = clusters.agg(pl.col("share_out").max(), pl.len(), pl.first("next_width")).sort("share_out", "cluster")
+    if len(clusters) < 2:
         return ""
     name = {
         row["cluster"]: "the largest cluster" if is_most(row) else f"“{row['typical'] or row['titles']}”"
-        for row in names.filter(pl.col("clustering") == clustering, pl.col("width") == width).iter_rows(named=True)
+        for row in names.filter(clustering=clustering, width=width).iter_rows(named=True)
     }
-    main = main.sort("share_out", "cluster")
-    loose, firm = main.row(0, named=True), main.row(-1, named=True)
-    told = f"From width {width} to width {loose['next_width']}, {name[firm['cluster']]} holds together best "
-    told += f"({percent(firm['share_out'])} of its items stay in one cluster) and {name[loose['cluster']]} splits most "
-    return told + f"(over {loose['len']} clusters, {percent(loose['share_out'])} in the largest)."
+    split, stable = _first_and_last(clusters)
+    text = f"From width {width} to width {split['next_width']}, {name[stable['cluster']]} holds together best "
+    text += f"({percent(stable['share_out'])} of its items stay in one cluster) and {name[split['cluster']]} splits "
+    return text + f"most (over {split['len']} clusters, {percent(split['share_out'])} in the largest)."
 
 
 def describe_list(table: pl.DataFrame) -> str:
-    """From `item_neighbours` or `user_top_k`: what of the widest list was there at narrower widths, and what is new."""
+    """From `list_neighbours` or `list_top_k`: what of the widest list was there at narrower widths, and what is new."""
     if not len(table):
         return ""
-    widths = table["width"].unique().sort().to_list()
-    last = table.filter(pl.col("width") == widths[-1])
-    final, query = set(last["item"]), table["query"][0]
-    if len(widths) == 1:
-        return f"Nearest to {query} at width {widths[0]}: {listed(last['title'].head(3).to_list())}."
-    shared = [len(final & set(table.filter(pl.col("width") == width)["item"])) for width in widths[:-1]]
-    counts = listed([f"{count} at width {width}" for width, count in zip(widths, shared, strict=False)])
-    told = f"{query}: of the {len(final)} listed at width {widths[-1]}, there are {counts}."
-    always = set.intersection(*(set(table.filter(pl.col("width") == width)["item"]) for width in widths))
-    titles = pl.format("“{}”", "title")  # many a title has a comma of its own
-    kept = last.filter(pl.col("item").is_in(list(always))).select(titles).to_series().to_list()
-    earlier = set(table.filter(pl.col("width") < widths[-1])["item"])
-    new = last.filter(~pl.col("item").is_in(list(earlier))).select(titles).to_series().to_list()
-    told += f" At every width: {listed(kept[:3])}." if kept else " None is there at every width."
-    return told + (f" Only at width {widths[-1]}: {listed(new[:3])}." if new else "")
+    *narrower, widest = table["width"].unique().sort().to_list()
+    last, query = table.filter(width=widest), table["query"][0]
+    items = {width: set(table.filter(width=width)["item"]) for width in narrower}
+    if not narrower:
+        return f"Nearest to {query} at width {widest}: {listed(last['title'].head(3).to_list())}."
+    entries = [(row["item"], f"“{row['title']}”") for row in last.iter_rows(named=True)]  # titles may have commas
+    counts = [f"{sum(item in at_width for item, _ in entries)} at width {w}" for w, at_width in items.items()]
+    always = [title for item, title in entries if all(item in at_width for at_width in items.values())]
+    new = [title for item, title in entries if not any(item in at_width for at_width in items.values())]
+    text = f"{query}: of the {len(entries)} listed at width {widest}, there are {listed(counts)}."
+    text += f" At every width: {listed(always[:3])}." if always else " None is there at every width."
+    return text + (f" Only at width {widest}: {listed(new[:3])}." if new else "")
 
 
 def describe_recovery(table: pl.DataFrame, *, enough: float = 0.95) -> str:
@@ -288,22 +294,16 @@ def describe_recovery(table: pl.DataFrame, *, enough: float = 0.95) -> str:
 
     enough: the share of the best AMI that counts as nearly as good.
     """
-    ami = table.filter(pl.col("metric") == "ami") if len(table) else table
-    if not len(ami):
-        return ""
-    said = []
-    for label in ami["label"].unique(maintain_order=True).to_list():
-        rows = ami.filter(pl.col("label") == label).sort("width")
-        best = rows.row(int(rows["value"].arg_max()), named=True)
-        if not _beyond_chance(best):
-            said.append(f"{readable(label).capitalize()} is recovered at no width (AMI at most {best['value']:.2f}).")
+    sentences = []
+    for (label,), rows in _select(table, metric="ami").group_by("label", maintain_order=True) if len(table) else ():
+        best, depth = rows.row(int(rows["value"].arg_max()), named=True), readable(label).capitalize()
+        if not _is_beyond_chance(best):
+            sentences.append(f"{depth} is recovered at no width (AMI at most {best['value']:.2f}).")
             continue
         narrow = rows.filter(pl.col("value") >= enough * best["value"]).row(0, named=True)
-        told = (
-            f"{readable(label).capitalize()} ({best['clusters']} clusters) is recovered best at width {best['width']} "
-        )
-        told += f"(AMI {best['value']:.2f})"
+        text = f"{depth} ({best['clusters']} clusters) is recovered best at width {best['width']} "
+        text += f"(AMI {best['value']:.2f})"
         if narrow["width"] != best["width"]:
-            told += f"; width {narrow['width']} is within {percent(1 - enough)} of it ({narrow['value']:.2f})"
-        said.append(told + ".")
-    return " ".join(said)
+            text += f"; width {narrow['width']} is within {percent(1 - enough)} of it ({narrow['value']:.2f})"
+        sentences.append(text + ".")
+    return " ".join(sentences)

@@ -1,17 +1,17 @@
 """What the levels of nested embeddings mean: item vectors and labels in, tidy tables out.
 
-`measure` gives every number for one matrix of items; the functions behind it live beside what they measure (`clusters`,
-`neighbours`, `nesting`, `probes`, `tree`) and `describe` puts the tables into words. This module knows no models: run
-it on a control's items in the same way, and stack the tables with a `model` column.
+`measure_hierarchy` gives every number for one matrix of items; the functions behind it live beside what they measure
+(`clusters`, `neighbours`, `nesting`, `probes`, `tree`) and `describe` puts the tables into words. This module knows no
+models: run it on a control's items in the same way, and stack the tables with a `model` column.
 
-One vocabulary of columns, in every table where they apply; one row a figure:
+One vocabulary of columns, in every table where they apply; one row a value:
 
     width             number of leading dimensions; of a block: where it ends; of a pair: the finer (wider) one
     other_width       the second width of a pair: the coarser one in `nesting`, any in the square `similarity`
-    clustering        `same` (as many clusters at every width), `growing` (more at wider ones), `tree` (strictly nested)
+    clustering        `fixed` (as many clusters at every width), `by_width` (more at wider ones), `tree` (nested)
     clusters          number of clusters there are
     cluster           number of one cluster at its width
-    label             what it is held against: genres, depth_1, popularity, year, …
+    label             what it is compared with: genres, depth_1, popularity, year, …
     class             one value of the label (a genre); null for the mean over them
     metric, value     see below
     chance            the value reached without any relation: mean over shuffles, or exact where a formula gives it
@@ -24,7 +24,7 @@ One vocabulary of columns, in every table where they apply; one row a figure:
     similarity   width, other_width, neighbours (overlap only)               overlap, cka, correlation (of blocks)
     blocks       part (block, prefix), width, start, label, class            effective_rank, variance_share, r2, auc
     recovery     width, clusters, label (depth_1, …)                         ami, nmi, purity
-    names        clustering, width, cluster: see `tree.cluster_names`        items, typical, lift, titles, name, …
+    names        clustering, width, cluster: see `tree.name_clusters`        items, typical, lift, titles, name, …
     flows        clustering, width, cluster, next_width, next_cluster        items, share_out, share_in
     tree         node, parent, level, and the columns of names
 
@@ -40,26 +40,23 @@ import numpy as np
 import polars as pl
 
 from mrl.errors import DataError
-from mrl.hierarchy.clusters import agreement, check_items, cluster_items, membership, sample_rows
-from mrl.hierarchy.neighbours import nearest, neighbour_jaccard, neighbour_overlap
-from mrl.hierarchy.nesting import dendrogram_purity, linear_cka, nesting
+from mrl.hierarchy.clusters import check_items, cluster_items, measure_agreement, membership, name_branches, sample_rows
+from mrl.hierarchy.neighbours import find_nearest, neighbour_jaccard, neighbour_overlap
+from mrl.hierarchy.nesting import dendrogram_purity, linear_cka, measure_nesting
 from mrl.hierarchy.probes import block_correlation, block_shape, probe_labels, probe_number
-from mrl.hierarchy.tree import catalogue_tree, cluster_names, flows, nested_clusters
+from mrl.hierarchy.tree import build_tree, build_tree_clusters, count_flows, name_clusters
 
 
 @dataclass(frozen=True, eq=False)
 class Hierarchy:
     """The tables of one matrix of items, as the module documents them; `rows` (n,) are the item rows they rest on.
 
-    `same`, `growing`, `nested`: (W, n) clusters at every width, beside `rows`. Tables without labels to fill them are
-    empty frames.
+    clusters: by clustering, (W, n) clusters of these items at every width. Tables that need labels are empty without.
     """
 
     widths: tuple[int, ...]
     rows: np.ndarray
-    same: np.ndarray
-    growing: np.ndarray
-    nested: np.ndarray
+    clusters: dict[str, np.ndarray]
     agreement: pl.DataFrame
     neighbours: pl.DataFrame
     nesting: pl.DataFrame
@@ -83,11 +80,11 @@ NUMBERS = ("agreement", "neighbours", "nesting", "similarity", "blocks", "recove
 
 def depth_columns(labels: pl.DataFrame | None) -> list[str]:
     """The columns of true depths (`depth_1`, `depth_2`, …) in order; none for real data."""
-    found = [] if labels is None else [name for name in labels.columns if name.startswith("depth_")]
-    return sorted(found, key=lambda name: (len(name), name))
+    columns = [] if labels is None else [name for name in labels.columns if name.startswith("depth_")]
+    return sorted(columns, key=lambda name: (len(name), name))
 
 
-def recovery(
+def measure_recovery(
     items: np.ndarray,
     widths: Sequence[int],
     labels: pl.DataFrame,
@@ -106,13 +103,14 @@ def recovery(
         raise DataError(f"labels has no column depth_1 but {labels.columns}: recovery needs the true depths")
     parts = []
     for column in columns:
-        carried, names = membership(labels[column])
-        found = cluster_items(items, widths, len(names), normalise=normalise, seed=seed)
-        parts.append(agreement(found, widths, carried, label=column, permutations=permutations, seed=seed))
+        has_label, names = membership(labels[column])
+        clusters = cluster_items(items, widths, len(names), normalise=normalise, seed=seed)
+        options = {"label": column, "permutations": permutations, "seed": seed}
+        parts.append(measure_agreement(clusters, widths, has_label, **options))
     return pl.concat(parts).drop("clustering")
 
 
-def measure(
+def measure_hierarchy(
     items: np.ndarray,
     widths: Sequence[int],
     *,
@@ -120,8 +118,8 @@ def measure(
     popularity: np.ndarray | None = None,
     item_ids: np.ndarray | None = None,
     label_columns: Sequence[str] | None = None,
-    same: int = 16,
-    growing: Sequence[int] | None = None,
+    clusters: int = 16,
+    clusters_by_width: Sequence[int] | None = None,
     branching: int | Sequence[int] | None = None,
     k: int = 10,
     normalise: bool = True,
@@ -133,15 +131,13 @@ def measure(
 
     items: (I, D); labels: one row an item, with `title`, `year` and label columns where known; popularity: (I,) number
     of training interactions, items without any are left out (nothing was learned of them); label_columns: what clusters
-    are held against, by default `genres` and the true depths; they also name the clusters. same: clusters at
-    every width; growing: clusters at each width, by default as many as it has dimensions; branching: of the nested
-    tree, by default 4 and then 2; k: neighbours; normalise: compare directions, not lengths (see `cluster_items`);
-    sample: at most that many items, drawn by `seed`; None for all. Clusters are cut to a quarter of the items.
+    are compared with, by default `genres` and the true depths; they also name the clusters. clusters: at every width
+    of the clustering `fixed`; clusters_by_width: at each width of `by_width`, by default as many as it has dimensions;
+    branching: of the tree, by default 4 and then 2; k: neighbours; normalise: compare directions, not lengths (see
+    `cluster_items`); sample: at most that many items, drawn by `seed`; None for all. At most a quarter as many clusters
+    as items are made.
     """
-    items, widths = check_items(items, widths)
-    for name, given in (("labels", labels), ("popularity", popularity), ("item_ids", item_ids)):
-        if given is not None and len(given) != len(items):
-            raise DataError(f"{name} has {len(given)} rows for {len(items)} items; give one a row of items")
+    items, widths = check_items(items, widths, labels=labels, popularity=popularity, item_ids=item_ids)
     learned = np.arange(len(items)) if popularity is None else np.flatnonzero(np.asarray(popularity) > 0)
     if len(learned) <= k:
         raise DataError(f"items: {len(learned)} have training interactions; at least {k + 1} are needed for k={k}")
@@ -149,54 +145,62 @@ def measure(
     items, labels = items[rows], None if labels is None else labels[rows]
     popularity = None if popularity is None else np.asarray(popularity, dtype=np.float64)[rows]
     item_ids = rows if item_ids is None else np.asarray(item_ids)[rows]
-    options = {"permutations": permutations, "seed": seed}
 
     most = max(len(rows) // 4, 1)
-    shape = {"normalise": normalise, "seed": seed}
+    options = {"permutations": permutations, "seed": seed}
+    kmeans = {"normalise": normalise, "seed": seed}
     clusterings = {
-        "same": cluster_items(items, widths, min(same, most), **shape),
-        "growing": cluster_items(items, widths, [min(n, most) for n in growing or widths], **shape),
-        "tree": nested_clusters(items, widths, branching or [4] + [2] * (len(widths) - 1), **shape),
+        "fixed": cluster_items(items, widths, min(clusters, most), **kmeans),
+        "by_width": cluster_items(items, widths, [min(n, most) for n in clusters_by_width or widths], **kmeans),
+        "tree": build_tree_clusters(items, widths, branching or [4] + [2] * (len(widths) - 1), **kmeans),
     }
     members = _members(labels, label_columns)
-    near = nearest(items, widths, k, normalise=normalise)
-    agreeing, jaccards = [], []
-    for label, (carried, _) in members.items():
-        for name, found in clusterings.items():
-            agreeing.append(agreement(found, widths, carried, label=label, clustering=name, **options))
-        agreeing.append(dendrogram_purity(clusterings["tree"], widths, carried, label=label, **options))
-        jaccards.append(neighbour_jaccard(near, widths, carried, label=label, **options))
-    carried = np.hstack([found for found, _ in members.values()]) if members else None
-    names = [name for _, found in members.values() for name in found]
-    known = {"carried": carried, "names": names, "labels": labels, "item_ids": item_ids, "popularity": popularity}
-    named = {name: cluster_names(found, widths, clustering=name, **known) for name, found in clusterings.items()}
-    flowing = {name: flows(found, widths, clustering=name) for name, found in clusterings.items()}
-    overlap, cka = neighbour_overlap(near, widths), linear_cka(items, widths, seed=seed)
+    neighbours = find_nearest(items, widths, k, normalise=normalise)
+    agreement, jaccard = [], []
+    for label, (has_label, _) in members.items():
+        against = {"label": label} | options
+        for name, assigned in clusterings.items():
+            agreement.append(measure_agreement(assigned, widths, has_label, clustering=name, **against))
+        agreement.append(dendrogram_purity(clusterings["tree"], widths, has_label, **against))
+        jaccard.append(neighbour_jaccard(neighbours, widths, has_label, **against))
+    facts = {
+        "has_label": np.hstack([has_label for has_label, _ in members.values()]) if members else None,
+        "names": [name for _, names in members.values() for name in names],
+        **{"labels": labels, "item_ids": item_ids, "popularity": popularity},
+    }
+    names, flows = {}, {}
+    for name, assigned in clusterings.items():
+        names[name] = name_clusters(assigned, widths, clustering=name, **facts)
+        flows[name] = count_flows(assigned, widths, clustering=name)
     return Hierarchy(
         widths=widths,
         rows=rows,
-        same=clusterings["same"],
-        growing=clusterings["growing"],
-        nested=clusterings["tree"],
-        agreement=_stack(agreeing),
-        neighbours=_stack(jaccards),
-        nesting=_stack([nesting(clusterings[c], widths, clustering=c, **options) for c in ("same", "growing")]),
-        similarity=_stack([overlap, cka, block_correlation(items, widths)]),
-        blocks=_stack([block_shape(items, widths), *_probes(items, widths, labels, members, popularity, seed)]),
-        recovery=recovery(items, widths, labels, **shape, permutations=permutations)
+        clusters=clusterings,
+        agreement=_stack(*agreement),
+        neighbours=_stack(*jaccard),
+        nesting=_stack(
+            *(measure_nesting(clusterings[name], widths, clustering=name, **options) for name in ("fixed", "by_width"))
+        ),
+        similarity=_stack(
+            neighbour_overlap(neighbours, widths),
+            linear_cka(items, widths, seed=seed),
+            block_correlation(items, widths),
+        ),
+        blocks=_stack(block_shape(items, widths), *_probes(items, widths, labels, members, popularity, seed)),
+        recovery=measure_recovery(items, widths, labels, **kmeans, permutations=permutations)
         if depth_columns(labels)
-        else _NONE,
-        names=_stack(list(named.values())),
-        flows=_stack(list(flowing.values())),
-        tree=catalogue_tree(named["tree"], flowing["tree"]),
+        else _EMPTY,
+        names=_stack(*names.values()),
+        flows=_stack(*flows.values()),
+        tree=build_tree(names["tree"], flows["tree"]),
     )
 
 
-_NONE = pl.DataFrame()
+_EMPTY = pl.DataFrame()
 
 
-def _stack(frames: list[pl.DataFrame]) -> pl.DataFrame:
-    return pl.concat(frames, how="diagonal_relaxed") if frames else _NONE
+def _stack(*frames: pl.DataFrame) -> pl.DataFrame:
+    return pl.concat(frames, how="diagonal_relaxed") if frames else _EMPTY
 
 
 def _members(labels: pl.DataFrame | None, columns: Sequence[str] | None) -> dict[str, tuple[np.ndarray, list[str]]]:
@@ -206,12 +210,13 @@ def _members(labels: pl.DataFrame | None, columns: Sequence[str] | None) -> dict
     missing = [name for name in columns or () if name not in labels.columns]
     if missing:
         raise DataError(f"label_columns={missing}: labels only has {labels.columns}")
-    usual = [name for name in ("genres", *depth_columns(labels)) if name in labels.columns]
-    members = {name: membership(labels[name]) for name in (usual if columns is None else columns)}
-    for name in set(members) & set(depth_columns(labels)):  # a bare number would not say of which depth
-        carried, values = members[name]
-        members[name] = carried, [f"branch {name.removeprefix('depth_')}·{value}" for value in values]
-    return {name: found for name, found in members.items() if columns is not None or found[0].any()}
+    default = [name for name in ("genres", *depth_columns(labels)) if name in labels.columns]
+    members = {}
+    for name in default if columns is None else columns:
+        has_label, values = membership(labels[name])
+        if columns is not None or has_label.any():
+            members[name] = has_label, name_branches(name, values)
+    return members
 
 
 def _probes(items, widths, labels, members, popularity, seed: int) -> list[pl.DataFrame]:
@@ -221,13 +226,13 @@ def _probes(items, widths, labels, members, popularity, seed: int) -> list[pl.Da
         numbers["popularity"] = np.log1p(popularity)
     if labels is not None and "year" in labels.columns:
         numbers["year"] = labels["year"].cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy()
-    found = [
+    probes = [
         probe_number(items, widths, target, label=name, seed=seed)
         for name, target in numbers.items()
         if np.isfinite(target).sum() >= 10 and np.nanstd(target) > 0
     ]
-    for name, (carried, classes) in members.items():
-        known = carried[carried.any(axis=1)]
+    for name, (has_label, classes) in members.items():
+        known = has_label[has_label.any(axis=1)]
         if (np.minimum(known.sum(axis=0), (~known).sum(axis=0)) >= 10).any():
-            found.append(probe_labels(items, widths, carried, classes, label=name, seed=seed))
-    return found
+            probes.append(probe_labels(items, widths, has_label, classes, label=name, seed=seed))
+    return probes

@@ -6,15 +6,17 @@ Arrays in, tidy tables out; `mrl.hierarchy.measure` documents the columns.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import polars as pl
+from scipy.spatial.distance import cdist
 
 from mrl.errors import ConfigError
-from mrl.hierarchy.clusters import check_items, unit_rows, with_chance
+from mrl.hierarchy.clusters import check_items, normalise_rows, with_chance
 
 
-def largest(scores: np.ndarray, k: int) -> np.ndarray:
+def top_columns(scores: np.ndarray, k: int) -> np.ndarray:
     """(B, k) int64: columns of the k largest of each row of `scores` (B, I), best first, ties by column."""
     threshold = np.partition(scores, -k, axis=1)[:, -k, None]
     above, tied = scores > threshold, scores == threshold
@@ -27,16 +29,15 @@ def largest(scores: np.ndarray, k: int) -> np.ndarray:
 def _similarities(prefix: np.ndarray, rows: np.ndarray, normalise: bool) -> np.ndarray:
     """(B, I): cosine, or the negative Euclidean distance; -inf for an item with itself."""
     if normalise:
-        points = unit_rows(prefix)
+        points = normalise_rows(prefix)
         scores = points[rows] @ points.T
     else:
-        squares = (prefix**2).sum(axis=1)
-        scores = -np.sqrt(np.maximum(squares[rows, None] - 2 * prefix[rows] @ prefix.T + squares, 0))
+        scores = -cdist(prefix[rows], prefix)
     scores[np.arange(len(rows)), rows] = -np.inf
     return scores
 
 
-def nearest(
+def find_nearest(
     items: np.ndarray, widths: Sequence[int], k: int = 10, *, normalise: bool = True, chunk: int = 1024
 ) -> np.ndarray:
     """(W, I, k) int64: every item's k nearest other items at every width, nearest first.
@@ -48,14 +49,17 @@ def nearest(
         raise ConfigError(f"k={k}: must be at least 1 and below the {len(items)} items there are")
     parts = [np.arange(start, min(start + chunk, len(items))) for start in range(0, len(items), chunk)]
     return np.stack(
-        [np.concatenate([largest(_similarities(items[:, :d], rows, normalise), k) for rows in parts]) for d in widths]
+        [
+            np.concatenate([top_columns(_similarities(items[:, :d], rows, normalise), k) for rows in parts])
+            for d in widths
+        ]
     )
 
 
 def neighbour_jaccard(
     neighbours: np.ndarray,
     widths: Sequence[int],
-    carried: np.ndarray,
+    has_label: np.ndarray,
     *,
     label: str = "genres",
     permutations: int = 100,
@@ -63,28 +67,26 @@ def neighbour_jaccard(
 ) -> pl.DataFrame:
     """Mean Jaccard index |A & B| / |A | B| of the label sets of items and their neighbours, at every width.
 
-    neighbours: (W, I, k) from `nearest`; carried: (I, G) bool; pairs with an unlabelled item are left out.
+    neighbours: (W, I, k) from `find_nearest`; has_label: (I, G) bool; pairs with an unlabelled item are left out.
     Chance: label sets shuffled between the labelled items. For single labels it is the share of equal labels.
     """
-    labelled = carried.any(axis=1)
-    sets, kind = np.unique(carried, axis=0, return_inverse=True)  # few distinct sets, so a small table serves all
+    labelled = has_label.any(axis=1)
+    sets, set_of = np.unique(has_label, axis=0, return_inverse=True)  # few distinct sets: a small table serves all
     size = sets.sum(axis=1, dtype=np.float64)
     shared = sets.astype(np.float64) @ sets.T
     jaccard = shared / np.maximum(size[:, None] + size - shared, 1)
     rng = np.random.default_rng(seed)
-    shuffles = []
-    for _ in range(permutations):
-        shuffled = kind.copy()
-        shuffled[labelled] = rng.permutation(kind[labelled])
-        shuffles.append(shuffled)
+    shuffles = np.tile(set_of, (permutations, 1))
+    for shuffled in shuffles:
+        shuffled[labelled] = rng.permutation(set_of[labelled])
     rows = []
-    for width, found in zip(widths, neighbours, strict=True):
-        near, far = np.repeat(np.arange(len(found)), found.shape[1]), found.ravel()
-        both = labelled[near] & labelled[far]
-        near, far = near[both], far[both]
-        value = jaccard[kind[near], kind[far]].mean() if len(near) else 0.0
-        chance = (jaccard[s[near], s[far]].mean() if len(near) else 0.0 for s in shuffles)
-        key = {"width": width, "neighbours": found.shape[1], "label": label, "metric": "jaccard"}
+    for width, neighbours_of in zip(widths, neighbours, strict=True):
+        pairs = np.stack([np.repeat(np.arange(len(neighbours_of)), neighbours_of.shape[1]), neighbours_of.ravel()])
+        item, neighbour = pairs[:, labelled[pairs].all(axis=0)]
+        value, *chance = (
+            jaccard[sets_of[item], sets_of[neighbour]].mean() if len(item) else 0.0 for sets_of in (set_of, *shuffles)
+        )
+        key = {"width": width, "neighbours": neighbours_of.shape[1], "label": label, "metric": "jaccard"}
         rows.append({**key, **with_chance(value, chance)})
     return pl.DataFrame(rows)
 
@@ -96,12 +98,10 @@ def neighbour_overlap(neighbours: np.ndarray, widths: Sequence[int]) -> pl.DataF
     """
     num_items, k = neighbours.shape[1:]
     rows = []
-    for width, here in zip(widths, neighbours, strict=True):
-        for other_width, there in zip(widths, neighbours, strict=True):
-            shared = sum((here == there[:, [rank]]).any(axis=1).sum() for rank in range(k))
-            value, chance = shared / (num_items * k), k / (num_items - 1)
-            key = {"width": width, "other_width": other_width, "neighbours": k, "metric": "overlap"}
-            rows.append({**key, "value": value, "chance": chance})
+    for (width, at_width), (other_width, at_other) in product(zip(widths, neighbours, strict=True), repeat=2):
+        shared = sum((at_width == at_other[:, [rank]]).any(axis=1).sum() for rank in range(k))
+        key = {"width": width, "other_width": other_width, "neighbours": k, "metric": "overlap"}
+        rows.append({**key, "value": shared / (num_items * k), "chance": k / (num_items - 1)})
     return pl.DataFrame(rows)
 
 
@@ -112,7 +112,7 @@ def item_titles(num_items: int, labels: pl.DataFrame | None, item_ids: np.ndarra
     return [str(title or raw) for title, raw in zip(titles, ids, strict=True)]
 
 
-def item_neighbours(
+def list_neighbours(
     items: np.ndarray,
     widths: Sequence[int],
     row: int,
@@ -132,10 +132,10 @@ def item_neighbours(
         raise ConfigError(f"row={row}: must be an item row from 0 to {len(items) - 1}")
     scores = [_similarities(items[:, :d], np.array([row]), normalise)[0] for d in widths]
     titles = item_titles(len(items), labels, item_ids)
-    return _ranked(scores, widths, k, titles, item_ids, titles[row])
+    return _rank_at_widths(scores, widths, k, titles, item_ids, titles[row])
 
 
-def user_top_k(
+def list_top_k(
     user: np.ndarray,
     items: np.ndarray,
     widths: Sequence[int],
@@ -146,7 +146,7 @@ def user_top_k(
     item_ids: np.ndarray | None = None,
     query: str = "user",
 ) -> pl.DataFrame:
-    """One user's k highest inner products at every width; columns as in `item_neighbours`.
+    """One user's k highest inner products at every width; columns as in `list_neighbours`.
 
     user: (D,); items: (I, D); exclude: item rows never listed (what the user already has). Fewer than k if few remain.
     """
@@ -154,10 +154,10 @@ def user_top_k(
     scores = [items[:, :d] @ np.asarray(user, dtype=np.float64)[:d] for d in widths]
     for score in scores:
         score[np.asarray(exclude, dtype=np.int64)] = -np.inf
-    return _ranked(scores, widths, k, item_titles(len(items), labels, item_ids), item_ids, query)
+    return _rank_at_widths(scores, widths, k, item_titles(len(items), labels, item_ids), item_ids, query)
 
 
-def _ranked(
+def _rank_at_widths(
     scores: list[np.ndarray], widths: Sequence[int], k: int, titles: list[str], item_ids: np.ndarray | None, query: str
 ) -> pl.DataFrame:
     if k < 1:
@@ -165,11 +165,11 @@ def _ranked(
     ids = np.arange(len(titles)) if item_ids is None else item_ids
     rows, before = [], None
     for width, score in zip(widths, scores, strict=True):
-        best = largest(score[None], min(k, len(score)))[0]
+        best = top_columns(score[None], min(k, len(score)))[0]
         best = best[np.isfinite(score[best])]
         for rank, item in enumerate(best, 1):
             new = None if before is None else item not in before
-            found = {"item": ids[item], "title": titles[item], "score": float(score[item]), "new": new}
-            rows.append({"query": query, "width": width, "rank": rank, **found})
+            facts = {"item": ids[item], "title": titles[item], "score": float(score[item]), "new": new}
+            rows.append({"query": query, "width": width, "rank": rank, **facts})
         before = set(best.tolist())
     return pl.DataFrame(rows, schema_overrides={"new": pl.Boolean}, infer_schema_length=None)

@@ -12,11 +12,11 @@ import numpy as np
 import polars as pl
 
 from mrl.errors import ConfigError
-from mrl.hierarchy.clusters import check_items, indicator, split_points, unit_rows
+from mrl.hierarchy.clusters import check_items, cluster_points, indicator, normalise_rows, one_a_width
 from mrl.hierarchy.neighbours import item_titles
 
 
-def nested_clusters(
+def build_tree_clusters(
     items: np.ndarray,
     widths: Sequence[int],
     branching: int | Sequence[int] = (4, 2, 2, 2, 2),
@@ -32,40 +32,38 @@ def nested_clusters(
     the order of their parents, and from the largest within a parent, so that a tree can be drawn without crossings.
     """
     items, widths = check_items(items, widths)
-    children = [branching] * len(widths) if isinstance(branching, int) else list(branching)
-    if len(children) != len(widths):
-        raise ConfigError(f"branching={children}: {len(children)} numbers for {len(widths)} widths; give one each")
-    if not all(number >= 1 for number in children) or min_items < 1:
-        raise ConfigError(f"branching={children}, min_items={min_items}: must be at least 1")
+    children = one_a_width("branching", branching, widths)
+    if min_items < 1:
+        raise ConfigError(f"min_items={min_items}: must be at least 1")
     parents, levels = np.zeros(len(items), dtype=np.int64), []
     for width, number in zip(widths, children, strict=True):
-        prefix = unit_rows(items[:, :width]) if normalise else items[:, :width]
+        prefix = normalise_rows(items[:, :width]) if normalise else items[:, :width]
         child = np.zeros(len(items), dtype=np.int64)
         for parent in range(parents.max() + 1):
             inside = np.flatnonzero(parents == parent)
             if number > 1 and len(inside) >= number * min_items:
-                child[inside] = split_points(prefix[inside], number, seed)
+                child[inside] = cluster_points(prefix[inside], number, seed)
         parents = np.unique(parents * number + child, return_inverse=True)[1]
         levels.append(parents)
     return np.stack(levels)
 
 
-def cluster_names(
+def name_clusters(
     clusters: np.ndarray,
     widths: Sequence[int],
     *,
-    carried: np.ndarray | None = None,
+    has_label: np.ndarray | None = None,
     names: Sequence[str] = (),
     labels: pl.DataFrame | None = None,
     item_ids: np.ndarray | None = None,
     popularity: np.ndarray | None = None,
-    clustering: str = "same",
+    clustering: str = "fixed",
     typical: int = 2,
     titles: int = 3,
 ) -> pl.DataFrame:
     """Every cluster at every width, named by its typical labels and its most popular titles.
 
-    clusters: (W, I); carried: (I, G) bool with `names`; labels: a frame with a `title` column; popularity: (I,).
+    clusters: (W, I); has_label: (I, G) bool with `names`; labels: a frame with a `title` column; popularity: (I,).
     Lift of label g in cluster c = P(g | c) / P(g) among labelled items. Typical are the labels with lift > 1 and at
     least two items that add most to what the cluster tells, P(g | c) log lift: lift alone would prefer the rarest.
     Columns: clustering, width, cluster, items, share (of all items), popularity_share (of all interactions, null
@@ -75,16 +73,16 @@ def cluster_names(
     num_items = clusters.shape[1]
     title = np.array(item_titles(num_items, labels, item_ids), dtype=object)
     weight = np.zeros(num_items) if popularity is None else np.asarray(popularity, dtype=np.float64)
-    known = np.zeros(num_items, dtype=bool) if carried is None else carried.any(axis=1)
-    overall = carried[known].mean(axis=0) if known.any() else None  # (G,)
+    known = np.zeros(num_items, dtype=bool) if has_label is None else has_label.any(axis=1)
+    overall = has_label[known].mean(axis=0) if known.any() else None  # (G,)
     rows = []
-    for width, found in zip(widths, clusters, strict=True):
-        for cluster in np.unique(found):
-            inside = np.flatnonzero(found == cluster)
+    for width, cluster_of in zip(widths, clusters, strict=True):
+        for cluster in np.unique(cluster_of):
+            inside = np.flatnonzero(cluster_of == cluster)
             popular = inside[np.argsort(-weight[inside], kind="stable")][:titles]
             first = {"typical": None, "lift": None, "label_share": None}
             if overall is not None and known[inside].any():
-                within = carried[inside[known[inside]]]
+                within = has_label[inside[known[inside]]]
                 share, lift = within.mean(axis=0), within.mean(axis=0) / np.maximum(overall, 1e-12)
                 gain = np.where((lift > 1) & (within.sum(axis=0) >= 2), share * np.log(np.maximum(lift, 1)), 0)
                 best = [g for g in np.argsort(-gain, kind="stable")[:typical] if gain[g] > 0]
@@ -110,38 +108,39 @@ def cluster_names(
     return pl.DataFrame(rows, schema_overrides=texts, infer_schema_length=None)
 
 
-def flows(clusters: np.ndarray, widths: Sequence[int], *, clustering: str = "same") -> pl.DataFrame:
+def count_flows(clusters: np.ndarray, widths: Sequence[int], *, clustering: str = "fixed") -> pl.DataFrame:
     """How many items go from which cluster at one width to which at the next: the ribbons of an alluvial diagram.
 
     clusters: (W, I). Columns: clustering, width, cluster, next_width, next_cluster, items, share_out (of the cluster at
     `width`), share_in (of the one at `next_width`); only flows with items, sorted.
     """
     rows = []
-    for (width, here), (next_width, there) in pairwise(zip(widths, clusters, strict=True)):
-        table = (indicator(here) @ indicator(there).T.toarray()).astype(np.int64)  # (K here, K there)
-        out, into = table.sum(axis=1), table.sum(axis=0)
-        for a, b in np.argwhere(table):
-            count = int(table[a, b])
-            source = {"clustering": clustering, "width": width, "cluster": int(a)}
-            target = {"next_width": next_width, "next_cluster": int(b), "items": count}
-            rows.append({**source, **target, "share_out": count / int(out[a]), "share_in": count / int(into[b])})
+    for (width, at_width), (next_width, at_next) in pairwise(zip(widths, clusters, strict=True)):
+        table = (indicator(at_width) @ indicator(at_next).T.toarray()).astype(np.int64)  # (K, next K)
+        sizes, next_sizes = table.sum(axis=1).tolist(), table.sum(axis=0).tolist()
+        for cluster, next_cluster in np.argwhere(table).tolist():
+            count = int(table[cluster, next_cluster])
+            source = {"clustering": clustering, "width": width, "cluster": cluster}
+            target = {"next_width": next_width, "next_cluster": next_cluster, "items": count}
+            shares = {"share_out": count / sizes[cluster], "share_in": count / next_sizes[next_cluster]}
+            rows.append({**source, **target, **shares})
     columns = {"clustering": pl.String, "width": pl.Int64, "cluster": pl.Int64, "next_width": pl.Int64}
     columns |= {"next_cluster": pl.Int64, "items": pl.Int64, "share_out": pl.Float64, "share_in": pl.Float64}
     return pl.DataFrame(rows, schema=columns)
 
 
-def catalogue_tree(named: pl.DataFrame, flowing: pl.DataFrame) -> pl.DataFrame:
-    """The nodes of a strictly nested tree: `cluster_names` plus `node`, `parent` (null at the first width) and `level`.
+def build_tree(names: pl.DataFrame, flows: pl.DataFrame) -> pl.DataFrame:
+    """The nodes of a strictly nested tree: `name_clusters` plus `node`, `parent` (null at the first width) and `level`.
 
-    A node is `width/cluster`. named and flowing: `cluster_names` and `flows` of the same `nested_clusters`.
+    A node is `width/cluster`. names and flows: `name_clusters` and `count_flows` of the same `build_tree_clusters`.
     """
     node = pl.format("{}/{}", pl.col("width"), pl.col("cluster"))
-    parents = flowing.select(
+    parents = flows.select(
         pl.col("next_width").alias("width"), pl.col("next_cluster").alias("cluster"), node.alias("parent")
     )
-    joined = named.join(parents, on=["width", "cluster"], how="left", maintain_order="left")
-    if len(joined) != len(named):
-        raise ConfigError("a cluster has two parents: the clusters are not strictly nested; use `flows` instead")
+    joined = names.join(parents, on=["width", "cluster"], how="left", maintain_order="left")
+    if len(joined) != len(names):
+        raise ConfigError("a cluster has two parents: the clusters are not strictly nested; use `count_flows` instead")
     return joined.select(
         node.alias("node"),
         "parent",

@@ -1,1 +1,39 @@
-"""kernels."""
+"""The inner loops: compiled for the CPU by numba, recorded as a CUDA graph on a GPU, never called by users directly.
+
+Loops run over slices of a batch in threads, and give the same for any number of threads.
+
+    threads         compile a loop at its first call; run it over slices in threads
+    prefetch        fetch memory before it is needed
+    candidates      uniform unobserved items, and their scores at every level
+    bpr             nested BPR and its gradients in one pass
+    row_adam        Adam that touches only the rows of a batch
+    sparse          a sparse matrix times a table of vectors
+    topk            the best k of a row
+    cuda_graph      a training step recorded once as a CUDA graph and replayed
+"""
+
+from mrl.kernels.bpr import Gradients, bpr_gradients
+from mrl.kernels.candidates import UniformCandidates, level_scores, pick_hardest, similarity
+from mrl.kernels.cuda_graph import GraphStep
+from mrl.kernels.row_adam import RowAdam
+from mrl.kernels.sparse import propagate
+from mrl.kernels.threads import compiled, has_short_floats, in_threads
+from mrl.kernels.topk import best_of_scores, best_of_vectors, mark_hits
+
+__all__ = [
+    "Gradients",
+    "GraphStep",
+    "RowAdam",
+    "UniformCandidates",
+    "best_of_scores",
+    "best_of_vectors",
+    "bpr_gradients",
+    "compiled",
+    "has_short_floats",
+    "in_threads",
+    "level_scores",
+    "mark_hits",
+    "pick_hardest",
+    "propagate",
+    "similarity",
+]  # fmt: skip

@@ -82,15 +82,15 @@ def _difference(p, j, q, start, stop):
 def _gradients(users, items, user_rows, item_rows, widths, rates, decay, user_out, item_out, terms, norms):
     levels, shared, dim = len(widths), item_rows.shape[1] == 2, users.shape[1]
     for b in range(len(user_rows)):
-        soon = min(b + 1, len(user_rows) - 1)
-        fetch(users, user_rows[soon] * dim, (user_rows[soon] + 1) * dim)
+        following = min(b + 1, len(user_rows) - 1)
+        fetch(users, user_rows[following] * dim, (user_rows[following] + 1) * dim)
         for n in range(item_rows.shape[1]):
-            fetch(items, item_rows[soon, n] * dim, (item_rows[soon, n] + 1) * dim)
+            fetch(items, item_rows[following, n] * dim, (item_rows[following, n] + 1) * dim)
         p, q, push, pull = users[user_rows[b]], items[item_rows[b, 0]], user_out[b], item_out[b, 0]
         norm = _dot(p, p, 0, dim) + _dot(q, q, 0, dim)
         for d in range(dim):
             push[d], pull[d] = decay * p[d], decay * q[d]
-        ahead = np.float32(0)
+        difference = np.float32(0)  # ⟨p, q_k − q⟩
         start = 0
         for level in range(levels):
             stop = widths[level]
@@ -100,8 +100,8 @@ def _gradients(users, items, user_rows, item_rows, widths, rates, decay, user_ou
                 norm += _dot(j, j, 0, dim)
                 for d in range(dim):
                     away[d] = decay * j[d]
-            ahead = ahead + _difference(p, j, q, start, stop) if shared else _difference(p, j, q, 0, stop)
-            x = np.float64(ahead)
+            difference = difference + _difference(p, j, q, start, stop) if shared else _difference(p, j, q, 0, stop)
+            x = np.float64(difference)
             small = np.exp(-abs(x))
             terms[b, level] = max(x, 0.0) + np.log1p(small)
             rate = rates[level] * np.float32((1.0 if x >= 0 else small) / (1.0 + small))  # w_k · σ(x) / B

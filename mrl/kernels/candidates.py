@@ -81,8 +81,8 @@ class UniformCandidates:
             rows = ranks.flatten(1).numpy().astype(np.int64)
             _unobserved(users.numpy(), *self.tables()[:3], rows)
             return torch.from_numpy(rows).view(ranks.shape)
-        found = torch.searchsorted(self._gaps, ranks + (users * (self.num_items + 1))[wide], right=True)
-        return ranks + found - self.offsets[users][wide]
+        places = torch.searchsorted(self._gaps, ranks + (users * (self.num_items + 1))[wide], right=True)
+        return ranks + places - self.offsets[users][wide]
 
     def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
         """What compiled loops need to draw: offsets (U + 1,), gaps (N,), order (I + window,), window."""
@@ -113,15 +113,15 @@ def _number(x, free):
 
 
 @compiled
-def _skip(gaps, ranks, found):
-    """Turn ranks (n,) among a user's unobserved items into items; gaps: those of the user. found: (n,) scratch."""
+def _skip(gaps, ranks, below):
+    """Turn ranks (n,) among a user's unobserved items into items; gaps: those of the user. below: (n,) scratch."""
     if len(gaps) <= COUNTED * len(ranks):
-        found[:] = 0
+        below[:] = 0
         for gap in gaps:
             for n in range(len(ranks)):
-                found[n] += np.int32(gap <= ranks[n])
+                below[n] += np.int32(gap <= ranks[n])
         for n in range(len(ranks)):
-            ranks[n] += found[n]
+            ranks[n] += below[n]
         return
     for n in range(len(ranks)):
         low, high = 0, len(gaps)  # the first positive with more than this many unobserved items before it
@@ -135,7 +135,7 @@ def _skip(gaps, ranks, found):
 
 
 @compiled
-def _smaller(gaps, label):
+def _count_smaller(gaps, label):
     """How many positives of a user, whose gaps these are, have smaller labels."""
     low, high = 0, len(gaps)
     while low < high:
@@ -148,44 +148,44 @@ def _smaller(gaps, label):
 
 
 @compiled
-def _known(gaps, begin, window, places, found):
-    """Mark in found (n,) which of places (n,) in the window that begins at label `begin` hold positives."""
-    for number in range(_smaller(gaps, begin), _smaller(gaps, begin + window)):
+def _mark_positives(gaps, begin, window, places, is_positive):
+    """Mark in is_positive (n,) which of places (n,) in the window that begins at label `begin` hold positives."""
+    for number in range(_count_smaller(gaps, begin), _count_smaller(gaps, begin + window)):
         place = np.int32(gaps[number] + number - begin)
         for n in range(len(places)):
-            found[n] |= np.int32(places[n] == place)
+            is_positive[n] |= np.int32(places[n] == place)
 
 
 @compiled
-def _candidates(seed, row, gaps, order, window, drawn, found):
-    """Fill drawn (n,) with unobserved items of the user at `row` of a batch; found (n,): scratch."""
-    many, num_items = len(drawn), len(order) - window
+def _candidates(seed, row, gaps, order, window, drawn, scratch):
+    """Fill drawn (n,) with unobserved items of the user at `row` of a batch; scratch (n,)."""
+    count, num_items = len(drawn), len(order) - window
     free = num_items - len(gaps)
     if not window:  # here labels are items
-        _ranks(seed, row * many, free, drawn)
-        _skip(gaps, drawn, found)
+        _ranks(seed, row * count, free, drawn)
+        _skip(gaps, drawn, scratch)
         return
     begin = np.int64(_number(seed ^ np.uint64(row // STRETCH + 1), num_items))
-    _ranks(seed, row * many, window, drawn)
-    found[:] = 0
-    _known(gaps, begin, window, drawn, found)
+    _ranks(seed, row * count, window, drawn)
+    scratch[:] = 0
+    _mark_positives(gaps, begin, window, drawn, scratch)
     if begin + window > num_items:  # it goes on at the beginning
-        _known(gaps, begin - num_items, window, drawn, found)
-    for n in range(many):
+        _mark_positives(gaps, begin - num_items, window, drawn, scratch)
+    for n in range(count):
         drawn[n] = order[begin + drawn[n]]
-    for n in range(many):
-        if found[n]:
-            _ranks(~seed, row * many + n, free, drawn[n : n + 1])
-            _skip(gaps, drawn[n : n + 1], found[n : n + 1])
+    for n in range(count):
+        if scratch[n]:
+            _ranks(~seed, row * count + n, free, drawn[n : n + 1])
+            _skip(gaps, drawn[n : n + 1], scratch[n : n + 1])
             drawn[n] = order[drawn[n]]
 
 
 @compiled
 def _unobserved(users, offsets, gaps, order, rows):
-    ranks, found = np.empty(rows.shape[1], np.int32), np.empty(rows.shape[1], np.int32)
+    ranks, scratch = np.empty(rows.shape[1], np.int32), np.empty(rows.shape[1], np.int32)
     for b in range(len(users)):
         ranks[:] = rows[b]
-        _skip(gaps[offsets[users[b]] : offsets[users[b] + 1]], ranks, found)
+        _skip(gaps[offsets[users[b]] : offsets[users[b] + 1]], ranks, scratch)
         for n in range(len(ranks)):
             rows[b, n] = order[ranks[n]]
 
@@ -193,9 +193,9 @@ def _unobserved(users, offsets, gaps, order, rows):
 @compiled
 def _draw(users, first, offsets, gaps, order, window, seed, rows):
     """Fill rows (B, n); `first` is the place of users[0] in the batch."""
-    drawn, found = np.empty(rows.shape[1], np.int32), np.empty(rows.shape[1], np.int32)
+    drawn, scratch = np.empty(rows.shape[1], np.int32), np.empty(rows.shape[1], np.int32)
     for b in range(len(users)):
-        _candidates(seed, first + b, gaps[offsets[users[b]] : offsets[users[b] + 1]], order, window, drawn, found)
+        _candidates(seed, first + b, gaps[offsets[users[b]] : offsets[users[b] + 1]], order, window, drawn, scratch)
         rows[b] = drawn
 
 
@@ -238,7 +238,7 @@ def _inner(users, items, candidates, widths, scores):
                 scores[b, k, m] = total
 
 
-def hardest(
+def pick_hardest(
     draw: UniformCandidates,
     user_rows: Tensor,
     places: Tensor,
@@ -251,7 +251,7 @@ def hardest(
 ) -> Tensor:
     """(B, K): the best scoring of the first `active` of each level's candidates, all in one compiled pass.
 
-    The same as `draw`, `level_scores` by inner product and argmax, which see. users[places] are the
+    The same as `draw`, `level_scores` by inner product and argmax. users[places] are the
     vectors (B, D) of user_rows (B,); items: (I, D); both float32.
     """
     rows = np.empty((len(user_rows), len(widths)), np.int64)
@@ -271,16 +271,16 @@ def hardest(
 @partial(compiled, fastmath=True)
 def _hardest(batch, places, first, offsets, gaps, order, window, seed, users, items, widths, candidates, active, rows):
     levels, dim = len(widths), items.shape[1]
-    many = levels * candidates
-    drawn, found = np.empty(many, np.int32), np.empty(many, np.int32)
+    count = levels * candidates
+    drawn, scratch = np.empty(count, np.int32), np.empty(count, np.int32)
     last = len(batch) - 1
     for b in range(len(batch)):
-        soon, later = min(b + 1, last), min(b + 2, last)
-        fetch(offsets, batch[later], batch[later] + 1)
-        fetch(gaps, offsets[batch[soon]], offsets[batch[soon] + 1])
-        fetch(users, places[soon] * dim, (places[soon] + 1) * dim)
-        mine = gaps[offsets[batch[b]] : offsets[batch[b] + 1]]
-        _candidates(seed, first + b, mine, order, window, drawn, found)
+        following, second = min(b + 1, last), min(b + 2, last)
+        fetch(offsets, batch[second], batch[second] + 1)
+        fetch(gaps, offsets[batch[following]], offsets[batch[following] + 1])
+        fetch(users, places[following] * dim, (places[following] + 1) * dim)
+        user_gaps = gaps[offsets[batch[b]] : offsets[batch[b] + 1]]
+        _candidates(seed, first + b, user_gaps, order, window, drawn, scratch)
         user = users[places[b]]
         for k in range(levels):
             best, chosen = np.float32(-np.inf), drawn[k * candidates]

@@ -60,19 +60,19 @@ class GraphStep:
     def _record(self, users: Tensor, items: Tensor) -> bool:
         self.inputs = users.clone(), items.clone()
         state, graph = self.generator.get_state(), torch.cuda.CUDAGraph()
-        here = torch.cuda.current_stream(self.stream.device)
+        stream = torch.cuda.current_stream(self.stream.device)
         graph.register_generator_state(self.generator)
         try:
             with torch.cuda.graph(graph, stream=self.stream):  # recorded, not run
                 self.outputs = self.step(*self.inputs)
         except RuntimeError as error:
-            torch.cuda.set_stream(here)  # a recording that cannot be ended does not come back from its own
+            torch.cuda.set_stream(stream)  # a recording that cannot be ended does not come back from its own
             reason = str(error.__context__ or error).partition("\n")[0]
             warnings.warn(f"steps on {self.generator.device} run slower, not as a CUDA graph: {reason}", stacklevel=3)
             self.failed = True
-            fresh = torch.Generator(self.generator.device)  # the other may be left as if still being recorded
-            fresh.set_state(state)
-            self.set_generator(fresh)
+            generator = torch.Generator(self.generator.device)  # the other may be left as if still being recorded
+            generator.set_state(state)
+            self.set_generator(generator)
             return False
         self.graph = graph
         return True

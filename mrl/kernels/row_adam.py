@@ -31,21 +31,21 @@ _kernel = partial(compiled, fastmath={"contract"})
 class RowAdam:
     """tables: float32 parameters (R, D) on the CPU. `state` has the names and shapes of `torch.optim.Adam`'s.
 
-        optimiser.begin(steps)                      # an epoch
-        optimiser.advance()                         # a step
-        optimiser.wake(table, rows)                 # before reading rows
-        optimiser.update(table, rows, gradients)    # every row that was woken, once or more often
-        optimiser.settle()                          # the end of an epoch: every row of every table is up to date
+        optimiser.start_epoch(steps)
+        optimiser.next_step()
+        optimiser.catch_up(table, rows)             # before reading rows
+        optimiser.update(table, rows, gradients)    # every row that has caught up, once or more often
+        optimiser.finish_epoch()                    # every row of every table is up to date
 
-    Between `begin` and `settle` rows that were not woken lag behind.
+    Within an epoch, rows that nothing caught up lag behind.
     """
 
     def __init__(self, tables: list[Tensor], learning_rate: float):
         self.tables, self.learning_rate = tables, learning_rate
         self.state: dict[Tensor, dict[str, Tensor]] = {}
 
-    def begin(self, steps: int) -> None:
-        """Make ready for so many steps."""
+    def start_epoch(self, steps: int) -> None:
+        """Prepare for so many steps."""
         for table in self.tables:
             if table not in self.state:
                 zeros = {name: torch.zeros_like(table, requires_grad=False) for name in ("exp_avg", "exp_avg_sq")}
@@ -61,62 +61,57 @@ class RowAdam:
                 self.state[table]["exp_avg"].numpy(),
                 self.state[table]["exp_avg_sq"].numpy(),
                 np.zeros(len(table), np.int32),  # the step at which each row was last touched
-                np.zeros(len(table), np.int32),  # and woken
+                np.zeros(len(table), np.int32),  # and last caught up
                 np.empty(len(table), np.int32),  # where its gradients begin
             )
             for table in self.tables
         }
 
-    def advance(self) -> None:
-        """Begin the next step."""
+    def next_step(self) -> None:
         if self._now:
             oldest = max(0, self._now - WINDOW)
-            rate, grown = self._rates()
-            self._missed[oldest : self._now] += (rate, rate * grown) * self._weights[oldest - self._now :]
+            rate, correction = self._rates()
+            self._missed[oldest : self._now] += (rate, rate * correction) * self._weights[oldest - self._now :]
         self._now += 1
 
     def _rates(self) -> tuple[float, float]:
         """η·√(1 − β2ᵗ) / (1 − β1ᵗ) and √(1 − β2ᵗ) of this step."""
         step = self._done + self._now
-        grown = (1 - BETA2**step) ** 0.5
-        return self.learning_rate * grown / (1 - BETA1**step), grown
+        correction = (1 - BETA2**step) ** 0.5
+        return self.learning_rate * correction / (1 - BETA1**step), correction
 
-    def wake(self, table: Tensor, rows: np.ndarray) -> None:
+    def catch_up(self, table: Tensor, rows: np.ndarray) -> None:
         """Bring rows (n,) int64 of a table up to date, as they are before this step. Rows may repeat."""
-        values, first, second, last, woken, _ = self._arrays[table]
-        fresh = np.empty(len(rows), np.int64)
-        fresh = fresh[: _fresh(rows, woken, self._now, fresh)]
+        values, first, second, last, caught_up, _ = self._arrays[table]
+        lagging = np.empty(len(rows), np.int64)
+        lagging = lagging[: _find_lagging(rows, caught_up, self._now, lagging)]
         in_threads(
-            lambda part: _wake(fresh[part], values, first, second, last, self._missed),
-            len(fresh),
-            each=LEAST,
+            lambda part: _catch_up(lagging[part], values, first, second, last, self._missed), len(lagging), each=LEAST
         )
 
     def update(self, table: Tensor, rows: np.ndarray, gradients: np.ndarray) -> None:
         """One step of the rows (n,), whose gradients (n, D) are summed where rows repeat, in order."""
-        values, first, second, last, _, begin = self._arrays[table]
+        *moments, _, begin = self._arrays[table]
         following, distinct = np.empty(len(rows), np.int32), np.empty(len(rows), np.int64)
-        distinct = distinct[: _chain(rows, begin, following, distinct)]
-        rate, grown = self._rates()
-        rate, epsilon = np.float32(rate), np.float32(EPSILON * grown)
+        distinct = distinct[: _link_equal(rows, begin, following, distinct)]
+        rate, correction = self._rates()
+        rate, epsilon = np.float32(rate), np.float32(EPSILON * correction)
         in_threads(
-            lambda part: _update(
-                distinct[part], begin, following, gradients, values, first, second, last, self._now, rate, epsilon
-            ),
+            lambda part: _update(distinct[part], begin, following, gradients, *moments, self._now, rate, epsilon),
             len(distinct),
             each=LEAST,
         )
 
-    def settle(self) -> None:
-        """Bring everything up to date; `begin` is next."""
-        self.advance()  # so that what was missed includes the last step
+    def finish_epoch(self) -> None:
+        """Bring every row up to date."""
+        self.next_step()  # so that what was missed includes the last step
         steps = self._now - 1
         for table, (values, first, second, last, _, _) in self._arrays.items():
 
             def work(part: slice, values=values, first=first, second=second, last=last) -> None:
                 rows = np.arange(part.start, part.stop)
-                _wake(rows, values, first, second, last, self._missed)
-                _rest(rows, first, second, last, steps)
+                _catch_up(rows, values, first, second, last, self._missed)
+                _decay_rows(rows, first, second, last, steps)
 
             in_threads(work, len(values), each=LEAST)
             self.state[table]["step"].fill_(self._done + steps)
@@ -124,19 +119,28 @@ class RowAdam:
 
 
 @_kernel
-def _fresh(rows, woken, now, fresh):
-    """List each row that was not yet woken in this step, once; returns how many."""
+def _fetch_ahead(rows, n, values, first, second):
+    dim = values.shape[1]
+    start = rows[min(n + AHEAD, len(rows) - 1)] * dim
+    fetch(values, start, start + dim)
+    fetch(first, start, start + dim)
+    fetch(second, start, start + dim)
+
+
+@_kernel
+def _find_lagging(rows, caught_up, now, lagging):
+    """List each row that has not caught up in this step yet, once; returns how many."""
     count = 0
     for row in rows:
-        if woken[row] != now:
-            woken[row] = now
-            fresh[count] = row
+        if caught_up[row] != now:
+            caught_up[row] = now
+            lagging[count] = row
             count += 1
     return count
 
 
 @_kernel
-def _chain(rows, begin, following, distinct):
+def _link_equal(rows, begin, following, distinct):
     """Link equal rows: begin[row] is the place of the first, following[n] of the next, -1 at the end."""
     for n in range(len(rows)):
         begin[rows[n]] = -1
@@ -152,13 +156,9 @@ def _chain(rows, begin, following, distinct):
 
 
 @_kernel
-def _wake(rows, values, first, second, last, missed):
-    dim = values.shape[1]
+def _catch_up(rows, values, first, second, last, missed):
     for n in range(len(rows)):
-        soon = rows[min(n + AHEAD, len(rows) - 1)] * dim
-        fetch(values, soon, soon + dim)
-        fetch(first, soon, soon + dim)
-        fetch(second, soon, soon + dim)
+        _fetch_ahead(rows, n, values, first, second)
         row = rows[n]
         amount = np.float32(missed[last[row], 0])
         if amount > 0:
@@ -169,7 +169,7 @@ def _wake(rows, values, first, second, last, missed):
 
 
 @_kernel
-def _rest(rows, first, second, last, now):
+def _decay_rows(rows, first, second, last, now):
     """Decay the moments of rows to step `now`."""
     for row in rows:
         if last[row] < now:
@@ -189,22 +189,18 @@ def _decay(m, v, steps):
 def _update(rows, begin, following, gradients, values, first, second, last, now, rate, epsilon):
     one, two = np.float32(BETA1), np.float32(BETA2)
     rest_one, rest_two = np.float32(1 - BETA1), np.float32(1 - BETA2)
-    dim = values.shape[1]
-    gradient = np.empty(dim, np.float32)
+    gradient = np.empty(values.shape[1], np.float32)
     for n in range(len(rows)):
-        soon = rows[min(n + AHEAD, len(rows) - 1)] * dim
-        fetch(values, soon, soon + dim)
-        fetch(first, soon, soon + dim)
-        fetch(second, soon, soon + dim)
+        _fetch_ahead(rows, n, values, first, second)
         row = rows[n]
         p, m, v = values[row], first[row], second[row]
         place = begin[row]
         gradient[:] = gradients[place]
         place = following[place]
         while place >= 0:
-            more = gradients[place]
+            repeated = gradients[place]
             for d in range(len(p)):
-                gradient[d] += more[d]
+                gradient[d] += repeated[d]
             place = following[place]
         rested = now - 1 - last[row]
         keep = one * np.float32(BETA1**rested) if rested else one

@@ -11,7 +11,7 @@ from torch import Tensor
 from mrl.kernels.threads import compiled, fetch, in_threads
 
 LEAST = 256  # rows a thread at least
-SOON = 8  # entries from one that is worked on to one whose vector is fetched
+AHEAD = 8  # entries from one that is worked on to one whose vector is fetched
 
 
 def propagate(graph: Tensor, transpose: Tensor, x: Tensor) -> Tensor:
@@ -20,7 +20,7 @@ def propagate(graph: Tensor, transpose: Tensor, x: Tensor) -> Tensor:
 
 
 class _Propagate(torch.autograd.Function):
-    """With the transpose at hand for the backward pass: torch would build it anew at every step."""
+    """With the transpose ready for the backward pass: torch would build it anew at every step."""
 
     @staticmethod
     def forward(ctx, graph: Tensor, transpose: Tensor, x: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def _rows(first, offsets, columns, values, x, out):
         row[:] = 0
         n, stop = offsets[first + r], offsets[first + r + 1]
         while n + 4 <= stop:
-            for m in range(n + SOON, n + SOON + 4):
+            for m in range(n + AHEAD, n + AHEAD + 4):
                 place = columns[min(m, last)] * dim
                 fetch(x, place, place + dim)
             a, b, c, e = values[n], values[n + 1], values[n + 2], values[n + 3]

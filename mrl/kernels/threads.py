@@ -5,48 +5,61 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
+from threading import Lock
 
-import numba
 import torch
-from llvmlite import ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic
-from numba.np.arrayobj import make_array
 
 AHEAD = 4  # rows from one that is worked on to one that is fetched
+_BUILDING = Lock()  # the first call may come from several threads at once
 
 
-def compiled(function: Callable, **options: object) -> Callable:
+class Kernel:
+    """A compiled loop that imports numba at its first call, since that takes a third as long as importing torch.
+
+    build: returns numba's dispatcher. Other compiled loops may call a kernel by its name, as if it were one.
+    """
+
+    def __init__(self, build: Callable[[], Callable]) -> None:
+        self._build, self._dispatcher = build, None
+
+    @property
+    def dispatcher(self) -> Callable:
+        if self._dispatcher is None:
+            with _BUILDING:
+                self._dispatcher = self._dispatcher or self._build()
+        return self._dispatcher
+
+    def __call__(self, *arguments: object) -> object:
+        return self.dispatcher(*arguments)
+
+    @property
+    def _numba_type_(self) -> object:  # by which numba knows what a name in a compiled loop stands for
+        return self.dispatcher._numba_type_
+
+
+def compiled(function: Callable, **options: object) -> Kernel:
     """Compile to machine code that releases the GIL, kept on disk where the disk can be written."""
+    return Kernel(partial(_compile, function, options))
+
+
+def _compile(function: Callable, options: dict[str, object]) -> Callable:
+    import numba
+
     try:
         return numba.njit(nogil=True, cache=True, error_model="numpy", **options)(function)
     except RuntimeError:  # numba finds no folder to cache in, as in a read-only installation
         return numba.njit(nogil=True, error_model="numpy", **options)(function)
 
 
-@intrinsic
-def _hint(typing, array, offset):
-    """Ask the processor for the cache line of a byte `offset` of an array: no more than a hint, so never a fault."""
+def _build_fetch() -> Callable:
+    from mrl.kernels import prefetch
 
-    def emit(context, builder, signature, arguments):
-        view = make_array(signature.args[0])(context, builder, arguments[0])
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        place = builder.gep(builder.bitcast(view.data, byte), [arguments[1]])
-        builder.call(ask, [place, number(0), number(3), number(1)])  # to read, into every cache, data
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), emit
+    return prefetch.fetch
 
 
-@compiled
-def fetch(array, start, stop):
-    """For compiled loops that read here and there: bring entries start to stop, counted flat, into the cache."""
-    for offset in range(start * array.itemsize, stop * array.itemsize, 64):
-        _hint(array, offset)
+fetch = Kernel(_build_fetch)  # fetch(array, start, stop), for compiled loops: see `mrl.kernels.prefetch`
 
 
 def has_short_floats(device: torch.device) -> bool:

@@ -1,7 +1,8 @@
-"""Machine code for the CPU (numba): scores of nested vectors and the best k of a row, without a score matrix.
+"""Compiled for the CPU: scores of nested vectors and the best k of a row, without a score matrix.
 
 The threshold of a row: the k-th largest of the maxima of disjoint groups of items is a lower bound of the k-th
-largest score, and few items pass it. Callers share the rows among threads; nothing here starts one.
+largest score, and few items pass it. Callers share the rows among threads; nothing here starts one. Equal scores are
+ordered as `mrl.evaluation.ranking` says.
 """
 
 from __future__ import annotations
@@ -142,23 +143,23 @@ def _best_of_row(row, margin, user, width, items, k, workspace, ids, best):
     _group_maxima(row, maxima)
     lowest = np.float32(-3.4028235e38)  # the smallest finite number: what is masked stays below the bound
     bound = max(np.float32(_threshold(maxima, k, keys) - margin), lowest)
-    many = 0
-    for g in range(groups):  # append always, count if wanted: no branch to mispredict
-        chosen[many] = g
-        many += maxima[g] >= bound
-    scored = found = 0
-    for c in range(many):
+    num_chosen = 0
+    for g in range(groups):  # append always, count where the bound is reached: no branch to mispredict
+        chosen[num_chosen] = g
+        num_chosen += maxima[g] >= bound
+    scored = count = 0
+    for c in range(num_chosen):
         for item in range(chosen[c], len(row), groups):
-            candidates[found] = item
-            found += row[item] >= bound
-        if found > room - 2 * _GROUP:
-            _score(candidates, values, scored, found, row, user, width, items)
-            _select_best(candidates, values, found, k)
-            found = scored = min(k, found)
-    _score(candidates, values, scored, found, row, user, width, items)
-    found = _keep_best(candidates, values, found, k, ids, best)
-    ids[found:] = -1
-    best[found:] = -np.inf
+            candidates[count] = item
+            count += row[item] >= bound
+        if count > room - 2 * _GROUP:
+            _score(candidates, values, scored, count, row, user, width, items)
+            _select_best(candidates, values, count, k)
+            count = scored = min(k, count)
+    _score(candidates, values, scored, count, row, user, width, items)
+    count = _keep_best(candidates, values, count, k, ids, best)
+    ids[count:] = -1
+    best[count:] = -np.inf
 
 
 @_kernel
@@ -227,13 +228,13 @@ def best_of_vectors(users, margins, items, columns, widths, offsets, hidden, fir
 
 
 @_kernel
-def mark_hits(ids, wanted, offsets, rows, hits):
-    """Fill hits (L, B, k): which of ids (L, B, k) are among wanted[offsets[u] : offsets[u + 1]], u = rows[b]."""
+def mark_hits(ids, positives, offsets, rows, hits):
+    """Fill hits (L, B, k): which of ids (L, B, k) are among positives[offsets[u] : offsets[u + 1]], u = rows[b]."""
     for b in range(len(rows)):
-        mine = wanted[offsets[rows[b]] : offsets[rows[b] + 1]]
+        relevant = positives[offsets[rows[b]] : offsets[rows[b] + 1]]
         for level in range(len(ids)):
-            listed, found = ids[level, b], hits[level, b]
-            found[:] = False
-            for item in mine:
-                for n in range(len(listed)):
-                    found[n] |= listed[n] == item
+            ranked, is_hit = ids[level, b], hits[level, b]
+            is_hit[:] = False
+            for item in relevant:
+                for n in range(len(ranked)):
+                    is_hit[n] |= ranked[n] == item

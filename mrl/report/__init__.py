@@ -1,1 +1,14 @@
-"""report."""
+"""Notebooks → one page about a data set; figures and tables as a paper wants them.
+
+What has not changed is not executed again, and a rerun gives the same files.
+
+    stages    notebooks executed one after the other, and a summary of their results
+    page      executed notebooks as one self-contained HTML page
+    paper     every figure at both widths, every table as CSV and LaTeX
+"""
+
+from mrl.report.page import write_page
+from mrl.report.paper import FiguresConfig, draw, write_table
+from mrl.report.stages import ReportConfig, execute, summarise
+
+__all__ = ["FiguresConfig", "ReportConfig", "draw", "execute", "summarise", "write_page", "write_table"]

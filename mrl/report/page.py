@@ -6,9 +6,7 @@ The page asks the network for nothing and has no scripts. What came on stderr (p
 from __future__ import annotations
 
 import html
-import os
 import re
-from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from itertools import count
 from pathlib import Path
@@ -21,65 +19,19 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-from mrl.figures.style import SHOWN, rendered
+from mrl.figures.style import encode_png, write_whole
 
 HEADING = re.compile(r"<h([1-6])[^>]*>(.*?)</h\1>", re.S)
-POLARS = (
+POLARS_MARKUP = (
     (r"<style.*?</style>", ""),
     (r"<small>shape: .*?</small>", ""),
     (r"<tr>(?:<td>[^<]*</td>)+</tr>(?=</thead>)", ""),
     (r"<td>&quot;(.*?)&quot;</td>", r"<td>\1</td>"),
     (r"<td>null</td>", "<td></td>"),
 )
-WIDE = 500  # CSS pixels: a figure of a page's width, which a telephone scrolls: shrunk it could not be read
-PROSE = 160  # characters: printed lines longer than that are sentences, not columns
-CSS = """
-:root { color-scheme: light }
-* { box-sizing: border-box }
-body { margin: 0 auto; padding: 1.5rem; max-width: 62rem; font: 16px/1.55 system-ui, "DejaVu Sans", sans-serif;
-  color: #1b1b1b; background: #fff }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .5rem }
-h2 { font-size: 1.5rem; margin: 3rem 0 .8rem; padding-top: .8rem; border-top: 2px solid #0072B2 }
-h3 { font-size: 1.15rem; margin: 2rem 0 .6rem }
-a { color: #0059a0 }
-nav { background: #f4f6f8; padding: .8rem 1.2rem; margin: 1.5rem 0; border-radius: 4px; columns: 2; font-size: .9rem }
-nav ul { margin: 0 0 .4rem; padding-left: 1rem; list-style: none }
-nav li { break-inside: avoid }
-nav > ul { padding: 0 }
-.figure { margin: 1rem 0 .5rem }
-img { display: block; max-width: 100%; height: auto }
-.table { overflow-x: auto; max-height: 32rem; margin: .8rem 0 }
-table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums }
-th, td { padding: .15rem .7rem; border: 0; border-bottom: 1px solid #e2e2e2; text-align: left; white-space: nowrap }
-thead th { border-bottom: 1.5px solid #333; background: #fff; position: sticky; top: 0 }
-pre { font: .8rem/1.45 "DejaVu Sans Mono", monospace; white-space: pre-wrap; margin: .6rem 0; overflow-x: auto }
-details { margin: .5rem 0; font-size: .92rem }
-summary { cursor: pointer; color: #6e6e6e }
-details.code { font-size: .8rem }
-details.code pre { background: #f7f7f7; padding: .6rem .8rem }
-@media (max-width: 44rem) {
-  body { padding: 1rem }
-  nav { columns: 1 }
-  .figure { overflow-x: auto }
-  .wide img { max-width: none; width: 44rem }
-}
-@media print {
-  @page { margin: 16mm 14mm }
-  body { font-size: 10pt; max-width: none; padding: 0 }
-  h1, h2, h3, :is(p, pre):has(+ details.code + .figure, + details.code + .table, + .figure, + .table) {
-    break-after: avoid }
-  tr, .figure, .table:not(:has(tr:nth-child(14))) { break-inside: avoid }
-  img { max-height: 112mm; object-fit: contain; object-position: left top }
-  .tall img { max-height: 205mm }
-  .table { max-height: none; overflow: visible }
-  table { font-size: 8pt }
-  th, td { padding: .1rem .4rem }
-  table:not(.dataframe) td { white-space: normal }
-  thead th { position: static }
-  details:not([open]) { display: none }
-  a { color: inherit; text-decoration: none }
-}
-"""
+WIDE_PIXELS = 500  # CSS pixels: a figure of a page's width, which a telephone scrolls: shrunk it could not be read
+LONGEST_COLUMNS = 160  # characters: printed lines longer than that are sentences, not columns
+CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 
 
 def write_page(
@@ -89,11 +41,13 @@ def write_page(
 
     A notebook's first heading is its section's, the headings below it those of its parts.
     """
-    parts = [('<h1 id="top">', html.escape(title), "</h1>")]
     number = count(1)
     sections, contents = [], []
-    for body in ("".join(_part(part) for part in summary), *(_body(notebook) for notebook in notebooks)):
-        body, entries = _numbered(body, number, deeper=bool(sections))
+    for body in (
+        "".join(_render_part(part) for part in summary),
+        *(_render_notebook(notebook) for notebook in notebooks),
+    ):
+        body, entries = _number_headings(body, number, deeper=bool(sections))
         sections.append(f"<section>{body}</section>")
         contents += entries
     css = CSS + HtmlFormatter().get_style_defs(".highlight")
@@ -101,20 +55,16 @@ def write_page(
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{html.escape(title)}</title><style>{css}</style></head><body>",
-        *("".join(part) for part in parts),
+        f'<h1 id="top">{html.escape(title)}</h1>',
         sections[0],
         f"<nav><ul>{''.join(contents)}</ul></nav>",
         *sections[1:],
         "</body></html>",
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text("\n".join(page), encoding="utf-8")
-    os.replace(part, path)
-    return path
+    return write_whole(path, "\n".join(page).encode())
 
 
-def _numbered(body: str, number: count, deeper: bool) -> tuple[str, list[str]]:
+def _number_headings(body: str, number: count, deeper: bool) -> tuple[str, list[str]]:
     """The body with an id on every heading, one level deeper where asked, and its entries in the contents."""
     entries = []
 
@@ -129,14 +79,13 @@ def _numbered(body: str, number: count, deeper: bool) -> tuple[str, list[str]]:
     return HEADING.sub(heading, body), entries
 
 
-def _part(part: str | Figure | pl.DataFrame) -> str:
+def _render_part(part: str | Figure | pl.DataFrame) -> str:
     if isinstance(part, Figure):
-        width, height = (round(inches * SHOWN) for inches in part.get_size_inches())
-        return _picture(b64encode(rendered(part, "png", dpi=2 * SHOWN)).decode("ascii"), width, height)
+        return _picture(*encode_png(part))
     return _markdown(part) if isinstance(part, str) else _table(part._repr_html_())
 
 
-def _body(path: Path) -> str:
+def _render_notebook(path: Path) -> str:
     """The cells of an executed notebook."""
     parts = []
     for cell in nbformat.read(path, as_version=4).cells:
@@ -146,16 +95,16 @@ def _body(path: Path) -> str:
             code = highlight(cell.source, PythonLexer(), HtmlFormatter())
             name = "settings" if {"parameters", "injected-parameters"} & set(cell.metadata.get("tags", ())) else "code"
             parts.append(f'<details class="code"><summary>{name}</summary>{code}</details>')
-            parts += [_output(output) for output in cell.outputs]
+            parts += [_render_output(output) for output in cell.outputs]
     return "\n".join(parts)
 
 
-def _output(output: nbformat.NotebookNode) -> str:
+def _render_output(output: nbformat.NotebookNode) -> str:
     if output.output_type == "stream":
         text = output.text.rsplit("\r", 1)[-1].strip("\n")
         if output.name == "stderr" or not text:
             return ""
-        if max(map(len, text.splitlines())) > PROSE:
+        if max(map(len, text.splitlines())) > LONGEST_COLUMNS:
             return "".join(f"<p>{html.escape(line)}</p>" for line in text.splitlines())
         return f"<pre>{ansi2html(text)}</pre>"
     if output.output_type == "error":
@@ -175,7 +124,7 @@ def _picture(png: str, width: int | None, height: int | None) -> str:
     size, kinds = "", ["figure"]
     if width and height:
         size = f' width="{width}" height="{height}"'
-        kinds += ["wide"] * (width > WIDE) + ["tall"] * (height > 0.9 * width)
+        kinds += ["wide"] * (width > WIDE_PIXELS) + ["tall"] * (height > 0.9 * width)
     image = f'<img alt="figure"{size} src="data:image/png;base64,{png.strip()}">'
     return f'<div class="{" ".join(kinds)}">{image}</div>'
 
@@ -187,6 +136,6 @@ def _markdown(text: str) -> str:
 
 def _table(table: str) -> str:
     """A table as readers want it: without polars' own style, shape, types, quotes and nulls."""
-    for pattern, instead in POLARS:
+    for pattern, instead in POLARS_MARKUP:
         table = re.sub(pattern, instead, table, flags=re.S)
     return f'<div class="table">{table}</div>'

@@ -5,6 +5,7 @@ What `notebooks/figures.ipynb` calls. A rerun gives the same bytes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,9 +17,9 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from mrl.config import TrainConfig
 from mrl.data.datasets import dataset_name
-from mrl.figures.style import SIZES, save
+from mrl.figures.style import SIZES, name_models, save
 from mrl.parameters import settings
-from mrl.report.stages import ROOT, training
+from mrl.report.stages import PROJECT, training_config
 
 CONTROLS = ("mrl4rec", "bpr", "bpr-rotated", "alone", "shared", "ials")  # beside the nested model
 
@@ -44,11 +45,11 @@ class FiguresConfig:
     @property
     def training(self) -> TrainConfig:
         """The settings of the nested model of the first seed."""
-        return training(self.settings, dataset=self.dataset, seed=self.seeds[0])
+        return training_config(self.settings, dataset=self.dataset, seed=self.seeds[0])
 
     def stem(self, name: str) -> Path:
         """Where a figure or table goes, without the ending."""
-        return (Path(self.folder) if self.folder else ROOT / "figures") / f"{dataset_name(self.dataset)}-{name}"
+        return (Path(self.folder) if self.folder else PROJECT / "figures") / f"{dataset_name(self.dataset)}-{name}"
 
 
 def draw(
@@ -86,7 +87,7 @@ def over_seeds(metrics: pl.DataFrame, k: int = 20) -> pl.DataFrame:
 
 
 def write_table(table: pl.DataFrame, stem: Path) -> list[Path]:
-    """Write `<stem>.csv` and `<stem>.tex`, a tabular in the rules of booktabs; return the paths.
+    """Write `<stem>.csv` and `<stem>.tex`, a tabular in the rules of booktabs with display names; return the paths.
 
     Numbers are rounded: the last digits of a mean depend on how threads shared its sum.
     """
@@ -94,32 +95,31 @@ def write_table(table: pl.DataFrame, stem: Path) -> list[Path]:
     table = table.with_columns(cs.float().round(6))
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("csv", "tex")]
     table.write_csv(paths[0])
-    paths[1].write_text(latex(table), encoding="utf-8")
+    paths[1].write_text(latex(name_models(table)), encoding="utf-8")
     return paths
 
 
 def latex(table: pl.DataFrame, *, digits: int = 4) -> str:
     """The table as a LaTeX tabular with \\toprule, \\midrule and \\bottomrule; missing values are dashes."""
-    numeric = [dtype.is_numeric() for dtype in table.dtypes]
-    lines = [" & ".join(map(_escaped, table.columns))]
+    rows = [table.columns]
     for row in table.iter_rows():
-        cells = ["--" if cell is None else f"{cell:.{digits}f}" if isinstance(cell, float) else cell for cell in row]
-        lines.append(" & ".join(_escaped(str(cell)) if isinstance(cell, str) else str(cell) for cell in cells))
-    head, *body = (f"{line} \\\\" for line in lines)
-    columns = "".join("r" if number else "l" for number in numeric)
-    parts = [
-        f"\\begin{{tabular}}{{{columns}}}",
-        "\\toprule",
+        rows.append(
+            ["--" if cell is None else f"{cell:.{digits}f}" if isinstance(cell, float) else cell for cell in row]
+        )
+    head, *body = (" & ".join(escape_latex(str(cell)) for cell in row) + r" \\" for row in rows)
+    columns = "".join("r" if dtype.is_numeric() else "l" for dtype in table.dtypes)
+    lines = [
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
         head,
-        "\\midrule",
+        r"\midrule",
         *body,
-        "\\bottomrule",
-        "\\end{tabular}",
+        r"\bottomrule",
+        r"\end{tabular}",
     ]
-    return "\n".join(parts) + "\n"
+    return "\n".join(lines) + "\n"
 
 
-def _escaped(text: str) -> str:
-    for character in "&%$#_{}":
-        text = text.replace(character, f"\\{character}")
-    return text
+def escape_latex(text: str) -> str:
+    """The text with what LaTeX reads as commands escaped."""
+    return re.sub(r"[&%$#_{}]", r"\\\g<0>", text)

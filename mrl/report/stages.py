@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,37 +26,31 @@ from tqdm import tqdm
 import mrl
 from mrl.analysis.comparison import describe_comparison
 from mrl.analysis.profile import describe_accuracy
+from mrl.analysis.sentences import rank_models
 from mrl.config import TrainConfig
 from mrl.controls.runs import ControlName
 from mrl.data.datasets import dataset_name
 from mrl.errors import ConfigError, RunError
-from mrl.figures import flows, plots
-from mrl.figures import hierarchy as levels
+from mrl.figures.flows import draw_alluvial
+from mrl.figures.hierarchy import draw_block_probes, draw_cluster_quality
+from mrl.figures.plots import draw_accuracy
+from mrl.figures.style import select_models
 from mrl.hierarchy import describe
-from mrl.hierarchy.runs import beside, in_order_of
 from mrl.parameters import as_config, settings
 from mrl.runs.run import Run
+from mrl.words import model_names, readable
 
-ROOT = Path(mrl.__file__).parents[1]
-CHANGING = ("environment.json", "history.csv", "checkpoint.safetensors")  # of a run: times, and what is not there long
-EXPLAINED = {  # what a newcomer has to know of a model; others are named by their settings
+PROJECT = Path(mrl.__file__).parents[1]
+VOLATILE_FILES = ("environment.json", "history.csv", "checkpoint.safetensors")  # of a run: they differ every time
+CONTROLS = {  # in the figures of the summary, and what a newcomer has to know of them
     "mrl4rec": "the published method, trained from random numbers",
-    "bpr-rotated": "a plain model of the full width, turned so that its first dimensions hold most: no nested training",
+    "bpr-rotated": "a plain model of the full width, its dimensions rotated so that the first hold most: not nested",
     "shared": "nested too, but with one negative for all widths",
-    "ials": "least squares, turned in the same way",
+    "ials": "least squares, rotated in the same way",
     "alone": "for each width a model of its own",
     "ease": "a linear model from item to item, without vectors",
     "popularity": "the same list for everybody",
 }
-HEADLINE = (
-    "mrl4rec",
-    "bpr-rotated",
-    "shared",
-    "ials",
-    "alone",
-    "ease",
-    "popularity",
-)  # controls in the figures of the summary
 
 
 @settings
@@ -83,7 +77,7 @@ class ReportConfig:
     @property
     def training(self) -> TrainConfig:
         """The settings of the model; ConfigError where they are impossible or given twice."""
-        return training(self.settings, dataset=self.dataset, seed=self.seed)
+        return training_config(self.settings, dataset=self.dataset, seed=self.seed)
 
     @property
     def stages(self) -> Path:
@@ -92,14 +86,14 @@ class ReportConfig:
 
     @property
     def target(self) -> Path:
-        return Path(self.page) if self.page else ROOT / "reports" / f"{dataset_name(self.dataset)}.html"
+        return Path(self.page) if self.page else PROJECT / "reports" / f"{dataset_name(self.dataset)}.html"
 
 
-def training(settings: Mapping[str, Any], **own: Any) -> TrainConfig:
-    """The settings of a nested model that reports and figures share: users' own figures are always written."""
-    if twice := [name for name in settings if name in own]:
+def training_config(settings: Mapping[str, Any], **fixed: Any) -> TrainConfig:
+    """The settings of a nested model that reports and figures share: metrics by user are always written."""
+    if twice := [name for name in settings if name in fixed]:
         raise ConfigError(f"settings={dict(settings)}: {twice[0]} does not belong there; give it by itself")
-    return as_config(TrainConfig, own | {"per_user": True} | dict(settings))
+    return as_config(TrainConfig, fixed | {"per_user": True} | dict(settings))
 
 
 def execute(
@@ -116,40 +110,33 @@ def execute(
     folder: where it goes. reads, writes: files and folders whose contents count. code: whether the package's own source
     does. What the notebook prints is passed on. Raises RunError with the notebook's own error.
     """
-    source = Path(notebook) if Path(notebook).suffix else ROOT / "notebooks" / f"{notebook}.ipynb"
+    source = Path(notebook) if Path(notebook).suffix else PROJECT / "notebooks" / f"{notebook}.ipynb"
     out, record = folder / source.name, folder / f"{source.stem}.inputs.json"
     inputs = {
         "parameters": json.loads(json.dumps(dict(parameters))),
         "notebook": _sha256("\0".join(cell.source for cell in nbformat.read(source, as_version=4).cells).encode()),
-        "package": _package() if code else None,
+        "package": _package_hash() if code else None,
         "reads": {str(path): fingerprint(path) for path in reads},
     }
     written = [str(path) for path in writes]
-    reason = _reason(record, out, inputs, written)
+    reason = _reason_to_execute(record, out, inputs, written)
     if not reason:
         tqdm.write(f"{source.stem}: nothing has changed, {out} is kept")
         return out
     tqdm.write(f"{source.stem}: executing ({reason})")
     folder.mkdir(parents=True, exist_ok=True)
     record.unlink(missing_ok=True)
+    options = {"cwd": os.getcwd(), "progress_bar": False, "stdout_file": sys.stdout, "stderr_file": sys.stderr}
     try:
-        papermill.execute_notebook(
-            str(source),
-            str(out),
-            inputs["parameters"],
-            cwd=os.getcwd(),
-            progress_bar=False,
-            stdout_file=sys.stdout,
-            stderr_file=sys.stderr,
-        )
+        papermill.execute_notebook(str(source), str(out), inputs["parameters"], **options)
     except PapermillExecutionError as error:
         raise RunError(f"{source.stem}: {error.ename}: {error.evalue}; the notebook as far as it came: {out}") from None
-    done = inputs | {"writes": {path: fingerprint(path) for path in written}}
-    record.write_text(json.dumps(done, indent=2) + "\n", encoding="utf-8")
+    finished = inputs | {"writes": {path: fingerprint(path) for path in written}}
+    record.write_text(json.dumps(finished, indent=2) + "\n", encoding="utf-8")
     return out
 
 
-def _reason(record: Path, out: Path, inputs: dict, written: Sequence[str]) -> str:
+def _reason_to_execute(record: Path, out: Path, inputs: dict, written: Sequence[str]) -> str:
     """Why a stage is to be executed; empty where it need not be."""
     if not (record.is_file() and out.is_file()):
         return "for the first time"
@@ -157,10 +144,10 @@ def _reason(record: Path, out: Path, inputs: dict, written: Sequence[str]) -> st
         before = json.loads(record.read_text(encoding="utf-8"))
     except ValueError:
         return f"{record.name} cannot be read"
-    names = {"parameters": "other parameters", "notebook": "the notebook has changed", "package": "mrl has changed"}
-    for name, words in names.items():
+    reasons = {"parameters": "other parameters", "notebook": "the notebook has changed", "package": "mrl has changed"}
+    for name, reason in reasons.items():
         if before.get(name) != inputs[name]:
-            return words
+            return reason
     now = inputs["reads"] | {path: fingerprint(path) for path in written}
     then = before.get("reads", {}) | before.get("writes", {})
     differing = [path for path in {**now, **then} if now.get(path) != then.get(path) or now.get(path) is None]
@@ -175,11 +162,11 @@ def fingerprint(path: str | Path) -> str | None:
     if not path.is_dir():
         return None
     files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
-    lines = [f"{file.name} {_sha256(file.read_bytes())}" for file in files if file.name not in CHANGING]
+    lines = [f"{file.name} {_sha256(file.read_bytes())}" for file in files if file.name not in VOLATILE_FILES]
     return _sha256("\n".join(lines).encode())
 
 
-def _package() -> str:
+def _package_hash() -> str:
     return _sha256(b"\0".join(path.read_bytes() for path in sorted(Path(mrl.__file__).parent.rglob("*.py"))))
 
 
@@ -187,58 +174,67 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def summary(run: Run, metrics: pl.DataFrame, tables: Path) -> list[str | Figure | pl.DataFrame]:
+def summarise(run: Run, metrics: pl.DataFrame, tables: Path) -> list[str | Figure | pl.DataFrame]:
     """The headlines: what the widths are worth beside the controls, what the first dimensions know, what the last add.
 
-    metrics: of the model and its controls, see `mrl.controls.runs.measured`. tables: the folder with `evaluate/` and
+    metrics: of the model and its controls, see `mrl.controls.runs.metrics_on_test`. tables: the folder with `evaluate/` and
     `hierarchy/`, the CSV files of those notebooks.
     """
-    model, facts = run.metrics["model"][0], run.environment
-    recall = metrics.filter(metric="recall", k=20)
-    accuracy = _read(tables / "evaluate" / "accuracy.csv").filter(metric="recall", k=20)
-    told = f"{len(run.user_ids):,} users, {len(run.item_ids):,} items, {len(run.seen):,} training interactions. "
-    told += f"Model: {model}, protocol {recall['protocol'][0]}, seed {run.config['seed']}, "
-    told += f"{facts['wall_seconds'] / 60:.1f} minutes of training on {facts['device']}."
-    found: list[str | Figure | pl.DataFrame] = [told, "## How good is each width?"]
-    shown = in_order_of(recall, [model, *HEADLINE])
-    found.append(plots.recall_by_width(shown, trained=run.config["widths"], size="page"))
-    present, narrow = set(shown["model"]), run.config["widths"][0]
-    others = "; ".join(f"*{name}*: {words}" for name, words in EXPLAINED.items() if name in present)
-    found.append(
-        "Recall@20 is the share of what a user went on to choose, and the model was not shown, that is among its 20 "
-        f"recommendations; at width {narrow} only the first {narrow} numbers of every vector are used. "
-        f"*{model}* is the nested model: one training for all widths. " + (f"Beside it, {others}." if others else "")
-    )
-    found.append(describe_accuracy(accuracy.filter(model=model)))
-    found.append(beside(shown.filter(pl.col("width").is_in(list(run.config["widths"]))), "Recall@20"))
-    compared = _read(tables / "evaluate" / "compared.csv")
-    if len(compared):
-        chosen = compared.filter(pl.col("metric") == "recall", pl.col("other").is_in(["bpr-rotated", "shared"]))
-        found += [describe_comparison(part) for _, part in chosen.group_by("other", maintain_order=True)]
+    parts = [*_summarise_accuracy(run, metrics, tables / "evaluate"), *_summarise_hierarchy(run, tables / "hierarchy")]
+    return [part for part in parts if not isinstance(part, str) or part]
 
-    numbers, names, moves = (_read(tables / "hierarchy" / f"{name}.csv") for name in ("numbers", "names", "flows"))
-    first = {name: _filled(part.filter(model=model)) for (name,), part in numbers.group_by("table")}
-    found.append("## What do the levels mean?")
-    blocks = in_order_of(_filled(numbers.filter(table="blocks")), [model, *HEADLINE])
-    found += [levels.block_probes(blocks), describe.describe_blocks(first["blocks"])]
-    if "recovery" in first:
-        recovery = in_order_of(_filled(numbers.filter(table="recovery")), [model, *HEADLINE])
-        found += [levels.cluster_quality(recovery), describe.describe_recovery(first["recovery"])]
+
+def _summarise_accuracy(run: Run, metrics: pl.DataFrame, tables: Path) -> Iterator[str | Figure]:
+    model, widths = run.metrics["model"][0], run.config["widths"]
+    recall = select_models(metrics.filter(metric="recall", k=20), [model, *CONTROLS])
+    names = model_names(recall["model"].unique(maintain_order=True))
+    text = f"{len(run.user_ids):,} users, {len(run.item_ids):,} items, {len(run.seen):,} training interactions. "
+    text += f"Model: {names[model]}, protocol {recall['protocol'][0]}, seed {run.config['seed']}, "
+    yield text + f"{run.environment['wall_seconds'] / 60:.1f} minutes of training on {run.environment['device']}."
+    yield "## How good is each width?"
+    yield draw_accuracy(recall, trained=widths, size="page")
+    others = "; ".join(f"*{names[name]}*: {words}" for name, words in CONTROLS.items() if name in names)
+    text = "Recall@20 is the share of what a user went on to choose, and the model was not shown, that is among its 20 "
+    text += f"recommendations; at width {widths[0]} only the first {widths[0]} numbers of every vector are used. "
+    text += f"*{names[model]}* is the nested model: one training for all widths. "
+    yield text + (f"Beside it, {others}." if others else "")
+    accuracy = _read(tables / "accuracy.csv").filter(metric="recall", k=20)
+    yield describe_accuracy(accuracy.filter(model=model))
+    yield rank_models(recall.filter(pl.col("width").is_in(list(widths))), "Recall@20")
+    compared = _read(tables / "compared.csv")
+    for other in ("bpr-rotated", "shared") if len(compared) else ():
+        yield describe_comparison(compared.filter(metric="recall", other=other))
+
+
+def _summarise_hierarchy(run: Run, tables: Path) -> Iterator[str | Figure]:
+    model = run.metrics["model"][0]
+    numbers, names, flows = (_read(tables / f"{name}.csv") for name in ("numbers", "names", "flows"))
+    by_table = {
+        name: _drop_empty_columns(select_models(part, [model, *CONTROLS]))
+        for (name,), part in numbers.group_by("table", maintain_order=True)
+    }
+    yield "## What do the levels mean?"
+    yield draw_block_probes(by_table["blocks"])
+    yield describe.describe_blocks(by_table["blocks"].filter(model=model))
+    if "recovery" in by_table:
+        recovery = by_table["recovery"]
+        yield draw_cluster_quality(recovery)
+        yield describe.describe_recovery(recovery.filter(model=model))
         for (depth,), part in recovery.filter(metric="ami").group_by("label", maintain_order=True):
-            found.append(beside(part, f"AMI with {describe.readable(depth)}"))
-    if len(moves):
-        moves, names = moves.filter(model=model), names.filter(model=model)
-        found.append(flows.alluvial(moves, names, clustering="growing"))
-        found += [describe.describe_flows(moves, names), describe.describe_clusters(names)]
-    if "nesting" in first:
-        found.append(describe.describe_nesting(first["nesting"]))
-    return [part for part in found if not isinstance(part, str) or part]
+            yield rank_models(part, f"AMI with {readable(depth)}")
+    if len(flows):
+        flows, names = flows.filter(model=model), names.filter(model=model)
+        yield draw_alluvial(flows, names, clustering="by_width")
+        yield describe.describe_flows(flows, names)
+        yield describe.describe_clusters(names)
+    if "nesting" in by_table:
+        yield describe.describe_nesting(by_table["nesting"].filter(model=model))
 
 
 def _read(path: Path) -> pl.DataFrame:
     return pl.read_csv(path, infer_schema_length=None) if path.is_file() else pl.DataFrame()
 
 
-def _filled(table: pl.DataFrame) -> pl.DataFrame:
+def _drop_empty_columns(table: pl.DataFrame) -> pl.DataFrame:
     """Without the columns that only other tables of numbers.csv fill."""
     return table.select(column.name for column in table if column.null_count() < len(column))

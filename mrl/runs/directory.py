@@ -1,7 +1,7 @@
 """The writer of a run directory: one at a time, each file whole at any moment.
 
 A file is written beside its place, flushed to the disk and renamed: whatever happens, it is old and whole or new and
-whole. What the files are is told in `mrl.runs.run`, which reads them.
+whole. `mrl.runs` lists the files.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import io
 import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -25,9 +26,11 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from mrl.runs import tensorfile
-from mrl.errors import RunError
+from mrl.config import SECTION_OF, TrainConfig
+from mrl.data.datasets import dataset_name
 from mrl.data.interactions import Interactions, Positives
+from mrl.errors import RunError
+from mrl.runs import tensorfile
 
 BACKBONE, LABEL = "backbone.", "label_"  # what the names of backbone tensors and of label columns start with
 
@@ -57,8 +60,8 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = filelock.FileLock(self.path / ".lock", timeout=0)
             self._lock.acquire()
-            for left in self.path.glob(".*.tmp"):
-                left.unlink()
+            for unfinished in self.path.glob(".*.tmp"):
+                unfinished.unlink()
         except filelock.Timeout:
             raise RunError(
                 f"{self.path}: another process is writing this run; wait for it or give another run_dir"
@@ -77,18 +80,18 @@ class RunDirectory:
         self._lock.release()
 
     def _write(self, name: str, data: bytes) -> None:
-        place, temporary = self.path / name, self.path / f".{name}.tmp"
+        path, temporary = self.path / name, self.path / f".{name}.tmp"
         try:
             with temporary.open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, place)
+            os.replace(temporary, path)
         except OSError as error:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise RunError(
-                f"{place}: could not be saved ({error.strerror}); what was there is whole; make room and resume"
+                f"{path}: could not be saved ({error.strerror}); what was there is whole; make room and resume"
             ) from None
         with suppress(OSError):  # the rename itself reaches the disk; not every system lets a folder be flushed
             folder = os.open(self.path, os.O_RDONLY)
@@ -137,18 +140,19 @@ class RunDirectory:
         """
         if not (users.isfinite().all() and items.isfinite().all()):
             raise RunError(f"{self.path}: the vectors have NaN or Inf and are not saved; lower learning_rate")
-        more = {f"{BACKBONE}{name}": tensor for name, tensor in (backbone or {}).items()}
+        tensors = {"users": users, "items": items}
+        tensors |= {f"{BACKBONE}{name}": tensor for name, tensor in (backbone or {}).items()}
         ids = self.path / "ids.parquet"
         meta = {"ids_sha256": sha256(ids.read_bytes()).hexdigest()} if ids.exists() else {}
-        self._write("weights.safetensors", tensorfile.dump({"users": users, "items": items, **more}, meta))
+        self._write("weights.safetensors", tensorfile.dump(tensors, meta))
 
     def write_ids(self, data: Interactions) -> None:
         """Raw id by row of users and items, and the item labels."""
         sides = []
         for side, ids in (("user", data.user_ids), ("item", data.item_ids)):
             frame = pl.DataFrame({"row": np.arange(len(ids)), "id": pl.Series(map(str, ids.tolist()), dtype=pl.String)})
-            whole = np.issubdtype(ids.dtype, np.integer)
-            sides.append(frame.select(pl.lit(side).alias("side"), pl.all(), pl.lit(whole).alias("integer")))
+            is_integer = np.issubdtype(ids.dtype, np.integer)
+            sides.append(frame.select(pl.lit(side).alias("side"), pl.all(), pl.lit(is_integer).alias("integer")))
         if data.labels is not None:
             labels = data.labels.rename(lambda name: LABEL + name)
             sides[1] = pl.concat([sides[1], labels], how="horizontal")
@@ -161,8 +165,8 @@ class RunDirectory:
 
     def save_checkpoint(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         """Everything needed to go on: tensors by name, and `meta` (JSON), which must tell fingerprint and widths."""
-        if lacking := {"fingerprint", "widths"} - set(meta):
-            raise RunError(f"checkpoint: its meta lacks {sorted(lacking)}, by which a resume knows what it belongs to")
+        if missing := {"fingerprint", "widths"} - set(meta):
+            raise RunError(f"checkpoint: its meta lacks {sorted(missing)}, by which a resume knows what it belongs to")
         self._write("checkpoint.safetensors", tensorfile.dump(tensors, meta))
 
     def load_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -193,10 +197,10 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 def read_ids(path: Path) -> tuple[np.ndarray, np.ndarray, pl.DataFrame | None]:
     """User ids, item ids and item labels of an ids.parquet, by row. Raises RunError where it is damaged."""
-    frame = parsed(path, pl.read_parquet)
+    frame = parse_file(path, pl.read_parquet)
     try:
         users, items = (frame.filter(pl.col("side") == side) for side in ("user", "item"))
-        ids = [_raw(side) for side in (users, items)]
+        ids = [_raw_ids(side) for side in (users, items)]
     except (pl.exceptions.PolarsError, ValueError) as error:
         raise RunError(f"{path}: is not a table of ids ({_first_line(error)}); restore a copy or train again") from None
     names = [name for name in frame.columns if name.startswith(LABEL)]
@@ -204,7 +208,7 @@ def read_ids(path: Path) -> tuple[np.ndarray, np.ndarray, pl.DataFrame | None]:
     return ids[0], ids[1], labels
 
 
-def _raw(side: pl.DataFrame) -> np.ndarray:
+def _raw_ids(side: pl.DataFrame) -> np.ndarray:
     if side["row"].to_list() != list(range(len(side))):
         raise ValueError("rows are missing or out of order")
     if len(side) and side["integer"].all():
@@ -212,7 +216,7 @@ def _raw(side: pl.DataFrame) -> np.ndarray:
     return np.array(side["id"].to_list(), dtype=object)
 
 
-def parsed(path: Path, parse: Callable[[Path], Any]) -> Any:
+def parse_file(path: Path, parse: Callable[[Path], Any]) -> Any:
     """What `parse` makes of a file; RunError where it is missing or cannot be parsed."""
     try:
         return parse(path)
@@ -231,18 +235,23 @@ def check_compatible(meta: Mapping[str, Any], **expected: Any) -> None:
 
     expected: what `meta` must hold: fingerprint, widths, and whatever else was saved with it.
     """
-    for name, wanted in expected.items():
-        wanted = json.loads(json.dumps(wanted))
-        found = meta.get(name)
-        if found == wanted:
+    remedy = "give another run_dir, or resume=False to start over"
+    if is_earlier(meta.get("settings")):
+        raise RunError(f"the checkpoint was made by an earlier version of mrl, with which it can be resumed; {remedy}")
+    for name, value in expected.items():
+        value, saved = json.loads(json.dumps(value)), meta.get(name)
+        if saved == value:
             continue
-        if isinstance(found, dict) and isinstance(wanted, dict):
-            name = next(key for key in sorted({*found, *wanted}) if found.get(key) != wanted.get(key))
-            found, wanted = found.get(name), wanted.get(name)
+        if isinstance(saved, dict) and isinstance(value, dict):
+            name = next(key for key in sorted({*saved, *value}) if saved.get(key) != value.get(key))
+            saved, value = saved.get(name), value.get(name)
         what = "was made with another data set: fingerprint" if name == "fingerprint" else f"was made with {name}"
-        raise RunError(
-            f"the checkpoint {what} {found}, not {wanted}; give another run_dir, or resume=False to start over"
-        )
+        raise RunError(f"the checkpoint {what} {saved}, not {value}; {remedy}")
+
+
+def is_earlier(settings: Any) -> bool:
+    """Whether a version of mrl wrote these settings that had none in sections."""
+    return isinstance(settings, dict) and any(name in SECTION_OF for name in settings)
 
 
 def environment(data: Interactions, device: torch.device | str) -> dict[str, Any]:
@@ -278,7 +287,7 @@ def _git_commit() -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=10)
+        git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() or None
+    return git.stdout.strip() or None

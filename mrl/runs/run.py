@@ -1,23 +1,9 @@
-"""A run directory: what a training writes and everything after it reads.
-
-    config.json             every setting
-    weights.safetensors     users (U, D), items (I, D) as they score; backbone.* to go on training
-    ids.parquet             side, row, raw id, item labels
-    seen.safetensors        what each user is known to have, left out of recommendations
-    history.csv             a row an epoch
-    metrics.csv             dataset, model, protocol, seed, split, width, metric, k, value
-    per_user.parquet        the same by user, where asked for
-    environment.json        versions, device, data fingerprint, git commit
-    checkpoint.safetensors  while training only
-
-`mrl.runs.directory` writes them.
-"""
+"""A finished run, read back: its settings, vectors and metrics, and recommendations from them."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,14 +14,12 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from mrl.runs import tensorfile
-from mrl.errors import ConfigError, RunError
 from mrl.data.interactions import Positives
-from mrl.evaluation.ranking import VectorRanking, rows_at_once
-from mrl.runs.directory import BACKBONE, RunDirectory, check_compatible, environment, parsed, read_ids, read_weights
+from mrl.errors import ConfigError, RunError
+from mrl.evaluation.ranking import VectorRanking, users_per_batch
+from mrl.runs import tensorfile
+from mrl.runs.directory import BACKBONE, is_earlier, parse_file, read_ids, read_weights
 from mrl.widths import check_widths
-
-__all__ = ["Run", "RunDirectory", "check_compatible", "default_path", "differences", "environment", "load"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +61,7 @@ class Run:
     def per_user(self) -> pl.DataFrame | None:
         """Columns user (row), width, metric, k, value, user_id; None where it was not written."""
         path = self.path / "per_user.parquet"
-        return parsed(path, pl.read_parquet) if path.exists() else None
+        return parse_file(path, pl.read_parquet) if path.exists() else None
 
     def _table(self, name: str) -> Tensor:
         if name not in self.weights:
@@ -107,7 +91,7 @@ class Run:
         ranking = VectorRanking(self.users, self.items, (width,))
         hidden = [self.seen] if exclude_seen else []
         parts = []
-        for part in rows.split(rows_at_once(len(self.item_ids), "cpu")):
+        for part in rows.split(users_per_batch(len(self.item_ids), "cpu")):
             _, items, scores = next(ranking(part, k, hidden))
             user, rank = (items >= 0).nonzero(as_tuple=True)  # -1 where nothing is left
             item = items[user, rank].numpy()
@@ -145,15 +129,21 @@ def load(path: str | os.PathLike[str]) -> Run:
         if (path / "checkpoint.safetensors").is_file():
             raise RunError(f"{path}: this run was interrupted; train with the same settings to resume it")
         raise RunError(f"{path}: is not a run directory (no metrics.csv); give the folder that training wrote")
+    config = parse_file(path / "config.json", _read_json)
+    if is_earlier(config):
+        raise RunError(
+            f"{path}: an earlier version of mrl wrote this run, and its settings had other names; remove it and train "
+            "again, or read it with that version"
+        )
     weights = read_weights(path)
     user_ids, item_ids, labels = read_ids(path / "ids.parquet")
     has_history = (path / "history.csv").is_file()
     run = Run(
         path=path,
-        config=parsed(path / "config.json", _read_json),
-        environment=parsed(path / "environment.json", _read_json),
-        metrics=parsed(path / "metrics.csv", _read_csv),
-        history=parsed(path / "history.csv", _read_csv) if has_history else pl.DataFrame(),
+        config=config,
+        environment=parse_file(path / "environment.json", _read_json),
+        metrics=parse_file(path / "metrics.csv", _read_csv),
+        history=parse_file(path / "history.csv", _read_csv) if has_history else pl.DataFrame(),
         user_ids=user_ids,
         item_ids=item_ids,
         labels=labels,
@@ -175,9 +165,9 @@ def differences(first: Run, second: Run) -> pl.DataFrame:
     """What differs in settings and environment: columns name (config.… or environment.…), first, second, as text."""
     sides = []
     for run in (first, second):
-        flat = {f"config.{name}": value for name, value in run.config.items()}
-        flat |= {f"environment.{name}": value for name, value in run.environment.items()}
-        sides.append({name: json.dumps(value) for name, value in flat.items()})
+        values = {f"config.{name}": value for name, value in run.config.items()}
+        values |= {f"environment.{name}": value for name, value in run.environment.items()}
+        sides.append({name: json.dumps(value) for name, value in values.items()})
     names = [name for name in sides[0] | sides[1] if sides[0].get(name) != sides[1].get(name)]
     columns = {"name": names}
     for key, side in zip(("first", "second"), sides, strict=True):

@@ -18,9 +18,9 @@ from mrl.analysis.comparison import (
     compare_all,
     describe_comparison,
     interval,
+    load_run_data,
     load_runs,
-    measure,
-    reload,
+    measure_run,
     sign_flip,
 )
 from mrl.errors import ConfigError, RunError
@@ -149,13 +149,15 @@ def test_a_comparison_in_words() -> None:
     )
     end = "Both had the same 941 users; Holm's correction over 3 widths."
     assert describe_comparison(table) == (
-        "Compared with shared, nested has the higher recall@20 at widths 4 and 8 (by up to 0.0500, at width 4; 95 % "
+        "Compared with *MRL4Rec, shared negatives*, *nested* has the higher recall@20 at widths 4 and 8 (by up to "
+        "0.0500, at width 4; 95 % "
         f"interval 0.0400 to 0.0600) and cannot be told from it at width 16. {end}"
     )
-    found = {"difference": -0.1, "low": -0.2, "high": -0.05, "p_holm": 0.01}
-    behind = table.with_columns(**{name: pl.lit(value) for name, value in found.items()})
+    values = {"difference": -0.1, "low": -0.2, "high": -0.05, "p_holm": 0.01}
+    behind = table.with_columns(**{name: pl.lit(value) for name, value in values.items()})
     assert describe_comparison(behind) == (
-        "Compared with shared, nested has the lower recall@20 at every width (by up to 0.1000, at width 4; 95 % "
+        "Compared with *MRL4Rec, shared negatives*, *nested* has the lower recall@20 at every width (by up to 0.1000, "
+        "at width 4; 95 % "
         f"interval 0.0500 to 0.2000). {end}"
     )
     assert describe_comparison(table.clear()) == ""
@@ -185,18 +187,18 @@ def edited(runs: Path, name: str, tmp_path: Path, file: str, **changes) -> Path:
     return copy
 
 
-def test_runs_come_with_their_data_and_are_measured_alike(runs: Path) -> None:
-    found, data = load_runs([runs / "nested", runs / "shared", runs / "flat"])
-    assert list(found) == ["mf-dns-mns", "mf-dns-shared", "flat"]
-    assert data.fingerprint == found["flat"].environment["fingerprint"]
+def test_runs_come_with_their_data_and_are_tables_alike(runs: Path) -> None:
+    runs_by_model, data = load_runs([runs / "nested", runs / "shared", runs / "flat"])
+    assert list(runs_by_model) == ["mf-dns-mns", "mf-dns-shared", "flat"]
+    assert data.fingerprint == runs_by_model["flat"].environment["fingerprint"]
     widths = (2, 3, 4, 6, 8, 12)
-    measured = {name: measure(name, run, data, widths=widths, device="cpu") for name, run in found.items()}
+    tables = {name: measure_run(name, run, data, widths=widths, device="cpu") for name, run in runs_by_model.items()}
 
-    nested = measured["mf-dns-mns"]
+    nested = tables["mf-dns-mns"]
     assert nested.accuracy.filter(metric="recall").select("width", "trained").rows() == [
         *((2, True), (3, False), (4, True), (6, False), (8, True))
     ]
-    written = found["mf-dns-mns"].metrics.filter(split="test", k=20)
+    written = runs_by_model["mf-dns-mns"].metrics.filter(split="test", k=20)
     same = nested.accuracy.filter("trained").join(written, on=["width", "metric"], suffix="_written")
     assert len(same) == 18 and same["value"].to_list() == pytest.approx(same["value_written"].to_list())
     assert set(nested.groups["grouping"]) == {"user activity", "item popularity"}
@@ -205,10 +207,10 @@ def test_runs_come_with_their_data_and_are_measured_alike(runs: Path) -> None:
     mean = (quartiles["users"] * quartiles["value"]).sum() / quartiles["users"].sum()
     assert mean == pytest.approx(nested.accuracy.filter(metric="recall", width=8)["value"][0])
 
-    flat = measured["flat"]
+    flat = tables["flat"]
     assert not len(flat.groups) and not len(flat.lists) and flat.accuracy["width"].null_count() == 6
     assert flat.accuracy.columns == nested.accuracy.columns and flat.accuracy.schema == nested.accuracy.schema
-    table = compare_all(measured, metrics=("recall",), resamples=100)
+    table = compare_all(tables, metrics=("recall",), resamples=100)
     assert table.select("other", "width").rows() == [
         *(("mf-dns-shared", width) for width in (2, 3, 4, 6, 8)),
         *(("flat", width) for width in (2, 3, 4, 6, 8)),
@@ -224,8 +226,8 @@ def test_runs_with_one_model_are_named_by_their_folder(runs: Path, tmp_path: Pat
 
 
 def test_settings_of_a_control_that_training_does_not_know_are_no_obstacle(runs: Path, tmp_path: Path) -> None:
-    copy = edited(runs, "nested", tmp_path, "config.json", control="rotated", alpha0=0.3)
-    assert reload(load(copy)).fingerprint == load(copy).environment["fingerprint"]
+    copy = edited(runs, "nested", tmp_path, "config.json", control="rotated", settings={"alpha0": 0.3})
+    assert load_run_data(load(copy)).fingerprint == load(copy).environment["fingerprint"]
 
 
 @pytest.mark.robustness
@@ -242,14 +244,14 @@ def test_runs_of_other_data_are_refused(runs: Path, tmp_path: Path) -> None:
 
 def test_another_validation_part_is_no_other_test_set(runs: Path, tmp_path: Path) -> None:
     paper = fit(train_config(**SETTINGS, protocol="paper", run_dir=str(tmp_path / "paper")), progress=False)
-    found, data = load_runs([runs / "nested", paper.path])
-    assert found["paper"].environment["fingerprint"] != data.fingerprint
+    runs_by_model, data = load_runs([runs / "nested", paper.path])
+    assert runs_by_model["paper"].environment["fingerprint"] != data.fingerprint
 
 
 @pytest.mark.robustness
 def test_damaged_settings_say_where(runs: Path, tmp_path: Path) -> None:
-    changed = edited(runs, "nested", tmp_path, "config.json", test_fraction=2.0)
-    with pytest.raises(RunError, match=r"config.json: test_fraction=2.0: .*; restore a copy or train again"):
+    changed = edited(runs, "nested", tmp_path, "config.json", holdout={"test_fraction": 2.0})
+    with pytest.raises(RunError, match=r"config.json: holdout.test_fraction=2.0: .*; restore a copy or train again"):
         load_runs([changed])
 
 

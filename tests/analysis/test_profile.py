@@ -12,19 +12,19 @@ from mrl.analysis.profile import (
     CLASSES,
     POPULARITY,
     accuracy_by_activity,
-    activity_groups,
-    cost,
+    add_share_kept,
+    classify_popularity,
     describe_accuracy,
     describe_cost,
     describe_groups,
     describe_lists,
     describe_oracle,
-    exposure_metrics,
-    known,
-    oracle_widths,
-    popularity_classes,
-    profile,
-    share_kept,
+    find_oracle_widths,
+    group_by_activity,
+    known_positives,
+    measure_exposure,
+    profile_lists,
+    vector_costs,
 )
 from mrl.data.interactions import Interactions, Positives, as_paper, hold_out
 from mrl.errors import RunError
@@ -54,14 +54,14 @@ def random_data(seed: int = 0, users: int = 23, items: int = 30) -> Interactions
 
 def test_known_is_train_and_valid_but_never_test() -> None:
     data = random_data()
-    assert known(data) == data.train == known(as_paper(data))
+    assert known_positives(data) == data.train == known_positives(as_paper(data))
     held = hold_out(data, 0.3, seed=0)
-    assert len(held.train) < len(data.train) and known(held) == data.train
+    assert len(held.train) < len(data.train) and known_positives(held) == data.train
 
 
 def test_activity_quartiles_of_one_to_eight_items() -> None:
     data = interactions([list(range(count)) for count in range(1, 9)], [[9]] * 8, 10)
-    table = activity_groups(data)
+    table = group_by_activity(data)
     assert table["group"].unique(maintain_order=True).to_list() == [
         "Q1 (1–2 items)",
         "Q2 (3–4 items)",
@@ -73,7 +73,7 @@ def test_activity_quartiles_of_one_to_eight_items() -> None:
 
 def test_users_with_equally_many_items_share_a_group_and_users_without_test_items_have_none() -> None:
     data = interactions([[0], [0], [0], [0, 1, 2], [0]], [[5], [5], [5], [5], []], 6)
-    assert activity_groups(data).rows() == [
+    assert group_by_activity(data).rows() == [
         (0, "Q1 (1 items)"),
         (1, "Q1 (1 items)"),
         (2, "Q1 (1 items)"),
@@ -97,14 +97,14 @@ def test_accuracy_by_activity_is_the_mean_of_each_group() -> None:
 def test_popularity_classes_take_a_fifth_then_three_tenths() -> None:
     counts = [3, 9, 1, 2, 2, 8, 0, 2, 1, 5]
     train = [[item for item in range(10) if counts[item] > user] for user in range(9)]
-    classes = popularity_classes(known(interactions(train, [[6]] * 9, 10)).item_counts.numpy())
+    classes = classify_popularity(known_positives(interactions(train, [[6]] * 9, 10)).item_counts.numpy())
     assert [CLASSES[kind] for kind in classes] == [
         *("middle", "head", "tail", "middle", "tail", "head", "tail", "tail", "tail", "middle")
     ]
 
 
 def test_popularity_classes_are_cut_at_a_fifth_and_a_half() -> None:
-    classes = popularity_classes(np.arange(10)[::-1])
+    classes = classify_popularity(np.arange(10)[::-1])
     assert [CLASSES[kind] for kind in classes] == ["head"] * 2 + ["middle"] * 3 + ["tail"] * 5
 
 
@@ -112,10 +112,10 @@ def test_profile_agrees_with_a_slow_loop() -> None:
     data, k, widths = random_data(), 4, (1, 2, 5)
     generator = torch.Generator().manual_seed(0)
     users, items = (torch.randn(n, 5, generator=generator) for n in (data.num_users, data.num_items))
-    table, groups = profile(users, items, data, widths=widths, k=k)
+    table, groups = profile_lists(users, items, data, widths=widths, k=k)
 
     counts = data.train.item_counts.numpy()
-    classes = popularity_classes(counts)
+    classes = classify_popularity(counts)
     for width in widths:
         shown, recalls = np.zeros(data.num_items), {kind: [] for kind in range(3)}
         for user in range(data.num_users):
@@ -129,7 +129,7 @@ def test_profile_agrees_with_a_slow_loop() -> None:
                 if relevant := {item for item in wanted if classes[item] == kind}:
                     recalls[kind].append(len(relevant & set(left[:k])) / len(relevant))
         rows = table.filter(pl.col("width") == width)
-        expected = exposure_metrics(shown, counts, data.num_users)
+        expected = measure_exposure(shown, counts, data.num_users)
         assert dict(rows.select("metric", "value").iter_rows()) == pytest.approx(expected)
         part = groups.filter(pl.col("width") == width)
         assert part["group"].to_list() == list(CLASSES) and set(part["grouping"]) == {POPULARITY}
@@ -139,32 +139,32 @@ def test_profile_agrees_with_a_slow_loop() -> None:
 
 def test_profile_of_a_class_nobody_wants_has_no_row_for_it() -> None:
     data = interactions([[0], [0, 1], [0]], [[1], [2], [1]], 10)
-    _, groups = profile(torch.ones(3, 1), torch.ones(10, 1), data, widths=(1,), k=2)
+    _, groups = profile_lists(torch.ones(3, 1), torch.ones(10, 1), data, widths=(1,), k=2)
     assert groups["group"].to_list() == ["head", "middle"]
 
 
 def test_profile_refuses_vectors_of_other_data() -> None:
     with pytest.raises(RunError, match="vectors of 3 users and 10 items do not fit random"):
-        profile(torch.ones(3, 1), torch.ones(10, 1), random_data(), widths=(1,), k=2)
+        profile_lists(torch.ones(3, 1), torch.ones(10, 1), random_data(), widths=(1,), k=2)
 
 
 def test_exposure_of_all_items_alike() -> None:
-    found = exposure_metrics(np.full(8, 5), np.full(8, 4), 16)
-    assert found == {"coverage": 1.0, "gini": 0.0, "novelty": 2.0, "popularity": 4.0}
+    metrics = measure_exposure(np.full(8, 5), np.full(8, 4), 16)
+    assert metrics == {"coverage": 1.0, "gini": 0.0, "novelty": 2.0, "popularity": 4.0}
 
 
 def test_exposure_of_one_item_and_by_hand() -> None:
-    found = exposure_metrics(np.array([0, 6, 0, 0]), np.array([1, 8, 1, 0]), 8)
-    assert found == {"coverage": 0.25, "gini": 0.75, "novelty": 0.0, "popularity": 8.0}
+    metrics = measure_exposure(np.array([0, 6, 0, 0]), np.array([1, 8, 1, 0]), 8)
+    assert metrics == {"coverage": 0.25, "gini": 0.75, "novelty": 0.0, "popularity": 8.0}
     # sorted 1, 3: mean absolute difference 1 over twice the mean 2
-    assert exposure_metrics(np.array([3, 1]), np.array([1, 1]), 4)["gini"] == pytest.approx(0.25)
+    assert measure_exposure(np.array([3, 1]), np.array([1, 1]), 4)["gini"] == pytest.approx(0.25)
     # an item that nobody has counts as if one of the 4 users had it
-    assert exposure_metrics(np.array([1, 1]), np.array([0, 2]), 4)["novelty"] == pytest.approx((2 + 1) / 2)
+    assert measure_exposure(np.array([1, 1]), np.array([0, 2]), 4)["novelty"] == pytest.approx((2 + 1) / 2)
 
 
 def accuracy(values: dict[int, float], trained: tuple[int, ...] = ()) -> pl.DataFrame:
     rows = [(width, width in (trained or values), "recall", 20, value) for width, value in values.items()]
-    return share_kept(pl.DataFrame(rows, schema=["width", "trained", "metric", "k", "value"], orient="row"))
+    return add_share_kept(pl.DataFrame(rows, schema=["width", "trained", "metric", "k", "value"], orient="row"))
 
 
 def test_share_kept_is_that_of_the_widest() -> None:
@@ -183,7 +183,7 @@ def by_user(values: list[list[float]], widths: tuple[int, ...] = (2, 4, 8)) -> p
 
 def test_oracle_takes_the_narrowest_of_the_best_widths() -> None:
     per_user = by_user([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0], [0.0, 0.2, 0.8], [0.3, 0.3, 0.3]])
-    for table in (oracle_widths(per_user), oracle_widths(per_user.reverse())):
+    for table in (find_oracle_widths(per_user), find_oracle_widths(per_user.reverse())):
         assert table.columns == ["width", "users", "share", "value", "full"]
         assert table.rows() == [
             (2, 1, 0.25, 0.5, 0.0),
@@ -199,19 +199,19 @@ def test_oracle_on_planted_tastes() -> None:
     users = torch.tensor([[1.0, 0.0], [1.0, 2.0]])
     data = interactions([[], []], [[0], [1]], 3)
     result = evaluate(users, items, data, widths=(1, 2), ks=(1,), per_user=True)
-    assert oracle_widths(result.per_user).select("width", "users").rows() == [(1, 0), (2, 1), (None, 1)]
+    assert find_oracle_widths(result.per_user).select("width", "users").rows() == [(1, 0), (2, 1), (None, 1)]
 
 
 def test_cost_of_float32_vectors() -> None:
-    assert cost((4, 64), 2**18).rows() == [(4, 16, 4.0, 2**20), (64, 256, 64.0, 2**24)]
+    assert vector_costs((4, 64), 2**18).rows() == [(4, 16, 4.0, 2**20), (64, 256, 64.0, 2**24)]
 
 
 def test_accuracy_in_words() -> None:
-    told = describe_accuracy(accuracy({4: 0.1, 8: 0.19, 16: 0.2}))
-    assert told == "The first 4 of 16 dimensions keep 50 % of recall@20 (0.1000 of 0.2000); 95 % is reached at width 8."
-    told = describe_accuracy(accuracy({4: 0.1, 8: 0.27, 16: 0.3, 64: 0.25}, trained=(4, 16, 64)))
-    assert "The highest is at width 16 (0.3000), not at the full one." in told
-    assert told.endswith("(8) are at most 35 % off the line through their neighbours (width 8, above it).")
+    text = describe_accuracy(accuracy({4: 0.1, 8: 0.19, 16: 0.2}))
+    assert text == "The first 4 of 16 dimensions keep 50 % of recall@20 (0.1000 of 0.2000); 95 % is reached at width 8."
+    text = describe_accuracy(accuracy({4: 0.1, 8: 0.27, 16: 0.3, 64: 0.25}, trained=(4, 16, 64)))
+    assert "The highest is at width 16 (0.3000), not at the full one." in text
+    assert text.endswith("(8) are at most 35 % off the line through their neighbours (width 8, above it).")
     assert describe_accuracy(accuracy({4: 0.1})) == ""
 
 
@@ -240,20 +240,20 @@ def test_lists_in_words() -> None:
 
 def test_oracle_in_words_is_called_an_upper_bound() -> None:
     per_user = by_user([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0], [0.0, 0.2, 0.8], [0.3, 0.3, 0.3]])
-    assert describe_oracle(oracle_widths(per_user)) == (
+    assert describe_oracle(find_oracle_widths(per_user)) == (
         "25 % of users get the same recall@20 at every width. Of the other 3, the largest group, 67 %, is best served "
         "by width 8. Were each user's best width known beforehand, recall@20 would be 0.6500 instead of 0.5250 at "
         "width 8: an upper bound, picked with the test items known, and partly luck."
     )
-    narrow = describe_oracle(oracle_widths(by_user([[0.5, 0.5, 0.0], [0.5, 0.1, 0.1], [0.0, 0.0, 1.0]])))
+    narrow = describe_oracle(find_oracle_widths(by_user([[0.5, 0.5, 0.0], [0.5, 0.1, 0.1], [0.0, 0.0, 1.0]])))
     assert "the largest group, 67 %, is best served by width 2 already; 33 % need the full width 8. Were" in narrow
-    assert describe_oracle(oracle_widths(by_user([[1, 1, 1]]))) == (
+    assert describe_oracle(find_oracle_widths(by_user([[1, 1, 1]]))) == (
         "Every width gives each of the 1 users the same recall@20."
     )
 
 
 def test_cost_in_words() -> None:
-    table = accuracy({4: 0.1, 8: 0.19, 16: 0.2}).join(cost((4, 8, 16), 1000), on="width")
+    table = accuracy({4: 0.1, 8: 0.19, 16: 0.2}).join(vector_costs((4, 8, 16), 1000), on="width")
     assert describe_cost(table) == (
         "At full width a vector takes 64 bytes (all items: 0.06 MiB) and a query 16,000 multiply-adds; width 4 takes "
         "16 bytes an item and 4,000 multiply-adds a query for 50 % of the accuracy and width 8 takes 32 bytes an item "

@@ -7,11 +7,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from mrl.data import datasets
-from mrl.data import registry
-from mrl.data.datasets import dataset_name, fetch, load
-from mrl.errors import ConfigError, DataError
+from mrl.data import downloads
+from mrl.data.datasets import dataset_name, load_dataset
+from mrl.data.downloads import fetch
 from mrl.data.registry import DATASETS
+from mrl.errors import ConfigError, DataError
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,7 @@ def alone(monkeypatch, tmp_path):
     def no_wheel(*_):
         raise DataError("no package index in tests")
 
-    monkeypatch.setattr(registry, "from_wheel", no_wheel)
+    monkeypatch.setattr(downloads, "from_wheel", no_wheel)
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -58,7 +58,7 @@ def test_real_data_by_name(name, real_data, monkeypatch):
     }  # fmt: skip
     tests = {"ml100k": 19_783, "phone": 39_276, "tool": 26_704}
     monkeypatch.setenv("MRL_DATA", str(real_data))
-    data = load(name)
+    data = load_dataset(name)
     train = sizes[name][2] if name in tests else 100_000 - len(data.test)
     assert (data.num_users, data.num_items, len(data.train)) == (*sizes[name][:2], train)
     assert len(data.test) == tests.get(name, 20_000)
@@ -76,7 +76,7 @@ def test_ml100k_without_ml_100k_has_no_labels_and_says_so(real_data, monkeypatch
     (tmp_path / "some").mkdir()
     (tmp_path / "some" / "ml100k").symlink_to(real_data / "ml100k")
     monkeypatch.setenv("MRL_DATA", str(tmp_path / "some"))
-    data = load("ml100k")
+    data = load_dataset("ml100k")
     assert data.labels is None and any("no item labels" in note for note in data.notes)
 
 
@@ -92,7 +92,7 @@ def test_known_layouts_under_mrl_data(layout, monkeypatch, tmp_path):
     }[layout]
     write(tmp_path / "ml-100k", **files)
     monkeypatch.setenv("MRL_DATA", str(tmp_path))
-    data = load("ml-100k")
+    data = load_dataset("ml-100k")
     assert data.item_ids.tolist() == [10, 20]
     assert data.labels.select("title", "year").rows() == [("X", 1999), (None, None)]
 
@@ -101,40 +101,40 @@ def test_a_truncated_copy_is_known_by_its_size(monkeypatch, tmp_path):
     write(tmp_path / "tool", train_txt="0 1 2\n", test_txt="0 3\n")
     monkeypatch.setenv("MRL_DATA", str(tmp_path))
     with pytest.raises(DataError, match=r"3 interactions where tool has 134,476, probably a truncated copy"):
-        load("tool")
-    assert len(load(tmp_path / "tool").train) == 2, "by its path, it is one's own data"
+        load_dataset("tool")
+    assert len(load_dataset(tmp_path / "tool").train) == 2, "by its path, it is one's own data"
 
 
 @pytest.mark.parametrize("dataset", ["ml-100k", "tool", "yelp"])
 def test_out_of_reach_names_the_files_and_the_folder(dataset, tmp_path):
     with pytest.raises(DataError) as caught:
-        load(dataset)
+        load_dataset(dataset)
     message = str(caught.value)
-    wanted = "u.data and u.item" if dataset == "ml-100k" else "train.txt and test.txt"
-    assert "\n" not in message and f"put {wanted} into {tmp_path / 'cache' / dataset}" in message
+    files = "u.data and u.item" if dataset == "ml-100k" else "train.txt and test.txt"
+    assert "\n" not in message and f"put {files} into {tmp_path / 'cache' / dataset}" in message
 
 
 def test_adjacency_lists_in_a_folder_and_as_a_file(tmp_path):
     folder = write(tmp_path / "mine", train_txt="0 1 2\n5 2\n7\n", test_txt="0 3\n5\n9 1\n")
-    data = load(folder)
+    data = load_dataset(folder)
     assert pairs(data.train, data) == {(0, 1), (0, 2), (5, 2)}
     assert pairs(data.test, data) == {(0, 3), (9, 1)}
     assert data.user_ids.tolist() == [0, 5, 7, 9] and data.name == "mine"
     assert any("only in test" in note for note in data.notes) and any("no items" in note for note in data.notes)
-    alone = load(str(folder / "train.txt"))
+    alone = load_dataset(str(folder / "train.txt"))
     assert pairs(alone.train, alone) | pairs(alone.test, alone) == {(0, 1), (0, 2), (5, 2)}
 
 
 def test_files_that_are_not_read_are_noted(tmp_path):
     folder = write(tmp_path / "mine", train_txt="0 1 2\n", test_txt="0 3\n", valid_txt="0 4\n")
-    assert "not read: valid.txt" in load(folder).notes
+    assert "not read: valid.txt" in load_dataset(folder).notes
 
 
 def test_the_same_pair_in_train_and_test(tmp_path):
     folder = write(tmp_path / "mine", train_txt="0 1 2\n", test_txt="0 2 3\n")
     with pytest.raises(DataError, match="drop_test"):
-        load(folder)
-    data = load(folder, overlap="drop_test")
+        load_dataset(folder)
+    data = load_dataset(folder, overlap="drop_test")
     assert pairs(data.test, data) == {(0, 3)}
 
 
@@ -149,7 +149,7 @@ def test_tables_with_columns_threshold_and_times(tmp_path, suffix):
     if suffix == "parquet":
         pl.read_csv(path).write_parquet(path := path.with_suffix(".parquet"))
     columns = {"user_column": "who", "item_column": "what", "rating_column": "stars", "timestamp_column": "when"}
-    data = load(path, split="leave_last", min_rating=3, **columns)
+    data = load_dataset(path, split="leave_last", min_rating=3, **columns)
     frame = pl.read_csv(TABLE.encode()).filter(pl.col("stars") >= 3)
     assert pairs(data.train, data) | pairs(data.test, data) == set(frame.select("who", "what").rows())
     assert data.name == "events" and set(data.user_ids) <= {f"u{i}" for i in range(5)}
@@ -162,31 +162,31 @@ def test_a_folder_of_tables_with_parts_and_labels(tmp_path):
         shop_test_csv="user,item\n1,b\n",
         items_csv="item,title\na,A\n",
     )
-    data = load(folder)
+    data = load_dataset(folder)
     assert pairs(data.train, data) == {(1, "a"), (2, "b")} and pairs(data.test, data) == {(1, "b")}
     assert data.labels["title"].to_list() == ["A", None]
 
 
 def test_ids_that_are_numbers_in_one_part_only_become_text(tmp_path):
     folder = write(tmp_path / "shop", train_csv="user,item\n1,10\n2,20\n", test_csv="user,item\n1,B0\n")
-    data = load(folder)
+    data = load_dataset(folder)
     assert pairs(data.train, data) == {(1, "10"), (2, "20")} and pairs(data.test, data) == {(1, "B0")}
 
 
 def test_atomic_parts(tmp_path):
     header = "user_id:token\titem_id:token\n"
     folder = write(tmp_path / "mine", mine_train_inter=header + "1\t2\n", mine_test_inter=header + "1\t3\n")
-    data = load(folder)
+    data = load_dataset(folder)
     assert pairs(data.train, data) == {(1, 2)} and pairs(data.test, data) == {(1, 3)}
-    one = load(folder / "mine_train.inter", split="random")
+    one = load_dataset(folder / "mine_train.inter", split="random")
     assert one.num_items == 1
 
 
 def test_folders_that_leave_it_open_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"which file\? There is a.csv, b.csv"):
-        load(write(tmp_path / "two", a_csv="user,item\n1,2\n", b_csv="user,item\n1,2\n"))
+        load_dataset(write(tmp_path / "two", a_csv="user,item\n1,2\n", b_csv="user,item\n1,2\n"))
     with pytest.raises(DataError, match="no data that is known here"):
-        load(write(tmp_path / "none", readme_md="hello"))
+        load_dataset(write(tmp_path / "none", readme_md="hello"))
 
 
 @pytest.mark.parametrize(
@@ -207,31 +207,30 @@ def test_folders_that_leave_it_open_are_refused(tmp_path):
     ],
 )
 def test_settings_are_refused_before_anything_is_read(dataset, settings, words, monkeypatch):
-    monkeypatch.setattr(datasets, "fetch", lambda name: pytest.fail("data was asked for"))
+    monkeypatch.setattr(downloads, "fetch", lambda name: pytest.fail("data was asked for"))
     with pytest.raises(ConfigError) as caught:
-        load(dataset, **settings)
+        load_dataset(dataset, **settings)
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_columns_make_no_sense_for_adjacency_lists(tmp_path):
     folder = write(tmp_path / "mine", train_txt="0 1 2\n")
     with pytest.raises(ConfigError, match="user_column"):
-        load(folder, user_column="who")
+        load_dataset(folder, user_column="who")
 
 
 @pytest.mark.parametrize("path", ["gone/train.txt", "gone.csv", "./gone"])
 def test_a_path_that_is_not_there_is_named(path):
     with pytest.raises(DataError, match="no such file or folder"):
-        load(path)
+        load_dataset(path)
 
 
 def test_planted_takes_its_own_settings():
-    data = load("planted", num_users=50, num_items=40, interactions=600, branching=(2, 2), seed=3, test_fraction=0.5)
+    taxonomy = {"num_users": 50, "num_items": 40, "interactions": 600, "branching": (2, 2)}
+    data = load_dataset("planted", **taxonomy, seed=3, test_fraction=0.5)
     assert data.num_users <= 50 and data.name == "planted" and "depth_2" in data.labels.columns
     assert len(data.test) > len(data.train) / 2
-    assert (
-        data.fingerprint != load("planted", num_users=50, num_items=40, interactions=600, branching=(2, 2)).fingerprint
-    )
+    assert data.fingerprint != load_dataset("planted", **taxonomy).fingerprint
 
 
 def test_nothing_to_fetch_for_planted():

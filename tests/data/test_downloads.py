@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 import stat
 import subprocess
 import sys
-import threading
 import time
 import zipfile
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from mirror import TEST, TRAIN, Server, blob, body, in_cache, refusal, server, sha, status  # noqa: F401 (a fixture)
+from mirror import TEST, TRAIN, blob, body, in_cache, refusal, sha, status
 
 from mrl.data import downloads
-from mrl.data.downloads import RemoteFile, extract, git_blob
+from mrl.data.downloads import extract, fetch, git_blob
+from mrl.data.registry import DATASETS, RemoteFile, Source, Wheel
 from mrl.errors import DataError
-from mrl.data.registry import DATASETS, Source, Wheel, fetch
 
 
 def test_a_download_lands_whole_in_the_cache_and_is_not_repeated(server, monkeypatch):
@@ -68,7 +64,7 @@ def test_a_wrong_sha256_is_refused_too(server):
     server.answers["/tool/test.txt"] = [body(TEST + b"1 1\n")]
     with pytest.raises(DataError, match="checksum is wrong"):
         fetch("tool")
-    assert set(in_cache()) == {"train.txt"}, "what is whole is kept for the next attempt"
+    assert set(in_cache()) == {"train.txt"}, "a complete file is kept for the next attempt"
 
 
 def test_a_second_attempt_may_succeed(server):
@@ -108,8 +104,8 @@ def test_without_room_the_cache_is_named(server, monkeypatch, tmp_path):
 
 PROCESS = """
 import os
-from mrl.data.downloads import RemoteFile
-from mrl.data.registry import DATASETS, Source, fetch
+from mrl.data.downloads import fetch
+from mrl.data.registry import DATASETS, RemoteFile, Source
 blob, sha = os.environ["BLOB"], os.environ["SHA"]
 DATASETS["tool"] = Source("", "", (RemoteFile("train.txt", git_blob=blob), RemoteFile("test.txt", sha256=sha)))
 fetch("tool")
@@ -193,10 +189,10 @@ def test_archives_that_unpack_to_too_much_are_refused(tmp_path, monkeypatch):
 
 
 def test_broken_archives_are_refused(tmp_path):
-    whole = archive(tmp_path / "a.zip", content=os.urandom(1000))
+    complete = archive(tmp_path / "a.zip", content=os.urandom(1000))
     with pytest.raises(DataError, match="lacks 'in/gone"):
-        extract(whole, {"in/gone.txt": "x"}, tmp_path)
-    data = bytearray(whole.read_bytes())
+        extract(complete, {"in/gone.txt": "x"}, tmp_path)
+    data = bytearray(complete.read_bytes())
     data[200] ^= 0xFF
     (tmp_path / "b.zip").write_bytes(data)
     (tmp_path / "c.zip").write_bytes(data[:500])

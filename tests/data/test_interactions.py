@@ -14,8 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrl.errors import ConfigError, DataError
 from mrl.data.interactions import Interactions, Positives, as_paper, build, hold_out
+from mrl.errors import ConfigError, DataError
 
 PAIRS = st.lists(st.tuples(st.integers(0, 7), st.integers(-3, 6)), min_size=1, max_size=40)
 
@@ -68,9 +68,9 @@ def test_positives_union_equality_and_empty():
 
 def test_rows_are_taken_in_the_order_asked_for():
     positives = Positives.from_pairs([0, 0, 1, 3, 3, 3], [1, 4, 2, 0, 2, 4], 4, 5)
-    taken = positives.take(torch.tensor([3, 2, 0]))
-    assert taken.num_users == 3 and taken.num_items == 5
-    assert [taken.of(row).tolist() for row in range(3)] == [[0, 2, 4], [], [1, 4]]
+    part = positives.take(torch.tensor([3, 2, 0]))
+    assert part.num_users == 3 and part.num_items == 5
+    assert [part.of(row).tolist() for row in range(3)] == [[0, 2, 4], [], [1, 4]]
     assert len(positives.take(torch.tensor([], dtype=torch.int64))) == 0
 
 
@@ -103,10 +103,10 @@ def test_the_order_of_the_log_changes_nothing(pairs, random, split):
     rows = [(user, item, random.randint(0, 3)) for user, item in pairs]
     shuffled = random.sample(rows, len(rows))
 
-    def made(rows):
+    def build_toy(rows):
         return build(log_of([row[:2] for row in rows], timestamp=[row[2] for row in rows]), name="toy", split=split)
 
-    assert made(rows).fingerprint == made(shuffled).fingerprint
+    assert build_toy(rows).fingerprint == build_toy(shuffled).fingerprint
 
 
 @pytest.mark.robustness
@@ -269,8 +269,8 @@ def test_timed_splits_take_the_latest_and_break_ties_by_user_then_item():
     log = pl.DataFrame(rows, schema=["user", "item", "timestamp"], orient="row")
     last = build(log, name="toy", split="leave_last")
     assert pairs_of(last, last.test) == {(5, 9), (3, 4)}  # user 4 has a single item
-    whole = build(log, name="toy", split="temporal", test_fraction=0.5)
-    assert pairs_of(whole, whole.test) == {(4, 1), (3, 4), (5, 9)}  # of the three at 7.0: the last user, its last item
+    data = build(log, name="toy", split="temporal", test_fraction=0.5)
+    assert pairs_of(data, data.test) == {(4, 1), (3, 4), (5, 9)}  # of the three at 7.0: the last user, its last item
     days = log.with_columns(timestamp=pl.lit(date(2024, 1, 1)) + pl.duration(days=pl.col("timestamp")))
     assert build(days, name="toy", split="leave_last").fingerprint == last.fingerprint
 

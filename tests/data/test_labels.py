@@ -5,9 +5,9 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from mrl.errors import DataError
 from mrl.data.labels import by_first_appearance, read_atomic_items, read_item_table, read_movies, replay
 from mrl.data.parsers import read_adjacency, read_atomic
+from mrl.errors import DataError
 
 
 def test_u_item(tmp_path):
@@ -79,11 +79,11 @@ def test_the_papers_users_have_the_very_items_of_the_ratings_file(real_data):
     for line in (real_data / "ml-100k" / "ml-100k.inter").read_text().splitlines()[1:]:
         user, item = (known.setdefault(raw, len(known)) for known, raw in zip(numbers, line.split("\t"), strict=False))
         expected.setdefault(user, set()).add(item)
-    found = {}
+    items_of = {}
     for part in ("train.txt", "test.txt"):
         for user, item in read_adjacency(real_data / "ml100k" / part).rows():
-            found.setdefault(user, set()).add(item)
-    assert len(found) == 943 and found == expected
+            items_of.setdefault(user, set()).add(item)
+    assert len(items_of) == 943 and items_of == expected
     paper = pl.concat([read_adjacency(real_data / "ml100k" / part) for part in ("train.txt", "test.txt")])
     ratings = read_atomic(real_data / "ml-100k" / "ml-100k.inter")
     labels = replay(paper, ratings, read_atomic_items(real_data / "ml-100k" / "ml-100k.item"))

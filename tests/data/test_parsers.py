@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mrl.errors import DataError
 from mrl.data.parsers import read_adjacency, read_atomic, read_movielens, read_table
+from mrl.errors import DataError
 
 CLEAN = b"0 3 5\n1 3\n7 4 3 2\n"
 
@@ -200,8 +200,8 @@ def test_parquet(tmp_path):
     frame = pl.DataFrame({"user": ["a", "b"], "item": [1, 2], "rating": [5, 3], "timestamp": ["2020-01-01"] * 2})
     frame.with_columns(pl.col("timestamp").str.to_date(), pl.col("user").cast(pl.Categorical)).write_parquet(path)
     assert read_table(path).rows() == [("a", 1, 5.0, 1577836800.0), ("b", 2, 3.0, 1577836800.0)]
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
     assert "truncated" in fault(read_table, path)
 
 

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrl.errors import ConfigError
 from mrl.data.splits import (
+    SplitSettings,
     check_fraction,
-    check_split_settings,
     check_whole,
     core_mask,
     distinct,
@@ -20,6 +19,7 @@ from mrl.data.splits import (
     random_mask,
     temporal_mask,
 )
+from mrl.errors import ConfigError
 
 PAIRS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=60, unique=True).map(sorted)
 
@@ -70,7 +70,7 @@ def test_timed_masks_agree_with_a_sort(pairs, random):
 
 
 def test_settings_that_are_possible_pass():
-    check_split_settings(split="temporal", test_fraction=np.float64(0.5), min_rating=3, core=np.int64(5), seed=7)
+    SplitSettings(split="temporal", test_fraction=np.float64(0.5), min_rating=3, core=np.int64(5), seed=7)
     assert check_fraction("valid_fraction", 0.1) == 0.1
     assert check_whole("core", np.int32(3), least=1) == 3
 
@@ -78,8 +78,8 @@ def test_settings_that_are_possible_pass():
 @pytest.mark.robustness
 def test_settings_that_are_not_name_the_value_and_the_remedy():
     with pytest.raises(ConfigError, match=r"split='last': must be one of auto, given, random, leave_last, temporal$"):
-        check_split_settings(split="last")
+        SplitSettings(split="last")
     with pytest.raises(ConfigError, match=r"test_fraction=0: must lie strictly between 0 and 1, such as 0\.2$"):
-        check_split_settings(test_fraction=0)
+        SplitSettings(test_fraction=0)
     with pytest.raises(ConfigError, match=r"core=0: must be a whole number of at least 1$"):
-        check_split_settings(core=0)
+        SplitSettings(core=0)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrl.data import synthetic
-from mrl.errors import ConfigError
 from mrl.data.synthetic import Planted, planted, planted_interactions
+from mrl.errors import ConfigError
 
 
 def shares(drawn: Planted) -> np.ndarray:
@@ -164,9 +164,9 @@ def test_planted_interactions_carry_true_clusters_and_split():
     assert data.name == "planted"
     assert data.labels.columns == ["depth_1", "depth_2", "depth_3"]
     assert (data.labels.to_numpy() == drawn.clusters[data.item_ids]).all()
-    whole = data.train.union(data.test)
-    assert len(whole) == len(data.train) + len(data.test) == 60_000
-    assert (whole.item_counts.numpy() == drawn.positives.item_counts.numpy()[data.item_ids]).all()
+    positives = data.train.union(data.test)
+    assert len(positives) == len(data.train) + len(data.test) == 60_000
+    assert (positives.item_counts.numpy() == drawn.positives.item_counts.numpy()[data.item_ids]).all()
     assert 0.18 < len(data.test) / 60_000 < 0.22
     small = planted_interactions(200, 100, 1500, (2, 3), core=5)
     assert small.labels.columns == ["depth_1", "depth_2"]

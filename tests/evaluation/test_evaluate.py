@@ -74,7 +74,7 @@ def slow_ranking(users, items, data, width, hidden) -> dict[int, list[int]]:
     return ranked
 
 
-def figures(evaluation: Evaluation) -> list[tuple]:
+def values_of(evaluation: Evaluation) -> list[tuple]:
     return evaluation.table.rows()
 
 
@@ -162,8 +162,8 @@ def test_lists_stay_exact_where_scores_are_rougher_than_what_tells_items_apart(m
         return out.copy_(as_tf32(out))
 
     monkeypatch.setattr(torch, "addmm", rough)
-    ((_, found, _),) = VectorRanking(users, items, (2,))(torch.arange(1), 20)
-    assert found[0].tolist() == items[:, 1].argsort(descending=True)[:20].tolist()
+    ((_, ranked, _),) = VectorRanking(users, items, (2,))(torch.arange(1), 20)
+    assert ranked[0].tolist() == items[:, 1].argsort(descending=True)[:20].tolist()
 
 
 @QUICK
@@ -183,8 +183,8 @@ def test_ranking_of_vectors_is_the_slow_one(seed, duplicated, way):
             patch.setattr(ranking, "has_short_floats", lambda _: True)
             patch.setattr(torch, "addmm", lambda x, a, b, **more: exact(x, as_tf32(a), as_tf32(b), **more))
         rows = data.test.counts.nonzero()[:, 0]
-        for width, found, scores in VectorRanking(users, items, WIDTHS)(rows, 30, hidden):
-            for user, line, values in zip(rows.tolist(), found.tolist(), scores.tolist(), strict=True):
+        for width, ranked, scores in VectorRanking(users, items, WIDTHS)(rows, 30, hidden):
+            for user, line, values in zip(rows.tolist(), ranked.tolist(), scores.tolist(), strict=True):
                 expected = slow_ranking(users, items, data, width, hidden)[user][:30]
                 assert line == expected + [-1] * (30 - len(expected))
                 assert values[len(expected) :] == [-math.inf] * (30 - len(expected))
@@ -196,9 +196,9 @@ def test_scores_of_a_prefix_are_those_of_the_copied_columns():
     data = make_data(1)
     users, items = make_vectors(1, data)
     rows = torch.arange(data.num_users)
-    for width, found, scores in VectorRanking(users, items, (2, 3, 8))(rows, 10):
+    for width, ranked, scores in VectorRanking(users, items, (2, 3, 8))(rows, 10):
         alone = next(VectorRanking(users[:, :width].clone(), items[:, :width].clone(), (width,))(rows, 10))
-        assert torch.equal(found, alone[1]) and torch.equal(scores, alone[2])
+        assert torch.equal(ranked, alone[1]) and torch.equal(scores, alone[2])
 
 
 @pytest.mark.cuda
@@ -208,8 +208,8 @@ def test_cuda_agrees_with_the_cpu():
     users, items = make_vectors(2, data)
     items[1000:2000] = items[:1000]
     expected = evaluate(users, items, data, widths=WIDTHS, per_user=True)
-    found = evaluate(users.cuda(), items.cuda(), data, widths=WIDTHS, per_user=True)
-    assert_frame_equal(found.per_user, expected.per_user, abs_tol=1e-12)
+    result = evaluate(users.cuda(), items.cuda(), data, widths=WIDTHS, per_user=True)
+    assert_frame_equal(result.per_user, expected.per_user, abs_tol=1e-12)
     rows = torch.arange(200)
     for cpu, gpu in zip(
         VectorRanking(users, items, WIDTHS)(rows, 50),
@@ -276,8 +276,8 @@ def test_perfect_list():
 
 
 def test_perfect_list_with_more_relevant_than_k():
-    found = metrics_of([1, 1], 4, 2)
-    assert found == {"recall": 0.5, "precision": 1, "ndcg": 1, "hit": 1, "mrr": 1, "map": 0.5}
+    values = metrics_of([1, 1], 4, 2)
+    assert values == {"recall": 0.5, "precision": 1, "ndcg": 1, "hit": 1, "mrr": 1, "map": 0.5}
 
 
 def test_no_hit():
@@ -285,9 +285,9 @@ def test_no_hit():
 
 
 def test_one_hit_at_rank_three():
-    found = metrics_of([0, 0, 1], 2, 3)
+    values = metrics_of([0, 0, 1], 2, 3)
     expected = {"recall": 1 / 2, "precision": 1 / 3, "hit": 1, "mrr": 1 / 3, "map": 1 / 6}
-    assert found == pytest.approx(expected | {"ndcg": 0.5 / (1 + 1 / math.log2(3))})
+    assert values == pytest.approx(expected | {"ndcg": 0.5 / (1 + 1 / math.log2(3))})
 
 
 def test_short_list_is_filled_with_misses():
@@ -327,10 +327,10 @@ def test_chunks_change_nothing(seed, chunk):
     data = make_data(seed)
     users, items = make_vectors(seed, data)
     items[10:20] = items[0]
-    whole = evaluate(users, items, data, widths=WIDTHS, per_user=True)
+    at_once = evaluate(users, items, data, widths=WIDTHS, per_user=True)
     parts = evaluate(users, items, data, widths=WIDTHS, chunk=chunk, per_user=True)
-    assert figures(whole) == figures(parts)
-    assert whole.per_user.equals(parts.per_user)
+    assert values_of(at_once) == values_of(parts)
+    assert at_once.per_user.equals(parts.per_user)
 
 
 @QUICK
@@ -349,7 +349,7 @@ def test_renumbering_changes_nothing_else(seed):
     moved_users[new_user], moved_items[new_item] = users, items
     one = evaluate(users, items, data, widths=WIDTHS, per_user=True)
     other = evaluate(moved_users, moved_items, moved, widths=WIDTHS, per_user=True)
-    assert figures(one) == figures(other)
+    assert values_of(one) == values_of(other)
     renamed = one.per_user.with_columns(pl.Series("user", new_user[one.per_user["user"]], dtype=pl.Int32))
     keys = ["user", "width", "metric", "k"]
     assert renamed.sort(keys).equals(other.per_user.sort(keys))
@@ -372,8 +372,8 @@ def test_the_paper_protocol_masks_train_only():
     copied = Interactions("copy", data.train, data.test.union(empty), data.test, data.user_ids, data.item_ids)
     results = [evaluate(users, items, each, widths=[8]) for each in (paper, plain, copied)]
     assert results[0].value("hit@50") > 0
-    assert figures(results[0]) == figures(results[1]) == figures(results[2])
-    assert figures(evaluate(users, items, paper, split="valid", widths=[8]))[0][1:] == figures(results[0])[0][1:]
+    assert values_of(results[0]) == values_of(results[1]) == values_of(results[2])
+    assert values_of(evaluate(users, items, paper, split="valid", widths=[8]))[0][1:] == values_of(results[0])[0][1:]
 
 
 def test_the_train_split_masks_nothing():
@@ -395,7 +395,7 @@ def test_scores_of_any_model():
             yield width, users[rows, :width] @ items[:, :width].T
 
     by_scores = evaluate_scores(blocks, data, per_user=True)
-    assert figures(by_vectors) == figures(by_scores)
+    assert values_of(by_vectors) == values_of(by_scores)
 
 
 def test_scores_without_a_width_are_left_as_they_are():
@@ -453,8 +453,8 @@ def test_out_of_memory_halves_the_chunk(monkeypatch):
     expected = evaluate(users, items, data, widths=WIDTHS, per_user=True)
     monkeypatch.setattr(ranking, "_KERNEL_LIMIT", 0)
     monkeypatch.setattr(torch, "addmm", starved(3))
-    found = evaluate(users, items, data, widths=WIDTHS, per_user=True)
-    assert figures(found) == figures(expected) and found.per_user.equals(expected.per_user)
+    result = evaluate(users, items, data, widths=WIDTHS, per_user=True)
+    assert values_of(result) == values_of(expected) and result.per_user.equals(expected.per_user)
 
 
 def test_out_of_memory_with_one_user_is_an_error(monkeypatch):
@@ -478,9 +478,9 @@ def test_other_failures_are_not_taken_for_memory(monkeypatch):
 
 
 def test_the_chunk_keeps_to_its_budget():
-    assert ranking.rows_at_once(10_000, "cpu", budget=400 * 4 * 10_000) == 400
-    assert ranking.rows_at_once(10**9, "cpu") == 64
-    assert ranking.rows_at_once(10, "cpu") == 2**16
+    assert ranking.users_per_batch(10_000, "cpu", budget=400 * 4 * 10_000) == 400
+    assert ranking.users_per_batch(10**9, "cpu") == 64
+    assert ranking.users_per_batch(10, "cpu") == 2**16
 
 
 def test_threads_and_many_rows_change_nothing(monkeypatch):

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from mrl.errors import ConfigError, DataError
 from mrl.figures import explore as explorer
-from mrl.figures.explore import can_interact, explore, listed, wide
+from mrl.figures.explore import can_interact, explore_maps, list_selected, pivot_maps
 
 needs_scatter = pytest.mark.skipif(
     importlib.util.find_spec("jscatter") is None, reason="jupyter-scatter is not installed (extra `explore`)"
@@ -32,7 +32,7 @@ def placed() -> pl.DataFrame:
 
 
 def test_wide_has_a_row_an_item_and_one_scale_for_all_maps() -> None:
-    rows, groups, widths = wide(placed(), top=2)
+    rows, groups, widths = pivot_maps(placed(), top=2)
     assert groups == ["A", "B", "other"] and widths == [4, 8, 16]
     assert rows.columns == ["item", "title", "labels", "group", "x_4", "y_4", "x_8", "y_8", "x_16", "y_16"]
     assert rows["group"].to_list() == ["A", "B", "other"] and rows["labels"].to_list() == ["A", "A, B", ""]
@@ -41,22 +41,22 @@ def test_wide_has_a_row_an_item_and_one_scale_for_all_maps() -> None:
 
 
 def test_listed_escapes_titles_and_counts() -> None:
-    rows, _, _ = wide(placed(), top=2)
-    text = listed(rows, np.array([1]))
+    rows, _, _ = pivot_maps(placed(), top=2)
+    text = list_selected(rows, np.array([1]))
     assert "<b>1 item selected</b>" in text
     assert "&lt;Brazil&gt; &amp; more <small>A, B</small>" in text and "Alien" not in text
-    assert "lasso" in listed(rows, np.array([]))
-    many = listed(pl.concat([rows] * 50), np.arange(150))
+    assert "lasso" in list_selected(rows, np.array([]))
+    many = list_selected(pl.concat([rows] * 50), np.arange(150))
     assert many.count("<li>") == 100 and "150 items selected" in many and "and 50 more" in many
 
 
 @needs_scatter
 def test_slider_moves_the_maps_and_a_selection_is_listed_and_linked() -> None:
-    slider, titles, both, below = explore(placed(), interactive=True).children
+    slider, titles, both, below = explore_maps(placed(), interactive=True).children
     assert slider.value == (4, 16)
     heads = [box.children[0] for box in titles.children]
     left, right = both.children
-    x = {width: wide(placed(), 2)[0][f"x_{width}"].to_numpy() for width in (4, 8, 16)}
+    x = {width: pivot_maps(placed(), 2)[0][f"x_{width}"].to_numpy() for width in (4, 8, 16)}
     assert [head.value for head in heads] == ["<b>width 4</b>", "<b>width 16</b>"]
     assert np.allclose(left.points[:, 0], x[4] / 1.05) and np.allclose(right.points[:, 0], x[16] / 1.05)
     slider.index = (1, 2)
@@ -71,11 +71,11 @@ def test_slider_moves_the_maps_and_a_selection_is_listed_and_linked() -> None:
 
 
 def test_static_where_nobody_can_move_a_slider() -> None:
-    assert isinstance(explore(placed()), Figure)  # pytest is no notebook
-    figure = explore(placed(), interactive=False)
+    assert isinstance(explore_maps(placed()), Figure)  # pytest is no notebook
+    figure = explore_maps(placed(), interactive=False)
     assert [ax.get_title("left") for ax in figure.axes[:3]] == ["width 4", "width 8", "width 16"]
     with pytest.raises(DataError, match="no column title"):
-        explore(placed().drop("title"))
+        explore_maps(placed().drop("title"))
 
 
 @pytest.mark.parametrize(
@@ -101,6 +101,6 @@ def test_a_kernel_started_by_papermill_is_not_interactive(monkeypatch, started_b
 def test_without_the_extra(monkeypatch) -> None:
     monkeypatch.setattr(explorer.importlib.util, "find_spec", lambda name: None)
     assert can_interact() is False
-    assert isinstance(explore(placed()), Figure)
+    assert isinstance(explore_maps(placed()), Figure)
     with pytest.raises(ConfigError, match="jupyter-scatter is not installed"):
-        explore(placed(), interactive=True)
+        explore_maps(placed(), interactive=True)

@@ -14,26 +14,25 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import PathPatch, Rectangle
 
 from mrl.errors import ConfigError, DataError
-from mrl.figures.flows import alluvial, caption, catalogue, crossings, inherited, untangled
+from mrl.figures.flows import cluster_caption, count_crossings, draw_alluvial, draw_tree, inherit_colours, untangle
 from mrl.figures.style import GREY, PALETTE, SIZES
-from mrl.hierarchy.tree import catalogue_tree, cluster_names
-from mrl.hierarchy.tree import flows as flows_of
+from mrl.hierarchy.tree import build_tree, count_flows, name_clusters
 
 each_size = pytest.mark.parametrize("size", SIZES)
 WIDTHS = (4, 8)
 CLUSTERS = np.array([[0] * 6 + [1] * 4, [0] * 4 + [1] * 2 + [2] * 4])  # the first splits 4 : 2, the second stays
-CARRIED = np.array([[1, 0, 0]] * 4 + [[0, 1, 0]] * 2 + [[0, 0, 1]] * 4, dtype=bool)
+HAS_LABEL = np.array([[1, 0, 0]] * 4 + [[0, 1, 0]] * 2 + [[0, 0, 1]] * 4, dtype=bool)
 TITLES = pl.DataFrame({"title": [f"Film {n}" for n in range(10)]})
 
 
 def tables() -> tuple[pl.DataFrame, pl.DataFrame]:
-    names = cluster_names(CLUSTERS, WIDTHS, carried=CARRIED, names=["Crime", "War", "Horror"], labels=TITLES)
-    return flows_of(CLUSTERS, WIDTHS), names
+    names = name_clusters(CLUSTERS, WIDTHS, has_label=HAS_LABEL, names=["Crime", "War", "Horror"], labels=TITLES)
+    return count_flows(CLUSTERS, WIDTHS), names
 
 
 @each_size
 def test_alluvial(size: str) -> None:
-    figure = alluvial(*tables(), size=size)
+    figure = draw_alluvial(*tables(), size=size)
     (ax,) = figure.axes
     boxes = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
     ribbons = [patch for patch in ax.patches if isinstance(patch, PathPatch)]
@@ -58,7 +57,7 @@ def test_alluvial(size: str) -> None:
 
 def test_ribbons_meet_the_boxes() -> None:
     """What leaves a box fills it, and so does what enters."""
-    (ax,) = alluvial(*tables()).axes
+    (ax,) = draw_alluvial(*tables()).axes
     boxes = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
     ends = [patch.get_path().vertices for patch in ax.patches if isinstance(patch, PathPatch)]
     for x, sides in (
@@ -77,12 +76,12 @@ def test_alluvial_of_many_clusters_stays_readable(size: str) -> None:
     """Three widths, up to 64 clusters: names that would not fit are left out, none lies on another."""
     rng = np.random.default_rng(0)
     clusters = np.stack([rng.integers(0, number, 600) for number in (4, 16, 64)])
-    carried = rng.random((600, 5)) < 0.3
+    has_label = rng.random((600, 5)) < 0.3
     genres = ["Children's", "Documentary", "Film-Noir", "Science fiction", "$ and $"]
-    names = cluster_names(
-        clusters, (4, 16, 64), carried=carried, names=genres, labels=pl.DataFrame({"title": ["A $5 film"] * 600})
+    names = name_clusters(
+        clusters, (4, 16, 64), has_label=has_label, names=genres, labels=pl.DataFrame({"title": ["A $5 film"] * 600})
     )
-    figure = alluvial(flows_of(clusters, (4, 16, 64)), names, size=size)
+    figure = draw_alluvial(count_flows(clusters, (4, 16, 64)), names, size=size)
     assert sum(isinstance(patch, Rectangle) for patch in figure.axes[0].patches) == 84
     assert figure.get_size_inches()[1] <= 9
     check_readable(figure)
@@ -94,29 +93,32 @@ def test_a_cluster_has_the_colour_of_its_main_source() -> None:
     links = {((4, 0), (8, 0)): 4, ((4, 0), (8, 1)): 1, ((4, 1), (8, 1)): 2, ((4, 1), (8, 2)): 3, ((8, 1), (16, 0)): 3}
     blue, orange = PALETTE[:2]
     halves = {(4, 0): blue, (4, 1): orange, (8, 0): blue, (8, 1): orange, (8, 2): orange, (16, 0): orange}
-    assert inherited(order, links, sizes) == halves  # none has more than half of the items
-    most = inherited(order, links, sizes | {(4, 1): 6})
+    assert inherit_colours(order, links, sizes) == halves  # none has more than half of the items
+    most = inherit_colours(order, links, sizes | {(4, 1): 6})
     assert (most[8, 1], most[8, 2]) == (orange, PALETTE[2])
-    assert inherited(order, {}, sizes)[16, 0] == GREY
+    assert inherit_colours(order, {}, sizes)[16, 0] == GREY
 
 
 def test_captions_fit_their_room() -> None:
     row = {"typical": "Crime / War", "titles": "Fargo; Alien", "share": 0.3}
-    assert caption(row, False, 2.0) == "Crime / War" and caption(row, False, 0.35) == "Crime"
-    assert caption(row, True, 2.0) == "Crime / War: Fargo; Alien" and caption(row, True, 0.8) == "Crime: Fargo"
+    assert cluster_caption(row, False, 2.0) == "Crime / War" and cluster_caption(row, False, 0.35) == "Crime"
+    assert (
+        cluster_caption(row, True, 2.0) == "Crime / War: Fargo; Alien"
+        and cluster_caption(row, True, 0.8) == "Crime: Fargo"
+    )
     most = row | {"share": 0.81}
-    assert caption(most, False, 2.0) == "81 % of items" and caption(most, False, 0.35) == "81 %"
+    assert cluster_caption(most, False, 2.0) == "81 % of items" and cluster_caption(most, False, 0.35) == "81 %"
 
 
 def test_alluvial_takes_one_clustering() -> None:
     flows, names = tables()
     other = [frame.with_columns(clustering=pl.lit("tree")) for frame in (flows.head(1), names)]
-    figure = alluvial(pl.concat([flows, other[0]]), pl.concat([names, other[1]]), clustering="same")
+    figure = draw_alluvial(pl.concat([flows, other[0]]), pl.concat([names, other[1]]), clustering="fixed")
     assert sum(isinstance(patch, PathPatch) for patch in figure.axes[0].patches) == 3
     with pytest.raises(DataError, match="no row for cluster 2 of width 8"):
-        alluvial(flows, names.filter(pl.col("cluster") != 2))
+        draw_alluvial(flows, names.filter(pl.col("cluster") != 2))
     with pytest.raises(DataError, match="no rows"):
-        alluvial(flows, names, clustering="growing")
+        draw_alluvial(flows, names, clustering="by_width")
 
 
 def slow_crossings(order: dict, links: dict) -> int:
@@ -144,32 +146,32 @@ def test_untangling_never_adds_crossings(items: list) -> None:
         for link in pairwise(nodes):
             links[link] = links.get(link, 0) + 1
     before = {width: sorted((n for n in sizes if n[0] == width), key=lambda n: (-sizes[n], n)) for width in widths}
-    order = untangled(sizes, links, widths)
+    order = untangle(sizes, links, widths)
     assert {width: set(column) for width, column in order.items()} == {
         width: set(column) for width, column in before.items()
     }
-    assert crossings(order, links) == slow_crossings(order, links) <= crossings(before, links)
+    assert count_crossings(order, links) == slow_crossings(order, links) <= count_crossings(before, links)
 
 
 def test_untangling_finds_the_order_without_crossings() -> None:
     links = {((4, 0), (8, 2)): 5, ((4, 1), (8, 1)): 3, ((4, 2), (8, 0)): 2}
     sizes = {(4, 0): 5, (4, 1): 3, (4, 2): 2, (8, 0): 2, (8, 1): 3, (8, 2): 5}
-    assert crossings(untangled(sizes, links, [4, 8]), links) == 0
+    assert count_crossings(untangle(sizes, links, [4, 8]), links) == 0
 
 
 def tree() -> pl.DataFrame:
     flows, names = tables()
-    return catalogue_tree(names, flows)
+    return build_tree(names, flows)
 
 
 @each_size
 def test_catalogue(size: str) -> None:
-    figure = catalogue(tree(), size=size)
+    figure = draw_tree(tree(), size=size)
     (ax,) = figure.axes
     assert sum(isinstance(patch, PathPatch) for patch in ax.patches) == 5  # a branch a cluster
-    told = words(figure)
-    assert {"width 4", "width 8", "Horror"} <= set(told)
-    leaves = [text for text in told if text.endswith(")")]
+    shown = words(figure)
+    assert {"width 4", "width 8", "Horror"} <= set(shown)
+    leaves = [text for text in shown if text.endswith(")")]
     assert [text[-4:] for text in leaves] == [" (4)", " (2)", " (4)"]  # in the order of their parents, with their sizes
     assert leaves[0].startswith("Crime: Film 0") and leaves[2].startswith("Horror: Film 6")
     thick = [patch.get_linewidth() for patch in ax.patches]
@@ -178,7 +180,7 @@ def test_catalogue(size: str) -> None:
 
 
 def test_catalogue_is_cut_where_it_has_too_many_leaves() -> None:
-    figure = catalogue(tree(), max_leaves=2)
+    figure = draw_tree(tree(), max_leaves=2)
     assert len(figure.axes[0].patches) == 2 and "width 8" not in words(figure)
     with pytest.raises(ConfigError, match="max_leaves=1: the first level already has 2"):
-        catalogue(tree(), max_leaves=1)
+        draw_tree(tree(), max_leaves=1)

@@ -8,7 +8,13 @@ import pytest
 from drawn import check_readable, colour, legend_names, points, words
 
 from mrl.errors import DataError
-from mrl.figures.hierarchy import axis_title, block_probes, class_probes, cluster_quality, pair_matrix
+from mrl.figures.hierarchy import (
+    axis_title,
+    draw_block_probes,
+    draw_class_probes,
+    draw_cluster_quality,
+    draw_pair_matrix,
+)
 from mrl.figures.style import GREY, PALETTE, SIZES
 
 each_size = pytest.mark.parametrize("size", SIZES)
@@ -28,7 +34,7 @@ def similarity() -> pl.DataFrame:
 
 @each_size
 def test_pair_matrix(size: str) -> None:
-    figure = pair_matrix(similarity(), size=size)
+    figure = draw_pair_matrix(similarity(), size=size)
     ax, bar = figure.axes
     (mesh,) = ax.collections
     assert mesh.get_array().tolist() == [[1, 0.5, 0.25], [0.5, 1, 0.5], [0.25, 0.5, 1]]
@@ -43,7 +49,7 @@ def test_pair_matrix(size: str) -> None:
 
 
 def test_pair_matrix_writes_dark_on_light_and_light_on_dark() -> None:
-    inks = {text.get_text(): text.get_color() for text in pair_matrix(similarity()).axes[0].texts}
+    inks = {text.get_text(): text.get_color() for text in draw_pair_matrix(similarity()).axes[0].texts}
     assert inks == {"1.00": "black", "0.50": "white", "0.25": "white"}
 
 
@@ -56,9 +62,9 @@ def test_pair_matrix_of_nesting_for_two_models(size: str) -> None:
     table = pl.concat(
         [one.with_columns(model=pl.lit("nested")), one.with_columns(pl.col("value") * 1.5, model=pl.lit("x"))]
     )
-    figure = pair_matrix(table, metric="entropy", size=size)
+    figure = draw_pair_matrix(table, metric="entropy", size=size)
     first, second, bar = figure.axes
-    assert [ax.get_title("left") for ax in (first, second)] == ["nested, chance 2", "x, chance 2"]
+    assert [ax.get_title("left") for ax in (first, second)] == ["nested\nchance 2", "x\nchance 2"]
     assert np.ma.filled(first.collections[0].get_array(), np.nan).tolist()[1] == [1.0, 0.0]
     assert [text.get_text() for text in second.texts] == ["0.75", "1.50", "0.00"]
     assert first.collections[0].get_clim() == second.collections[0].get_clim() == (0, 2)
@@ -69,21 +75,21 @@ def test_pair_matrix_of_nesting_for_two_models(size: str) -> None:
 
 def test_pair_matrix_of_more_models_than_fit_a_row() -> None:
     models = [similarity().with_columns(pl.lit(name).alias("model")) for name in "abcd"]
-    assert len(pair_matrix(pl.concat(models), size="page").axes) == 4 + 1  # and the colour bar
+    assert len(draw_pair_matrix(pl.concat(models), size="page").axes) == 4 + 1  # and the colour bar
 
 
 def test_pair_matrix_refuses_what_it_cannot_show() -> None:
     with pytest.raises(DataError, match="no metric share; it has overlap, cka"):
-        pair_matrix(similarity(), metric="share")
+        draw_pair_matrix(similarity(), metric="share")
     with pytest.raises(DataError, match="filter it to one clustering"):
-        pair_matrix(pl.concat([similarity(), similarity()]))
+        draw_pair_matrix(pl.concat([similarity(), similarity()]))
 
 
 def agreement() -> pl.DataFrame:
     rows = [
         (model, clustering, width, "genres", metric, value + width / 100, chance)
         for model, value in (("nested", 0.2), ("shuffled", 0.1))
-        for clustering in ("same", "growing")
+        for clustering in ("fixed", "by_width")
         for width in (4, 16)
         for metric, chance in (("ami", 0.0), ("purity", 0.05))
     ]
@@ -93,25 +99,25 @@ def agreement() -> pl.DataFrame:
 
 @each_size
 def test_cluster_quality(size: str) -> None:
-    figure = cluster_quality(agreement(), metric="ami", size=size)
-    same, growing = figure.axes
-    assert same.get_title("left") == "as many clusters at every width"
-    assert growing.get_title("left") == "more clusters when wider"
+    figure = draw_cluster_quality(agreement(), metric="ami", size=size)
+    fixed, by_width = figure.axes
+    assert fixed.get_title("left") == "as many clusters at every width"
+    assert by_width.get_title("left") == "more clusters when wider"
     assert words(figure).count("AMI with genres") == (1 if size == "page" else 2)
-    line, chance, other, _ = same.lines
+    line, chance, other, _ = fixed.lines
     assert points(line) == [(4, 0.24), (16, 0.36)] and points(other) == [(4, 0.14), (16, 0.26)]
     assert points(chance) == [(4, 0), (16, 0)] and chance.get_linestyle() == ":"
     assert colour(line) == colour(chance) == PALETTE[0] and colour(other) == PALETTE[1]
-    assert same.get_ylim() == growing.get_ylim()
-    assert same.get_ylim()[0] < 0 < 0.36 < same.get_ylim()[1]  # the chance level is above the axis, not on it
+    assert fixed.get_ylim() == by_width.get_ylim()
+    assert fixed.get_ylim()[0] < 0 < 0.36 < fixed.get_ylim()[1]  # the chance level is above the axis, not on it
     assert legend_names(figure) == ["nested", "shuffled", "chance"]
     check_readable(figure)
 
 
 def test_cluster_quality_over_seeds() -> None:
-    table = agreement().filter(pl.col("clustering") == "same", pl.col("model") == "nested", pl.col("metric") == "ami")
+    table = agreement().filter(pl.col("clustering") == "fixed", pl.col("model") == "nested", pl.col("metric") == "ami")
     seeds = [table.with_columns(pl.col("value") + shift, seed=pl.lit(n)) for n, shift in enumerate((0.0, 0.1, 0.05))]
-    figure = cluster_quality(pl.concat(seeds))
+    figure = draw_cluster_quality(pl.concat(seeds))
     (ax,) = figure.axes
     assert [y for _, y in points(ax.lines[0])] == pytest.approx([0.29, 0.41])
     (bars,) = ax.collections
@@ -119,14 +125,14 @@ def test_cluster_quality_over_seeds() -> None:
     assert legend_names(figure) == ["nested", "chance", "range of 3 seeds"]
     check_readable(figure)
     with pytest.raises(DataError, match="several values"):
-        cluster_quality(pl.concat(seeds).drop("seed"))
+        draw_cluster_quality(pl.concat(seeds).drop("seed"))
 
 
 def test_cluster_quality_of_one_model_and_several_labels() -> None:
     """As in `recovery`: a panel a true depth, no clustering."""
-    table = agreement().filter(pl.col("model") == "nested", pl.col("clustering") == "same").drop("model", "clustering")
+    table = agreement().filter(pl.col("model") == "nested", pl.col("clustering") == "fixed").drop("model", "clustering")
     table = pl.concat([table.with_columns(label=pl.lit(name)) for name in ("depth_1", "depth_2")])
-    figure = cluster_quality(table, metric="purity")
+    figure = draw_cluster_quality(table, metric="purity")
     assert [ax.get_ylabel() for ax in figure.axes] == ["purity in true depth 1", "purity in true depth 2"]
     assert all(ax.get_ylim()[0] == 0 for ax in figure.axes)
     assert legend_names(figure) == ["chance"]
@@ -149,7 +155,7 @@ def blocks() -> pl.DataFrame:
 @each_size
 def test_block_probes(size: str) -> None:
     table = pl.concat([blocks().with_columns(model=pl.lit("nested")), blocks().with_columns(model=pl.lit("rotated"))])
-    figure = block_probes(table, size=size)
+    figure = draw_block_probes(table, size=size)
     assert [ax.get_ylabel() for ax in figure.axes] == ["R² of popularity (log)", "AUC of genres", "effective rank"]
     for ax, values in zip(figure.axes, ([0.8, 0.1], [0.6, 0.9], [3.5, 3.9]), strict=True):
         nested, rotated = ax.lines
@@ -164,7 +170,7 @@ def test_block_probes(size: str) -> None:
 
 
 def test_block_probes_of_prefixes() -> None:
-    figure = block_probes(blocks(), part="prefix")
+    figure = draw_block_probes(blocks(), part="prefix")
     (ax,) = figure.axes
     assert points(ax.lines[0]) == [(0, 7)] and not figure.legends
     assert [label.get_text() for label in ax.get_xticklabels()] == ["1–8"]
@@ -172,7 +178,7 @@ def test_block_probes_of_prefixes() -> None:
 
 @each_size
 def test_class_probes(size: str) -> None:
-    figure = class_probes(blocks(), size=size)
+    figure = draw_class_probes(blocks(), size=size)
     (ax,) = figure.axes
     chance, first, second = ax.lines
     assert [label.get_text() for label in ax.get_yticklabels()] == ["Comedy", "Horror"]  # the best on top
@@ -182,7 +188,7 @@ def test_class_probes(size: str) -> None:
     assert legend_names(figure) == ["dims 1–4", "5–8"]
     check_readable(figure)
     with pytest.raises(DataError, match="filter it to one model"):
-        class_probes(pl.concat([blocks(), blocks()]))
+        draw_class_probes(pl.concat([blocks(), blocks()]))
 
 
 def test_axis_titles() -> None:

@@ -8,7 +8,7 @@ import pytest
 from drawn import check_readable, colour, legend_names, points, words
 
 from mrl.errors import ConfigError, DataError
-from mrl.figures.maps import OTHER, aligned_maps, coloured, maps
+from mrl.figures.maps import OTHER, compute_maps, draw_maps, group_by_label
 from mrl.figures.style import PALE, PALETTE, SIZES
 
 each_size = pytest.mark.parametrize("size", SIZES)
@@ -31,7 +31,7 @@ def test_aligned_maps() -> None:
     """One test, since compiling UMAP is what takes long."""
     items, labels = two_islands()
     options = {"item_ids": np.arange(41) + 100, "num_neighbours": 6, "epochs": 30, "seed": 3}
-    table = aligned_maps(items, (2, 4), labels, **options)
+    table = compute_maps(items, (2, 4), labels, **options)
     assert table.columns == ["item", "width", "x", "y", "label", "title"]
     assert table["width"].to_list() == [2] * 40 + [4] * 40  # the item of zeros is left out
     assert table["item"].to_list() == [*range(100, 140)] * 2
@@ -43,8 +43,8 @@ def test_aligned_maps() -> None:
     both = table.select("x", "y").to_numpy().reshape(2, 40, 2)
     moved, spread = np.linalg.norm(both[0] - both[1], axis=1).mean(), both.std()
     assert moved < spread  # tied: an item is near its own place on the next map
-    assert aligned_maps(items, (2, 4), labels, **options).equals(table)
-    few = aligned_maps(items, (4,), labels=None, sample=20, **(options | {"item_ids": None}))
+    assert compute_maps(items, (2, 4), labels, **options).equals(table)
+    few = compute_maps(items, (4,), labels=None, sample=20, **(options | {"item_ids": None}))
     assert len(few) == 20 and few["label"].unique().to_list() == [""]
     assert few["title"].to_list() == [str(item) for item in few["item"]]
 
@@ -52,11 +52,11 @@ def test_aligned_maps() -> None:
 def test_aligned_maps_checks_first() -> None:
     items, labels = two_islands()
     with pytest.raises(ConfigError, match="num_neighbours=50: must be at least 2 and well below the 40 items"):
-        aligned_maps(items, (2, 4), num_neighbours=50)
+        compute_maps(items, (2, 4), num_neighbours=50)
     with pytest.raises(DataError, match="labels has 40 rows for 41 items"):
-        aligned_maps(items, (2, 4), labels.head(40))
+        compute_maps(items, (2, 4), labels.head(40))
     with pytest.raises(ConfigError, match="widths"):
-        aligned_maps(items, (2, 8))
+        compute_maps(items, (2, 8))
 
 
 def placed(widths: tuple[int, ...] = (4, 8)) -> pl.DataFrame:
@@ -70,19 +70,19 @@ def placed(widths: tuple[int, ...] = (4, 8)) -> pl.DataFrame:
 
 
 def test_an_item_takes_the_rarest_of_its_top_labels() -> None:
-    table, groups = coloured(placed(), top=2)
+    table, groups = group_by_label(placed(), top=2)
     assert groups == ["A", "B", OTHER]
     assert table["group"].to_list() == ["A", "A", "B", OTHER, OTHER] * 2
     assert table.select(placed().columns).equals(placed())
-    assert coloured(placed(), top=1)[1] == ["A", OTHER]
+    assert group_by_label(placed(), top=1)[1] == ["A", OTHER]
     with pytest.raises(ConfigError, match="top=9"):
-        coloured(placed(), top=9)
+        group_by_label(placed(), top=9)
 
 
 @each_size
 @pytest.mark.parametrize("widths", [(4, 8), (4, 8, 16, 32, 64)])
 def test_maps(size: str, widths: tuple[int, ...]) -> None:
-    figure = maps(placed(widths), top=3, size=size)
+    figure = draw_maps(placed(widths), top=3, size=size)
     shown = figure.axes[: len(widths)]
     assert [ax.get_title("left") for ax in shown] == [f"width {width}" for width in widths]
     assert len({(ax.get_xlim(), ax.get_ylim()) for ax in shown}) == 1  # one frame for all
@@ -103,12 +103,12 @@ def test_islands_far_off_are_drawn_on_the_edge() -> None:
     far = placed((4,)).with_columns(item=pl.int_range(pl.len()))
     table = pl.concat([far.with_columns(item=pl.col("item") + 5 * n) for n in range(20)])
     table = table.with_columns(x=pl.when(pl.col("item") == 0).then(1e6).otherwise("x"))
-    (ax, *_) = maps(table, top=1).axes
+    (ax, *_) = draw_maps(table, top=1).axes
     right = ax.get_xlim()[1]
     assert 4 < right < 6
     assert max(max(line.get_xdata()) for line in ax.lines) == right
 
 
 def test_maps_without_labels_have_no_legend() -> None:
-    figure = maps(placed().with_columns(label=pl.lit("")))
+    figure = draw_maps(placed().with_columns(label=pl.lit("")))
     assert not figure.legends and words(figure) == ["width 4", "width 8"]

@@ -7,7 +7,7 @@ import pytest
 from drawn import check_readable, colour, legend_names, points
 
 from mrl.errors import DataError
-from mrl.figures.panels import accuracy_by_cost, lists_by_width, paired_differences
+from mrl.figures.panels import draw_costs, draw_differences, draw_lists
 from mrl.figures.style import MARKERS, PALETTE, SIZES
 
 each_size = pytest.mark.parametrize("size", SIZES)
@@ -26,7 +26,7 @@ def test_lists_by_width(size: str) -> None:
         for model, shift in (("nested", 0.0), ("rotated", 0.05))
         for width, value in zip((4, 64), values, strict=True)
     ]
-    figure = lists_by_width(table(["model", "width", "metric", "value"], rows), size=size)
+    figure = draw_lists(table(["model", "width", "metric", "value"], rows), size=size)
     assert [ax.get_ylabel() for ax in figure.axes] == [
         *("share of items recommended", "Gini index of exposure", "novelty (bits)", "popularity (interactions)")
     ]
@@ -41,7 +41,7 @@ def test_lists_by_width(size: str) -> None:
 def test_accuracy_by_cost(size: str) -> None:
     columns = ["width", "value", "kept", "bytes_per_item", "multiply_adds"]
     rows = [(width, 0.1 * n, n / 3, 4 * width, 1000 * width) for n, width in enumerate((4, 8, 64), 1)]
-    figure = accuracy_by_cost(table(columns, rows, metric="recall", k=20), size=size)
+    figure = draw_costs(table(columns, rows, metric="recall", k=20), size=size)
     kept, *more = [ax for ax in figure.axes if ax.lines]
     assert points(kept.lines[0]) == [(16, 0.333333), (32, 0.666667), (256, 1)]
     assert kept.get_ylabel() == "share of full Recall@20" and kept.get_xlabel() == "bytes of an item's vector"
@@ -64,7 +64,7 @@ def test_paired_differences(size: str) -> None:
         for other, shift in (("shared", 0.05), ("rotated", -0.03))
         for n, (width, p) in enumerate(((4, 0.001), (64, 0.2)), 1)
     ]
-    figure = paired_differences(table(columns, rows, model="nested", k=20), size=size)
+    figure = draw_differences(table(columns, rows, model="nested", k=20), size=size)
     assert [ax.get_ylabel() for ax in figure.axes] == ["difference in Recall@20", "difference in NDCG@20"]
     zero, *marks = figure.axes[0].lines
     assert zero.get_ydata() == [0, 0]
@@ -77,24 +77,26 @@ def test_paired_differences(size: str) -> None:
         [(0.825, 0.09), (0.825, 0.11)],
     ]
     assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["4", "64"]
-    assert legend_names(figure) == ["nested minus shared", "nested minus rotated", "p ≥ 0.05 after Holm"]
+    assert legend_names(figure) == [
+        "nested minus MRL4Rec, shared negatives",
+        "nested minus rotated",
+        "p ≥ 0.05 after Holm",
+    ]
     check_readable(figure)
 
 
 def test_all_told_apart_needs_no_hollow_mark() -> None:
     row = {"model": "a", "other": "b", "width": 4, "metric": "recall", "k": 20}
     row |= {"difference": 0.1, "low": 0.0, "high": 0.2, "p_holm": 0.01}
-    assert legend_names(paired_differences(pl.DataFrame([row]))) == ["a minus b"]
+    assert legend_names(draw_differences(pl.DataFrame([row]))) == ["a minus b"]
 
 
 def test_tables_without_what_is_drawn_are_refused() -> None:
     with pytest.raises(DataError, match="no rows"):
-        lists_by_width(pl.DataFrame(schema={"width": pl.Int64, "metric": pl.String, "value": pl.Float64}))
+        draw_lists(pl.DataFrame(schema={"width": pl.Int64, "metric": pl.String, "value": pl.Float64}))
     with pytest.raises(DataError, match="no column kept"):
-        accuracy_by_cost(
-            table(["width", "value"], [(4, 0.1)], metric="recall", k=20, bytes_per_item=4, multiply_adds=1)
-        )
+        draw_costs(table(["width", "value"], [(4, 0.1)], metric="recall", k=20, bytes_per_item=4, multiply_adds=1))
     with pytest.raises(DataError, match="no column p_holm"):
-        paired_differences(
+        draw_differences(
             table(["width"], [(4,)], model="a", other="b", metric="recall", k=20, difference=0, low=0, high=0)
         )

@@ -8,8 +8,15 @@ import pytest
 from drawn import check_readable, colour, legend_names, points, texts, words
 
 from mrl.errors import DataError
-from mrl.figures.plots import accuracy_by_group, best_epoch, learning_curves, long_tail, metric_title, oracle_widths
-from mrl.figures.plots import recall_by_width as by_width
+from mrl.figures.plots import (
+    best_epoch,
+    draw_accuracy,
+    draw_groups,
+    draw_learning_curves,
+    draw_long_tail,
+    draw_oracle_widths,
+    metric_title,
+)
 from mrl.figures.style import PALETTE, SIZES
 
 each_size = pytest.mark.parametrize("size", SIZES)
@@ -22,7 +29,7 @@ def test_metric_titles() -> None:
 
 @each_size
 def test_long_tail(size: str) -> None:
-    figure = long_tail([1, 60, 10, 0, 5, 4, 10, 5, 4, 1], size=size)  # two of ten items have 70 of 100
+    figure = draw_long_tail([1, 60, 10, 0, 5, 4, 10, 5, 4, 1], size=size)  # two of ten items have 70 of 100
     (ax,) = figure.axes
     assert points(ax.lines[0]) == list(enumerate([60, 10, 10, 5, 5, 4, 4, 1, 1], 1))
     assert ax.get_xscale() == ax.get_yscale() == "log"
@@ -36,7 +43,7 @@ def test_long_tail(size: str) -> None:
 
 def test_long_tail_without_interactions() -> None:
     with pytest.raises(DataError, match="no interactions"):
-        long_tail([0, 0])
+        draw_long_tail([0, 0])
 
 
 def history() -> pl.DataFrame:
@@ -62,7 +69,7 @@ def history() -> pl.DataFrame:
 
 @each_size
 def test_learning_curves(size: str) -> None:
-    figure = learning_curves(history(), size=size)
+    figure = draw_learning_curves(history(), size=size)
     loss, valid = figure.axes
     assert loss.get_ylabel() == "training loss of the level" and valid.get_ylabel() == "validation Recall@20"
     assert loss.get_xlabel() == valid.get_xlabel() == "epoch"
@@ -81,23 +88,23 @@ def test_learning_curves(size: str) -> None:
 
 
 def test_of_several_searches_the_one_with_the_best_epoch_is_drawn() -> None:
-    worse = history().with_columns(pl.col("ndcg@20_w4", "ndcg@20_w16") * 0.5, shares=pl.lit("[0.5, 0.0]"))
-    better = history().with_columns(shares=pl.lit("[1.0, 1.0]"))
-    settings = pl.DataFrame({"phase": ["settings"], "shares": ["[0.5, 0.0]"], "value": [0.9]})
+    worse = history().with_columns(pl.col("ndcg@20_w4", "ndcg@20_w16") * 0.5, propagation=pl.lit("[0.5, 0.0]"))
+    better = history().with_columns(propagation=pl.lit("[1.0, 1.0]"))
+    settings = pl.DataFrame({"phase": ["settings"], "propagation": ["[0.5, 0.0]"], "value": [0.9]})
     several = pl.concat([settings, worse.filter(phase="search"), better], how="diagonal")
-    assert [points(line) for ax in learning_curves(several).axes for line in ax.lines] == [
-        points(line) for ax in learning_curves(history()).axes for line in ax.lines
+    assert [points(line) for ax in draw_learning_curves(several).axes for line in ax.lines] == [
+        points(line) for ax in draw_learning_curves(history()).axes for line in ax.lines
     ]
 
 
 def test_learning_curves_before_the_first_validation() -> None:
     early = history().head(1).select("phase", "epoch", "loss_w4", "loss_w16")
-    figure = learning_curves(early)
+    figure = draw_learning_curves(early)
     assert len(figure.axes) == 1 and legend_names(figure) == ["width 4", "width 16"]
     assert [line.get_marker() for line in figure.axes[0].lines] == ["o", "o"]  # a line of one epoch would not be seen
     assert best_epoch(early) is None
     with pytest.raises(DataError, match="no column loss_w"):
-        learning_curves(early.select("phase", "epoch"))
+        draw_learning_curves(early.select("phase", "epoch"))
 
 
 def test_best_epoch_is_the_first_of_equals() -> None:
@@ -112,7 +119,7 @@ def metrics() -> pl.DataFrame:
         for seed in (0, 1)
         for w, v in ((4, 0.1), (6, 0.2), (8, 0.3))
     ]
-    rows += [("EASE", 0, "test", None, "recall", 20, 0.35), ("alone", 0, "test", 8, "recall", 20, 0.25)]
+    rows += [("ease", 0, "test", None, "recall", 20, 0.35), ("alone", 0, "test", 8, "recall", 20, 0.25)]
     rows += [("nested", 0, "valid", 4, "recall", 20, 0.9), ("nested", 0, "test", 4, "recall", 50, 0.9)]
     rows += [("nested", 0, "test", 4, "ndcg", 20, 0.9)]
     schema = ["model", "seed", "split", "width", "metric", "k", "value"]
@@ -120,8 +127,8 @@ def metrics() -> pl.DataFrame:
 
 
 @each_size
-def test_recall_by_width(size: str) -> None:
-    figure = by_width(metrics(), trained=[4, 8], size=size)
+def test_accuracy_by_width(size: str) -> None:
+    figure = draw_accuracy(metrics(), trained=[4, 8], size=size)
     (ax,) = figure.axes
     assert ax.get_xlabel() == "width (leading dimensions)" and ax.get_ylabel() == "Recall@20"
     assert ax.get_xscale() == "log" and list(ax.get_xticks()) == [4, 6, 8]
@@ -137,23 +144,23 @@ def test_recall_by_width(size: str) -> None:
         [0.2, 0.22],
         [0.3, 0.32],
     ]
-    names = ["nested", "EASE (no width)", "alone", "not a trained width", "range of 2 seeds"]
+    names = ["nested", "EASE (no width)", "BPR at each width alone", "not a trained width", "range of 2 seeds"]
     assert legend_names(figure) == names
     check_readable(figure)
 
 
-def test_recall_by_width_of_one_run_has_no_legend() -> None:
+def test_accuracy_by_width_of_one_run_has_no_legend() -> None:
     one = metrics().filter(pl.col("model") == "nested", pl.col("seed") == 0).drop("model", "dataset", "seed", "split")
-    figure = by_width(one, metric="recall", k=50)
+    figure = draw_accuracy(one, metric="recall", k=50)
     assert not figure.legends and points(figure.axes[0].lines[0]) == [(4, 0.9)]
     assert figure.axes[0].get_ylabel() == "Recall@50"
     with pytest.raises(DataError, match="no rows"):
-        by_width(one, metric="map")
+        draw_accuracy(one, metric="map")
 
 
-def test_recall_by_width_of_two_data_sets() -> None:
+def test_accuracy_by_width_of_two_data_sets() -> None:
     two = pl.concat([metrics(), metrics().with_columns(dataset=pl.lit("tool"), value=pl.col("value") / 10)])
-    figure = by_width(two, size="page")
+    figure = draw_accuracy(two, size="page")
     assert [ax.get_title("left") for ax in figure.axes] == ["ml-100k", "tool"]
     assert points(figure.axes[1].lines[0]) == [(4, 0.011), (6, 0.021), (8, 0.031)]
     check_readable(figure)
@@ -172,9 +179,9 @@ def groups() -> pl.DataFrame:
 
 
 def test_accuracy_by_group() -> None:
-    figure = accuracy_by_group(groups())
+    figure = draw_groups(groups())
     assert [ax.get_title("left") for ax in figure.axes] == [
-        "nested, user activity", "rotated, user activity", "nested, item popularity", "rotated, item popularity",
+        "nested\nuser activity", "rotated\nuser activity", "nested\nitem popularity", "rotated\nitem popularity",
     ]  # fmt: skip
     assert [len(ax.lines) for ax in figure.axes] == [2, 2, 3, 3]
     assert points(figure.axes[0].lines[1]) == [(4, 0.24), (16, 0.36)]
@@ -188,9 +195,7 @@ def test_accuracy_by_group() -> None:
 
 
 def test_accuracy_by_group_in_a_column() -> None:
-    figure = accuracy_by_group(
-        groups().filter(pl.col("model") == "nested").drop("model"), ylabel="share", size="column"
-    )
+    figure = draw_groups(groups().filter(pl.col("model") == "nested").drop("model"), ylabel="share", size="column")
     assert [ax.get_title("left") for ax in figure.axes] == ["user activity", "item popularity"]
     assert figure.axes[0].get_ylabel() == "share"
     check_readable(figure)
@@ -199,7 +204,7 @@ def test_accuracy_by_group_in_a_column() -> None:
 @each_size
 def test_oracle_widths(size: str) -> None:
     table = pl.DataFrame({"width": [16, 4, 8], "users": [1000, 3000, 1000]})
-    figure = oracle_widths(table, size=size)
+    figure = draw_oracle_widths(table, size=size)
     (ax,) = figure.axes
     assert [bar.get_height() for bar in ax.patches] == pytest.approx([0.6, 0.2, 0.2])
     assert [label.get_text() for label in ax.get_xticklabels()] == ["4", "8", "16"]
@@ -210,7 +215,7 @@ def test_oracle_widths(size: str) -> None:
 
 def test_oracle_widths_of_two_models() -> None:
     table = pl.DataFrame({"width": [4, 8, 8], "users": [3, 1, 5], "model": ["nested", "nested", "rotated"]})
-    figure = oracle_widths(table)
+    figure = draw_oracle_widths(table)
     (ax,) = figure.axes
     assert [bar.get_height() for bar in ax.patches] == [0.75, 0.25, 0.0, 1.0]  # each model's shares add up to 1
     nested, rotated = ax.patches[:2], ax.patches[2:]

@@ -15,12 +15,14 @@ import matplotlib as mpl
 import numpy as np
 import polars as pl
 import pytest
-from drawn import check_readable
+from drawn import check_readable, words
 from matplotlib.colors import to_rgb
 from PIL import Image
 
 from mrl.errors import ConfigError, DataError
-from mrl.figures.plots import oracle_widths, recall_by_width
+from mrl.figures.hierarchy import draw_block_probes, draw_cluster_quality, draw_pair_matrix
+from mrl.figures.panels import draw_costs, draw_differences, draw_lists
+from mrl.figures.plots import draw_accuracy, draw_groups, draw_oracle_widths
 from mrl.figures.style import (
     PALETTE,
     SIZES,
@@ -29,11 +31,11 @@ from mrl.figures.style import (
     from_zero,
     key,
     legend_above,
+    paper_style,
     rendered,
     save,
     shades,
     shorten,
-    style,
     text_inches,
     width_axis,
 )
@@ -43,16 +45,16 @@ DRAW = """
 import sys
 import polars as pl
 import mrl.figures.explore, mrl.figures.flows, mrl.figures.hierarchy, mrl.figures.maps
-from mrl.figures.plots import oracle_widths
+from mrl.figures.plots import draw_oracle_widths
 from mrl.figures.style import save
-save(oracle_widths(pl.DataFrame({"width": [4, 8], "users": [3, 1]})), sys.argv[1])
+save(draw_oracle_widths(pl.DataFrame({"width": [4, 8], "users": [3, 1]})), sys.argv[1])
 assert not {"umap", "jscatter", "ipywidgets", "matplotlib.pyplot"} & set(sys.modules)
 """
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_files_have_the_size_of_the_paper(tmp_path: Path, size: str) -> None:
-    pdf, png = save(oracle_widths(TABLE, size=size), tmp_path / "new" / "ml-100k-0.5")
+    pdf, png = save(draw_oracle_widths(TABLE, size=size), tmp_path / "new" / "ml-100k-0.5")
     assert [pdf.name, png.name] == ["ml-100k-0.5.pdf", "ml-100k-0.5.png"]
     assert sorted(path.name for path in pdf.parent.iterdir()) == [pdf.name, png.name]  # no temporary file is left
     box = re.search(rb"/MediaBox \[ *0 0 ([\d.]+) ([\d.]+) *\]", pdf.read_bytes())
@@ -63,52 +65,52 @@ def test_files_have_the_size_of_the_paper(tmp_path: Path, size: str) -> None:
 
 
 def test_pdf_is_vector_with_type_42_fonts_and_no_dates(tmp_path: Path) -> None:
-    data = save(oracle_widths(TABLE), tmp_path / "a")[0].read_bytes()
+    data = save(draw_oracle_widths(TABLE), tmp_path / "a")[0].read_bytes()
     streams = b"".join(zlib.decompress(s) for s in re.findall(rb"stream\r?\n(x\x9c.*?)\r?\nendstream", data, re.S))
-    whole = data + streams
-    assert b"/FontFile2" in whole and b"/Type3" not in whole and b"/Subtype /Image" not in whole
-    assert b"CreationDate" not in whole and b"Matplotlib" not in whole
+    contents = data + streams
+    assert b"/FontFile2" in contents and b"/Type3" not in contents and b"/Subtype /Image" not in contents
+    assert b"CreationDate" not in contents and b"Matplotlib" not in contents
 
 
 def test_same_bytes_in_another_process_on_another_day(tmp_path: Path) -> None:
     """And drawing opens no pyplot window, nor does it wait for what only the maps need."""
-    here = save(oracle_widths(TABLE), tmp_path / "here")
+    paths = save(draw_oracle_widths(TABLE), tmp_path / "first")
     environment = os.environ | {"PYTHONHASHSEED": "7", "SOURCE_DATE_EPOCH": "1000000000"}
-    command = [sys.executable, "-c", DRAW, str(tmp_path / "there")]
+    command = [sys.executable, "-c", DRAW, str(tmp_path / "second")]
     subprocess.run(command, check=True, env=environment, cwd=Path(__file__).parents[2])
-    assert [path.read_bytes() for path in here] == [
-        (tmp_path / f"there.{kind}").read_bytes() for kind in ("pdf", "png")
+    assert [path.read_bytes() for path in paths] == [
+        (tmp_path / f"second.{kind}").read_bytes() for kind in ("pdf", "png")
     ]
 
 
 def test_same_bytes_when_a_figure_is_saved_again(tmp_path: Path) -> None:
-    figure = oracle_widths(TABLE)
+    figure = draw_oracle_widths(TABLE)
     first, second = ([path.read_bytes() for path in save(figure, tmp_path / name)] for name in "ab")
     assert first == second
 
 
 def test_a_png_is_small_and_looks_as_it_was_drawn() -> None:
-    figure, whole = oracle_widths(TABLE), BytesIO()
-    found = rendered(figure, "png", dpi=150)
-    with style():
-        figure.savefig(whole, format="png", dpi=150)
-    with Image.open(BytesIO(found)) as picture, Image.open(whole) as drawn:
+    figure, unreduced = draw_oracle_widths(TABLE), BytesIO()
+    png = rendered(figure, "png", dpi=150)
+    with paper_style():
+        figure.savefig(unreduced, format="png", dpi=150)
+    with Image.open(BytesIO(png)) as picture, Image.open(unreduced) as drawn:
         assert picture.mode == "P" and drawn.getchannel("A").getextrema() == (255, 255)  # nothing shines through
         off = np.abs(np.asarray(picture.convert("RGB"), int) - np.asarray(drawn.convert("RGB"), int))
     assert off.mean() < 0.2 and (off.max(-1) > 30).mean() < 1e-4
-    assert len(found) < 0.5 * len(whole.getvalue())
+    assert len(png) < 0.5 * len(unreduced.getvalue())
 
 
 def test_the_users_own_settings_neither_matter_nor_change() -> None:
-    expected = rendered(oracle_widths(TABLE), "png", dpi=50)
+    expected = rendered(draw_oracle_widths(TABLE), "png", dpi=50)
     with mpl.rc_context({"font.size": 20, "axes.facecolor": "red", "savefig.bbox": "tight", "pdf.fonttype": 3}):
         before = dict(mpl.rcParams)
-        assert rendered(oracle_widths(TABLE), "png", dpi=50) == expected
+        assert rendered(draw_oracle_widths(TABLE), "png", dpi=50) == expected
         assert dict(mpl.rcParams) == before
 
 
 def test_a_notebook_shows_it_large_enough() -> None:
-    bundle, metadata = oracle_widths(TABLE, size="page")._repr_mimebundle_()
+    bundle, metadata = draw_oracle_widths(TABLE, size="page")._repr_mimebundle_()
     with Image.open(BytesIO(b64decode(bundle["image/png"]))) as picture:
         assert picture.width == 2 * metadata["image/png"]["width"] == 1750  # twice as sharp as it is large
 
@@ -129,7 +131,7 @@ def test_shorten_fits_and_keeps_what_fits() -> None:
 
 
 def test_width_axis_has_the_widths_as_ticks() -> None:
-    with style():
+    with paper_style():
         _, ((ax,),) = canvas("column", 2)
         width_axis(ax, [64, 4, 12, 4])
     assert [label.get_text() for label in ax.get_xticklabels()] == ["4", "12", "64"]
@@ -139,7 +141,7 @@ def test_width_axis_has_the_widths_as_ticks() -> None:
 
 
 def test_from_zero_sees_all_axes_that_share() -> None:
-    with style():
+    with paper_style():
         _, ((one, other),) = canvas("column", 2, 1, 2, sharey=True)
     one.plot([0, 1], [1, 5])
     other.plot([0, 1], [2, 3])
@@ -151,7 +153,7 @@ def test_from_zero_sees_all_axes_that_share() -> None:
 
 
 def test_legend_takes_as_many_rows_as_it_needs() -> None:
-    with style():
+    with paper_style():
         figure, _ = canvas("column", 2)
         legend_above(figure, [key("red")] * 6, [f"a rather long name {n}" for n in range(6)])
     (legend,) = figure.legends
@@ -166,21 +168,54 @@ def test_layout_has_settled() -> None:
     table = pl.DataFrame(rows, schema=["model", "width", "value"], orient="row").with_columns(metric=pl.lit("recall"))
     shifted = pl.col("value") + pl.when(pl.col("width") == 4).then(0.001).otherwise(0)
     table = pl.concat([table.with_columns(seed=pl.lit(0)), table.with_columns(shifted.alias("value"), seed=pl.lit(1))])
-    figure = recall_by_width(table, trained=[4, 64], size="page")
-    with style():
+    figure = draw_accuracy(table, trained=[4, 64], size="page")
+    with paper_style():
         check_readable(figure)
     before = figure.axes[0].get_position().bounds
     figure.draw_without_rendering()
     assert figure.axes[0].get_position().bounds == before
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_display_names_fit_legends_and_titles(size: str) -> None:
+    """Eight models with the longest names there are, in every figure that names models."""
+    ids = ["default", "mrl4rec", "bpr-rotated", "shared", "ials", "alone", "ease", "bpr-shuffled"]
+    rows = [
+        (model, width, 0.1 * number + width / 100) for number, model in enumerate(ids) for width in (4, 8, 16, 32, 64)
+    ]
+    table = pl.DataFrame(rows, schema=["model", "width", "value"], orient="row")
+    table = table.with_columns(
+        metric=pl.lit("recall"), k=20, kept=pl.col("value"), users=pl.lit(3), bytes_per_item=4 * pl.col("width"),
+        multiply_adds=1682 * pl.col("width"), group=pl.lit("Q1 (1–20 items)"), grouping=pl.lit("user activity"),
+        clustering=pl.lit("fixed"), label=pl.lit("genres"), chance=0.1, part=pl.lit("block"), start=0,
+    )  # fmt: skip
+    pairs = table.join(table.select("model", other_width="width"), on="model").unique(["model", "width", "other_width"])
+    gaps = table.filter(pl.col("model") != ids[0]).rename({"model": "other", "value": "difference"})
+    gaps = gaps.with_columns(model=pl.lit(ids[0]), low=0.0, high=1.0, p_holm=0.5)
+    figures = [
+        draw_accuracy(table, trained=[4, 64], size=size),
+        draw_oracle_widths(table, size=size),
+        draw_groups(table.filter(pl.col("model").is_in(["shared", "alone"])), size=size),
+        draw_lists(table, size=size),
+        draw_costs(table, size=size),
+        draw_differences(gaps, size=size),
+        draw_pair_matrix(pairs, metric="recall", size=size),
+        draw_cluster_quality(table, metric="recall", size=size),
+        draw_block_probes(table.with_columns(metric=pl.lit("auc")), size=size),
+    ]
+    for figure in figures:
+        assert any("MRL4Rec, shared negatives" in text for text in words(figure))
+        with paper_style():
+            check_readable(figure)
+
+
 def test_errors_name_what_is_wrong() -> None:
     with pytest.raises(ConfigError, match="size='poster': must be one of column, page"):
-        oracle_widths(TABLE, size="poster")
+        draw_oracle_widths(TABLE, size="poster")
     with pytest.raises(DataError, match="table has no column users; it has width"):
-        oracle_widths(TABLE.drop("users"))
+        draw_oracle_widths(TABLE.drop("users"))
     with pytest.raises(DataError, match="table has no rows"):
         check_table(TABLE.clear(), "width")
     many = pl.concat(TABLE.with_columns(model=pl.lit(f"m{n}")) for n in range(9))
     with pytest.raises(DataError, match="table has 9 models; at most 8"):
-        oracle_widths(many)
+        draw_oracle_widths(many)

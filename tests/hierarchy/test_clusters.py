@@ -11,7 +11,7 @@ from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_s
 from taxonomy import WIDTHS, at_chance, taxonomy, value
 
 from mrl.errors import ConfigError, DataError
-from mrl.hierarchy.clusters import agreement, cluster_items, membership, sample_rows, split_points
+from mrl.hierarchy.clusters import cluster_items, cluster_points, measure_agreement, membership, sample_rows
 
 single_labels = st.integers(2, 40).flatmap(
     lambda n: st.tuples(
@@ -22,19 +22,19 @@ single_labels = st.integers(2, 40).flatmap(
 
 def test_clusters_see_the_leading_columns_only():
     items, labels = taxonomy()
-    found = cluster_items(items, WIDTHS, [4, 16])
-    assert adjusted_mutual_info_score(found[0], labels["depth_1"]) == pytest.approx(1)
-    assert adjusted_mutual_info_score(found[1], labels["depth_2"]) == pytest.approx(1)
+    clusters = cluster_items(items, WIDTHS, [4, 16])
+    assert adjusted_mutual_info_score(clusters[0], labels["depth_1"]) == pytest.approx(1)
+    assert adjusted_mutual_info_score(clusters[1], labels["depth_2"]) == pytest.approx(1)
     changed = items.copy()
     changed[:, 4:] = np.random.default_rng(1).normal(size=changed[:, 4:].shape)
-    assert (cluster_items(changed, WIDTHS, [4, 16])[0] == found[0]).all()
+    assert (cluster_items(changed, WIDTHS, [4, 16])[0] == clusters[0]).all()
 
 
 def test_clusters_repeat_and_are_numbered_by_size():
     items = np.random.default_rng(0).normal(size=(90, 8))
-    found = cluster_items(items, (2, 8), 5, seed=3)
-    assert (found == cluster_items(items, (2, 8), 5, seed=3)).all()
-    for row in found:
+    clusters = cluster_items(items, (2, 8), 5, seed=3)
+    assert (clusters == cluster_items(items, (2, 8), 5, seed=3)).all()
+    for row in clusters:
         assert (np.diff(np.bincount(row)) <= 0).all()
 
 
@@ -44,7 +44,7 @@ def test_few_clusters_of_many_tight_groups_do_not_end_in_a_local_optimum():
     families = np.repeat(np.arange(4), 40)
     groups = 0.7 * rng.normal(size=(16, 16)) + 3.0 * np.repeat(np.eye(4, 16), 4, axis=0)
     items = np.repeat(groups, 10, axis=0) + 0.05 * rng.normal(size=(160, 16))
-    few = [adjusted_mutual_info_score(families, split_points(items, 4, seed)) for seed in range(10)]
+    few = [adjusted_mutual_info_score(families, cluster_points(items, 4, seed)) for seed in range(10)]
     many = [
         adjusted_mutual_info_score(families, cluster_items(items, (16,), 4, normalise=False, seed=seed)[0])
         for seed in range(10)
@@ -62,8 +62,8 @@ def test_normalised_clusters_ignore_length():
 
 
 def test_coinciding_items_make_fewer_clusters():
-    found = cluster_items(np.zeros((12, 4)), (4,), 3)
-    assert (found == 0).all()
+    clusters = cluster_items(np.zeros((12, 4)), (4,), 3)
+    assert (clusters == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -98,9 +98,9 @@ def test_sample_is_seeded_sorted_and_bounded():
 
 
 def test_membership_reads_lists_text_and_numbers():
-    carried, names = membership(pl.Series([["b", "a"], [], None, ["a", "a"]]))
-    assert names == ["a", "b"] and carried.tolist() == [[True, True], [False, False], [False, False], [True, False]]
-    assert membership(pl.Series(["b | a", None, "", "a"]))[0].tolist() == [*carried.tolist()[:3], [True, False]]
+    has_label, names = membership(pl.Series([["b", "a"], [], None, ["a", "a"]]))
+    assert names == ["a", "b"] and has_label.tolist() == [[True, True], [False, False], [False, False], [True, False]]
+    assert membership(pl.Series(["b | a", None, "", "a"]))[0].tolist() == [*has_label.tolist()[:3], [True, False]]
     assert membership(pl.Series([10, 9, None]))[1] == ["9", "10"]
 
 
@@ -108,7 +108,7 @@ def test_membership_reads_lists_text_and_numbers():
 @given(single_labels)
 def test_agreement_on_single_labels_is_the_textbook_one(pair):
     clusters, labels = map(np.array, pair)
-    table = agreement(clusters[None], (4,), np.eye(5, dtype=bool)[labels], permutations=2)
+    table = measure_agreement(clusters[None], (4,), np.eye(5, dtype=bool)[labels], permutations=2)
     nmi = normalized_mutual_info_score(labels, clusters) if len({*labels}) > 1 or len({*clusters}) > 1 else 0
     assert value(table, metric="nmi") == pytest.approx(nmi, abs=1e-9)
     if len(set(labels)) > 1 and len(set(clusters)) > 1 and len(set(clusters)) < len(clusters) > len(set(labels)):
@@ -122,44 +122,46 @@ def test_agreement_on_single_labels_is_the_textbook_one(pair):
 @given(st.integers(3, 25), st.integers(1, 5), st.integers(0, 2**20))
 def test_agreement_on_multi_labels_equals_a_slow_loop(count, genres, seed):
     rng = np.random.default_rng(seed)
-    carried, clusters = rng.random((count, genres)) < 0.4, rng.integers(0, 3, count)
-    carried[0, 0] = True
+    has_label, clusters = rng.random((count, genres)) < 0.4, rng.integers(0, 3, count)
+    has_label[0, 0] = True
     weight, right, total = {}, 0, 0
     for c in range(3):
-        inside = [i for i in range(count) if clusters[i] == c and carried[i].any()]
+        inside = [i for i in range(count) if clusters[i] == c and has_label[i].any()]
         total += len(inside)
-        right += max((sum(carried[i, g] for i in inside) for g in range(genres)), default=0)
+        right += max((sum(has_label[i, g] for i in inside) for g in range(genres)), default=0)
         for i in inside:
-            for g in np.flatnonzero(carried[i]):
-                weight[c, g] = weight.get((c, g), 0) + 1 / carried[i].sum()
+            for g in np.flatnonzero(has_label[i]):
+                weight[c, g] = weight.get((c, g), 0) + 1 / has_label[i].sum()
     by_cluster, by_genre = np.zeros(3), np.zeros(genres)
     for (c, g), w in weight.items():
         by_cluster[c] += w / total
         by_genre[g] += w / total
     mutual = sum(w / total * np.log(w / total / (by_cluster[c] * by_genre[g])) for (c, g), w in weight.items())
     mean = sum(-(p[p > 0] * np.log(p[p > 0])).sum() for p in (by_cluster, by_genre)) / 2
-    table = agreement(clusters[None], (4,), carried, permutations=2)
+    table = measure_agreement(clusters[None], (4,), has_label, permutations=2)
     assert value(table, metric="purity") == pytest.approx(right / total)
     assert value(table, metric="nmi") == pytest.approx(mutual / mean if mean > 1e-9 else 0, abs=1e-9)
 
 
 def test_agreement_perfect_independent_and_multi_label_at_chance():
     labels = np.repeat(np.arange(4), 25)
-    perfect = agreement(np.stack([labels, labels]), (4, 8), np.eye(4, dtype=bool)[labels])
+    perfect = measure_agreement(np.stack([labels, labels]), (4, 8), np.eye(4, dtype=bool)[labels])
     assert perfect.filter(pl.col("metric") == "ami")["value"].to_list() == pytest.approx([1, 1])
     assert value(perfect, metric="purity", width=8) == 1
     assert value(perfect, "chance", metric="purity", width=8) == pytest.approx(0.33, abs=0.04)
-    independent = agreement(np.tile(np.arange(5), 20)[None], (4,), np.eye(4, dtype=bool)[labels])  # exactly balanced
+    independent = measure_agreement(
+        np.tile(np.arange(5), 20)[None], (4,), np.eye(4, dtype=bool)[labels]
+    )  # exactly balanced
     assert value(independent, metric="nmi") == pytest.approx(0, abs=1e-12)
     assert value(independent, metric="purity") == 0.25
     assert value(independent, metric="ami") < 0
     rng = np.random.default_rng(0)
-    random = agreement(rng.integers(0, 6, (1, 300)), (4,), rng.random((300, 7)) < 0.3)
+    random = measure_agreement(rng.integers(0, 6, (1, 300)), (4,), rng.random((300, 7)) < 0.3)
     assert all(at_chance(row) for row in random.iter_rows(named=True))
 
 
 def test_nothing_to_know_is_zero_and_no_labels_an_error():
-    one = agreement(np.zeros((1, 6), dtype=int), (4,), np.ones((6, 1), dtype=bool))
+    one = measure_agreement(np.zeros((1, 6), dtype=int), (4,), np.ones((6, 1), dtype=bool))
     assert value(one, metric="ami") == 0 and value(one, metric="purity") == 1
     with pytest.raises(DataError, match="no item carries any"):
-        agreement(np.zeros((1, 6), dtype=int), (4,), np.zeros((6, 2), dtype=bool))
+        measure_agreement(np.zeros((1, 6), dtype=int), (4,), np.zeros((6, 2), dtype=bool))

@@ -33,21 +33,21 @@ def test_shares_and_lists_in_words():
 def agreement_table(amis: list[float], std: float = 0.001) -> pl.DataFrame:
     rows = []
     for width, ami in zip((4, 8, 16), amis, strict=True):
-        key = {"clustering": "same", "width": width, "clusters": 16, "label": "genres"}
+        key = {"clustering": "fixed", "width": width, "clusters": 16, "label": "genres"}
         rows.append({**key, "metric": "ami", "value": ami, "chance": 0.0, "chance_std": std})
         rows.append({**key, "metric": "purity", "value": 0.4 + width / 100, "chance": 0.4, "chance_std": std})
     return pl.DataFrame(rows)
 
 
 def test_agreement_in_words():
-    said = describe_agreement(agreement_table([0.1, 0.3, 0.2]))
+    text = describe_agreement(agreement_table([0.1, 0.3, 0.2]))
     assert (
-        "With 16 clusters at every width, agreement with genres (AMI: 0 by chance, 1 for the same groups) rises" in said
+        "With 16 clusters at every width, agreement with genres (AMI: 0 by chance, 1 for the same groups) rises" in text
     )
-    assert "is partial at best" in said and "weak at best" in describe_agreement(agreement_table([0.1, 0.1, 0.1]))
+    assert "is partial at best" in text and "weak at best" in describe_agreement(agreement_table([0.1, 0.1, 0.1]))
     assert "close at best" in describe_agreement(agreement_table([0.1, 0.1, 0.7]))
-    assert "0.10 at width 4, 0.20 at width 16, most at width 8 (0.30)" in said
-    assert "44 % of items" in said and "56 % at width 16 (chance 40 %)" in said
+    assert "0.10 at width 4, 0.20 at width 16, most at width 8 (0.30)" in text
+    assert "44 % of items" in text and "56 % at width 16 (chance 40 %)" in text
     assert "falls" in describe_agreement(agreement_table([0.3, 0.2, 0.1]))
     assert "stays level" in describe_agreement(agreement_table([0.2, 0.2, 0.2]))
     assert "None of this is beyond chance." in describe_agreement(agreement_table([0.01, 0.0, 0.01], std=0.02))
@@ -64,23 +64,23 @@ def test_neighbours_and_similarity_in_words():
     overlap = [{"width": a, "other_width": b, "neighbours": 10, "metric": "overlap"} for a, b in pairs]
     overlap = [{**row, "value": 1 / 4 if row["other_width"] == 4 else 1 / 2, "chance": 0.006} for row in overlap]
     cka = [{"width": a, "other_width": b, "metric": "cka", "value": 0.75, "chance": 0.01} for a, b in pairs]
-    said = describe_similarity(pl.concat([pl.DataFrame(overlap), pl.DataFrame(cka)], how="diagonal"))
-    assert "10 nearest at width 64, 25 % are among its nearest at width 4 already and 50 % at width 8" in said
-    assert "(chance 0.6 %)" in said
-    assert "alike in the first 4 dimensions and in all 64 to 0.75 (linear CKA: 1 is the same, chance 0.01)" in said
+    text = describe_similarity(pl.concat([pl.DataFrame(overlap), pl.DataFrame(cka)], how="diagonal"))
+    assert "10 nearest at width 64, 25 % are among its nearest at width 4 already and 50 % at width 8" in text
+    assert "(chance 0.6 %)" in text
+    assert "alike in the first 4 dimensions and in all 64 to 0.75 (linear CKA: 1 is the same, chance 0.01)" in text
 
 
 def test_nesting_in_words():
     pairs = {(8, 4): 0.9, (16, 4): 0.8, (16, 8): 0.7}
     rows = []
     for (width, other_width), share in pairs.items():
-        key = {"clustering": "growing", "width": width, "other_width": other_width}
+        key = {"clustering": "by_width", "width": width, "other_width": other_width}
         rows.append({**key, "metric": "share", "value": share, "chance": 0.25})
         rows.append({**key, "metric": "entropy", "value": 0.5, "chance": 2.0})
-    said = describe_nesting(pl.DataFrame(rows))
-    assert "80 % of the items of a cluster at width 16 lie in one cluster of width 4 (chance 25 %)" in said
-    assert "takes away 75 % of the doubt about its coarse one (0.5 of 2.0 bits are left)" in said
-    assert "the weakest nesting is 8 to 16 (70 %, chance 25 %)" in said
+    text = describe_nesting(pl.DataFrame(rows))
+    assert "80 % of the items of a cluster at width 16 lie in one cluster of width 4 (chance 25 %)" in text
+    assert "takes away 75 % of the doubt about its coarse one (0.5 of 2.0 bits are left)" in text
+    assert "the weakest nesting is 8 to 16 (70 %, chance 25 %)" in text
 
 
 SPANS = (("block", 4, 0), ("block", 64, 32), ("prefix", 32, 0), ("prefix", 64, 0))
@@ -117,9 +117,9 @@ def test_blocks_in_words():
         "Horror (60 % to 80 %). The first 4 hold 4 % of the items' variance (25 % of the dimensions), the last 32 64 % "
         "(25 %), spread over 2.0 and 32.0 directions (effective rank; 3.0 and 63.0 if they did not correlate)."
     )
-    said = describe_blocks(blocks_table((0.0, 0.5, 0.5, 0.5), horror=(0.9, 0.8, 0.8, 0.8)))
-    assert "explains nothing of popularity (log), and" in said and "It knows best: Horror (80 %)." in said
-    assert "Added to the first 32 they take popularity (log) from 50 % to 50 % and genres from 70 % to 70 %." in said
+    text = describe_blocks(blocks_table((0.0, 0.5, 0.5, 0.5), horror=(0.9, 0.8, 0.8, 0.8)))
+    assert "explains nothing of popularity (log), and" in text and "It knows best: Horror (80 %)." in text
+    assert "Added to the first 32 they take popularity (log) from 50 % to 50 % and genres from 70 % to 70 %." in text
     blocks = blocks_table((0.6, 0.5, 0.5, 0.5)).filter(pl.col("part") == "block")
     assert "Added to" not in describe_blocks(blocks)
     shape = describe_blocks(blocks.filter(pl.col("label").is_null()))
@@ -129,7 +129,7 @@ def test_blocks_in_words():
 def cluster_table(largest: float = 0.5) -> pl.DataFrame:
     return pl.DataFrame(
         {
-            "clustering": ["growing"] * 4,
+            "clustering": ["by_width"] * 4,
             "width": [4, 4, 64, 64],
             "cluster": [0, 1, 0, 1],
             "items": [60, 40, 50, 50],
@@ -150,7 +150,7 @@ def test_clusters_and_flows_in_words():
     )
     rows = [(0, 0, 57, 0.95), (0, 1, 3, 0.05), (1, 0, 16, 0.4), (1, 1, 24, 0.6)]
     flows = pl.DataFrame(rows, schema=["cluster", "next_cluster", "items", "share_out"], orient="row")
-    flows = flows.with_columns(clustering=pl.lit("growing"), width=pl.lit(4), next_width=pl.lit(64))
+    flows = flows.with_columns(clustering=pl.lit("by_width"), width=pl.lit(4), next_width=pl.lit(64))
     assert describe_flows(flows, cluster_table()) == (
         "From width 4 to width 64, “Animation / Musical” holds together best (95 % of its items stay in one cluster) "
         "and “Horror” splits most (over 2 clusters, 60 % in the largest)."
@@ -159,9 +159,9 @@ def test_clusters_and_flows_in_words():
 
 
 def test_a_cluster_of_most_items_is_said_to_be_one():
-    said = describe_clusters(cluster_table(0.8))
-    assert "80 % of the items lie in one cluster, which has 30 % of the interactions." in said
-    assert said.startswith("At width 4 clusters set apart Horror (3.0 times its usual share in 40 items).")
+    text = describe_clusters(cluster_table(0.8))
+    assert "80 % of the items lie in one cluster, which has 30 % of the interactions." in text
+    assert text.startswith("At width 4 clusters set apart Horror (3.0 times its usual share in 40 items).")
 
 
 def test_lists_in_words():

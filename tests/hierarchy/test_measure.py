@@ -10,21 +10,21 @@ import pytest
 from taxonomy import WIDTHS, at_chance, shuffled_within_columns, taxonomy, value
 
 from mrl.errors import DataError
-from mrl.hierarchy.measure import Hierarchy, measure, recovery
+from mrl.hierarchy.measure import Hierarchy, measure_hierarchy, measure_recovery
 
 
 def test_recovery_finds_the_width_of_each_depth_and_shuffling_loses_it():
     items, labels = taxonomy()
-    table = recovery(items, WIDTHS, labels).filter(pl.col("metric") == "ami")
+    table = measure_recovery(items, WIDTHS, labels).filter(pl.col("metric") == "ami")
     assert value(table, label="depth_1", width=4) == pytest.approx(1)
     assert value(table, label="depth_2", width=16) == pytest.approx(1)
     assert value(table, label="depth_2", width=4) < 0.8  # depth 2 is not in the first 4 columns
-    backwards = recovery(items[:, ::-1], WIDTHS, labels).filter(pl.col("metric") == "ami")
+    backwards = measure_recovery(items[:, ::-1], WIDTHS, labels).filter(pl.col("metric") == "ami")
     assert value(backwards, label="depth_1", width=4) < 0.9
-    lost = recovery(shuffled_within_columns(items), WIDTHS, labels)
+    lost = measure_recovery(shuffled_within_columns(items), WIDTHS, labels)
     assert all(at_chance(row) for row in lost.iter_rows(named=True))
     with pytest.raises(DataError, match="needs the true depths"):
-        recovery(items, WIDTHS, labels.rename({"depth_1": "a", "depth_2": "b"}))
+        measure_recovery(items, WIDTHS, labels.rename({"depth_1": "a", "depth_2": "b"}))
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def planted() -> Hierarchy:
     items, labels = taxonomy()
     popularity = np.random.default_rng(0).integers(0, 50, len(items))
     popularity[:5] = 0
-    return measure(items, WIDTHS, labels=labels, popularity=popularity, same=4, k=5, permutations=20)
+    return measure_hierarchy(items, WIDTHS, labels=labels, popularity=popularity, clusters=4, k=5, permutations=20)
 
 
 def test_measure_fills_every_table(planted):
@@ -54,35 +54,38 @@ def test_measure_fills_every_table(planted):
     )
     assert set(planted.tree.columns) == set(planted.names.columns) | {"node", "parent", "level"}
     assert len(planted.rows) < 128 and planted.rows.min() >= 5  # items nobody met are left out
-    assert planted.same.shape == planted.growing.shape == planted.nested.shape == (2, len(planted.rows))
+    shapes = {name: clusters.shape for name, clusters in planted.clusters.items()}
+    assert shapes == dict.fromkeys(("fixed", "by_width", "tree"), (2, len(planted.rows)))
     numbers = planted.numbers()
     assert numbers.columns[0] == "table" and numbers.columns[-3:] == ["value", "chance", "chance_std"]
     assert numbers["value"].is_finite().all()
-    assert value(planted.agreement, metric="ami", clustering="same", width=4, label="depth_1") == pytest.approx(1)
+    assert value(planted.agreement, metric="ami", clustering="fixed", width=4, label="depth_1") == pytest.approx(1)
 
 
 def test_measure_repeats_and_samples():
     items, labels = taxonomy(copies=16)
-    first, second = (measure(items, WIDTHS, labels=labels, sample=100, permutations=5, seed=4) for _ in range(2))
+    first, second = (
+        measure_hierarchy(items, WIDTHS, labels=labels, sample=100, permutations=5, seed=4) for _ in range(2)
+    )
     assert len(first.rows) == 100 and first.numbers().equals(second.numbers()) and first.names.equals(second.names)
 
 
 def test_measure_without_labels_or_popularity():
     items, _ = taxonomy()
-    found = measure(items, WIDTHS, k=5, permutations=5)
-    assert not len(found.agreement) and not len(found.recovery) and not len(found.neighbours)
-    assert set(found.numbers()["table"]) == {"nesting", "similarity", "blocks"}
-    assert found.tree["typical"].null_count() == len(found.tree)
+    tables = measure_hierarchy(items, WIDTHS, k=5, permutations=5)
+    assert not len(tables.agreement) and not len(tables.recovery) and not len(tables.neighbours)
+    assert set(tables.numbers()["table"]) == {"nesting", "similarity", "blocks"}
+    assert tables.tree["typical"].null_count() == len(tables.tree)
 
 
 def test_measure_refuses_what_does_not_fit():
     items, labels = taxonomy()
     with pytest.raises(DataError, match="labels has 3 rows for 128 items"):
-        measure(items, WIDTHS, labels=labels.head(3))
+        measure_hierarchy(items, WIDTHS, labels=labels.head(3))
     with pytest.raises(DataError, match=r"label_columns=\['genres'\]"):
-        measure(items, WIDTHS, labels=labels, label_columns=["genres"])
+        measure_hierarchy(items, WIDTHS, labels=labels, label_columns=["genres"])
     with pytest.raises(DataError, match="4 have training interactions; at least 11"):
-        measure(items, WIDTHS, popularity=(np.arange(128) < 4) * 1)
+        measure_hierarchy(items, WIDTHS, popularity=(np.arange(128) < 4) * 1)
 
 
 def test_full_set_of_numbers_is_quick_at_the_size_of_ml_100k():
@@ -91,9 +94,9 @@ def test_full_set_of_numbers_is_quick_at_the_size_of_ml_100k():
     genres = pl.Series([[f"g{g}" for g in np.flatnonzero(row)] for row in rng.random((1682, 18)) < 0.1])
     labels = pl.DataFrame({"genres": genres, "year": rng.integers(1930, 1999, 1682)})
     started = time.process_time()
-    found = measure(items, (4, 8, 16, 32, 64), labels=labels, popularity=rng.integers(1, 500, 1682))
+    tables = measure_hierarchy(items, (4, 8, 16, 32, 64), labels=labels, popularity=rng.integers(1, 500, 1682))
     assert time.process_time() - started < 20
-    beyond = found.agreement.filter(pl.col("metric") == "ami", pl.col("value") > 5 * pl.col("chance_std"))
+    beyond = tables.agreement.filter(pl.col("metric") == "ami", pl.col("value") > 5 * pl.col("chance_std"))
     assert not len(beyond)  # noise agrees with nothing
 
 
@@ -109,7 +112,7 @@ def test_movielens_genres_are_beyond_chance(real_data):
     seen[log["user"].to_numpy() - 1, log["item"].to_numpy() - 1] = 1
     _, values, axes = np.linalg.svd(seen, full_matrices=False)
     items = (np.sqrt(values[:, None]) * axes).T[:, :16]
-    found = measure(items, (4, 16), labels=labels, popularity=seen.sum(axis=0), permutations=20)
-    ami = found.agreement.filter(pl.col("metric") == "ami", pl.col("clustering") == "same")
+    tables = measure_hierarchy(items, (4, 16), labels=labels, popularity=seen.sum(axis=0), permutations=20)
+    ami = tables.agreement.filter(pl.col("metric") == "ami", pl.col("clustering") == "fixed")
     assert (ami["value"] > 10 * ami["chance_std"]).all() and (ami["value"] > 0.02).all()
-    assert value(found.neighbours, width=16) > value(found.neighbours, "chance", width=16) + 0.1
+    assert value(tables.neighbours, width=16) > value(tables.neighbours, "chance", width=16) + 0.1

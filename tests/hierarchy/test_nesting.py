@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from taxonomy import at_chance, value
 
-from mrl.hierarchy.nesting import dendrogram_purity, linear_cka, nesting, purity_of_tree, tree_levels
+from mrl.hierarchy.nesting import dendrogram_purity, linear_cka, measure_nesting, purity_of_tree, tree_levels
 
 single_labels = st.integers(2, 40).flatmap(
     lambda n: st.tuples(
@@ -22,13 +22,13 @@ single_labels = st.integers(2, 40).flatmap(
 
 def test_nesting_perfect_and_independent():
     coarse, fine = np.repeat([0, 1, 2, 3], 8), np.repeat(np.arange(16), 2)
-    table = nesting(np.stack([coarse, fine]), (4, 8))
+    table = measure_nesting(np.stack([coarse, fine]), (4, 8))
     assert value(table, metric="share") == 1 and value(table, metric="entropy") == 0
-    crossed = nesting(np.stack([coarse, np.tile(np.arange(8), 4)]), (4, 8))
+    crossed = measure_nesting(np.stack([coarse, np.tile(np.arange(8), 4)]), (4, 8))
     assert value(crossed, metric="share") == 0.25
     assert value(crossed, metric="entropy") == pytest.approx(2)  # all of H(coarse), in bits
     rng = np.random.default_rng(0)
-    random = nesting(rng.integers(0, 5, (3, 400)), (4, 8, 16))
+    random = measure_nesting(rng.integers(0, 5, (3, 400)), (4, 8, 16))
     assert len(random) == 6 and all(at_chance(row) for row in random.iter_rows(named=True))
 
 
@@ -42,7 +42,7 @@ def test_nesting_equals_a_slow_loop(pair):
         share += inside.max()
         p = inside[inside > 0] / inside.sum()
         bits += inside.sum() * -(p * np.log2(p)).sum()
-    table = nesting(np.stack([coarse, fine]), (4, 8), permutations=1)
+    table = measure_nesting(np.stack([coarse, fine]), (4, 8), permutations=1)
     assert value(table, metric="share") == pytest.approx(share / len(fine))
     assert value(table, metric="entropy") == pytest.approx(bits / len(fine), abs=1e-9)
 
@@ -52,19 +52,19 @@ def test_nesting_equals_a_slow_loop(pair):
 def test_dendrogram_purity_equals_a_loop_over_pairs(count, depth, genres, seed):
     rng = np.random.default_rng(seed)
     levels = tree_levels(rng.integers(0, 3, (depth, count)))
-    carried = rng.random((count, genres)) < 0.5
+    has_label = rng.random((count, genres)) < 0.5
     shares = []
     for i, j in combinations(range(count), 2):
         level = max(level for level in range(depth + 1) if levels[level, i] == levels[level, j])
         subtree = levels[level] == levels[level, i]
-        shares += [carried[subtree, g].mean() for g in range(genres) if carried[i, g] and carried[j, g]]
-    assert purity_of_tree(levels, carried) == pytest.approx(np.mean(shares) if shares else 0)
+        shares += [has_label[subtree, g].mean() for g in range(genres) if has_label[i, g] and has_label[j, g]]
+    assert purity_of_tree(levels, has_label) == pytest.approx(np.mean(shares) if shares else 0)
 
 
 def test_dendrogram_purity_perfect_and_at_chance():
     labels = np.repeat(np.arange(4), 16)
-    carried = np.eye(4, dtype=bool)[labels]
-    perfect = dendrogram_purity(np.stack([labels // 2, labels]), (4, 8), carried)
+    has_label = np.eye(4, dtype=bool)[labels]
+    perfect = dendrogram_purity(np.stack([labels // 2, labels]), (4, 8), has_label)
     assert perfect["value"].to_list() == [0.5, 1]  # the first level holds two classes a node
     rng = np.random.default_rng(0)
     random = dendrogram_purity(rng.integers(0, 3, (2, 200)), (4, 8), rng.random((200, 5)) < 0.3)

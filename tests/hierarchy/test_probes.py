@@ -12,7 +12,7 @@ from mrl.hierarchy.probes import (
     block_correlation,
     block_shape,
     effective_rank,
-    held_out_auc,
+    measure_auc,
     probe_labels,
     probe_number,
 )
@@ -62,24 +62,24 @@ def test_probes_read_what_a_block_holds_and_nothing_else():
     assert value(table, part="prefix", width=8) > 0.999
     assert at_chance(table.filter(pl.col("part") == "block", pl.col("width") == 8).row(0, named=True))
     assert table["chance"].abs().max() < 0.05
-    carried = np.column_stack([items[:, 0] > 0, items[:, 5] > 0.5, np.arange(1000) < 3, np.ones(1000, dtype=bool)])
+    has_label = np.column_stack([items[:, 0] > 0, items[:, 5] > 0.5, np.arange(1000) < 3, np.ones(1000, dtype=bool)])
     names = ["first", "second", "rare", "all"]
-    table = probe_labels(items, (4, 8), carried, names, label="genres")
+    table = probe_labels(items, (4, 8), has_label, names, label="genres")
     assert set(table["class"].to_list()) == {"first", "second", None}  # ten with and ten without it are needed
     blocks = {(row["class"], row["width"]): row for row in table.filter(pl.col("part") == "block").to_dicts()}
     assert blocks["first", 4]["value"] > 0.99 and blocks["second", 8]["value"] > 0.99
     assert at_chance(blocks["first", 8]) and at_chance(blocks["second", 4])
     assert blocks[None, 4]["value"] == pytest.approx((blocks["first", 4]["value"] + blocks["second", 4]["value"]) / 2)
     assert (table["chance"] - 0.5).abs().max() < 0.05
-    lost = probe_labels(shuffled_within_columns(items), (4, 8), carried, names)
+    lost = probe_labels(shuffled_within_columns(items), (4, 8), has_label, names)
     assert all(at_chance(row) for row in lost.iter_rows(named=True))
 
 
 def test_auc_of_perfect_tied_and_one_sided_predictions():
     feature = np.repeat([0.0, 1.0], 50)[:, None]
-    areas = held_out_auc(feature, np.column_stack([feature[:, 0] > 0, feature[:, 0] < 1, np.ones(100, dtype=bool)]))
+    areas = measure_auc(feature, np.column_stack([feature[:, 0] > 0, feature[:, 0] < 1, np.ones(100, dtype=bool)]))
     assert areas[:2] == pytest.approx(1) and np.isnan(areas[2])
-    assert held_out_auc(np.zeros((100, 1)), np.arange(100)[:, None] % 2 == 0) == pytest.approx(0.5)
+    assert measure_auc(np.zeros((100, 1)), np.arange(100)[:, None] % 2 == 0) == pytest.approx(0.5)
 
 
 def test_probes_without_enough_to_learn_from():

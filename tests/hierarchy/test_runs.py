@@ -12,17 +12,14 @@ import torch
 from mrl import load
 from mrl.data.synthetic import planted_interactions
 from mrl.errors import ConfigError, RunError
-from mrl.hierarchy.describe import describe_neighbours
 from mrl.hierarchy.runs import (
     HierarchyConfig,
-    beside,
-    in_words,
+    format_lists,
     load_models,
     map_labels,
     measure_models,
     neighbours_of,
-    side_by_side,
-    stacked,
+    stack_tables,
     top_k_of,
     write_tables,
 )
@@ -58,42 +55,20 @@ def runs(tmp_path_factory, data) -> list[str]:
     return [str(write_run(folder / name, data, name)) for name in ("nested", "control")]
 
 
-def test_models_are_measured_alike_and_stacked(runs, tmp_path):
-    config = HierarchyConfig(runs=tuple(runs), same=4)
+def test_models_are_measured_alike_and_stack_tables(runs, tmp_path):
+    config = HierarchyConfig(runs=tuple(runs), clusters=4)
     models = load_models(config.runs)
-    measured = measure_models(models, config)
-    assert list(measured) == ["nested", "control"]
-    assert np.array_equal(measured["nested"].rows, measured["control"].rows)
-    ami = stacked(measured, "recovery", metric="ami", label="depth_1")
+    hierarchies = measure_models(models, config)
+    assert list(hierarchies) == ["nested", "control"]
+    assert np.array_equal(hierarchies["nested"].rows, hierarchies["control"].rows)
+    ami = stack_tables(hierarchies, "recovery", metric="ami", label="depth_1")
     assert ami["model"].to_list() == ["nested"] * 2 + ["control"] * 2
-    assert len(stacked(measured, "recovery", metric="nothing")) == 0
-    written = write_tables(measured, tmp_path / "deep" / "folder", more=pl.DataFrame({"a": [1]}))
+    assert len(stack_tables(hierarchies, "recovery", metric="nothing")) == 0
+    written = write_tables(hierarchies, tmp_path / "deep" / "folder", more=pl.DataFrame({"a": [1]}))
     assert [path.name for path in written] == ["numbers.csv", "names.csv", "flows.csv", "tree.csv", "more.csv"]
     numbers = pl.read_csv(written[0], infer_schema_length=None)
     assert numbers["model"].unique().sort().to_list() == ["control", "nested"]
     assert set(numbers["table"]) == {"agreement", "neighbours", "nesting", "similarity", "blocks", "recovery"}
-
-
-def test_sentences_of_the_first_model_come_first_and_the_others_are_folded_away():
-    row = {"label": "genres", "neighbours": 10, "metric": "jaccard", "chance": 0.1, "chance_std": 0.0}
-    table = pl.DataFrame(
-        [
-            {"model": model, "width": width, **row, "value": value}
-            for model, values in {"nested": (0.2, 0.5), "control": (0.3, 0.4)}.items()
-            for width, value in zip((4, 64), values, strict=True)
-        ]
-    )
-    told = in_words(describe_neighbours, table)
-    first, _, rest = told.partition("<details>")
-    assert first.startswith("**nested**: ") and "20 % of their genres in common at width 4" in first
-    assert "- **control**: " in rest
-    assert in_words(describe_neighbours, table.clear()) == ""
-    assert "<details>" not in in_words(describe_neighbours, table.filter(model="nested"))
-    assert beside(table, "Jaccard") == (
-        "Jaccard, highest first, at width 4: control 0.30 and nested 0.20 (chance 0.10); "
-        "at width 64: nested 0.50 and control 0.40 (chance 0.10)."
-    )
-    assert beside(table.filter(model="nested"), "Jaccard") == ""
 
 
 def test_maps_are_coloured_by_the_first_depth_or_by_popularity(runs, tmp_path, data):
@@ -118,7 +93,7 @@ def test_an_item_and_a_user_by_raw_id(runs):
 def test_lists_side_by_side_show_what_is_new_and_no_markup_of_a_title():
     rows = [(2, 1, "A|B*", None), (2, 2, "C", None), (4, 1, "D", True), (4, 2, "C", False)]
     table = pl.DataFrame(rows, schema=["width", "rank", "title", "new"], orient="row")
-    assert side_by_side(table).splitlines() == [
+    assert format_lists(table).splitlines() == [
         "|  | width 2 | width 4 |", "| --- | --- | --- |", r"| 1 | A\|B\* | **D** |", "| 2 | C | C |",
     ]  # fmt: skip
 

@@ -23,24 +23,24 @@ def test_loss_and_gradients_are_those_of_autograd(seed: int, batch: int, shared:
     user_rows = torch.randint(7, (batch,), generator=generator)
     item_rows = torch.randint(11, (batch, 2 if shared else 4), generator=generator)
     weights = (0.5, 0.1, 0.4)
-    found = bpr_gradients(
+    gradients = bpr_gradients(
         users.numpy(), items.numpy(), user_rows.numpy(), item_rows.numpy(), np.array(WIDTHS),
         np.array(weights, np.float32), 0.3,
     )  # fmt: skip
 
     p, q = users[user_rows].requires_grad_(), items[item_rows].requires_grad_()
     loss, terms = NestedLoss(WIDTHS, weights)(p, q[:, 0], q[:, 1:])
-    whole = loss + l2_penalty(0.3, p, q)
-    whole.backward()
-    assert found.loss == pytest.approx(whole.item(), rel=1e-4)
-    np.testing.assert_allclose(found.terms, terms.numpy(), rtol=1e-4, atol=1e-5)
+    total = loss + l2_penalty(0.3, p, q)
+    total.backward()
+    assert gradients.loss == pytest.approx(total.item(), rel=1e-4)
+    np.testing.assert_allclose(gradients.terms, terms.numpy(), rtol=1e-4, atol=1e-5)
     size = float(q.grad.abs().max())
-    np.testing.assert_allclose(found.users, p.grad.numpy(), rtol=1e-3, atol=1e-4 * size)
-    np.testing.assert_allclose(found.items, q.grad.numpy(), rtol=1e-3, atol=1e-4 * size)
+    np.testing.assert_allclose(gradients.users, p.grad.numpy(), rtol=1e-3, atol=1e-4 * size)
+    np.testing.assert_allclose(gradients.items, q.grad.numpy(), rtol=1e-3, atol=1e-4 * size)
 
 
 def test_scores_past_what_exp_can_hold_give_finite_losses() -> None:
     users, items = np.array([[1e4]], np.float32), np.array([[1.0], [-1.0]], np.float32)
     rows = np.zeros(1, np.int64), np.array([[1, 0]])
-    found = bpr_gradients(users, items, *rows, np.array([1]), np.ones(1, np.float32), 0.0)
-    assert found.loss == pytest.approx(2e4) and np.isfinite(found.users).all()
+    gradients = bpr_gradients(users, items, *rows, np.array([1]), np.ones(1, np.float32), 0.0)
+    assert gradients.loss == pytest.approx(2e4) and np.isfinite(gradients.users).all()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from mrl.data.interactions import Positives
-from mrl.kernels.candidates import LARGE, SIMILARITIES, STRETCH, WINDOW, UniformCandidates, hardest, level_scores
+from mrl.kernels.candidates import LARGE, SIMILARITIES, STRETCH, WINDOW, UniformCandidates, level_scores, pick_hardest
 
 
 def random_positives(seed: int, num_users: int = 12, num_items: int = 30, share: float = 0.4) -> Positives:
@@ -58,11 +58,13 @@ def test_the_compiled_loop_finds_the_items_that_torch_finds(seed: int, share: fl
     users = compiled.trainable.nonzero().flatten()
     chance = torch.rand(len(users), 2, 7, generator=torch.Generator().manual_seed(seed))
     ranks = (chance * compiled.free[users][:, None, None]).long()
-    found = compiled.unobserved(users, ranks)
-    assert torch.equal(found, plain.unobserved(users, ranks))
-    for user, mine, items in zip(users.tolist(), ranks.flatten(1).tolist(), found.flatten(1).tolist(), strict=True):
+    items_by_rank = compiled.unobserved(users, ranks)
+    assert torch.equal(items_by_rank, plain.unobserved(users, ranks))
+    for user, user_ranks, items in zip(
+        users.tolist(), ranks.flatten(1).tolist(), items_by_rank.flatten(1).tolist(), strict=True
+    ):
         unobserved = sorted(set(range(num_items)) - set(positives.of(user).tolist()))
-        assert [unobserved[rank] for rank in mine] == items
+        assert [unobserved[rank] for rank in user_ranks] == items
 
 
 @pytest.fixture
@@ -86,8 +88,8 @@ def test_no_candidate_from_a_window_is_a_positive(windows, seed: int, share: flo
     ranks = torch.arange(num_items)
     for user in users.tolist():  # every rank is an unobserved item of its own
         free = ranks[: draw.free[user]]
-        found = draw.unobserved(torch.tensor([user]), free[None])[0]
-        assert sorted(found.tolist()) == sorted(set(range(num_items)) - set(positives.of(user).tolist()))
+        unobserved = draw.unobserved(torch.tensor([user]), free[None])[0]
+        assert sorted(unobserved.tolist()) == sorted(set(range(num_items)) - set(positives.of(user).tolist()))
 
 
 def test_candidates_from_windows_are_uniform_and_those_of_neighbours_close(windows) -> None:
@@ -120,11 +122,11 @@ def test_the_hardest_are_those_of_drawing_scoring_and_choosing(active, threads, 
     table, items = (torch.randn(rows, 6, generator=generator) for rows in (40, 150))
     rows, draw = torch.randint(40, (30,), generator=generator), UniformCandidates(positives)
     rest = (items, (1, 4, 6), 5, active)
-    found = hardest(draw, rows, rows, table, *rest, torch.Generator().manual_seed(9))
-    again = hardest(draw, rows, torch.arange(30), table[rows], *rest, torch.Generator().manual_seed(9))
+    picked = pick_hardest(draw, rows, rows, table, *rest, torch.Generator().manual_seed(9))
+    again = pick_hardest(draw, rows, torch.arange(30), table[rows], *rest, torch.Generator().manual_seed(9))
     candidates = draw(rows, (3, 5), torch.Generator().manual_seed(9))
     best = level_scores("inner", table[rows], items, candidates, (1, 4, 6))[..., :active].argmax(2, keepdim=True)
-    assert torch.equal(found, candidates.gather(2, best)[..., 0]) and torch.equal(found, again)
+    assert torch.equal(picked, candidates.gather(2, best)[..., 0]) and torch.equal(picked, again)
 
 
 @pytest.mark.parametrize("kind", SIMILARITIES)

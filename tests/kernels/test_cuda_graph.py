@@ -10,7 +10,7 @@ import torch
 from settings import train_config
 
 from mrl.data.synthetic import planted_interactions
-from mrl.kernels.cuda_graph import WARM, CapturedStep
+from mrl.kernels.cuda_graph import WARM_STEPS, GraphStep
 from mrl.trainer import Trainer
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -20,23 +20,23 @@ def work(users: torch.Tensor, items: torch.Tensor) -> tuple[torch.Tensor, torch.
     return (users * items).sum(), users - items
 
 
-class Stand:
-    """In place of CUDA: counts what a step is asked for, and replays by computing anew."""
+class FakeCuda:
+    """In place of CUDA: counts the steps, and replays by computing anew."""
 
     def __init__(self, monkeypatch, *, fails: bool = False):
         self.run = self.replayed = 0
         self.recording = False
-        self.renewed: list[torch.Generator] = []
+        self.new_generators: list[torch.Generator] = []
         self.registered: list[torch.Generator] = []
-        stand = self
+        fake = self
 
         class Graph:
             def register_generator_state(self, generator: torch.Generator) -> None:
-                stand.registered.append(generator)
+                fake.registered.append(generator)
 
             def replay(self) -> None:
-                stand.replayed += 1
-                for place, value in zip(stand.captured.outputs, work(*stand.captured.inputs), strict=True):
+                fake.replayed += 1
+                for place, value in zip(fake.graph.outputs, work(*fake.graph.inputs), strict=True):
                     place.copy_(value)
 
         @contextmanager
@@ -55,7 +55,7 @@ class Stand:
         )  # fmt: skip
         monkeypatch.setattr("mrl.kernels.cuda_graph.torch", SimpleNamespace(cuda=cuda, Generator=torch.Generator))
         self.generator = torch.Generator().manual_seed(5)
-        self.captured = CapturedStep(self.step, 8, self.generator, self.renewed.append)
+        self.graph = GraphStep(self.step, 8, self.generator, self.new_generators.append)
 
     def step(self, users: torch.Tensor, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         self.run += not self.recording
@@ -63,38 +63,38 @@ class Stand:
 
     def check(self, rows: int) -> None:
         batch = torch.randn(rows), torch.randn(rows)
-        for found, expected in zip(self.captured(*batch), work(*batch), strict=True):
-            assert torch.equal(found, expected)
+        for value, expected in zip(self.graph(*batch), work(*batch), strict=True):
+            assert torch.equal(value, expected)
 
 
 def test_steps_are_recorded_after_some_and_replayed_with_each_batch(monkeypatch) -> None:
-    stand = Stand(monkeypatch)
-    for _ in range(WARM):
-        stand.check(8)
-    assert (stand.run, stand.replayed) == (WARM, 0) and not stand.registered
+    fake = FakeCuda(monkeypatch)
+    for _ in range(WARM_STEPS):
+        fake.check(8)
+    assert (fake.run, fake.replayed) == (WARM_STEPS, 0) and not fake.registered
     for _ in range(3):
-        stand.check(8)
-    assert (stand.run, stand.replayed) == (WARM, 3) and stand.registered == [stand.generator]
+        fake.check(8)
+    assert (fake.run, fake.replayed) == (WARM_STEPS, 3) and fake.registered == [fake.generator]
 
 
 def test_a_batch_of_another_size_runs_as_it_is(monkeypatch) -> None:
-    stand = Stand(monkeypatch)
-    for rows in [8] * WARM + [5, 8, 5, 8]:  # also where it comes when one is to be recorded
-        stand.check(rows)
-    assert (stand.run, stand.replayed) == (WARM + 2, 2)
+    fake = FakeCuda(monkeypatch)
+    for rows in [8] * WARM_STEPS + [5, 8, 5, 8]:  # also where it comes when one is to be recorded
+        fake.check(rows)
+    assert (fake.run, fake.replayed) == (WARM_STEPS + 2, 2)
 
 
 def test_where_recording_fails_steps_go_on_with_the_same_numbers(monkeypatch) -> None:
-    stand = Stand(monkeypatch, fails=True)
-    for _ in range(WARM):
-        stand.check(8)
+    fake = FakeCuda(monkeypatch, fails=True)
+    for _ in range(WARM_STEPS):
+        fake.check(8)
     with pytest.warns(UserWarning, match="run slower, not as a CUDA graph: operation not permitted when stream is"):
-        stand.check(8)
-    stand.check(8)
-    assert (stand.run, stand.replayed) == (WARM + 2, 0)
-    assert len(stand.streams) == 1  # back from the one that was recorded
-    (fresh,) = stand.renewed
-    assert fresh is not stand.generator
+        fake.check(8)
+    fake.check(8)
+    assert (fake.run, fake.replayed) == (WARM_STEPS + 2, 0)
+    assert len(fake.streams) == 1  # back from the one that was recorded
+    (fresh,) = fake.new_generators
+    assert fresh is not fake.generator
     assert torch.equal(torch.rand(4, generator=fresh), torch.rand(4, generator=torch.Generator().manual_seed(5)))
 
 
@@ -105,7 +105,7 @@ def trainer(device: str, **changes) -> Trainer:
 
 
 def test_on_a_cpu_nothing_is_recorded() -> None:
-    assert trainer("cpu").captured is None
+    assert trainer("cpu").graph is None
 
 
 @pytest.mark.cuda
@@ -113,11 +113,11 @@ def test_on_a_cpu_nothing_is_recorded() -> None:
 @pytest.mark.parametrize("changes", [{}, {"backbone": "lightgcn"}, {"rule": "mix"}, {"rule": "ahns"}], ids=str)
 def test_a_recorded_step_learns_what_single_steps_learn(changes: dict) -> None:
     recorded, single = trainer("cuda", **changes), trainer("cuda", **changes)
-    single.captured = None
+    single.graph = None
     for _ in range(3):
         one, other = recorded.run_epoch(), single.run_epoch()
         assert one[0] == pytest.approx(other[0], rel=1e-3) and one[1] == pytest.approx(other[1], rel=1e-3)
-    assert recorded.captured.graph is not None
+    assert recorded.graph.graph is not None
     for table, expected in zip(recorded.vectors(), single.vectors(), strict=True):
         torch.testing.assert_close(table, expected, rtol=0, atol=1e-3)
 
@@ -128,7 +128,7 @@ def test_a_recorded_step_learns_what_single_steps_learn(changes: dict) -> None:
 def test_steps_that_change_on_the_way_are_not_recorded(changes: dict) -> None:
     changing = trainer("cuda", **changes)
     changing.run_epoch()
-    assert changing.captured is None
+    assert changing.graph is None
 
 
 @pytest.mark.cuda

@@ -27,35 +27,35 @@ def batches(seed: int, steps: int, scale: float):
 @pytest.mark.parametrize(("scale", "apart"), [(1.0, 1e-5), (1e-3, 1e-5), (1e-5, 3e-4)])
 def test_it_is_adam_over_the_whole_table(scale: float, apart: float) -> None:
     """Gradients of 1e-5 make √v 30 ε, and smaller where one happens to be near zero: there the mean of ε tells."""
-    mine, theirs = tables()
-    dense = torch.optim.Adam([theirs], lr=1e-2)
-    optimiser = RowAdam([mine], 1e-2)
+    sparse, dense = tables()
+    adam = torch.optim.Adam([dense], lr=1e-2)
+    optimiser = RowAdam([sparse], 1e-2)
     for epoch in range(2):
-        optimiser.begin(400)
+        optimiser.start_epoch(400)
         for step, (rows, gradients) in enumerate(batches(epoch, 400, scale)):
-            optimiser.advance()
-            optimiser.wake(mine, rows)
+            optimiser.next_step()
+            optimiser.catch_up(sparse, rows)
             if step % 20 == 0:  # what a step reads is what the whole table would say
-                torch.testing.assert_close(mine[rows], theirs[rows], rtol=0, atol=apart)
-            optimiser.update(mine, rows, gradients)
-            theirs.grad = torch.zeros(ROWS, DIM).index_add_(0, torch.from_numpy(rows), torch.from_numpy(gradients))
-            dense.step()
-        optimiser.settle()
-        torch.testing.assert_close(mine, theirs, rtol=0, atol=apart)  # each row has moved by about 1
-        for name, moment in dense.state[theirs].items():
-            torch.testing.assert_close(optimiser.state[mine][name], moment, rtol=1e-4, atol=1e-7 * scale)
+                torch.testing.assert_close(sparse[rows], dense[rows], rtol=0, atol=apart)
+            optimiser.update(sparse, rows, gradients)
+            dense.grad = torch.zeros(ROWS, DIM).index_add_(0, torch.from_numpy(rows), torch.from_numpy(gradients))
+            adam.step()
+        optimiser.finish_epoch()
+        torch.testing.assert_close(sparse, dense, rtol=0, atol=apart)  # each row has moved by about 1
+        for name, moment in adam.state[dense].items():
+            torch.testing.assert_close(optimiser.state[sparse][name], moment, rtol=1e-4, atol=1e-7 * scale)
 
 
 def test_rows_that_no_gradient_ever_touched_stay() -> None:
     table, _ = tables()
     before = table.detach().clone()
     optimiser = RowAdam([table], 0.1)
-    optimiser.begin(1)
-    optimiser.advance()
+    optimiser.start_epoch(1)
+    optimiser.next_step()
     rows = np.array([3, 3])
-    optimiser.wake(table, rows)
+    optimiser.catch_up(table, rows)
     optimiser.update(table, rows, np.ones((2, DIM), np.float32))
-    optimiser.settle()
+    optimiser.finish_epoch()
     assert [row for row in range(ROWS) if not torch.equal(before[row], table[row])] == [3]
     torch.testing.assert_close(before[3] - table[3], torch.full((DIM,), 0.1))  # the first step of Adam is the rate
 
@@ -72,15 +72,15 @@ def test_the_same_bits_with_any_number_of_threads_and_when_taken_up_again(thread
                 state = {name: moment.clone() for name, moment in optimiser.state[table].items()}
                 optimiser = RowAdam([table], 1e-2)
                 optimiser.state[table] = state
-            optimiser.begin(50)
+            optimiser.start_epoch(50)
             for rows, gradients in batches(epoch, 50, 1.0):
-                optimiser.advance()
-                optimiser.wake(table, rows)
+                optimiser.next_step()
+                optimiser.catch_up(table, rows)
                 optimiser.update(table, rows, gradients)
-            optimiser.settle()
+            optimiser.finish_epoch()
         return table.detach()
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    whole = train(False)
+    undisturbed = train(False)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    assert torch.equal(whole, train(True))
+    assert torch.equal(undisturbed, train(True))

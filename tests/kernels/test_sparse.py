@@ -33,9 +33,9 @@ def test_product_and_gradient_are_those_of_the_dense_matrix(rows, columns, dim, 
     dense = random(rows, columns, share, getattr(torch, dtype))
     x = random(columns, dim, 1.0, dense.dtype).requires_grad_()
     weights = random(rows, dim, 1.0, dense.dtype)
-    found = propagate(csr(dense), csr(dense.T.contiguous()), x)
-    torch.testing.assert_close(found, dense @ x, rtol=1e-4, atol=1e-4)
-    (found * weights).sum().backward()
+    product = propagate(csr(dense), csr(dense.T.contiguous()), x)
+    torch.testing.assert_close(product, dense @ x, rtol=1e-4, atol=1e-4)
+    (product * weights).sum().backward()
     torch.testing.assert_close(x.grad, dense.T @ weights, rtol=1e-4, atol=1e-4)
 
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import numba
 import numpy as np
 import pytest
 import torch
 
-from mrl.kernels import threads as module
 from mrl.kernels.threads import compiled, fetch, in_threads
 
 
 def test_a_loop_is_compiled_where_nothing_can_be_cached(monkeypatch) -> None:
-    real = module.numba.njit
+    njit = numba.njit
 
     def no_cache(*function, **options):  # numba decorates functions of its own with it, too
         if options.get("cache"):
             raise RuntimeError("cannot cache function: no locator available")
-        return real(*function, **options)
+        return njit(*function, **options)
 
-    monkeypatch.setattr(module.numba, "njit", no_cache)
+    monkeypatch.setattr(numba, "njit", no_cache)
     assert compiled(lambda a: a + 1)(1) == 2
 
 
@@ -26,13 +29,13 @@ def test_a_loop_is_compiled_where_nothing_can_be_cached(monkeypatch) -> None:
 @pytest.mark.parametrize("rows", [0, 1, 7, 100])
 def test_slices_cover_every_row_once_and_errors_come_through(threads: int, rows: int, monkeypatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    seen = np.zeros(rows, int)
+    visits = np.zeros(rows, int)
 
     def work(part: slice) -> None:
-        seen[part] += 1
+        visits[part] += 1
 
     in_threads(work, rows, each=5)
-    assert (seen == 1).all()
+    assert (visits == 1).all()
     with pytest.raises(ZeroDivisionError):
         in_threads(lambda part: 1 // 0, rows, each=5)
 
@@ -42,11 +45,34 @@ def test_fetching_reads_nothing_and_changes_nothing() -> None:
 
     @compiled
     def total(table):
-        everything = 0.0
+        result = 0.0
         for row in range(len(table)):
             fetch(table, (row + 1) * 4, (row + 2) * 4)  # past the end after the last row: a hint, not an access
-            everything += table[row].sum()
-        return everything
+            result += table[row].sum()
+        return result
 
     assert total(table) == 66
     assert np.array_equal(table, np.arange(12).reshape(3, 4))
+
+
+def test_numba_is_not_imported_before_a_loop_runs() -> None:
+    """Importing it takes a third as long as importing torch; whoever only looks at a run has no use for it."""
+    late = {"numba", "pooch", "requests", "urllib3", "scipy", "sklearn", "psutil", "matplotlib"}
+    check = f"import sys, mrl; sys.exit(' '.join({late} & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert done.returncode == 0, f"imported too early: {done.stderr}"
+
+
+@compiled
+def double(value):
+    return 2 * value
+
+
+@compiled
+def quadruple(value):
+    return double(double(value))
+
+
+def test_a_loop_calls_another_and_is_compiled_once() -> None:
+    assert quadruple(3) == 12 and quadruple(5) == 20
+    assert quadruple.dispatcher is quadruple.dispatcher and len(quadruple.dispatcher.signatures) == 1

@@ -31,19 +31,19 @@ def test_the_best_of_a_row_are_those_of_a_slow_sort(seed, num_items, k, values, 
     k = min(k, num_items)
     ids, best = np.empty((3, k), np.int64), np.empty((3, k))
     best_of_scores(scores, k, ids, best)
-    for row, found, value in zip(scores, ids, best, strict=True):
-        assert found.tolist() == slow_best(row, k)
-        assert [float(row[item]) if item >= 0 else -np.inf for item in found] == pytest.approx(value.tolist())
+    for row, ranked, value in zip(scores, ids, best, strict=True):
+        assert ranked.tolist() == slow_best(row, k)
+        assert [float(row[item]) if item >= 0 else -np.inf for item in ranked] == pytest.approx(value.tolist())
 
 
 def test_hits_are_what_sets_say() -> None:
     rng = np.random.default_rng(0)
-    wanted, offsets = [[3, 7], [], [0, 1, 2, 9]], np.array([0, 2, 2, 6])
+    positives, offsets = [[3, 7], [], [0, 1, 2, 9]], np.array([0, 2, 2, 6])
     ids, rows = rng.integers(-1, 10, (2, 4, 5)), np.array([2, 0, 1, 0])
     hits = np.ones(ids.shape, bool)
-    mark_hits(ids, np.concatenate(wanted).astype(np.int32), offsets, rows, hits)
+    mark_hits(ids, np.concatenate(positives).astype(np.int32), offsets, rows, hits)
     for (level, b, n), item in np.ndenumerate(ids):
-        assert hits[level, b, n] == (item in wanted[rows[b]])
+        assert hits[level, b, n] == (item in positives[rows[b]])
 
 
 @pytest.mark.parametrize("masked", [0, 4990])

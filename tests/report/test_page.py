@@ -14,7 +14,7 @@ import pytest
 from matplotlib.image import imread
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from mrl.figures.plots import recall_by_width
+from mrl.figures.plots import draw_accuracy
 from mrl.report.page import write_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -28,7 +28,7 @@ MARKDOWN = "**words**\n\n<details><summary>more</summary>\n\n- one\n\n</details>
 
 def figure():
     metrics = pl.DataFrame({"width": [4, 8], "metric": "recall", "k": 20, "value": [0.1, 0.2]})
-    return recall_by_width(metrics, size="page")
+    return draw_accuracy(metrics, size="page")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from mrl.errors import ConfigError
-from mrl.figures.plots import recall_by_width
+from mrl.figures.plots import draw_accuracy
 from mrl.figures.style import SIZES
 from mrl.parameters import as_config
 from mrl.report.paper import FiguresConfig, draw, latex, over_seeds, write_table
@@ -22,11 +22,11 @@ METRICS = pl.DataFrame(
 
 
 def test_figures_are_written_at_both_widths_and_the_same_again(tmp_path):
-    figure = draw(tmp_path / "d-recall", recall_by_width, METRICS)
+    figure = draw(tmp_path / "d-recall", draw_accuracy, METRICS)
     assert figure.get_size_inches()[0] == SIZES["page"]
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert sorted(files) == ["d-recall-column.pdf", "d-recall-column.png", "d-recall.pdf", "d-recall.png"]
-    draw(tmp_path / "d-recall", recall_by_width, METRICS)
+    draw(tmp_path / "d-recall", draw_accuracy, METRICS)
     assert files == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
@@ -44,7 +44,9 @@ def test_tables_are_booktabs(tmp_path):
         r"\bottomrule", r"\end{tabular}",
     ]  # fmt: skip
     assert r"x & -- \\" in latex(pl.DataFrame({"a": ["x"], "b": [None]}))
-    assert [path.name for path in write_table(table, tmp_path / "new" / "t")] == ["t.csv", "t.tex"]
+    csv, tex = write_table(table.with_columns(model=pl.lit("bpr-rotated")), tmp_path / "new" / "t")
+    assert (csv.name, tex.name) == ("t.csv", "t.tex")
+    assert "bpr-rotated" in csv.read_text() and "BPR, rotated" in tex.read_text()  # ids there, display names here
 
 
 def test_settings():

@@ -14,8 +14,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 import mrl
 from mrl.errors import ConfigError, RunError
 from mrl.parameters import as_config
-from mrl.report import stages as report
-from mrl.report.stages import ReportConfig, execute, fingerprint
+from mrl.report.stages import ReportConfig, _reason_to_execute, execute, fingerprint, summarise
 
 COUNT = """
 from pathlib import Path
@@ -75,10 +74,10 @@ def test_a_changed_package_counts_where_it_is_asked_for(tmp_path, monkeypatch):
     inputs = {"parameters": {}, "notebook": "n", "package": "old", "reads": {}}
     record.write_text(json.dumps(inputs | {"writes": {}}))
     out.write_text("")
-    assert report._reason(record, out, inputs, []) == ""
-    assert report._reason(record, out, inputs | {"package": "new"}, []) == "mrl has changed"
+    assert _reason_to_execute(record, out, inputs, []) == ""
+    assert _reason_to_execute(record, out, inputs | {"package": "new"}, []) == "mrl has changed"
     record.write_text("{")
-    assert report._reason(record, out, inputs, []) == "a.json cannot be read"
+    assert _reason_to_execute(record, out, inputs, []) == "a.json cannot be read"
 
 
 def test_fingerprints_are_of_contents_and_leave_out_times(tmp_path):
@@ -112,20 +111,21 @@ def test_report_notebook_makes_a_page_with_sentences_and_figures(tmp_path, monke
     small = {"num_users": 150, "num_items": 64, "interactions": 2500}
     source = Path(mrl.__file__).parents[1] / "notebooks" / "report.ipynb"
     given = {
-        "dataset": "planted", "epochs": 2, "settings": {"planted": small, "widths": [2, 4, 8], "eval_every": 1},
+        "dataset": "planted", "epochs": 2,
+        "settings": {"planted": small, "widths": [2, 4, 8], "early_stopping": {"eval_every": 1}},
         "controls": [], "processes": 1, "page": "page.html",  # every control: figures must hold as many
     }  # fmt: skip
     papermill.execute_notebook(str(source), "out.ipynb", given, cwd=str(tmp_path), progress_bar=False)
     text = (tmp_path / "page.html").read_text()
     assert "How good is each width?" in text and "True depth 1" in text and text.count("<img ") > 10
     assert "SelectionRangeSlider" not in text  # nobody is there to move it: the static maps
-    from mrl.controls.runs import ControlsConfig, measured, run_controls
+    from mrl.controls.runs import ControlsConfig, metrics_on_test, run_controls
 
     runs = run_controls(
         ControlsConfig(run="runs/planted-default-0", controls=("bpr",), trained={"epochs": 2}), progress=False
     )
-    parts = report.summary(runs[0], measured(runs), tmp_path / "runs" / "reports" / "planted-0")
-    told = " ".join(part for part in parts if isinstance(part, str))
-    assert "at width 2 only the first 2 numbers" in told and "What the first 2 dimensions know" in told
-    assert "*popularity*" not in told and "*alone*" not in told  # they are not among these runs
+    parts = summarise(runs[0], metrics_on_test(runs), tmp_path / "runs" / "reports" / "planted-0")
+    text = " ".join(part for part in parts if isinstance(part, str))
+    assert "at width 2 only the first 2 numbers" in text and "What the first 2 dimensions know" in text
+    assert "*popularity*" not in text and "*BPR at each width alone*" not in text  # they are not among these runs
     assert any(isinstance(part, Figure) for part in parts) and not any(isinstance(p, pl.DataFrame) for p in parts)

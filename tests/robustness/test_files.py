@@ -9,15 +9,15 @@ from decimal import Decimal
 import polars as pl
 import pytest
 import torch
-from mirror import TEST, TRAIN, body, in_cache, refusal, server  # noqa: F401 (a fixture)
+from mirror import TEST, TRAIN, body, in_cache, refusal
 from settings import train_config
 
 from mrl import evaluate, fit
 from mrl.data import datasets, downloads
+from mrl.data.downloads import fetch
 from mrl.data.interactions import as_paper
 from mrl.data.labels import read_movies
 from mrl.data.parsers import check_parquet, read_adjacency, read_table
-from mrl.data.registry import fetch
 from mrl.errors import LONGEST, ConfigError, DataError, MRLError, RunError
 
 SMALL = {"recipe": "mrl4rec", "widths": (2,), "epochs": 2, "eval_every": 1, "protocol": "paper", "device": "cpu"}
@@ -45,14 +45,14 @@ def folder(path, train: bytes, test: bytes | None = None):
     ids=["crlf", "bom", "tabs", "no final newline", "trailing spaces"],
 )
 def test_a_dirty_folder_loads_as_the_clean_one(tmp_path, dirt):
-    clean = datasets.load(folder(tmp_path / "clean", *LINES))
-    dirty = datasets.load(folder(tmp_path / "dirty", *map(dirt, LINES)))
+    clean = datasets.load_dataset(folder(tmp_path / "clean", *LINES))
+    dirty = datasets.load_dataset(folder(tmp_path / "dirty", *map(dirt, LINES)))
     assert dirty.fingerprint == clean.fingerprint and dirty.notes == clean.notes
 
 
 def test_the_cold_are_counted_and_scored_alike_at_every_width(tmp_path):
     train, test = b"0 0 1 2\n1 1 2\n2\n3 0\n", b"0 4\n1 0\n2 1 4\n4 2\n"
-    data = datasets.load(folder(tmp_path / "cold", train, test))
+    data = datasets.load_dataset(folder(tmp_path / "cold", train, test))
     assert {"2 users are only in test", "1 items are only in test"} <= set(data.notes)
     generator = torch.Generator().manual_seed(0)
     users, items = (
@@ -112,7 +112,7 @@ COLUMNS = {
 
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_parquet_columns_of_any_type_are_read_or_named(tmp_path, kind, monkeypatch, record_property):
-    monkeypatch.setattr("mrl.data.parsers.check_parquet", lambda path: None)  # whole they are, and it takes its time
+    monkeypatch.setattr("mrl.data.parsers.check_parquet", lambda path: None)  # they are complete, and it takes its time
     values, fits = COLUMNS[kind]
     path = tmp_path / "a.parquet"
     for role in ("user", "item", "rating", "timestamp"):
@@ -120,7 +120,7 @@ def test_parquet_columns_of_any_type_are_read_or_named(tmp_path, kind, monkeypat
             {"user": [1, 2], "item": [1, 2], "rating": [1, 2], "timestamp": [1, 2]} | {role: values}
         ).write_parquet(path)
         if role in fits.split():
-            assert len(datasets.load(path, split="random").train) == 2
+            assert len(datasets.load_dataset(path, split="random").train) == 2
         else:
             with pytest.raises(DataError, match=rf"{path}: row [12]: {role} .*\(column '{role}'\)$"):
                 read_table(path)
@@ -132,13 +132,16 @@ def test_parquet_columns_of_any_type_are_read_or_named(tmp_path, kind, monkeypat
 def test_a_damaged_parquet_file_never_takes_the_process_down(tmp_path):
     buffer = io.BytesIO()
     pl.DataFrame({"user": range(50), "item": range(50)}).write_parquet(buffer)
-    whole = buffer.getvalue()
-    for name, damaged in (("half", whole[: len(whole) // 2]), ("middle", whole[:100] + b"\xff" * 60 + whole[160:])):
+    content = buffer.getvalue()
+    for name, damaged in (
+        ("half", content[: len(content) // 2]),
+        ("middle", content[:100] + b"\xff" * 60 + content[160:]),
+    ):
         path = tmp_path / f"{name}.parquet"
         path.write_bytes(damaged)
         with pytest.raises(DataError, match=rf"{path}: not a whole Parquet file \(.+\); probably a truncated copy"):
             read_table(path)
-    path.write_bytes(whole)
+    path.write_bytes(content)
     check_parquet(path)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(DataError, match="its pages are damaged"):
         patch.setattr("mrl.data.parsers.sys.executable", "/bin/sh")  # sh -c 'import …' dies as polars does: by a signal
@@ -147,33 +150,33 @@ def test_a_damaged_parquet_file_never_takes_the_process_down(tmp_path):
 
 
 def test_one_absurd_id_costs_nothing_from_file_to_recommendation(tmp_path):
-    data = datasets.load(folder(tmp_path / "absurd", WIDE + b"1000000000000 2 1000000000000\n7 1\n", b"7 2\n"))
+    data = datasets.load_dataset(folder(tmp_path / "absurd", WIDE + b"1000000000000 2 1000000000000\n7 1\n", b"7 2\n"))
     assert (data.num_users, data.num_items) == (3, 31)
     run = fit(train_config(run_dir=str(tmp_path / "run"), **SMALL), as_paper(data), progress=False)
     assert 10**12 in run.recommend([7], k=31)["item"].to_list()
 
 
 def test_a_catalogue_shorter_than_the_lists_is_refused_before_anything_is_written(tmp_path):
-    data = as_paper(datasets.load(folder(tmp_path / "short", b"0 1 2\n1 2 3\n", b"0 3\n")))
+    data = as_paper(datasets.load_dataset(folder(tmp_path / "short", b"0 1 2\n1 2 3\n", b"0 3\n")))
     with pytest.raises(DataError, match="short: 3 items, where validation by lists of 20 needs at least 20"):
         fit(train_config(run_dir=str(tmp_path / "run"), **SMALL), data, progress=False)
     assert not (tmp_path / "run").exists()
 
 
 def test_duplicates_are_merged_and_counted(tmp_path):
-    data = datasets.load(folder(tmp_path / "twice", b"0 1 1 2\n0 2 3\n1 1 1 1\n", b"1 2 2\n"))
+    data = datasets.load_dataset(folder(tmp_path / "twice", b"0 1 1 2\n0 2 3\n1 1 1 1\n", b"1 2 2\n"))
     assert [len(data.train), len(data.test)] == [4, 1]
     assert any("5" in note and ("merged" in note or "duplicate" in note) for note in data.notes), data.notes
 
 
 def test_a_user_who_has_everything_is_reported_and_training_ends(tmp_path):
-    data = datasets.load(folder(tmp_path / "full", WIDE + b"1 0 1\n2 2 3\n3 1 3\n", b"1 2\n2 0\n3 0\n"))
+    data = datasets.load_dataset(folder(tmp_path / "full", WIDE + b"1 0 1\n2 2 3\n3 1 3\n", b"1 2\n2 0\n3 0\n"))
     assert "1 users have every item in train and give no training triplet" in data.notes
     run = fit(train_config(run_dir=str(tmp_path / "run"), **SMALL), as_paper(data), progress=False)
     assert run.users.isfinite().all() and run.recommend([0], k=30).is_empty()
 
 
-def test_redirects_are_followed_checked_and_not_for_ever(server):  # noqa: F811
+def test_redirects_are_followed_checked_and_not_for_ever(server):
     def redirect(target: str):
         def answer(handler):
             handler.send_response(302)
@@ -194,14 +197,14 @@ def test_redirects_are_followed_checked_and_not_for_ever(server):  # noqa: F811
     assert in_cache() == {"train.txt": TRAIN, "test.txt": TEST}
 
 
-def test_what_is_cached_loads_offline(server, monkeypatch):  # noqa: F811
+def test_what_is_cached_loads_offline(server, monkeypatch):
     fetch("tool")
     server.http.shutdown()
     server.http.server_close()
-    assert len(datasets.load("tool").train) == 3
+    assert len(datasets.load_dataset("tool").train) == 3
     (downloads.cache_folder() / "tool" / "train.txt").unlink()
     with pytest.raises(DataError, match="put train"):
-        datasets.load("tool")
+        datasets.load_dataset("tool")
 
 
 def test_every_error_is_one_line_of_bounded_length():

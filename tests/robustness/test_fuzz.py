@@ -24,7 +24,7 @@ from mrl.data.downloads import extract
 from mrl.data.interactions import Interactions, Positives
 from mrl.errors import DataError, MRLError, RunError
 from mrl.evaluation.evaluate import evaluate
-from mrl.runs.run import RunDirectory, environment, load
+from mrl.runs import RunDirectory, environment, load
 
 SECONDS, MEBIBYTES = 10, 512  # that one case may take, and that all together may add
 TOKENS = (
@@ -34,9 +34,9 @@ TOKENS = (
 )  # fmt: skip
 
 
-def mutated(dice: random.Random, whole: bytes) -> bytes:
+def mutated(dice: random.Random, content: bytes) -> bytes:
     """A few changes: bits and bytes flipped, stretches cut, doubled, replaced by awkward tokens; or cut off short."""
-    data = bytearray(whole)
+    data = bytearray(content)
     for _ in range(dice.choice([1, 1, 1, 2, 3, 8])):
         start = dice.randrange(len(data) + 1)
         end = min(len(data), start + dice.choice([1, 1, 2, 5, 20, 200]))
@@ -89,15 +89,15 @@ FLAGS = (
     b"1|Toy Story (1995)|01-Jan-1995||http://x" + b"|0" * 18 + b"|1\n2|Golden (1995)|01-Jan-1995||" + b"|1" * 19 + b"\n"
 )
 TABLE = pl.DataFrame({"user": ["a", "b", "c"], "item": [1, 2, 3], "rating": [1.0, 2.0, None]})
-# Name and reader of a file, a whole one, and how many cases of a thousand: Parquet is decoded in a process of its own.
+# Name and reader of a file, its content, and how many cases of a thousand: Parquet is decoded in a process of its own.
 KINDS: tuple[tuple[str, Callable[[Path], object], bytes, int], ...] = (
     ("train.txt", parsers.read_adjacency, ADJACENCY, 140),
-    ("folder/train.txt", datasets.load, ADJACENCY, 60),
+    ("folder/train.txt", datasets.load_dataset, ADJACENCY, 60),
     ("a.inter", parsers.read_atomic, INTER, 140),
-    ("b.inter", datasets.load, INTER, 60),
+    ("b.inter", datasets.load_dataset, INTER, 60),
     ("a.item", labels.read_atomic_items, ITEM, 90),
     ("a.csv", parsers.read_table, CSV, 140),
-    ("b.csv", datasets.load, CSV, 60),
+    ("b.csv", datasets.load_dataset, CSV, 60),
     ("a.tsv", parsers.read_table, CSV.replace(b",", b"\t"), 50),
     ("u.data", parsers.read_movielens, b"1\t1193\t5\t978300760\n2\t661\t3\t978302109\n", 60),
     ("ratings.dat", parsers.read_movielens, b"1::1193::5::978300760\n2::661::3::978302109\n", 60),
@@ -112,15 +112,15 @@ KINDS: tuple[tuple[str, Callable[[Path], object], bytes, int], ...] = (
 
 def attempt(read: Callable[[Path], object], path: Path, allowed: type[MRLError] = DataError) -> bool:
     """Whether `read` took the file. Anything but data or an allowed error in one line fails the test."""
-    begun = time.monotonic()
+    started = time.monotonic()
     try:
         read(path)
-        taken = True
+        accepted = True
     except allowed as error:
-        taken = False
+        accepted = False
         assert len(str(error).splitlines()) == 1 and len(str(error)) <= 1000
-    assert time.monotonic() - begun < SECONDS, "it hangs"
-    return taken
+    assert time.monotonic() - started < SECONDS, "it hangs"
+    return accepted
 
 
 def peak() -> float:
@@ -131,17 +131,17 @@ def peak() -> float:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind[0])
 def test_mutated_files_are_read_or_refused_in_one_line(kind, tmp_path, fuzz_cases, record_property):
-    name, read, whole, share = kind
+    name, read, content, share = kind
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes(whole)
-    assert attempt(read, path), "the whole file is read"
-    dice, before, taken = random.Random(f"{name} 1"), peak(), 0
+    path.write_bytes(content)
+    assert attempt(read, path), "the intact file is read"
+    dice, before, accepted = random.Random(f"{name} 1"), peak(), 0
     cases = max(3, fuzz_cases * share // 1000)
     for _ in range(cases):
-        path.write_bytes(mutated(dice, whole))
-        taken += attempt(read, path)
-    assert taken < cases, "no mutation was noticed"
+        path.write_bytes(mutated(dice, content))
+        accepted += attempt(read, path)
+    assert accepted < cases, "no mutation was noticed"
     assert peak() - before < MEBIBYTES
     record_property("fuzz cases", cases)
 
@@ -150,10 +150,10 @@ READERS = [(name, read) for name, read, _, share in KINDS if share > 10]
 
 
 @pytest.mark.timeout(300)
-def test_any_bytes_are_read_or_refused_in_one_line(tmp_path, whole, record_property):
+def test_any_bytes_are_read_or_refused_in_one_line(tmp_path, full_run, record_property):
     cases = 0
 
-    @settings(max_examples=1000 if whole else 60, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=1000 if full_run else 60, suppress_health_check=list(HealthCheck))
     @given(st.sampled_from(READERS), st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
     def every(reader, content):
         nonlocal cases
@@ -203,6 +203,6 @@ def test_mutated_runs_are_read_or_refused_in_one_line(name, guarded, run_path, t
     for _ in range(cases):
         content = mutated(dice, original)
         (path / name).write_bytes(content)
-        taken = attempt(load, path, RunError)
-        assert not (guarded and taken and content != original), "a changed file is taken for whole"
+        accepted = attempt(load, path, RunError)
+        assert not (guarded and accepted and content != original), "a changed file is taken for intact"
     record_property("fuzz cases", cases)

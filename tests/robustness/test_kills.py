@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from mortal import PLANTED, Mortal
+from training_server import PLANTED
 
+from mrl.config import in_sections
 from mrl.runs import tensorfile
 from mrl.runs.run import Run, load
 
@@ -27,11 +28,11 @@ def config(path: Path, kind: dict, seed: int) -> dict:
         "dataset": "planted", "planted": PLANTED, "widths": (2, 4, 8), "epochs": 12, "eval_every": 1,
         "batch_size": 128, "candidates": 4, "learning_rate": 0.02, "device": "cpu", "run_dir": str(path), "seed": seed,
     }  # fmt: skip
-    return base | kind
+    return in_sections(base | kind)
 
 
-def stands_at(path: Path) -> tuple[int, int, int]:
-    """Phase, refinement and epoch of the checkpoint, which must be whole: zeros where there is none, 2 if finished."""
+def progress_of(path: Path) -> tuple[int, int, int]:
+    """Phase, refinement and epoch of the checkpoint, which must be intact: zeros where there is none, 2 if finished."""
     file = path / "checkpoint.safetensors"
     if not file.exists():
         return (2, 0, 0) if (path / "metrics.csv").exists() else (0, 0, 0)
@@ -39,31 +40,32 @@ def stands_at(path: Path) -> tuple[int, int, int]:
     return (meta["phase"] == "refit", meta["plan"], int(tensors["epoch"]))
 
 
-def check_equal(whole: Run, run: Run) -> None:
-    assert whole.weights.keys() == run.weights.keys()
-    for name, tensor in whole.weights.items():
+def check_equal(expected: Run, run: Run) -> None:
+    assert expected.weights.keys() == run.weights.keys()
+    for name, tensor in expected.weights.items():
         assert torch.equal(tensor, run.weights[name]), name
-    assert run.metrics.equals(whole.metrics)
-    assert run.history.drop("seconds").equals(whole.history.drop("seconds"))
-    assert run.seen == whole.seen and (run.user_ids == whole.user_ids).all() and (run.item_ids == whole.item_ids).all()
-    assert run.environment["best_epoch"] == whole.environment["best_epoch"]
-    assert (whole.per_user is None) == (run.per_user is None)
+    assert run.metrics.equals(expected.metrics)
+    assert run.history.drop("seconds").equals(expected.history.drop("seconds"))
+    assert run.seen == expected.seen
+    assert (run.user_ids == expected.user_ids).all() and (run.item_ids == expected.item_ids).all()
+    assert run.environment["best_epoch"] == expected.environment["best_epoch"]
+    assert (expected.per_user is None) == (run.per_user is None)
     if run.per_user is not None:
-        assert run.per_user.equals(whole.per_user)
-    assert {file.name for file in run.path.iterdir()} == {file.name for file in whole.path.iterdir()}
+        assert run.per_user.equals(expected.per_user)
+    assert {file.name for file in run.path.iterdir()} == {file.name for file in expected.path.iterdir()}
 
 
 @pytest.mark.timeout(900)
-def test_a_training_killed_again_and_again_ends_in_the_same_bits(mortal: Mortal, tmp_path, kills, record_property):
+def test_a_training_killed_again_and_again_ends_in_the_same_bits(training_server, tmp_path, kills, record_property):
     """SIGKILL after random times and before random file operations; now and then death in the middle of a write."""
     dice = random.Random(0)
     done, runs = 0, 0
     while done < kills:
         kind = KINDS[runs % len(KINDS)]
-        whole_path, path = tmp_path / f"whole-{runs}", tmp_path / f"killed-{runs}"
-        undisturbed = mortal.train(config(whole_path, kind, runs))
+        undisturbed_path, path = tmp_path / f"undisturbed-{runs}", tmp_path / f"killed-{runs}"
+        undisturbed = training_server.train(config(undisturbed_path, kind, runs))
         assert undisturbed["status"] == 0
-        whole = load(whole_path)
+        expected = load(undisturbed_path)
         reached, sitting = (0, 0, 0), 0
         while True:
             # What remains is shorter with every sitting, so that times and places fall all over the run.
@@ -73,14 +75,14 @@ def test_a_training_killed_again_and_again_ends_in_the_same_bits(mortal: Mortal,
                 {"within": dice.randint(1, undisturbed["operations"] // 3)},
             ][sitting % 3]
             sitting += 1
-            fate = mortal.train(config(path, kind, runs), **(moment if done < kills else {}))
-            now = stands_at(path)
+            fate = training_server.train(config(path, kind, runs), **(moment if done < kills else {}))
+            now = progress_of(path)
             assert now >= reached, "a checkpoint that was there is lost"
             reached = now
             assert fate["status"] in (0, signal.SIGKILL, signal.SIGXFSZ), fate
             done += fate["died"] == signal.SIGKILL
             if reached == (2, 0, 0):
                 break
-        check_equal(whole, load(path))
+        check_equal(expected, load(path))
         runs += 1
     record_property("kills", done)

@@ -16,14 +16,15 @@ from typing import get_args, get_type_hints
 import nbformat
 import pytest
 import torch
-from mortal import PLANTED
 from papermill import inspect_notebook
 from settings import train_config
+from training_server import PLANTED
 
 from mrl import fit, load
+from mrl.config import in_sections
 from mrl.errors import ConfigError, RunError
 from mrl.parameters import as_config
-from mrl.runs.run import RunDirectory
+from mrl.runs import RunDirectory
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -39,7 +40,7 @@ WRONG = {
 
 
 def settings_of(path: Path) -> tuple[type, dict[str, object], dict[str, str]]:
-    """What the notebook's `as_config` builds; its parameters' defaults; their types by name."""
+    """What the notebook's `read_config` builds; its parameters' defaults; their types by name."""
     code = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     (first,) = [cell.source for cell in code if "parameters" in cell.metadata.get("tags", ())]
     assert code[0].source == first, "parameters come first"
@@ -48,15 +49,16 @@ def settings_of(path: Path) -> tuple[type, dict[str, object], dict[str, str]]:
         if isinstance(statement, ast.Import | ast.ImportFrom):
             exec(compile(ast.Module([statement], []), str(path), "exec"), namespace)
         elif isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Call):
-            if ast.unparse(statement.value.func) == "as_config":
-                assert "read(globals()" in ast.unparse(statement), "unknown names are refused by `read`"
-                model = eval(ast.unparse(statement.value.args[0]), namespace)
+            if ast.unparse(statement.value.func) == "read_config":
+                model_name, names = map(ast.unparse, statement.value.args)
+                assert names == "globals()", "where unknown names are found"
+                model = eval(model_name, namespace)
                 break
             raise AssertionError(f"nothing may run before the parameters are checked: {ast.unparse(statement)}")
         else:
             assert not path.stem or "config" not in ast.unparse(statement)
     defaults = {line.target.id: ast.literal_eval(line.value) for line in ast.parse(first).body}
-    types = {name: told["inferred_type_name"] for name, told in inspect_notebook(path).items()}
+    types = {name: parameter["inferred_type_name"] for name, parameter in inspect_notebook(path).items()}
     return model, defaults, types
 
 
@@ -75,8 +77,8 @@ def test_every_parameter_of_every_notebook_refuses_what_it_is_not(path, record_p
             if type(wrong) in accepted(model, name) or (wrong is None and defaults[name] is None):
                 continue
             try:
-                taken = getattr(as_config(model, defaults | {name: wrong}), name)
-                assert taken == (wrong,), f"{name}={wrong!r} is read as {taken}"  # a single path is a list of one
+                value = getattr(as_config(model, defaults | {name: wrong}), name)
+                assert value == (wrong,), f"{name}={wrong!r} is read as {value}"  # a single path is a list of one
             except ConfigError as error:
                 message = str(error)
                 assert f"{name}=" in message and len(message.splitlines()) == 1, (name, wrong, message)
@@ -94,27 +96,27 @@ def test_every_parameter_of_every_notebook_reads_its_default_as_text(path):
         except ConfigError as error:  # of a default that only stands for what the user must give
             return str(error)
 
-    wanted = outcome(defaults)
+    expected = outcome(defaults)
     for name, kind in types.items():
         if kind != "str" and defaults[name] is not None:
             for text in {json.dumps(defaults[name]), str(defaults[name]).replace("'", '"')}:
-                assert outcome(defaults | {name: text}) == wanted, (name, text)
+                assert outcome(defaults | {name: text}) == expected, (name, text)
 
 
 @pytest.mark.timeout(300)
 @each_notebook
-def test_papermill_stops_every_notebook_at_a_wrong_value(path, tmp_path, whole):
-    if not whole and path.stem != "train":
+def test_papermill_stops_every_notebook_at_a_wrong_value(path, tmp_path, full_run):
+    if not full_run and path.stem != "train":
         pytest.skip("the short selection takes one notebook")
     _, _, types = settings_of(path)
     number = next(name for name, kind in types.items() if kind == "int")
-    other = [name for name, kind in types.items() if kind in ("list", "float", "dict")][-1]
+    other_name = [name for name, kind in types.items() if kind in ("list", "float", "dict")][-1]
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", "--log-level", "ERROR", str(path), "out.ipynb"]
-    command += ["-p", number, "nan", "-y", f"{{{other}: some text}}"]
+    command += ["-p", number, "nan", "-y", f"{{{other_name}: some text}}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert done.returncode != 0
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("ConfigError: ") and f"{number}=" in last and f"{other}='some text': must be " in last
+    assert last.startswith("ConfigError: ") and f"{number}=" in last and f"{other_name}='some text': must be " in last
     assert [file.name for file in tmp_path.iterdir()] == ["out.ipynb"], "nothing else is written"
     cells = [cell for cell in nbformat.read(tmp_path / "out.ipynb", as_version=4).cells if cell.cell_type == "code"]
     ran = [cell for cell in cells if cell.execution_count and "papermill-error-cell-tag" not in cell.metadata.tags]
@@ -122,8 +124,8 @@ def test_papermill_stops_every_notebook_at_a_wrong_value(path, tmp_path, whole):
 
 
 @pytest.mark.timeout(400)
-def test_ctrl_c_in_papermill_leaves_a_run_that_resumes(tmp_path, whole):
-    if not whole:
+def test_ctrl_c_in_papermill_leaves_a_run_that_resumes(tmp_path, full_run):
+    if not full_run:
         pytest.skip("the short selection interrupts a training without a notebook")
     settings = {
         "dataset": "planted", "planted": PLANTED, "widths": [2, 4, 8], "epochs": 60, "eval_every": 1, "patience": 60,
@@ -132,7 +134,11 @@ def test_ctrl_c_in_papermill_leaves_a_run_that_resumes(tmp_path, whole):
     path = next(path for path in NOTEBOOKS if path.stem == "train")
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(path), str(tmp_path / "out.ipynb")]
     papermill = subprocess.Popen(
-        [*command, "-y", json.dumps(settings)], start_new_session=True, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        [*command, "-y", json.dumps(in_sections(settings))],
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
     )
     while not (tmp_path / "run" / "checkpoint.safetensors").exists():
         assert papermill.poll() is None, papermill.stderr.read()
@@ -149,5 +155,5 @@ def test_ctrl_c_in_papermill_leaves_a_run_that_resumes(tmp_path, whole):
     with pytest.raises(RunError, match="was interrupted; train with the same settings to resume it"):
         load(tmp_path / "run")
     resumed = fit(train_config(**settings), progress=False)
-    undisturbed = fit(train_config(**settings | {"run_dir": str(tmp_path / "whole")}), progress=False)
+    undisturbed = fit(train_config(**settings | {"run_dir": str(tmp_path / "undisturbed")}), progress=False)
     assert torch.equal(resumed.users, undisturbed.users) and resumed.metrics.equals(undisturbed.metrics)

@@ -10,7 +10,7 @@ import fault_report
 import faults
 import pytest
 
-FOLDER = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 ROWS = (*faults.FAULTS, *faults.PROPERTIES)
 
 
@@ -18,19 +18,20 @@ def test_every_test_in_the_table_is_there():
     for row in ROWS:
         for test in row.tests:
             file, _, name = faults.test_name(test).partition("::")
-            assert re.search(rf"^def {name}\(", (FOLDER / file).read_text(encoding="utf-8"), re.M), test
+            assert re.search(rf"^def {name}\(", (TESTS / file).read_text(encoding="utf-8"), re.M), test
 
 
 def test_every_test_of_faults_is_in_the_table():
     named = {faults.test_name(test) for row in ROWS for test in row.tests}
-    for path in sorted(FOLDER.glob("test_robustness_*.py")):
-        if path.name != Path(__file__).name:
-            tests = re.findall(r"^def (test_\w+)\(", path.read_text(encoding="utf-8"), re.M)
-            assert [test for test in tests if f"{path.name}::{test}" not in named] == []
+    paths = [path for path in sorted(TESTS.glob("robustness/test_*.py")) if path.name != Path(__file__).name]
+    assert paths
+    for path in paths:
+        tests = re.findall(r"^def (test_\w+)\(", path.read_text(encoding="utf-8"), re.M)
+        assert [test for test in tests if f"robustness/{path.name}::{test}" not in named] == []
 
 
 def test_the_committed_report_has_every_row_and_no_failure():
-    report = (FOLDER.parent / "reports" / "robustness.md").read_text(encoding="utf-8")
+    report = (TESTS.parent / "reports" / "robustness.md").read_text(encoding="utf-8")
     lines = [line for line in report.splitlines() if line.startswith("| ")]
     for row in ROWS:
         assert any(line.startswith(f"| {row.fault} | {row.behaviour} | ") for line in lines), row.fault

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from mortal import PLANTED
 from settings import train_config
+from training_server import PLANTED
 
 from mrl import TrainConfig, fit, load, load_data
 from mrl.errors import RunError
 from mrl.kernels.bpr import bpr_gradients
-from mrl.runs.run import RunDirectory, differences
+from mrl.runs import RunDirectory, differences
 from mrl.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -43,10 +43,10 @@ def data():
 def check_same(path: Path, data, tmp_path: Path, **changes) -> None:
     """Resume the run at `path` and compare it with an undisturbed one, bit for bit."""
     resumed = fit(settings(path, **changes), data, progress=False)
-    whole = fit(settings(tmp_path / "undisturbed", **changes), data, progress=False)
-    assert torch.equal(resumed.users, whole.users) and torch.equal(resumed.items, whole.items)
-    assert resumed.metrics.equals(whole.metrics)
-    assert resumed.history.drop("seconds").equals(whole.history.drop("seconds"))
+    undisturbed = fit(settings(tmp_path / "undisturbed", **changes), data, progress=False)
+    assert torch.equal(resumed.users, undisturbed.users) and torch.equal(resumed.items, undisturbed.items)
+    assert resumed.metrics.equals(undisturbed.metrics)
+    assert resumed.history.drop("seconds").equals(undisturbed.history.drop("seconds"))
     assert not list(path.glob(".*.tmp")) and not (path / "checkpoint.safetensors").exists()
 
 
@@ -126,11 +126,11 @@ def test_a_gradient_that_is_not_finite_stops_training_and_loses_nothing(tmp_path
             self.model.users.register_hook(lambda gradient: gradient.fill_(bad))
         return step(self, *arguments)
 
-    def poisoned_pass(*arguments, whole=bpr_gradients):
-        found = whole(*arguments)
+    def poisoned_pass(*arguments, compute=bpr_gradients):
+        gradients = compute(*arguments)
         if calls[-1].epoch == 3:
-            found.users[:] = bad
-        return found
+            gradients.users[:] = bad
+        return gradients
 
     changes = {} if compiled else {"backbone": "lightgcn", "hops": 1}
     with pytest.MonkeyPatch.context() as patch, pytest.raises(RunError, match="diverged in epoch 4 "):
@@ -144,8 +144,8 @@ def test_a_gradient_that_is_not_finite_stops_training_and_loses_nothing(tmp_path
     check_same(path, data, tmp_path, **changes)
 
 
-def test_divergence_ends_the_process_with_an_error(tmp_path, mortal):
-    fate = mortal.train(settings(tmp_path / "run", learning_rate=1e30).to_dict())
+def test_divergence_ends_the_process_with_an_error(tmp_path, training_server):
+    fate = training_server.train(settings(tmp_path / "run", learning_rate=1e30).to_dict())
     assert fate["status"] != 0 and fate["died"] == 0
     assert fate["error"].startswith("RunError: training diverged in epoch 1 (loss ")
     assert fate["error"].endswith("; the last checkpoint is whole; lower learning_rate or raise l2")
@@ -160,7 +160,7 @@ from mrl import TrainConfig, fit
 from mrl.runs.directory import RunDirectory
 save = RunDirectory.save_checkpoint
 RunDirectory.save_checkpoint = lambda *arguments: (save(*arguments), time.sleep(100))
-fit(train_config(**json.loads(sys.argv[1])), progress=False)
+fit(TrainConfig(**json.loads(sys.argv[1])), progress=False)
 """
 
 
@@ -183,9 +183,9 @@ def test_a_second_training_in_the_same_directory_is_refused(tmp_path, data):
     check_same(path, data, tmp_path)
 
 
-def test_ctrl_c_leaves_a_directory_that_resumes_to_the_same_bits(tmp_path, data, mortal):
+def test_ctrl_c_leaves_a_directory_that_resumes_to_the_same_bits(tmp_path, data, training_server):
     path = tmp_path / "run"
-    fate = mortal.train(settings(path).to_dict(), at=20, by=signal.SIGINT)
+    fate = training_server.train(settings(path).to_dict(), at=20, by=signal.SIGINT)
     assert fate["status"] != 0 and fate["error"].startswith("KeyboardInterrupt")
     with pytest.raises(RunError, match="was interrupted; train with the same settings to resume it"):
         load(path)
@@ -203,14 +203,16 @@ LARGER = {"num_users": 300, "num_items": 200, "interactions": 5000}  # enough fo
     [({}, (1, 2, 3)), ({"backbone": "lightgcn"}, (1, 2, 3)), ({"rule": "dens"}, (1, 1, 2, 2))],
     ids=["mf", "lightgcn", "dens"],
 )
-def test_a_seed_gives_the_same_bits_in_any_process_and_with_the_threads_it_says(tmp_path, mortal, kind, counts):
+def test_a_seed_gives_the_same_bits_in_any_process_and_with_the_threads_it_says(
+    tmp_path, training_server, kind, counts
+):
     """With any number of threads; for DENS, whose gates are summed over the batch by each thread, with the same."""
 
     def config(name: str) -> TrainConfig:
         larger = {"planted": LARGER, "batch_size": 2048, "widths": (4, 64), "epochs": 2}
         return settings(tmp_path / name, **larger, **kind)
 
-    fate = mortal.train(config("0").to_dict())
+    fate = training_server.train(config("0").to_dict())
     assert fate["status"] == 0, fate
     runs, threads = [load(tmp_path / "0")], torch.get_num_threads()
     try:
@@ -226,7 +228,7 @@ def test_a_seed_gives_the_same_bits_in_any_process_and_with_the_threads_it_says(
             first = runs[0]
         assert torch.equal(run.users, first.users) and torch.equal(run.items, first.items)
         assert run.metrics.equals(first.metrics)
-    told = dict(differences(runs[0], runs[-1]).select("name", "second").iter_rows())
-    assert told["environment.threads"] == str(counts[-1])
-    assert told["config.run_dir"] == json.dumps(str(tmp_path / str(len(counts))))
-    assert not {"environment.fingerprint", "config.seed", "environment.torch"} & set(told)
+    changed = dict(differences(runs[0], runs[-1]).select("name", "second").iter_rows())
+    assert changed["environment.threads"] == str(counts[-1])
+    assert changed["config.run_dir"] == json.dumps(str(tmp_path / str(len(counts))))
+    assert not {"environment.fingerprint", "config.seed", "environment.torch"} & set(changed)

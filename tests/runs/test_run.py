@@ -18,13 +18,11 @@ import polars as pl
 import pytest
 import torch
 
-from mrl.runs import directory as run_directory
-from mrl.runs import tensorfile
+from mrl.data.interactions import Interactions, Positives
 from mrl.errors import ConfigError, RunError
 from mrl.evaluation.evaluate import evaluate
-from mrl.data.interactions import Interactions, Positives
-from mrl.runs.run import Run, RunDirectory, check_compatible, differences, environment, load
-from mrl.runs.directory import default_path
+from mrl.runs import Run, RunDirectory, check_compatible, default_path, differences, environment, load, tensorfile
+from mrl.runs import directory as run_directory
 
 USERS, ITEMS, DIM = 6, 30, 8
 
@@ -98,8 +96,8 @@ def test_by_width(path):
     run = load(path)
     table = run.by_width()
     assert table["width"].to_list() == [4, DIM] and "ndcg@20" in table.columns
-    wanted = run.metrics.filter(width=4, metric="recall", k=20)["value"][0]
-    assert table.filter(width=4)["recall@20"][0] == wanted
+    expected = run.metrics.filter(width=4, metric="recall", k=20)["value"][0]
+    assert table.filter(width=4)["recall@20"][0] == expected
     assert "recall@5" in run.by_width(k=5).columns
 
 
@@ -114,24 +112,25 @@ def test_default_path():
 @pytest.mark.parametrize("width", [None, 3, 8])
 def test_recommendations_are_a_sort_of_the_scores(path, data, vectors, width):
     run = load(path)
-    found = run.recommend(["u4", "u1"], k=5, width=width)
-    assert found.columns == ["user", "item", "rank", "score", "title"]
-    assert found["user"].to_list() == ["u4"] * 5 + ["u1"] * 5 and found["rank"].to_list() == [1, 2, 3, 4, 5] * 2
+    recommended = run.recommend(["u4", "u1"], k=5, width=width)
+    assert recommended.columns == ["user", "item", "rank", "score", "title"]
+    assert recommended["user"].to_list() == ["u4"] * 5 + ["u1"] * 5
+    assert recommended["rank"].to_list() == [1, 2, 3, 4, 5] * 2
     for name, row in (("u4", 4), ("u1", 1)):
         scores = (vectors[0][row, :width].double() * vectors[1][:, :width].double()).sum(1)
         scores[data.train.of(row).long()] = -math.inf
         best = scores.argsort(descending=True)[:5]
-        mine = found.filter(user=name)
-        assert mine["item"].to_list() == (best * 10).tolist()
-        assert mine["score"].to_list() == pytest.approx(scores[best].tolist())
-        assert mine["title"].to_list() == [f"Film {item}" for item in best.tolist()]
+        own = recommended.filter(user=name)
+        assert own["item"].to_list() == (best * 10).tolist()
+        assert own["score"].to_list() == pytest.approx(scores[best].tolist())
+        assert own["title"].to_list() == [f"Film {item}" for item in best.tolist()]
 
 
 def test_recommendations_leave_out_what_is_seen_and_end_where_nothing_is_left(path, data):
     run = load(path)
-    found = run.recommend("u2", k=ITEMS)
+    recommended = run.recommend("u2", k=ITEMS)
     seen = {int(item) * 10 for item in data.train.of(2)}
-    assert len(found) == ITEMS - len(seen) and not seen & set(found["item"])
+    assert len(recommended) == ITEMS - len(seen) and not seen & set(recommended["item"])
     assert len(run.recommend("u2", k=ITEMS, exclude_seen=False)) == ITEMS
 
 
@@ -186,9 +185,9 @@ def test_an_interrupted_run(tmp_path):
 @pytest.mark.parametrize("damage", ["empty", "half", "noise"])
 def test_damaged_files(path, name, damage):
     file = path / name
-    whole = file.read_bytes()
-    noise = np.random.default_rng(0).bytes(len(whole))
-    file.write_bytes({"empty": b"", "half": whole[: len(whole) // 2], "noise": noise}[damage])
+    content = file.read_bytes()
+    noise = np.random.default_rng(0).bytes(len(content))
+    file.write_bytes({"empty": b"", "half": content[: len(content) // 2], "noise": noise}[damage])
     with pytest.raises(RunError) as error:
         load(path)
     assert str(file) in str(error.value) and "\n" not in str(error.value)
@@ -199,6 +198,19 @@ def test_json_that_is_no_object(path):
     (path / "config.json").write_text("[1]")
     with pytest.raises(RunError, match="not a JSON object"):
         load(path)
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize(
+    "earlier", [{"recipe": "refined", "shares": [1.0, 1.0], "turn": 8, "alpha0": 0.1}, {"test_fraction": 0.2}]
+)
+def test_a_run_of_an_earlier_version_says_so_in_one_line(path, earlier):
+    """As the default recipe and a control that is computed had their settings, before there were sections."""
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | earlier))
+    with pytest.raises(RunError, match=r"an earlier version of mrl wrote this run, .* train again, or read") as error:
+        load(path)
+    assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
 
 
 class Bomb:
@@ -328,6 +340,10 @@ def test_a_checkpoint_of_another_run_is_refused():
         check_compatible(META, fingerprint="abc", widths=(4, 8, 16))
     with pytest.raises(RunError, match=r"made with l2 0\.1, not 0\.2"):
         check_compatible({"config": {"l2": 0.1, "seed": 0}}, config={"l2": 0.2, "seed": 0})
+    earlier, settings = {"l2": 0.1, "alpha0": 0.3}, {"l2": 0.1, "least_squares": {"alpha0": 0.3}}
+    with pytest.raises(RunError, match=r"made by an earlier version of mrl, with which it can be resumed; .*resume"):
+        check_compatible(META | {"settings": earlier}, fingerprint="abc", widths=(4, 8), settings=settings)
+    check_compatible(META | {"settings": settings}, fingerprint="abc", widths=(4, 8), settings=settings)
 
 
 @pytest.mark.robustness
@@ -405,7 +421,7 @@ def test_a_path_that_cannot_be_a_folder(tmp_path):
 
 WRITER = """
 import sys, torch
-from mrl.runs.run import RunDirectory
+from mrl.runs import RunDirectory
 with RunDirectory(sys.argv[1]) as directory:
     for epoch in range(10**6):
         state = {"epoch": torch.tensor(epoch), "parameter": torch.full((400_000,), float(epoch))}
@@ -474,6 +490,6 @@ def test_differences(path, tmp_path, data, vectors):
     first = load(path)
     second = load(write(tmp_path / "other", data, vectors, seed=1))
     assert differences(first, first).is_empty()
-    found = differences(first, second).filter(pl.col("name") != "environment.time")
-    assert found.rows() == [("config.seed", "0", "1")]
+    changed = differences(first, second).filter(pl.col("name") != "environment.time")
+    assert changed.rows() == [("config.seed", "0", "1")]
     assert isinstance(second, Run)

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from settings import train_config
+from settings import one_validation_split, train_config
 
 from mrl import fit, load_data
 from mrl.config import flat, in_sections
@@ -29,7 +29,8 @@ def data() -> Interactions:
 
 def run_of(data: Interactions, path: Path, **changes) -> Run:
     settings = {"dataset": "planted", "planted": PLANTED, "widths": WIDTHS, "trials": 3, "device": "cpu"}
-    return fit(train_config(**settings | {"epochs": 2, "run_dir": str(path)} | changes), data, progress=False)
+    with one_validation_split():
+        return fit(train_config(**settings | {"epochs": 2, "run_dir": str(path)} | changes), data, progress=False)
 
 
 @pytest.fixture(scope="module")

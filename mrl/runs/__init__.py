@@ -1,0 +1,26 @@
+"""A run directory: what a training writes and everything after it reads.
+
+    config.json             every setting
+    weights.safetensors     users (U, D), items (I, D) as they score; backbone.* to go on training
+    ids.parquet             side, row, raw id, item labels
+    seen.safetensors        what each user is known to have, left out of recommendations
+    history.csv             a row an epoch, a trial of the search or a sweep of least squares
+    metrics.csv             dataset, model, protocol, seed, split, width, metric, k, value
+    per_user.parquet        the same by user, where asked for
+    environment.json        versions, device, seconds, memory, data fingerprint, git commit
+    checkpoint.safetensors  while training only
+
+Each file is complete at any moment: written beside its place and renamed. A directory with metrics.csv is a finished
+run; one with a checkpoint alone was interrupted, and training with the same settings resumes it.
+
+    run         a finished run, read back, and recommendations from it
+    directory   the one writer of a run directory
+    tensorfile  tensors on disk, with a checksum and without pickles
+"""
+
+from mrl.runs.directory import RunDirectory, check_compatible, default_path, environment, run_path
+from mrl.runs.run import Run, differences, load
+
+__all__ = [
+    "Run", "RunDirectory", "check_compatible", "default_path", "differences", "environment", "load", "run_path",
+]  # fmt: skip
