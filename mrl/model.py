@@ -12,9 +12,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from mrl.data.interactions import Positives
+from mrl.data import Positives
 from mrl.errors import ConfigError
-from mrl.kernels.sparse import propagate
+from mrl.kernels import propagate
 
 BACKBONES = ("mf", "lightgcn")
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, softplus
 
-from mrl.data.interactions import Positives
+from mrl.data import Positives
 from mrl.errors import ConfigError, DataError
 from mrl.kernels.candidates import SIMILARITIES, UniformCandidates, level_scores, pick_hardest, similarity
 from mrl.widths import check_widths

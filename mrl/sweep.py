@@ -12,8 +12,7 @@ import torch
 from tqdm import tqdm
 
 from mrl.config import TrainConfig, differing
-from mrl.runs.directory import run_path
-from mrl.runs.run import Run, load
+from mrl.runs import Run, load, run_path
 from mrl.train import fit
 
 

@@ -23,10 +23,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mrl.config import ELSEWHERE, TrainConfig
-from mrl.data.interactions import Interactions, Positives
-from mrl.data.load import load_data, pick_device
+from mrl.data import Interactions, Positives, load_data, pick_device
 from mrl.errors import DataError
-from mrl.evaluation.evaluate import Evaluation, evaluate
+from mrl.evaluation import Evaluation, evaluate
 from mrl.least_squares.propagation import Propagation
 from mrl.least_squares.rotation import Factors, initial_model
 from mrl.least_squares.search import SEARCHED, choose_settings

@@ -13,12 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from mrl.config import TrainConfig
-from mrl.data.interactions import Positives
+from mrl.data import Positives
 from mrl.errors import RunError
-from mrl.kernels.bpr import bpr_gradients
-from mrl.kernels.cuda_graph import GraphStep
-from mrl.kernels.row_adam import RowAdam
-from mrl.kernels.threads import has_short_floats
+from mrl.kernels import GraphStep, RowAdam, bpr_gradients, has_short_floats
 from mrl.loss import NestedLoss, l2_penalty
 from mrl.model import LightGCN, MatrixFactorization
 from mrl.sampler import NegativeSampler

@@ -73,13 +73,13 @@ def test_study_searches_fits_compares_and_writes_three_files(tmp_path) -> None:
     pytest.importorskip("optuna")
     execute(
         "study", tmp_path, datasets=["planted"], planted=SMALL, widths=[2, 4], trials=2, seconds=20.0, seeds=[0, 1],
-        epochs=2, eval_every=1, contenders=["mf-dns-mns", "ials-4", "ease"], ours="mf-dns-mns", processes=1,
+        epochs=2, eval_every=1, models=["mf-dns-mns", "ials-4", "ease"], main="mf-dns-mns", processes=1,
         timing=False, resamples=200, report="tables/study",
     )  # fmt: skip
     written = {path.suffix: path.read_text() for path in tmp_path.glob("tables/study.*")}
     assert set(written) == {".csv", ".tex", ".html"}
     assert len(written[".csv"].splitlines()) == 1 + 4 + 4 + 2
-    assert "mf-dns-mns is" in written[".html"]
+    assert "MRL4Rec (MNS) is" in written[".html"]
     assert len(list(tmp_path.glob("runs/study/planted/*/trials.db"))) == 3
 
 
@@ -91,7 +91,7 @@ def test_benchmark_writes_a_table_claims_and_a_figure(tmp_path) -> None:
     )  # fmt: skip
     assert {path.name for path in tmp_path.iterdir()} >= {"table.csv", "table-claims.csv", "drawn.pdf", "drawn.png"}
     rows = (tmp_path / "table.csv").read_text().splitlines()
-    assert rows[0].startswith("stage,dataset,interactions,users,items,model,rule,who,device,threads,repeats,seconds")
+    assert rows[0].startswith("stage,dataset,interactions,users,items,model,rule,code,device,threads,repeats,seconds")
     assert len(rows) == 1 + 5 + 5 + 2  # trained, evaluated, grown
 
 

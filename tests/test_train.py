@@ -14,7 +14,8 @@ from settings import one_validation_split, train_config
 
 from mrl import train as train_module
 from mrl.config import TrainConfig
-from mrl.data.interactions import Interactions, Positives, as_paper, hold_out
+from mrl.data.holdout import as_paper, hold_out
+from mrl.data.interactions import Interactions, Positives
 from mrl.data.load import pick_device
 from mrl.errors import ConfigError, RunError
 from mrl.least_squares.rotation import propagated

@@ -10,8 +10,3 @@ Everything is read off the test set, and nothing is chosen by it.
 from mrl.analysis.comparison import EvaluateConfig, RunTables, compare_all, load_run_data, load_runs, measure_run
 from mrl.analysis.profile import find_oracle_widths, profile_lists
 from mrl.analysis.sentences import describe_models, rank_models
-
-__all__ = [
-    "EvaluateConfig", "RunTables", "compare_all", "describe_models", "find_oracle_widths", "load_run_data", "load_runs",
-    "measure_run", "profile_lists", "rank_models",
-]  # fmt: skip

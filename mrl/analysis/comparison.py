@@ -19,12 +19,11 @@ from statsmodels.stats.multitest import multipletests
 
 from mrl.analysis.profile import accuracy_by_activity, add_share_kept, known_positives, profile_lists, vector_costs
 from mrl.config import TrainConfig
-from mrl.data.interactions import Interactions
-from mrl.data.load import load_data, pick_device
+from mrl.data import Interactions, load_data, pick_device
 from mrl.errors import ConfigError, RunError
-from mrl.evaluation.evaluate import evaluate
+from mrl.evaluation import evaluate
 from mrl.parameters import settings
-from mrl.runs.run import Run, load
+from mrl.runs import Run, load
 from mrl.words import listed, model_name
 
 MAX_NUMBERS = 2**22  # numbers drawn at once by a resampling: 32 MiB

@@ -17,9 +17,9 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from mrl.data.interactions import Interactions, Positives
+from mrl.data import Interactions, Positives
 from mrl.errors import RunError
-from mrl.evaluation.ranking import VectorRanking
+from mrl.evaluation import VectorRanking
 from mrl.words import listed, percent
 
 HEAD, MIDDLE = 0.2, 0.3  # shares of the items: the most popular fifth, the next three tenths; the tail is the rest

@@ -1,1 +1,14 @@
-"""benchmark."""
+"""How fast training and evaluation are, and in how much memory: beside the published way and a plain PyTorch loop, and
+as data grow to tens of millions of interactions.
+
+    yardsticks    the published way and plain PyTorch
+    measure       single measurements, in turn
+    report        their table, the claims and a figure
+"""
+
+from mrl.benchmark.measure import BenchmarkConfig, measure_growth, measure_memory, measure_speed
+from mrl.benchmark.report import check_claims, draw_speed, summarise
+
+__all__ = [
+    "BenchmarkConfig", "check_claims", "draw_speed", "measure_growth", "measure_memory", "measure_speed", "summarise",
+]  # fmt: skip

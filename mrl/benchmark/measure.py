@@ -39,7 +39,7 @@ MACHINE = "machine"
 GROWING = 1_500_000  # interactions a repeat at most, where the data are larger
 COPIED = 2**28  # bytes of a copy, by which the bandwidth of memory is measured
 
-Case = tuple[str, str, str]  # backbone, rule, who: published, plain or mrl
+Case = tuple[str, str, str]  # backbone, rule, code: published, plain or mrl
 
 
 @settings
@@ -90,8 +90,8 @@ class BenchmarkConfig:
         Of each candidate the prefix that is scored is read; of each row of a triplet Adam reads and writes the vector
         and its two moments.
         """
-        backbone, rule, who = case
-        if who != PROJECT or backbone != "mf" or rule not in ("dns", BPR):
+        backbone, rule, code = case
+        if code != PROJECT or backbone != "mf" or rule not in ("dns", BPR):
             return None
         nested, widest = rule != BPR, self.widths[-1]
         scored = self.candidates * sum(self.widths) if nested else 0
@@ -108,10 +108,10 @@ class BenchmarkConfig:
         """What is trained: the yardsticks know uniform and hardest negatives."""
         yardsticks = [("dns", "published"), ("dns", "plain"), (BPR, "plain")]
         own = [(rule, PROJECT) for rule in (*dict.fromkeys(("dns", *self.rules)), BPR)]
-        return [(backbone, rule, who) for rule, who in yardsticks + own]
+        return [(backbone, rule, code) for rule, code in yardsticks + own]
 
 
-def measure(config: BenchmarkConfig) -> Iterator[pl.DataFrame]:
+def measure_speed(config: BenchmarkConfig) -> Iterator[pl.DataFrame]:
     """Time training, evaluation and copying memory, place by place: a row a repeat, with columns as `_row` gives them.
 
     `bytes`: as `BenchmarkConfig.least_bytes` has them.
@@ -151,11 +151,11 @@ def _repeated(
 def _row(
     dataset: str, data: Interactions, stage: str, case: Case, device: str, threads: int, repeat: int, seconds: float
 ) -> dict[str, Any]:
-    """One measurement. In evaluation the case is ("one" or "all" widths, "", who); seconds are of a whole epoch."""
-    backbone, rule, who = case
+    """One measurement. In evaluation the case is ("one" or "all" widths, "", code); seconds are of a whole epoch."""
+    backbone, rule, code = case
     return {
         "stage": stage, "dataset": dataset, "interactions": len(data.train), "users": data.num_users,
-        "items": data.num_items, "model": backbone, "rule": rule, "who": who, "device": device, "threads": threads,
+        "items": data.num_items, "model": backbone, "rule": rule, "code": code, "device": device, "threads": threads,
         "repeat": repeat, "seconds": seconds,
     }  # fmt: skip
 
@@ -163,36 +163,36 @@ def _row(
 def _timed(work: Callable[[], Any], device: str) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
-    begun = time.perf_counter()
+    started = time.perf_counter()
     work()
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
 def _copy(device: str) -> Callable[[], float]:
     """Seconds of copying COPIED bytes, read and written, when called."""
-    here = torch.zeros(COPIED // 4, device=device)
-    there = torch.zeros_like(here)
-    return lambda: _timed(lambda: there.copy_(here), device)
+    source = torch.zeros(COPIED // 4, device=device)
+    target = torch.zeros_like(source)
+    return lambda: _timed(lambda: target.copy_(source), device)
 
 
 def _training(config: BenchmarkConfig, data: Interactions, case: Case, device: str) -> Callable[[], float]:
     """Seconds of an epoch, when called."""
-    backbone, rule, who = case
+    backbone, rule, code = case
     settings = config.train_config(backbone, rule)
     slice_ = config.slice_batches * config.batch_size
-    if who == PROJECT:
+    if code == PROJECT:
         trainer = Trainer(settings, data.train, torch.device(device))
         if backbone != "mf" and len(trainer.users) > slice_:  # every step is alike, and there are many
             part = torch.randperm(len(trainer.users))[:slice_].to(device)
             trainer.users, trainer.items = trainer.users[part], trainer.items[part]
         return lambda: _timed(trainer.run_epoch, device) * len(data.train) / len(trainer.users)
     model = PlainModel(
-        data.train, settings.widths, style=who, candidates=settings.candidates, nested=settings.nested_negatives,
+        data.train, settings.widths, style=code, candidates=settings.candidates, nested=settings.nested_negatives,
         hops=settings.hops if backbone == "lightgcn" else 0, seed=config.seed, device=device,
     )  # fmt: skip
-    batches = max(1, config.slice_batches // 4) if who == "published" else config.slice_batches
+    batches = max(1, config.slice_batches // 4) if code == "published" else config.slice_batches
     used = min(batches * config.batch_size, len(data.train))
     return lambda: _timed(lambda: model.run(config.batch_size, batches), device) * len(data.train) / used
 
@@ -204,35 +204,33 @@ def _evaluations(config: BenchmarkConfig, data: Interactions, device: str) -> di
     users, items = trainer.vectors()
     widths, widest = config.widths, config.widths[-1]
     rows = data.test.counts.nonzero()[:, 0]
-    few = rows[
-        torch.randperm(len(rows), generator=torch.Generator().manual_seed(config.seed))[: config.slice_users]
-    ].tolist()
-    scale = len(rows) / len(few)
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(config.seed))
+    some_rows = rows[order[: config.slice_users]].tolist()
+    scale = len(rows) / len(some_rows)
 
-    def plainly(*some: int) -> float:
-        return _timed(lambda: [evaluate_plain(users, items, data, width) for width in some], device)
+    def published() -> float:
+        return scale * _timed(lambda: evaluate_published(users, items, data, widest, some_rows), device)
 
-    def ours(*some: int) -> float:
-        return _timed(lambda: evaluate(users, items, data, widths=some), device)
+    def plain(*widths: int) -> float:
+        return _timed(lambda: [evaluate_plain(users, items, data, width) for width in widths], device)
+
+    def project(*widths: int) -> float:
+        return _timed(lambda: evaluate(users, items, data, widths=widths), device)
 
     return {
-        ("one width", "", "published"): lambda: (
-            scale * _timed(lambda: evaluate_published(users, items, data, widest, few), device)
-        ),
-        ("one width", "", "plain"): lambda: plainly(widest),
-        ("all widths", "", "plain"): lambda: plainly(*widths),
-        ("one width", "", PROJECT): lambda: ours(widest),
-        ("all widths", "", PROJECT): lambda: ours(*widths),
+        ("one width", "", "published"): published,
+        ("one width", "", "plain"): lambda: plain(widest),
+        ("all widths", "", "plain"): lambda: plain(*widths),
+        ("one width", "", PROJECT): lambda: project(widest),
+        ("all widths", "", PROJECT): lambda: project(*widths),
     }
 
 
-def memory(config: BenchmarkConfig) -> pl.DataFrame:
-    """Peak memory of training each backbone by each way, and evaluating; columns model, rule, who, peak_memory_mib."""
+def measure_memory(config: BenchmarkConfig) -> pl.DataFrame:
+    """Peak memory of training each backbone by each way, and evaluating; columns model, rule, code, peak_memory_mib."""
     cases = [case for backbone in config.backbones for case in config.cases(backbone) if case[1] in ("dns", BPR)]
-    peaks = [{"model": model, "rule": rule, "who": who} for model, rule, who in cases]
-    for case, row in zip(cases, peaks, strict=True):
-        row["peak_memory_mib"] = alone(_memory, config, case)
-    return pl.DataFrame(peaks)
+    peaks = [(*case, run_in_new_process(_memory, config, case)) for case in cases]
+    return pl.DataFrame(peaks, schema=["model", "rule", "code", "peak_memory_mib"], orient="row")
 
 
 def _memory(config: BenchmarkConfig, case: Case) -> float:
@@ -241,16 +239,16 @@ def _memory(config: BenchmarkConfig, case: Case) -> float:
     return peak_mib()
 
 
-def growth(config: BenchmarkConfig) -> Iterator[pl.DataFrame]:
+def measure_growth(config: BenchmarkConfig) -> Iterator[pl.DataFrame]:
     """Train and evaluate planted data of each size in a process of its own, on all cores, and on a GPU: a table each.
 
-    Columns as of `measure`, and peak_memory_mib: with the making of the data, training, and (stage evaluate) all widths
-    of every user evaluated; on a GPU its own memory. A repeat trains on GROWING interactions at most, others each time,
-    scaled to an epoch.
+    Columns as of `measure_speed`, and peak_memory_mib: with the making of the data, training, and (stage evaluate) all
+    widths of every user evaluated; on a GPU its own memory. A repeat trains on GROWING interactions at most, others
+    each time, scaled to an epoch.
     """
     for device in dict.fromkeys(device for device, _ in config.places()):
         for size in config.sizes:
-            yield pl.DataFrame(alone(_grow, config, size, device))
+            yield pl.DataFrame(run_in_new_process(_grow, config, size, device))
 
 
 def _grow(config: BenchmarkConfig, size: int, device: str = "cpu") -> list[dict[str, Any]]:
@@ -277,7 +275,7 @@ def _grow(config: BenchmarkConfig, size: int, device: str = "cpu") -> list[dict[
     return rows
 
 
-def alone(work: Callable, *arguments: Any) -> Any:
+def run_in_new_process(work: Callable, *arguments: Any) -> Any:
     """The result of work(*arguments) in a new process, as fresh as a shell would start it."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(work, *arguments).result()
@@ -288,5 +286,5 @@ def peak_mib(device: str = "cpu") -> float:
     if device != "cpu":
         return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status")
-    found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.exists() else None
-    return int(found[1]) / 2**10 if found else peak_memory_mib()
+    peak = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.exists() else None
+    return int(peak[1]) / 2**10 if peak else peak_memory_mib()

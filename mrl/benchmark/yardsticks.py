@@ -59,7 +59,7 @@ class PlainModel:
         self.optimiser = torch.optim.Adam([self.users, self.items], lr=learning_rate, fused=True)
         self.keys = self.positives.keys()
         if style == "published":
-            self.met = [set(positives.of(user).tolist()) for user in range(positives.num_users)]
+            self.seen = [set(positives.of(user).tolist()) for user in range(positives.num_users)]
         if hops:
             self.graph = _graph(self.positives)
 
@@ -74,58 +74,58 @@ class PlainModel:
         return mean[: len(self.users)], mean[len(self.users) :]
 
     def draw(self, users: Tensor, levels: int) -> Tensor:
-        """(B, K, M) candidates that the users (B,) have not met."""
+        """(B, K, M) candidates that are no positives of the users (B,)."""
         if self.style == "published":
             return self._draw_one_by_one(users, levels)
         shape = (len(users), levels, self.candidates)
         drawn = torch.randint(len(self.items), shape, device=self.device, generator=self.generator)
         base = (users * len(self.items))[:, None, None].expand(shape)
-        wrong = self._met(base + drawn).nonzero(as_tuple=True)
-        while len(wrong[0]):
-            again = torch.randint(len(self.items), (len(wrong[0]),), device=self.device, generator=self.generator)
-            drawn[wrong] = again
-            still = self._met(base[wrong] + again)
-            wrong = tuple(place[still] for place in wrong)
+        rejected = self._are_positives(base + drawn).nonzero(as_tuple=True)
+        while len(rejected[0]):
+            redrawn = torch.randint(len(self.items), (len(rejected[0]),), device=self.device, generator=self.generator)
+            drawn[rejected] = redrawn
+            is_rejected = self._are_positives(base[rejected] + redrawn)
+            rejected = tuple(place[is_rejected] for place in rejected)
         return drawn
 
-    def _met(self, keys: Tensor) -> Tensor:
+    def _are_positives(self, keys: Tensor) -> Tensor:
         places = torch.searchsorted(self.keys, keys).clamp_(max=len(self.keys) - 1)
         return self.keys[places] == keys
 
     def _draw_one_by_one(self, users: Tensor, levels: int) -> Tensor:
         catalogue, drawn = range(len(self.items)), []
         for user in users.tolist():
-            met, mine = self.met[user], []
+            seen, candidates = self.seen[user], []
             for _ in range(levels * self.candidates):
                 item = self.random.choice(catalogue)
-                while item in met:
+                while item in seen:
                     item = self.random.choice(catalogue)
-                mine.append(item)
-            drawn.append(mine)
+                candidates.append(item)
+            drawn.append(candidates)
         return torch.tensor(drawn, device=self.device).unflatten(1, (levels, self.candidates))
 
     def step(self, users: Tensor, items: Tensor) -> Tensor:
         """One step on positives (B,) and (B,); returns the loss."""
         user_table, item_table = self.tables()
-        picks = self.widths if self.nested else self.widths[-1:]
-        candidates = self.draw(users, len(picks))
+        widths_with_negative = self.widths if self.nested else self.widths[-1:]
+        candidates = self.draw(users, len(widths_with_negative))
         p, q = embedding(users, user_table), embedding(items, item_table)
-        own = (p, q) if not self.hops else (embedding(users, self.users), embedding(items, self.items))
-        ego = own[0].square().sum() + own[1].square().sum()
-        rows = []
+        ego_p, ego_q = (p, q) if not self.hops else (embedding(users, self.users), embedding(items, self.items))
+        ego = ego_p.square().sum() + ego_q.square().sum()
+        negatives = []
         with torch.no_grad():
-            for level, width in enumerate(picks):
-                mine = candidates[:, level]  # (B, M)
+            for level, width in enumerate(widths_with_negative):
+                drawn = candidates[:, level]  # (B, M)
                 if self.candidates == 1:
-                    rows.append(mine[:, 0])
+                    negatives.append(drawn[:, 0])
                     continue
-                scores = torch.einsum("bd,bmd->bm", p[:, :width], embedding(mine, item_table[:, :width]))
-                rows.append(mine.gather(1, scores.argmax(1, keepdim=True))[:, 0])
+                scores = torch.einsum("bd,bmd->bm", p[:, :width], embedding(drawn, item_table[:, :width]))
+                negatives.append(drawn.gather(1, scores.argmax(1, keepdim=True))[:, 0])
         loss = 0.0
         for level, width in enumerate(self.widths):
-            if level < len(rows):
-                negative = embedding(rows[level], item_table)
-                ego = ego + (embedding(rows[level], self.items) if self.hops else negative).square().sum()
+            if level < len(negatives):
+                negative = embedding(negatives[level], item_table)
+                ego = ego + (embedding(negatives[level], self.items) if self.hops else negative).square().sum()
             difference = (p[:, :width] * (negative[:, :width] - q[:, :width])).sum(1)
             loss = loss + softplus(difference).mean() / len(self.widths)
         loss = loss + self.l2 / (2 * len(users)) * ego
@@ -172,14 +172,14 @@ def evaluate_plain(
         counts = train.counts[part]
         place = torch.arange(len(line), device=users.device) - (counts.cumsum(0) - counts)[line]
         scores[line, train.items[train.offsets[part][line] + place].long()] = -torch.inf
-        sought = scores.topk(max(KS)).indices + (part * data.num_items)[:, None]
-        hits = (keys[torch.searchsorted(keys, sought).clamp_(max=len(keys) - 1)] == sought).float()
+        top = scores.topk(max(KS)).indices + (part * data.num_items)[:, None]
+        hits = (keys[torch.searchsorted(keys, top).clamp_(max=len(keys) - 1)] == top).float()
         relevant = test.counts[part]
         for n, k in enumerate(KS):
-            found = hits[:, :k].sum(1)
+            num_hits = hits[:, :k].sum(1)
             ideal = discount.cumsum(0)[relevant.clamp(max=k) - 1]
             gain = (hits[:, :k] * discount[:k]).sum(1) / ideal
-            values = (found / relevant, found / k, gain, (found > 0).float())
+            values = (num_hits / relevant, num_hits / k, gain, (num_hits > 0).float())
             sums[:, n] += torch.stack([value.sum() for value in values])
     means = (sums / len(rows)).tolist()
     return {(metric, k): means[m][n] for m, metric in enumerate(PLAIN_METRICS) for n, k in enumerate(KS)}
@@ -189,19 +189,19 @@ def evaluate_published(
     users: Tensor, items: Tensor, data: Interactions, width: int, rows: Sequence[int]
 ) -> dict[tuple[str, int], float]:
     """The same over test users `rows`, ranked one by one: a dictionary of scores, a heap, Python lists."""
-    everything = set(range(data.num_items))
+    catalogue = set(range(data.num_items))
     sums = np.zeros((len(PLAIN_METRICS), len(KS)))
     for block in torch.as_tensor(rows).split(1024):
         scores = (users[block, :width] @ items[:, :width].T).cpu().numpy()
         for user, rating in zip(block.tolist(), scores, strict=True):
-            met, wanted = set(data.train.of(user).tolist()), set(data.test.of(user).tolist())
-            score = {item: rating[item] for item in everything - met}
+            seen, relevant = set(data.train.of(user).tolist()), set(data.test.of(user).tolist())
+            score = {item: rating[item] for item in catalogue - seen}
             best = heapq.nlargest(max(KS), score, key=score.get)
-            hits = [float(item in wanted) for item in best]
+            hits = [float(item in relevant) for item in best]
             for n, k in enumerate(KS):
-                found = sum(hits[:k])
+                num_hits = sum(hits[:k])
                 gain = sum(hit / np.log2(rank + 2) for rank, hit in enumerate(hits[:k]))
-                ideal = sum(1 / np.log2(rank + 2) for rank in range(min(len(wanted), k)))
-                sums[:, n] += (found / len(wanted), found / k, gain / ideal, float(found > 0))
+                ideal = sum(1 / np.log2(rank + 2) for rank in range(min(len(relevant), k)))
+                sums[:, n] += (num_hits / len(relevant), num_hits / k, gain / ideal, float(num_hits > 0))
     means = (sums / len(rows)).tolist()
     return {(metric, k): means[m][n] for m, metric in enumerate(PLAIN_METRICS) for n, k in enumerate(KS)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,26 @@ from typing import Any
 import polars as pl
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from mrl.config import TrainConfig
-from mrl.controls.models import ScoreBlocks, ease, ease_scores, popularity_scores, search_ials, shuffle_columns
+from mrl.controls.models import (
+    Model,
+    ease,
+    ease_scores,
+    evaluate_model,
+    popularity_scores,
+    search_ials,
+    shuffle_columns,
+)
 from mrl.data import datasets
 from mrl.data.interactions import Interactions, Positives
 from mrl.data.load import load_data, pick_device
-from mrl.evaluation.evaluate import Evaluation, evaluate, evaluate_scores
+from mrl.evaluation.evaluate import Evaluation
 from mrl.least_squares.axes import rotate
 from mrl.least_squares.ials import ials
 from mrl.parameters import settings
-from mrl.runs.directory import default_path, run_path
-from mrl.runs.run import Run, RunDirectory, load
+from mrl.runs.directory import RunDirectory, default_path, run_path
+from mrl.runs.run import Run, load
 from mrl.train import write_run
 
 # The settings that concern a control which is not trained by `mrl.train.fit`; its config.json has no others.
@@ -39,8 +46,6 @@ COMMON = (
     *("widths", "eval_widths", "seed", "device", "per_user", "run_dir", "name"),
 )
 
-Model = tuple[Tensor, Tensor] | ScoreBlocks  # users (U, D) and items (I, D), or scores that have no width
-
 
 @settings
 class ComputedConfig(TrainConfig):
@@ -49,124 +54,116 @@ class ComputedConfig(TrainConfig):
     settings: dict[str, Any] = Field(default_factory=dict)
 
     @property
-    def derived(self) -> bool:
+    def is_from_bpr(self) -> bool:
         """Whether it is made of the vectors of `bpr`, so that the settings of that training are its own too."""
         return self.name.startswith(("bpr-", "alone-"))
 
     def to_dict(self) -> dict:
-        return {name: value for name, value in asdict(self).items() if self.derived or name in (*COMMON, "settings")}
+        names = (*COMMON, "settings")
+        return {name: value for name, value in asdict(self).items() if self.is_from_bpr or name in names}
 
 
-def compute(
+def compute_control(
     config: ComputedConfig, data: Interactions | None = None, *, on_step: Callable[[str], None] | None = None
 ) -> Run:
     """Compute one control, write its run directory and return it. data: as from `load_data`, if it is at hand.
 
     Under `honest` its settings come from validation, then it is made anew with all of train, and test is touched once.
-    on_step: told in words what has just been done.
+    on_step: called with what has just been done, in words.
     """
     data = load_data(config) if data is None else data
-    device = pick_device(config.device)
     started = time.perf_counter()
     with RunDirectory(run_path(config)) as directory:
         directory.clear_results()
         directory.write_config(config.to_dict())
-        make = _from_bpr if config.derived else {"ials": _ials, "ease": _ease, "popularity": _popularity}[config.name]
-        made = make(config, data, device, on_step or (lambda text: None))
-        costs = {"best_epoch": None, "seconds": round(time.perf_counter() - started, 3)}
-        vectors = made.model if isinstance(made.model, tuple) else None
+        methods = {"ials": _ials, "ease": _ease, "popularity": _popularity}
+        control = _Control(config, data, pick_device(config.device), on_step or (lambda text: None))
+        (_from_bpr if config.is_from_bpr else methods[config.name])(control)
+        facts = {"best_epoch": None, "seconds": round(time.perf_counter() - started, 3)} | control.facts
+        vectors = control.model if isinstance(control.model, tuple) else None
         write_run(
-            directory, config, data, made.results, device, history=made.history, vectors=vectors,
-            facts=costs | made.facts,
+            directory, config, data, control.results, control.device, history=control.history, vectors=vectors,
+            facts=facts,
         )  # fmt: skip
     return load(directory.path)
 
 
-@dataclass(frozen=True)
-class _Made:
-    """A control: its final model, what was measured (test last), how its settings were found, what else to note."""
+@dataclass
+class _Control:
+    """A control while it is computed. results: of the final model, test last. history: how its settings were found.
+    facts: what else to note."""
 
-    model: Model
-    results: list[Evaluation]
-    history: pl.DataFrame
-    facts: dict[str, Any]
+    config: ComputedConfig
+    data: Interactions
+    device: torch.device
+    on_step: Callable[[str], None]
+    model: Model | None = None
+    results: list[Evaluation] = field(default_factory=list)
+    history: pl.DataFrame = field(default_factory=pl.DataFrame)
+    facts: dict[str, Any] = field(default_factory=dict)
 
+    def evaluate(self, model: Model, split: str) -> Evaluation:
+        per_user = self.config.per_user and split == "test"
+        widths = self.config.report_widths
+        return evaluate_model(model, self.data, split=split, widths=widths, device=self.device, per_user=per_user)
 
-def _final_positives(config: ComputedConfig, data: Interactions) -> Positives:
-    """What the model that is tested is made from: under `honest`, train with validation back in it."""
-    return data.merge_valid().train if config.protocol == "honest" else data.train
+    def finish(self, build: Callable[[Positives], Model], valid: Evaluation | None = None) -> None:
+        """Build the final model and test it; under `honest` with its metrics on validation (`valid` if known)."""
+        honest = self.config.protocol == "honest"
+        if honest:
+            self.results = [valid or self.evaluate(build(self.data.train.to(self.device)), "valid")]
+        data = self.data.merge_valid() if honest else self.data
+        self.model = build(data.train.to(self.device))
+        self.results.append(self.evaluate(self.model, "test"))
 
-
-def _measure(config: ComputedConfig, data: Interactions, model: Model, split: str) -> Evaluation:
-    per_user = config.per_user and split == "test"
-    if isinstance(model, tuple):
-        return evaluate(*model, data, split=split, widths=config.report_widths, per_user=per_user)
-    return evaluate_scores(model, data, split=split, per_user=per_user, device=pick_device(config.device))
-
-
-def _judged(
-    config: ComputedConfig,
-    data: Interactions,
-    device: torch.device,
-    build: Callable[[Positives], Model],
-    valid: Evaluation | None = None,
-) -> tuple[Model, list[Evaluation]]:
-    """The model that is tested, and its figures on validation (`honest` only; `valid` if known) and test."""
-    honest = config.protocol == "honest"
-    if honest and valid is None:
-        valid = _measure(config, data, build(data.train.to(device)), "valid")
-    model = build(_final_positives(config, data).to(device))
-    test = _measure(config, data, model, "test")
-    return model, [valid, test] if honest else [test]
+    def log(self, row: dict) -> None:
+        self.on_step(", ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "seconds"))
 
 
-def _from_bpr(config: ComputedConfig, data: Interactions, device: torch.device, say: Callable) -> _Made:
+def _from_bpr(control: _Control) -> None:
     """Only test is measured: these vectors have been trained on all of train already."""
+    config = control.config
     path = Path(config.run_dir).with_name(default_path(datasets.dataset_name(config.dataset), "bpr", config.seed).name)
     bpr = load(path)
-    vectors = bpr.users.to(device), bpr.items.to(device)
+    vectors = bpr.users.to(control.device), bpr.items.to(control.device)
     if config.name == "bpr-rotated":
         vectors = rotate(*vectors)
     elif config.name == "bpr-shuffled":
         vectors = shuffle_columns(*vectors, torch.Generator().manual_seed(config.seed))
-    facts = {name: bpr.environment[name] for name in ("best_epoch", "seconds")} | {"from": bpr.path.name}
-    return _Made(vectors, [_measure(config, data, vectors, "test")], bpr.history, facts)
+    control.model, control.results, control.history = vectors, [control.evaluate(vectors, "test")], bpr.history
+    control.facts = {name: bpr.environment[name] for name in ("best_epoch", "seconds")} | {"from": bpr.path.name}
 
 
-def _ials(config: ComputedConfig, data: Interactions, device: torch.device, say: Callable) -> _Made:
-    dim, chosen, trials = config.widths[-1], dict(config.settings), pl.DataFrame()
+def _ials(control: _Control) -> None:
+    config, dim, chosen = control.config, control.config.widths[-1], dict(control.config.settings)
     if "trials" in chosen:
-        on_device = replace(data, train=data.train.to(device))
-        settings = {"widths": config.widths, "seed": config.seed, "trials": chosen["trials"]}
-        chosen, trials = search_ials(on_device, dim, **settings, on_trial=lambda row: say(_words(row)))
+        data = replace(control.data, train=control.data.train.to(control.device))
+        options = {"widths": config.widths, "seed": config.seed, "trials": chosen["trials"]}
+        chosen, control.history = search_ials(data, dim, **options, on_trial=control.log)
 
     def build(positives: Positives) -> Model:
         return rotate(*ials(positives, dim, **chosen, generator=torch.Generator().manual_seed(config.seed)))
 
-    return _Made(*_judged(config, data, device, build), trials, chosen)
+    control.facts = chosen
+    control.finish(build)
 
 
-def _ease(config: ComputedConfig, data: Interactions, device: torch.device, say: Callable) -> _Made:
+def _ease(control: _Control) -> None:
     def build(positives: Positives, l2: float) -> Model:
         return ease_scores(positives, ease(positives, l2))
 
-    rows, results, tried = [], [], config.settings["l2"]
-    for trial, l2 in enumerate(tried if len(tried) > 1 else (), start=1):
-        begun = time.perf_counter()
-        results.append(_measure(config, data, build(data.train.to(device), l2), "valid"))
+    rows, results, grid = [], [], control.config.settings["l2"]
+    for trial, l2 in enumerate(grid if len(grid) > 1 else (), start=1):
+        started = time.perf_counter()
+        results.append(control.evaluate(build(control.data.train.to(control.device), l2), "valid"))
         table = results[-1].table.filter(metric="ndcg")
         table = table.filter(pl.col("k") <= 20)  # its last is 20, or as far as the catalogue goes
-        rows.append({"l2": l2, "value": table["value"][-1], "seconds": time.perf_counter() - begun})
-        say(_words({"trial": trial, **rows[-1]}))
+        rows.append({"l2": l2, "value": table["value"][-1], "seconds": time.perf_counter() - started})
+        control.log({"trial": trial, **rows[-1]})
     best = max(range(len(rows)), key=lambda trial: rows[trial]["value"], default=0)
-    build = partial(build, l2=tried[best])
-    made = _judged(config, data, device, build, results[best] if results else None)
-    return _Made(*made, pl.DataFrame(rows), {"l2": tried[best]})
+    control.history, control.facts = pl.DataFrame(rows), {"l2": grid[best]}
+    control.finish(partial(build, l2=grid[best]), results[best] if results else None)
 
 
-def _popularity(config: ComputedConfig, data: Interactions, device: torch.device, say: Callable) -> _Made:
-    return _Made(*_judged(config, data, device, popularity_scores), pl.DataFrame(), {})
-
-
-def _words(row: dict) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "seconds")
+def _popularity(control: _Control) -> None:
+    control.finish(popularity_scores)

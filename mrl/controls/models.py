@@ -21,16 +21,28 @@ from torch.nn import functional as F
 
 from mrl.data.interactions import Interactions, Positives
 from mrl.errors import ConfigError, DataError
+from mrl.evaluation.evaluate import Evaluation, evaluate, evaluate_scores
 from mrl.least_squares.axes import rotate
 from mrl.least_squares.ials import CHUNK, SWEEPS, ials
 from mrl.least_squares.search import climb
 from mrl.least_squares.validation import validation_value
 from mrl.widths import DEFAULT_WIDTHS, check_widths
 
+Vectors = tuple[Tensor, Tensor]  # users (U, D) and items (I, D)
 ScoreBlocks = Callable[[Tensor], Iterator[tuple[int | None, Tensor]]]
+Model = Vectors | ScoreBlocks  # scores have no width
 
 
-def shuffle_columns(users: Tensor, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def evaluate_model(
+    model: Model, data: Interactions, *, split: str, widths: Sequence[int], device: torch.device, **options
+) -> Evaluation:
+    """Full ranking at `widths` where the model has vectors, once where it has none. options: as of `evaluate`."""
+    if isinstance(model, tuple):
+        return evaluate(*model, data, split=split, widths=widths, **options)
+    return evaluate_scores(model, data, split=split, device=device, **options)
+
+
+def shuffle_columns(users: Tensor, items: Tensor, generator: torch.Generator) -> Vectors:
     """The same permutation of the columns of both: full-width scores stay, what the prefixes mean is lost."""
     order = torch.randperm(users.shape[1], generator=generator).to(users.device)
     return users[:, order], items[:, order]
@@ -72,12 +84,11 @@ def ease(positives: Positives, l2: float = 300.0, *, memory_limit: float = 8e9, 
 
 
 def ease_scores(positives: Positives, weights: Tensor) -> ScoreBlocks:
-    """The scores X · B of EASE, as `score_blocks` for `mrl.evaluation.evaluate.evaluate_scores`; `weights` from
-    `ease`."""
+    """The scores X · B of EASE as `score_blocks`; `weights` from `ease`."""
 
     def score_blocks(user_rows: Tensor) -> Iterator[tuple[int | None, Tensor]]:
-        taken = positives.take(user_rows.to(positives.offsets.device))
-        yield None, F.embedding_bag(taken.items.long(), weights, taken.offsets[:-1], mode="sum")  # (B, I)
+        batch = positives.take(user_rows.to(positives.offsets.device))
+        yield None, F.embedding_bag(batch.items.long(), weights, batch.offsets[:-1], mode="sum")  # (B, I)
 
     return score_blocks
 

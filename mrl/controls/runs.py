@@ -2,7 +2,7 @@
 
     mrl4rec         the published method, where the nested run is of another recipe
     bpr             the same training at the widest width alone, truncated
-    bpr-rotated     its vectors turned to their principal axes, truncated
+    bpr-rotated     its vectors rotated to their principal axes, truncated
     bpr-shuffled    its columns shuffled, truncated
     alone-<width>   the same training at that width alone; at the widest this is bpr itself
     shared          mrl4rec with one negative for all levels instead of one for each (no matryoshka negative sampling)
@@ -25,7 +25,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from tqdm import tqdm
 
 from mrl.config import BY_RECIPE, Positive, TrainConfig, in_sections
-from mrl.controls.computed import ComputedConfig, compute
+from mrl.controls.computed import ComputedConfig, compute_control
 from mrl.data import datasets
 from mrl.data.load import load_data
 from mrl.errors import ConfigError, RunError
@@ -62,59 +62,59 @@ class ControlsConfig:
     processes: NonNegativeInt = 0
 
     @model_validator(mode="after")
-    def _whole(self) -> ControlsConfig:
+    def _alpha0_and_l2_together(self) -> ControlsConfig:
         if self.ials_settings and set(self.ials_settings) != {"alpha0", "l2"}:
             raise ConfigError(f"ials_settings={self.ials_settings}: give alpha0 and l2, or nothing to search them")
         return self
 
 
-def plan(config: ControlsConfig) -> tuple[list[TrainConfig], list[ComputedConfig]]:
+def plan_controls(config: ControlsConfig) -> tuple[list[TrainConfig], list[ComputedConfig]]:
     """What is to be trained (nested runs of further seeds first), and what is to be computed after it.
 
     Raises RunError where `config.run` is not a finished run, ConfigError where it is not one of `train.ipynb`.
     """
     run = load(config.run)
-    if (control := _control(run)) is not None:
+    if (control := _control_name(run)) is not None:
         raise ConfigError(f"run={config.run!r}: is itself a control ({control}); give the nested run")
     nested = as_config(TrainConfig, run.config)
     folder, dataset = Path(config.run).parent, datasets.dataset_name(nested.dataset)
-    wanted, widest = dict.fromkeys(config.controls or CONTROLS), nested.widths[-1]
-    published = nested.recipe == "mrl4rec"
-    own = {} if published else {"recipe": "mrl4rec"} | dict.fromkeys(BY_RECIPE) | config.trained
-    from_bpr = any(name in wanted for name in FROM_BPR)
-
-    plain = own | {"level_weights": (), "levels_per_step": 0}
+    wanted, widest = config.controls or CONTROLS, nested.widths[-1]
+    is_published = nested.recipe == "mrl4rec"
+    published = {} if is_published else {"recipe": "mrl4rec"} | dict.fromkeys(BY_RECIPE) | config.trained
+    plain = published | {"level_weights": (), "levels_per_step": 0}
     truncated = plain | {"widths": (widest,), "eval_widths": nested.report_widths[:-1]}
-    lone = {width: plain | {"widths": (width,), "eval_widths": ()} for width in nested.widths}
-    trained = {
-        **({"mrl4rec": own} if "mrl4rec" in wanted and not published else {}),
-        **({"bpr": truncated} if from_bpr else {}),
-        **({f"alone-{width}": lone[width] for width in nested.widths[:-1]} if "alone" in wanted else {}),
-        **({"shared": own | {"nested_negatives": False}} if "shared" in wanted else {}),
-    }
-    searched = {"trials": config.ials_trials}
-    computed = {  # the cheap ones first: what cannot be computed at all is told at once
-        "popularity": {},
-        "ials": {"settings": config.ials_settings or searched},
-        "ease": {"settings": {"l2": list(config.ease_l2)}},
-        "bpr-rotated": truncated,
-        "bpr-shuffled": truncated,
-    }
-    computed = {name: changes for name, changes in computed.items() if name in wanted}
-    if "alone" in wanted:
-        computed[f"alone-{widest}"] = lone[widest]
+    *narrower, widest_alone = (
+        ("alone", f"alone-{width}", plain | {"widths": (width,), "eval_widths": ()}) for width in nested.widths
+    )
+    # (the control that asks for it, name, changed settings)
+    trained = [
+        *([] if is_published else [("mrl4rec", "mrl4rec", published)]),
+        *((name, "bpr", truncated) for name in FROM_BPR),
+        *narrower,
+        ("shared", "shared", published | {"nested_negatives": False}),
+    ]
+    computed = [  # the cheap ones first: what cannot be computed at all is said at once
+        ("popularity", "popularity", {}),
+        ("ials", "ials", {"settings": config.ials_settings or {"trials": config.ials_trials}}),
+        ("ease", "ease", {"settings": {"l2": list(config.ease_l2)}}),
+        ("bpr-rotated", "bpr-rotated", truncated),
+        ("bpr-shuffled", "bpr-shuffled", truncated),
+        widest_alone,
+    ]
 
-    def placed(kind: type[TrainConfig], seed: int, name: str, changes: dict) -> TrainConfig:
+    def configure(kind: type[TrainConfig], seed: int, name: str, changes: dict) -> TrainConfig:
         path = folder / default_path(dataset, name, seed).name
         place = {"seed": seed, "name": name, "run_dir": str(path), "resume": True}
         return kind(**in_sections(place | changes, nested.to_dict()))
 
+    def configure_all(kind: type[TrainConfig], controls: list[tuple[str, str, dict]]) -> list[TrainConfig]:
+        chosen = {name: changes for control, name, changes in controls if control in wanted}
+        return [configure(kind, seed, name, changes) for seed in seeds for name, changes in chosen.items()]
+
     seeds = tuple(dict.fromkeys(config.seeds)) or (nested.seed,)
-    again = [placed(TrainConfig, seed, nested.run_name, {"name": nested.name}) for seed in seeds if seed != nested.seed]
-    return (
-        again + [placed(TrainConfig, seed, name, changes) for seed in seeds for name, changes in trained.items()],
-        [placed(ComputedConfig, seed, name, changes) for seed in seeds for name, changes in computed.items()],
-    )
+    others = [seed for seed in seeds if seed != nested.seed]
+    again = [configure(TrainConfig, seed, nested.run_name, {"name": nested.name}) for seed in others]
+    return again + configure_all(TrainConfig, trained), configure_all(ComputedConfig, computed)
 
 
 def run_controls(config: ControlsConfig, *, progress: bool = True) -> list[Run]:
@@ -122,13 +122,13 @@ def run_controls(config: ControlsConfig, *, progress: bool = True) -> list[Run]:
 
     Stopped half-way, the next call goes on. Raises RunError where runs of one seed were made with different data.
     """
-    trained, computed = plan(config)
+    trained, computed = plan_controls(config)
     nested = load(config.run)
     runs = [nested] if nested.config["seed"] in (config.seeds or [nested.config["seed"]]) else []
-    # what needs no training first: if it cannot be computed at all, that is told at once
-    runs += _compute_all([each for each in computed if not each.derived], progress)
+    # what needs no training first: if it cannot be computed at all, that is said at once
+    runs += _compute_all([control for control in computed if not control.is_from_bpr], progress)
     runs += fit_all(trained, processes=config.processes or None, progress=progress)
-    runs += _compute_all([each for each in computed if each.derived], progress)
+    runs += _compute_all([control for control in computed if control.is_from_bpr], progress)
     first: dict[int, Run] = {}
     for run in runs:
         other = first.setdefault(run.config["seed"], run)
@@ -137,11 +137,11 @@ def run_controls(config: ControlsConfig, *, progress: bool = True) -> list[Run]:
                 f"{run.path} and {other.path} were made with different data (fingerprints "
                 f"{run.environment['fingerprint'][:12]} and {other.environment['fingerprint'][:12]}); remove the older"
             )
-    places = [None, *CONTROLS]
-    return sorted(runs, key=lambda run: (places.index(_control(run)), run.config["widths"][-1], run.config["seed"]))
+    order = [None, *CONTROLS]
+    return sorted(runs, key=lambda run: (order.index(_control_name(run)), run.config["widths"][-1], run.config["seed"]))
 
 
-def _control(run: Run) -> str | None:
+def _control_name(run: Run) -> str | None:
     """Which of CONTROLS a run is; None for a nested run."""
     name = run.metrics["model"][0]
     name = "alone" if name.startswith("alone-") else name
@@ -158,20 +158,20 @@ def _compute_all(configs: list[ComputedConfig], progress: bool) -> list[Run]:
                 bar.set_description_str(f"{config.name} (seed {config.seed})")
                 if seed != config.seed:
                     seed, data = config.seed, load_data(config)
-                run = compute(config, data, on_step=bar.set_postfix_str)
+                run = compute_control(config, data, on_step=bar.set_postfix_str)
             runs.append(run)
             bar.update()
     return runs
 
 
-def measured(runs: Iterable[Run]) -> pl.DataFrame:
+def metrics_on_test(runs: Iterable[Run]) -> pl.DataFrame:
     """The metrics of all runs on test, those trained at one width each as one model, `alone`."""
     return pl.concat(run.metrics.filter(split="test") for run in runs).with_columns(
         pl.col("model").str.replace(r"^alone-\d+$", "alone")
     )
 
 
-def by_width(metrics: pl.DataFrame, k: int = 20) -> pl.DataFrame:
+def pivot_by_width(metrics: pl.DataFrame, k: int = 20) -> pl.DataFrame:
     """A row a model and metric (recall, then NDCG), a column a width, and `no width`; means over seeds."""
     widths = metrics["width"].drop_nulls().unique().sort().cast(pl.String).to_list()
     rows = metrics.filter(pl.col("metric").is_in(["recall", "ndcg"]), k=k).with_columns(

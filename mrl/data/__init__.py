@@ -2,8 +2,9 @@
 
 Everything that reads data from files or from the web is here, and refuses what is broken in one line.
 
-    interactions    `Positives` and `Interactions`, made from a log; validation held out of train
+    interactions    `Positives` and `Interactions`, made from a log
     splits          who goes into test: split rules, k-core, thresholds
+    holdout         validation, split off from train
     datasets        which files make up a data set
     load            the data set of a `TrainConfig`, and its device
     registry        the data sets that are known by name, with their checksums
@@ -14,12 +15,8 @@ Everything that reads data from files or from the web is here, and refuses what 
 """
 
 from mrl.data.datasets import dataset_name, load_dataset
-from mrl.data.interactions import Interactions, Positives, as_paper, build, hold_out
+from mrl.data.holdout import as_paper, hold_out
+from mrl.data.interactions import Interactions, Positives, build
 from mrl.data.load import load_data, pick_device
 from mrl.data.registry import DATASETS
 from mrl.data.synthetic import Planted, planted, planted_interactions
-
-__all__ = [
-    "DATASETS", "Interactions", "Planted", "Positives", "as_paper", "build", "dataset_name", "hold_out", "load_data",
-    "load_dataset", "pick_device", "planted", "planted_interactions",
-]  # fmt: skip

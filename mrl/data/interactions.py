@@ -227,37 +227,6 @@ def build(
     return Interactions(name, train, Positives.empty(*size), test, _array(user_ids), _array(item_ids), labels, notes)
 
 
-def hold_out(data: Interactions, fraction: float = 0.1, *, seed: int = 0) -> Interactions:
-    """The `honest` protocol: a seeded part of each user's training items becomes validation.
-
-    A user with n ≥ 3 training items gives round(n · fraction), at least 1; users with fewer give none.
-    """
-    splits.check_fraction("valid_fraction", fraction)
-    splits.check_whole("seed", seed, least=0)
-    train = _all_training(data).train
-    users, items = train.users.cpu().numpy(), train.items.cpu().numpy()
-    mask = splits.random_mask(
-        users, fraction, np.random.default_rng([seed, 1])
-    )  # not the stream that drew the test items
-    size = (data.num_users, data.num_items)
-    return replace(
-        data,
-        train=Positives.from_pairs(users[~mask], items[~mask], *size),
-        valid=Positives.from_pairs(users[mask], items[mask], *size),
-    )
-
-
-def as_paper(data: Interactions) -> Interactions:
-    """The `paper` protocol: validation *is* the test set. Only for comparison with published figures."""
-    return replace(_all_training(data), valid=data.test)
-
-
-def _all_training(data: Interactions) -> Interactions:
-    if data.valid == data.test:  # as `as_paper` left it, or nothing was ever held out
-        return replace(data, valid=Positives.empty(data.num_users, data.num_items))
-    return data.merge_valid()
-
-
 def _raw_ids(column: pl.Series, name: str) -> pl.Series:
     """The ids as Int64 or String."""
     if column.dtype in (pl.Categorical, pl.Enum):

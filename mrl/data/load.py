@@ -6,7 +6,8 @@ import torch
 
 from mrl.config import TrainConfig
 from mrl.data.datasets import load_dataset
-from mrl.data.interactions import Interactions, as_paper, hold_out
+from mrl.data.holdout import as_paper, hold_out
+from mrl.data.interactions import Interactions
 from mrl.errors import ConfigError
 
 SETTINGS = (

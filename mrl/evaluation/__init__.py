@@ -6,7 +6,3 @@ ranking     the best k items of a user, and how ties are broken
 
 from mrl.evaluation.evaluate import METRICS, Evaluation, check_ks, evaluate, evaluate_scores
 from mrl.evaluation.ranking import VectorRanking, top_k, users_per_batch
-
-__all__ = [
-    "METRICS", "Evaluation", "VectorRanking", "check_ks", "evaluate", "evaluate_scores", "top_k", "users_per_batch",
-]  # fmt: skip

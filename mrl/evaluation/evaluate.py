@@ -16,11 +16,10 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from mrl.data.interactions import Interactions, Positives
+from mrl.data import Interactions, Positives
 from mrl.errors import ConfigError, RunError
 from mrl.evaluation.ranking import VectorRanking, mask_positives, top_k, users_per_batch
-from mrl.kernels.threads import in_threads
-from mrl.kernels.topk import mark_hits
+from mrl.kernels import in_threads, mark_hits
 from mrl.widths import DEFAULT_WIDTHS, check_widths
 
 KS = (5, 10, 20, 50)

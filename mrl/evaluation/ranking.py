@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mrl.data.interactions import Positives
+from mrl.data import Positives
 from mrl.errors import RunError
+from mrl.kernels import has_short_floats, in_threads
 from mrl.kernels import topk as kernels
-from mrl.kernels.threads import has_short_floats, in_threads
 from mrl.widths import blocks, check_widths
 
 _KERNEL_LIMIT = 256  # the kernel compares shortlisted items pairwise; a longer list is left to torch

@@ -17,11 +17,5 @@ from mrl.figures.hierarchy import draw_block_probes, draw_class_probes, draw_clu
 from mrl.figures.maps import compute_maps, draw_maps
 from mrl.figures.panels import draw_costs, draw_differences, draw_lists
 from mrl.figures.plots import draw_accuracy, draw_groups, draw_learning_curves, draw_long_tail, draw_oracle_widths
-from mrl.figures.style import name_models, save, select_models
-
-__all__ = [
-    "compute_maps", "draw_accuracy", "draw_alluvial", "draw_block_probes", "draw_class_probes", "draw_cluster_quality",
-    "draw_costs", "draw_differences", "draw_groups", "draw_learning_curves", "draw_lists", "draw_long_tail",
-    "draw_maps", "draw_oracle_widths", "draw_pair_matrix", "draw_tree", "explore_maps", "name_models", "save",
-    "select_models",
-]  # fmt: skip
+from mrl.figures.plots import metric_title
+from mrl.figures.style import encode_png, name_models, save, select_models, write_whole

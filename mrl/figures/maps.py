@@ -16,8 +16,7 @@ from matplotlib.figure import Figure
 
 from mrl.errors import ConfigError
 from mrl.figures.style import PALE, PALETTE, canvas, check_size, check_table, key, legend_above, styled
-from mrl.hierarchy.clusters import check_items, membership, name_branches, normalise_rows, sample_rows
-from mrl.hierarchy.neighbours import item_titles
+from mrl.hierarchy import check_items, item_titles, membership, name_branches, normalise_rows, sample_rows
 
 OTHER = "other"
 

@@ -12,22 +12,8 @@ Everything but `runs` knows arrays and tables, not models. Every value stands be
     runs          run directories → tables, of a model and its controls
 """
 
+from mrl.hierarchy.clusters import check_items, membership, name_branches, normalise_rows, sample_rows
 from mrl.hierarchy.measure import Hierarchy, measure_hierarchy
-from mrl.hierarchy.runs import (
-    HierarchyConfig,
-    format_lists,
-    label_of,
-    load_models,
-    map_labels,
-    measure_models,
-    neighbours_of,
-    stack_tables,
-    top_k_of,
-    widths_of,
-    write_tables,
-)
-
-__all__ = [
-    "Hierarchy", "HierarchyConfig", "format_lists", "label_of", "load_models", "map_labels", "measure_hierarchy",
-    "measure_models", "neighbours_of", "stack_tables", "top_k_of", "widths_of", "write_tables",
-]  # fmt: skip
+from mrl.hierarchy.neighbours import item_titles
+from mrl.hierarchy.runs import HierarchyConfig, format_lists, label_of, load_models, map_labels, measure_models
+from mrl.hierarchy.runs import neighbours_of, stack_tables, top_k_of, widths_of, write_tables

@@ -18,7 +18,7 @@ from mrl.errors import ConfigError, RunError
 from mrl.hierarchy.measure import Hierarchy, depth_columns, measure_hierarchy
 from mrl.hierarchy.neighbours import list_neighbours, list_top_k
 from mrl.parameters import settings
-from mrl.runs.run import Run, load
+from mrl.runs import Run, load
 
 TABLES = ("names", "flows", "tree")
 POPULARITY = "popularity class"

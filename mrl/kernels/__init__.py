@@ -19,21 +19,3 @@ from mrl.kernels.row_adam import RowAdam
 from mrl.kernels.sparse import propagate
 from mrl.kernels.threads import compiled, has_short_floats, in_threads
 from mrl.kernels.topk import best_of_scores, best_of_vectors, mark_hits
-
-__all__ = [
-    "Gradients",
-    "GraphStep",
-    "RowAdam",
-    "UniformCandidates",
-    "best_of_scores",
-    "best_of_vectors",
-    "bpr_gradients",
-    "compiled",
-    "has_short_floats",
-    "in_threads",
-    "level_scores",
-    "mark_hits",
-    "pick_hardest",
-    "propagate",
-    "similarity",
-]  # fmt: skip

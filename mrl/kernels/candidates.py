@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from mrl.data.interactions import Positives
+from mrl.data import Positives
 from mrl.kernels.threads import compiled, fetch, in_threads
 
 LEAST = 512  # users a slice at least: fewer take less time than a thread to start

@@ -10,21 +10,9 @@ search.py        the settings, chosen on validation: the penalty first, then eac
 """
 
 from mrl.least_squares.axes import principal_axes, rotate
-from mrl.least_squares.ials import ials
-from mrl.least_squares.nested import nested_least_squares
+from mrl.least_squares.ials import ials, mean_score, transpose
+from mrl.least_squares.nested import fold_in, nested_least_squares
 from mrl.least_squares.propagation import Propagation
-from mrl.least_squares.rotation import initial_model, learn_rotation
-from mrl.least_squares.search import choose_settings
-from mrl.least_squares.validation import fit_least_squares
-
-__all__ = [
-    "Propagation",
-    "choose_settings",
-    "fit_least_squares",
-    "ials",
-    "initial_model",
-    "learn_rotation",
-    "nested_least_squares",
-    "principal_axes",
-    "rotate",
-]
+from mrl.least_squares.rotation import Factors, initial_model, learn_rotation
+from mrl.least_squares.search import SEARCHED, choose_settings, climb
+from mrl.least_squares.validation import fit_least_squares, sample_validation_users, validation_value

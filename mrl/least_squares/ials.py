@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mrl.data.interactions import Positives
+from mrl.data import Positives
 from mrl.errors import ConfigError, RunError
 
 CHUNK = 2**22  # numbers in the largest intermediate of a batch of rows: 16 MiB in float32

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mrl.data.interactions import Positives
+from mrl.data import Positives
 from mrl.errors import ConfigError, RunError
 from mrl.least_squares.axes import balance, principal_axes
 from mrl.least_squares.ials import (

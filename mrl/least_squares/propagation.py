@@ -13,8 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mrl.data.interactions import Positives
-from mrl.kernels.sparse import propagate
+from mrl.data import Positives
+from mrl.kernels import propagate
 from mrl.model import LightGCN
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from mrl.config import TrainConfig
-from mrl.data.interactions import Positives
+from mrl.data import Positives
 from mrl.least_squares.propagation import Propagation
 
 Factors = tuple[Tensor, Tensor]

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from mrl.config import TrainConfig
-from mrl.data.interactions import Interactions
+from mrl.data import Interactions
 from mrl.errors import DataError
 from mrl.least_squares.validation import ValidationSplit, propagation_options, sample_users, validation_splits
 

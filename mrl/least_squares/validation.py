@@ -12,8 +12,8 @@ import polars as pl
 import torch
 
 from mrl.config import TrainConfig
-from mrl.data.interactions import Interactions, Positives, hold_out
-from mrl.evaluation.evaluate import evaluate
+from mrl.data import Interactions, Positives, hold_out
+from mrl.evaluation import evaluate
 from mrl.least_squares.ials import ials
 from mrl.least_squares.nested import fitted_width, nested_least_squares
 from mrl.least_squares.propagation import Propagation

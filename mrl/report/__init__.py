@@ -10,5 +10,3 @@ What has not changed is not executed again, and a rerun gives the same files.
 from mrl.report.page import write_page
 from mrl.report.paper import FiguresConfig, draw, write_table
 from mrl.report.stages import ReportConfig, execute, summarise
-
-__all__ = ["FiguresConfig", "ReportConfig", "draw", "execute", "summarise", "write_page", "write_table"]

@@ -19,7 +19,7 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-from mrl.figures.style import encode_png, write_whole
+from mrl.figures import encode_png, write_whole
 
 HEADING = re.compile(r"<h([1-6])[^>]*>(.*?)</h\1>", re.S)
 POLARS_MARKUP = (

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from mrl.config import TrainConfig
-from mrl.data.datasets import dataset_name
+from mrl.data import dataset_name
 from mrl.figures.style import SIZES, name_models, save
 from mrl.parameters import settings
 from mrl.report.stages import PROJECT, training_config

@@ -29,15 +29,12 @@ from mrl.analysis.profile import describe_accuracy
 from mrl.analysis.sentences import rank_models
 from mrl.config import TrainConfig
 from mrl.controls.runs import ControlName
-from mrl.data.datasets import dataset_name
+from mrl.data import dataset_name
 from mrl.errors import ConfigError, RunError
-from mrl.figures.flows import draw_alluvial
-from mrl.figures.hierarchy import draw_block_probes, draw_cluster_quality
-from mrl.figures.plots import draw_accuracy
-from mrl.figures.style import select_models
+from mrl.figures import draw_accuracy, draw_alluvial, draw_block_probes, draw_cluster_quality, select_models
 from mrl.hierarchy import describe
 from mrl.parameters import as_config, settings
-from mrl.runs.run import Run
+from mrl.runs import Run
 from mrl.words import model_names, readable
 
 PROJECT = Path(mrl.__file__).parents[1]
@@ -177,7 +174,7 @@ def _sha256(data: bytes) -> str:
 def summarise(run: Run, metrics: pl.DataFrame, tables: Path) -> list[str | Figure | pl.DataFrame]:
     """The headlines: what the widths are worth beside the controls, what the first dimensions know, what the last add.
 
-    metrics: of the model and its controls, see `mrl.controls.runs.metrics_on_test`. tables: the folder with `evaluate/` and
+    metrics: of the model and its controls, see `mrl.controls.metrics_on_test`. tables: the folder with `evaluate/` and
     `hierarchy/`, the CSV files of those notebooks.
     """
     parts = [*_summarise_accuracy(run, metrics, tables / "evaluate"), *_summarise_hierarchy(run, tables / "hierarchy")]

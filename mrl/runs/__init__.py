@@ -20,7 +20,3 @@ run; one with a checkpoint alone was interrupted, and training with the same set
 
 from mrl.runs.directory import RunDirectory, check_compatible, default_path, environment, run_path
 from mrl.runs.run import Run, differences, load
-
-__all__ = [
-    "Run", "RunDirectory", "check_compatible", "default_path", "differences", "environment", "load", "run_path",
-]  # fmt: skip

@@ -27,8 +27,7 @@ import torch
 from torch import Tensor
 
 from mrl.config import SECTION_OF, TrainConfig
-from mrl.data.datasets import dataset_name
-from mrl.data.interactions import Interactions, Positives
+from mrl.data import Interactions, Positives, dataset_name
 from mrl.errors import RunError
 from mrl.runs import tensorfile
 

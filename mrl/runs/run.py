@@ -14,9 +14,9 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from mrl.data.interactions import Positives
+from mrl.data import Positives
 from mrl.errors import ConfigError, RunError
-from mrl.evaluation.ranking import VectorRanking, users_per_batch
+from mrl.evaluation import VectorRanking, users_per_batch
 from mrl.runs import tensorfile
 from mrl.runs.directory import BACKBONE, is_earlier, parse_file, read_ids, read_weights
 from mrl.widths import check_widths

@@ -4,5 +4,3 @@ fold_in.py   new users and items, by one least-squares solve each
 """
 
 from mrl.serving.fold_in import fold_in_items, fold_in_users
-
-__all__ = ["fold_in_items", "fold_in_users"]

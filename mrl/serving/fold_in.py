@@ -18,11 +18,10 @@ import torch
 from torch import Tensor
 
 from mrl.config import flat
-from mrl.data.interactions import Positives
+from mrl.data import Positives
 from mrl.errors import ConfigError, DataError, RunError
-from mrl.least_squares.ials import mean_score, transpose
-from mrl.least_squares.nested import fold_in
-from mrl.runs.run import Run
+from mrl.least_squares import fold_in, mean_score, transpose
+from mrl.runs import Run
 from mrl.widths import check_level_weights
 
 TYPICAL_SCORE = 0.5  # what a positive scores in factors of least squares: the scale in which α0 and λ were chosen

@@ -1,1 +1,32 @@
-"""study."""
+"""Every model on every data set, searched alike, tested with several seeds and compared; and the published numbers
+beside those of this code. `run_study` does what is not done yet, `study_tables` collects it, `write_study` writes it.
+
+    config          settings of a study
+    models          which models there are, what of their settings is searched
+    fitting         how each is fitted, in a search and in the refit
+    code_version    when numbers are outdated
+    folder          what is kept of a model on a data set
+    jobs            a trial, a test, a timing
+    run             all of them, shared by processes
+    searches        the trials as a table
+    tables          the results as one tidy table
+    words           sentences about it
+    tex             rows and columns, and LaTeX
+    page            the files, one of them a web page
+    reproduction    the published method under its own protocol
+"""
+
+from mrl.study.config import StudyConfig
+from mrl.study.models import StudyModel, select_models, study_models
+from mrl.study.page import render_page, write_study
+from mrl.study.reproduction import ReproductionConfig, compare_with_anchors
+from mrl.study.run import run_study
+from mrl.study.tables import StudyTables, read_tables, study_tables
+from mrl.study.tex import render_latex
+from mrl.study.words import describe_protocol, summarise
+
+__all__ = [
+    "ReproductionConfig", "StudyConfig", "StudyModel", "StudyTables", "compare_with_anchors", "describe_protocol",
+    "read_tables", "render_latex", "render_page", "run_study", "select_models", "study_models", "study_tables",
+    "summarise", "write_study",
+]  # fmt: skip

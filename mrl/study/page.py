@@ -1,6 +1,7 @@
 """The study as people read it: `study.csv` (tidy), `study.tex` (booktabs), `study.html` (one self-contained page).
 
-Beside them `study-searches.csv`, all trials, from which another study can go on.
+Beside them `study-searches.csv`, all trials, from which another study can go on. The page and the LaTeX are written
+from the tidy table alone, so that they can be written again from a study.csv.
 
 `mrl.study.tex` has the tables, `mrl.study.words` the sentences.
 """
@@ -8,68 +9,64 @@ Beside them `study-searches.csv`, all trials, from which another study can go on
 from __future__ import annotations
 
 import html
-import os
-from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
-import polars.selectors as cs
 
-from mrl.figures.plots import metric_title, recall_by_width
-from mrl.figures.style import SHOWN, rendered
+from mrl.figures.plots import draw_accuracy, metric_title
+from mrl.figures.style import encode_png
 from mrl.report.page import CSS
-from mrl.report.stages import ROOT
+from mrl.report.stages import PROJECT
 from mrl.study.config import StudyConfig
-from mrl.study.fitting import K
-from mrl.study.jobs import METRICS
+from mrl.study.fitting import METRICS, K
+from mrl.study.folder import write_file
 from mrl.study.searches import searches
 from mrl.study.tables import StudyTables
-from mrl.study.tex import Row, grid, latex
-from mrl.study.words import figure, gap, protocol, seconds, summary
+from mrl.study.tex import Markup, grid, render_latex
+from mrl.study.words import describe_protocol, format_difference, format_metric, summarise
+from mrl.words import model_name
 
-DRAWN = 6  # models in a figure
-MARKS = {"ahead": "*", "behind": "†", "level": ""}
+MODELS_DRAWN = 6
+BELOW = "▼"
+HTML = Markup(
+    escape=html.escape,
+    bold="<b>%s</b>",
+    half=' <span class="half">±%.0f</span>',
+    below=BELOW,
+    verdicts={"ahead": "*", "behind": "†"},
+    missing="–",
+)
 STYLE = """
-.study td, .study th { text-align: right; padding: .15rem .5rem }
+.study td, .study th { text-align: right; padding: .15rem .35rem }
 .study td:first-child, .study th:first-child { text-align: left }
-.study .half { color: #6e6e6e; font-size: .72rem } .study .ours td { background: #eaf3fa }
-.study .top { text-decoration: underline }
-.study { max-height: none }
+.study .half { color: #6e6e6e; font-size: .72rem } .study .main td { background: #eaf3fa }
+.study { max-height: none } .study table { font-size: .8rem }
 """
 
 
-def write(found: StudyTables, config: StudyConfig) -> list[Path]:
-    """Write the files and return their paths. Numbers in the CSV are rounded to 6 digits."""
-    stem = Path(config.report) if config.report else ROOT / "reports" / "study"
-    contents = {
-        ".csv": found.tidy().with_columns(cs.float().round(6)).write_csv(),
-        "-searches.csv": searches(config.entries(chosen=False)).write_csv(),
-        ".tex": latex(found, config),
-        ".html": page(found, config),
-    }
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for end, text in contents.items():
-        path = stem.with_name(stem.name + end)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-        paths.append(path)
+def write_study(tables: StudyTables, config: StudyConfig) -> list[Path]:
+    """Write the files and return their paths; of `config.table` only what is made of it, the LaTeX and the page."""
+    stem = Path(config.report) if config.report else PROJECT / "reports" / "study"
+    contents = {".tex": render_latex(tables), ".html": render_page(tables)}
+    if not config.table:
+        trials = searches(config.experiments(all_models=True))
+        contents = {".csv": tables.tidy.write_csv(), "-searches.csv": trials.write_csv()} | contents
+    paths = [stem.with_name(stem.name + end) for end in contents]
+    for path, text in zip(paths, contents.values(), strict=True):
+        write_file(path, text.encode())
     return paths
 
 
-def page(found: StudyTables, config: StudyConfig) -> str:
-    """The whole page: the summary, how it was made, and for each data set a figure, both tables, tests and settings."""
-    body = ["<h1>The study: every model at every width</h1>"]
-    for heading, sentences in summary(found, config).items():
-        body.append(f"<h2>{heading}</h2>{_list(sentences)}")
-    body.append(f"<h2>How it was made</h2>{_list(protocol(found, config))}")
-    datasets = list(_datasets(found))
+def render_page(tables: StudyTables) -> str:
+    """The whole page: the summary, how it was made, and for each data set figures, tables, tests and settings."""
+    datasets = tables.means["dataset"].unique(maintain_order=True)
     links = "".join(f'<li><a href="#{html.escape(name)}">{html.escape(name)}</a></li>' for name in datasets)
-    body.insert(1, f"<nav><ul>{links}</ul></nav>")
-    for dataset in datasets:
-        body.append("".join(_section(found, config, dataset)))
+    body = ["<h1>The study: every model at every width</h1>", f"<nav><ul>{links}</ul></nav>"]
+    for heading, sentences in (summarise(tables) | {"How it was made": describe_protocol(tables)}).items():
+        items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
+        body.append(f"<h2>{heading}</h2><ul>{items}</ul>")
+    body += ["".join(_section(tables, dataset)) for dataset in datasets]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -77,83 +74,65 @@ def page(found: StudyTables, config: StudyConfig) -> str:
     )
 
 
-def _section(found: StudyTables, config: StudyConfig, dataset: str) -> Iterator[str]:
+def _section(tables: StudyTables, dataset: str) -> Iterator[str]:
+    main = html.escape(model_name(tables.main))
     yield f'<h2 id="{html.escape(dataset)}">{html.escape(dataset)}</h2>'
     for metric in METRICS:
-        title = metric_title(metric, K)
-        yield f"<h3>{title}</h3>{_picture(found, dataset, metric)}"
-        rows = [_html_row(row, row.model == found.ours) for row in grid(found, config, dataset, metric)]
-        yield _html_table(("model", *map(str, config.widths), "search, s", "fit, s"), "".join(rows))
-    if found.ours:
-        yield "<p>± is half the 95 % interval over seeds, in units of the last digit. Underlined: the highest of a "
-        yield f"column. Bold: {html.escape(found.ours)} is below another row. * significantly above, † significantly "
-        yield "below the best row that is not ours.</p>"
-    tests = found.tests.filter(pl.col("dataset") == dataset)
+        yield f"<h3>{metric_title(metric, K)}</h3>{_picture(tables, dataset, metric)}"
+        rows = grid(tables, dataset, metric)
+        names = ("model", *map(str, tables.widths), "search, s", "fit, s")
+        yield _table(names, [HTML.write(row) for row in rows], [row.model == tables.main for row in rows])
+    yield "<p>± is half the 95 % interval over seeds, in units of the last digit; in the figures, which show the "
+    yield f"{MODELS_DRAWN} models that are highest over the widths, vertical bars are the whole interval. Bold: the "
+    yield "best of a column."
+    if tables.main:
+        yield f" {BELOW} {main} is below another row. * significantly above, † significantly below the best baseline."
+    yield "</p>"
+    tests = tables.tests.filter(dataset=dataset)
     if len(tests):
-        names = ("metric", "width", found.ours, "best that is not ours", "difference", "95 %", "p (Holm)", "verdict")
+        names = ("metric", "width", main, "best baseline", "difference", "95 %", "p (Holm)", "verdict")
         yield "<h3>Compared user by user</h3>"
-        yield _html_table(names, "".join(_html_test(row) for row in tests.iter_rows(named=True)))
+        yield _table(names, [_test_row(row) for row in tests.iter_rows(named=True)])
     yield "<details><summary>Settings that were chosen</summary><ul>"
-    for row in found.costs.filter(pl.col("dataset") == dataset).iter_rows(named=True):
+    for row in tables.costs.filter(dataset=dataset).iter_rows(named=True):
         trials = "its own search" if row["trials"] is None else f"{row['trials']} trials"
-        told = f"{row['model']}: {row['settings'] or 'nothing to choose'} ({trials}, {row['device']})"
-        yield f"<li>{html.escape(told)}</li>"
+        text = f"{model_name(row['model'])}: {row['settings'] or 'nothing to choose'} ({trials}, {row['device']})"
+        yield f"<li>{html.escape(text)}</li>"
     yield "</ul></details>"
 
 
-def _html_table(names: Sequence[str], rows: str) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-    return f'<div class="table study"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+def _table(names: Sequence[str], rows: Sequence[Sequence[str]], is_main: Sequence[bool] = ()) -> str:
+    head = "".join(f"<th>{name}</th>" for name in names)
+    starts = ['<tr class="main">' if main else "<tr>" for main in is_main] or ["<tr>"] * len(rows)
+    body = [start + "".join(f"<td>{cell}</td>" for cell in row) for start, row in zip(starts, rows, strict=True)]
+    rows_ = "".join(f"{row}</tr>" for row in body)
+    return f'<div class="table study"><table><thead><tr>{head}</tr></thead><tbody>{rows_}</tbody></table></div>'
 
 
-def _html_row(row: Row, ours: bool) -> str:
-    cells = [html.escape(row.label)]
-    for cell in row.cells:
-        if cell is None:
-            cells.append("–")
-            continue
-        text = figure(cell.mean)
-        text = f'<span class="top">{text}</span>' if cell.top else text
-        text = f"<b>{text}</b>" if cell.loss else text
-        half = "" if cell.half is None else f' <span class="half">±{1e4 * cell.half:.0f}</span>'
-        cells.append(f"{text}{MARKS[cell.verdict]}{half}")
-    cells += ["–" if each is None else seconds(each) for each in (row.search, row.fit)]
-    return ('<tr class="ours">' if ours else "<tr>") + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-
-
-def _html_test(row: dict) -> str:
-    mean = f"<b>{figure(row['mean'])}</b>" if row["loss"] else figure(row["mean"])
-    cells = [
+def _test_row(row: dict) -> list[str]:
+    ends = [format_difference(row[name]) for name in ("difference_low", "difference_high")]
+    return [
         metric_title(row["metric"], K),
-        row["width"],
-        mean,
-        f"{html.escape(row['rival'])} {figure(row['rival_mean'])}",
-        gap(row["difference"]),
-        f"{gap(row['difference_low'])} to {gap(row['difference_high'])}",
+        str(row["width"]),
+        format_metric(row["mean"]) + BELOW * row["is_below"],
+        f"{html.escape(model_name(row['best_baseline']))} {format_metric(row['best_baseline_mean'])}",
+        format_difference(row["difference"]),
+        " to ".join(ends),
         f"{row['p_holm']:.2g}",
         row["verdict"],
     ]
-    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
-def _picture(found: StudyTables, dataset: str, metric: str) -> str:
-    """Ours and the rows that are highest over the widths, others left out: no figure can tell all apart."""
-    part = found.by_seed.filter(pl.col("dataset") == dataset, pl.col("metric") == metric)
-    means = part.group_by("model", "role", maintain_order=True).agg(pl.col("value").mean())
-    first = [found.ours] if found.ours in set(means["model"]) else []
-    others = means.filter(~pl.col("model").is_in(first)).sort("value", descending=True)["model"].to_list()
-    shown = [*first, *others][:DRAWN]
-    part = part.filter(pl.col("model").is_in(shown)).sort(pl.col("model").cast(pl.Enum(shown)), maintain_order=True)
-    figure_ = recall_by_width(part, metric=metric, k=K)
-    width, height = (round(inches * SHOWN) for inches in figure_.get_size_inches())
-    png = b64encode(rendered(figure_, "png", dpi=2 * SHOWN)).decode("ascii")
-    alt = html.escape(f"{metric_title(metric, K)} by width on {dataset}: {', '.join(shown)}")
-    return f'<img alt="{alt}" width="{width}" height="{height}" src="data:image/png;base64,{png}">'
-
-
-def _list(sentences: list[str]) -> str:
-    return "<ul>" + "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences) + "</ul>"
-
-
-def _datasets(found: StudyTables) -> list[str]:
-    return found.figures["dataset"].unique(maintain_order=True).to_list()
+def _picture(tables: StudyTables, dataset: str, metric: str) -> str:
+    """The main model and those that are highest over the widths, others left out: no figure can tell all apart."""
+    means = tables.means.filter(dataset=dataset, metric=metric)
+    highest = means.group_by("model", maintain_order=True).agg(pl.col("mean").mean()).sort("mean", descending=True)
+    main_first = highest.sort(pl.col("model") != tables.main, maintain_order=True)
+    models = main_first["model"].head(MODELS_DRAWN).to_list()
+    means = means.filter(pl.col("model").is_in(models)).sort(pl.col("model").cast(pl.Enum(models)), maintain_order=True)
+    # the mean of the three is the mean again, and the bar goes from the lowest to the highest
+    points = means.unpivot(("low", "mean", "high"), index=("model", "width", "metric", "k")).drop_nulls("value")
+    picture, width, height = encode_png(draw_accuracy(points, metric=metric, k=K))
+    names = ", ".join(map(model_name, models))
+    alt = html.escape(f"{metric_title(metric, K)} by width on {dataset}: {names}")
+    return f'<img alt="{alt}" width="{width}" height="{height}" src="data:image/png;base64,{picture}">'

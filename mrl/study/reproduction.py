@@ -1,4 +1,4 @@
-"""The published method beside the figures measured with its authors' code, under the `paper` protocol.
+"""The published method beside the numbers measured with its authors' code, under the `paper` protocol.
 
 Models by name: `mf-dns-mns` (the method), `mf-dns-shared` (one negative for all levels), `lightgcn2-dns-mns`, and
 `mf-dns-alone<width>`, a plain model trained at one width. Settings as in Lai et al., arXiv 2406.07432. Their code picks
@@ -68,21 +68,21 @@ class ReproductionConfig:
         ]
 
 
-def summary(runs: Iterable[Run], anchors: pl.DataFrame) -> pl.DataFrame:
+def compare_with_anchors(runs: Iterable[Run], anchors: pl.DataFrame) -> pl.DataFrame:
     """One row a data set, model, width and metric: mean, low and high over seeds beside the measured anchor.
 
     Models trained alone at each width become one model, `mf-dns-alone`. `ratio` is mean / anchor, null where there is
     no anchor; `epoch_low` and `epoch_high` are the picked epochs.
     """
-    figures = pl.concat(
+    metrics = pl.concat(
         run.metrics.filter(pl.col("split") == "test").with_columns(epoch=pl.lit(run.environment["best_epoch"]))
         for run in runs
     )
     keys = ["dataset", "model", "width", "metric", "k"]
     alone = pl.col("model").str.replace(rf"^{ALONE}\d+$", ALONE)
-    measured = anchors.with_columns(alone).select(*keys, pl.col("value", "low", "high", "seeds").name.prefix("anchor_"))
+    anchors = anchors.with_columns(alone).select(*keys, pl.col("value", "low", "high", "seeds").name.prefix("anchor_"))
     return (
-        figures.with_columns(alone)
+        metrics.with_columns(alone)
         .filter(pl.col("k") == 20, pl.col("metric").is_in(["recall", "ndcg"]))
         .group_by(keys)
         .agg(
@@ -94,7 +94,7 @@ def summary(runs: Iterable[Run], anchors: pl.DataFrame) -> pl.DataFrame:
             epoch_low=pl.col("epoch").min(),
             epoch_high=pl.col("epoch").max(),
         )
-        .join(measured, on=keys, how="left", validate="1:1")
+        .join(anchors, on=keys, how="left", validate="1:1")
         .with_columns(ratio=(pl.col("mean") / pl.col("anchor_value")).round(3))
         .with_columns(pl.col("mean", "low", "high").round(4))
         .sort("dataset", "model", "metric", "width", descending=[False, False, True, False])  # recall first

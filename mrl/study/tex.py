@@ -1,111 +1,115 @@
 """The tables of the study, a row a model and a column a width, and those tables in LaTeX.
 
-One table a data set and metric. Ours stands in bold where another row has a higher mean; it is starred where it is
-significantly above the best row that is not ours, daggered where below.
+One table a data set and metric. The best of a column is bold. The main model has a triangle where another row has a
+higher mean, a star where it is significantly above the best baseline, a dagger where below.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
 from mrl.figures.plots import metric_title
-from mrl.report.paper import _escaped
-from mrl.study.config import StudyConfig
-from mrl.study.fitting import K
-from mrl.study.jobs import METRICS
+from mrl.report.paper import escape_latex
+from mrl.study.fitting import METRICS, K
 from mrl.study.tables import StudyTables
-from mrl.study.words import counted, figure, seconds, short_of_seeds
+from mrl.study.words import counted, format_metric, format_seconds, short_of_seeds
+from mrl.words import model_name
 
-MARKS = {"ahead": r"$^{*}$", "behind": r"$^{\dagger}$", "level": ""}
 CAPTION = (
     r"%s on %s by width, protocol honest: mean over %d seeds, $\pm$ half the 95\,\%% interval in units of the last "
-    r"digit; highest of a column underlined."
+    r"digit; best of a column in bold."
 )
 COMPARED = (
-    r" %s: bold where another row has a higher mean; $^{*}$ significantly above, $^{\dagger}$ below the best row that "
-    r"is not ours (paired by user, Holm)."
+    r" %s: $^{\bigtriangledown}$ where another row has a higher mean; $^{*}$ significantly above, $^{\dagger}$ below "
+    r"the best baseline (paired by user, Holm)."
 )
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One mean with half its interval (None where there is one seed), and what it is in its column."""
-
-    mean: float
-    half: float | None
-    top: bool
-    loss: bool
-    verdict: str
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model: a cell a width, None where it is narrower; seconds of search and of a fit, None where unknown.
-
-    label: its name, with the number of seeds where that is lower than it should be.
+    """One model. label: its display name, with the number of seeds where that is lower than it should be. cells: one a
+    width (mean, half of its interval, is_best, is_below, verdict), None where it is narrower. seconds: of search and of
+    a fit, None where unknown.
     """
 
     model: str
     role: str
     label: str
-    cells: tuple[Cell | None, ...]
-    search: float | None
-    fit: float | None
+    cells: list[dict[str, Any] | None]
+    seconds: tuple[float | None, float | None]
 
 
-def grid(found: StudyTables, config: StudyConfig, dataset: str, metric: str) -> list[Row]:
+@dataclass(frozen=True)
+class Markup:
+    """How a language writes what a row says: formats of bold text and of half an interval, marks, and escaping."""
+
+    escape: Callable[[str], str]
+    bold: str
+    half: str
+    below: str
+    verdicts: dict[str, str]
+    missing: str
+
+    def write(self, row: Row) -> list[str]:
+        """The texts of a row: label, a cell a width, seconds of search and fit."""
+        seconds = [self.missing if value is None else format_seconds(value) for value in row.seconds]
+        return [self.escape(row.label), *map(self._write_cell, row.cells), *seconds]
+
+    def _write_cell(self, cell: dict[str, Any] | None) -> str:
+        if cell is None:
+            return self.missing
+        text = (self.bold if cell["is_best"] else "%s") % format_metric(cell["mean"])
+        half = "" if cell["half"] is None else self.half % (1e4 * cell["half"])
+        return text + (self.below if cell["is_below"] else "") + self.verdicts.get(cell["verdict"], "") + half
+
+
+LATEX = Markup(
+    escape=escape_latex,
+    bold=r"\textbf{%s}",
+    half=r"{\tiny$\pm$%.0f}",
+    below=r"$^{\bigtriangledown}$",
+    verdicts={"ahead": r"$^{*}$", "behind": r"$^{\dagger}$"},
+    missing="--",
+)
+
+
+def grid(tables: StudyTables, dataset: str, metric: str) -> list[Row]:
     """The table of one data set and metric. A model without widths stands in the widest column."""
-    chosen = (pl.col("dataset") == dataset) & (pl.col("metric") == metric)
-    widest = config.widths[-1]
-    part = found.figures.filter(chosen).with_columns(pl.col("width").fill_null(widest))
-    tests = {row["width"]: row for row in found.tests.filter(chosen).iter_rows(named=True)}
-    costs = {row["model"]: row for row in found.costs.filter(pl.col("dataset") == dataset).iter_rows(named=True)}
-    tops = dict(part.group_by("width").agg(pl.col("mean").max()).iter_rows())
-    timed = all(row["timed_seconds"] is not None for row in costs.values())
-    few = short_of_seeds(part, config)
+    means = tables.tidy.filter(dataset=dataset, metric=metric).with_columns(
+        pl.col("width").fill_null(tables.widths[-1])
+    )
+    means = means.with_columns(
+        half=(pl.col("high") - pl.col("low")) / 2, is_best=pl.col("mean") == pl.col("mean").max().over("width")
+    )
+    timed = means["wall_seconds"].null_count() == 0
+    few_seeds = short_of_seeds(tables, means)
     rows = []
-    for (model, role), own in part.group_by("model", "role", maintain_order=True):
-        by_width = {row["width"]: row for row in own.iter_rows(named=True)}
-        cells: list[Cell | None] = []
-        for width in config.widths:
-            if (row := by_width.get(width)) is None:
-                cells.append(None)
-                continue
-            test = tests.get(width) if model == found.ours else None
-            half = None if row["high"] is None else row["high"] - row["mean"]
-            loss, verdict = (test["loss"], test["verdict"]) if test else (False, "level")
-            cells.append(Cell(row["mean"], half, row["mean"] == tops[width], loss, verdict))
-        cost = costs[model]
-        spent = cost["search_seconds"], cost["timed_seconds" if timed else "fit_seconds"]
-        label = f"{model} ({counted(few[model], 'seed')})" if model in few else model
-        rows.append(Row(model, role, label, tuple(cells), *spent))
+    for (model, role), part in means.group_by("model", "role", maintain_order=True):
+        by_width = {cell["width"]: cell for cell in part.iter_rows(named=True)}
+        label = model_name(model) + (f" ({counted(few_seeds[model], 'seed')})" if model in few_seeds else "")
+        seconds = part["search_seconds"][0], part["wall_seconds" if timed else "fit_seconds"][0]
+        rows.append(Row(model, role, label, [by_width.get(width) for width in tables.widths], seconds))
     return rows
 
 
-def latex(found: StudyTables, config: StudyConfig) -> str:
+def render_latex(tables: StudyTables) -> str:
     """A table environment a data set and metric; needs \\usepackage{booktabs} and nothing else."""
-    return "\n".join(
-        _latex_table(found, config, dataset, metric)
-        for dataset in found.figures["dataset"].unique(maintain_order=True)
-        for metric in METRICS
-    )
+    datasets = tables.means["dataset"].unique(maintain_order=True)
+    return "\n".join(_table(tables, dataset, metric) for dataset in datasets for metric in METRICS)
 
 
-def _latex_table(found: StudyTables, config: StudyConfig, dataset: str, metric: str) -> str:
-    rows = grid(found, config, dataset, metric)
-    widths = " & ".join(map(str, config.widths))
-    lines, before = [], rows[0].role
-    for row in rows:
-        if row.role != before:
-            lines.append(r"\midrule")
-        before = row.role
-        cells = [_latex_cell(cell) for cell in row.cells]
-        spent = ["--" if each is None else seconds(each) for each in (row.search, row.fit)]
-        lines.append(" & ".join([_escaped(row.label), *cells, *spent]) + r" \\")
-    caption = CAPTION % (metric_title(metric, K), _escaped(dataset), len(config.seeds))
-    caption += COMPARED % _escaped(found.ours) if found.ours else ""
+def _table(tables: StudyTables, dataset: str, metric: str) -> str:
+    rows = grid(tables, dataset, metric)
+    last = len(tables.widths) + 1  # column of the widest
+    lines = []
+    for before, row in zip([rows[0], *rows], rows, strict=False):
+        lines += [r"\midrule"] * (row.role != before.role) + [" & ".join(LATEX.write(row)) + r" \\"]
+    caption = CAPTION % (metric_title(metric, K), escape_latex(dataset), tables.seeds)
+    caption += COMPARED % escape_latex(model_name(tables.main)) if tables.main else ""
     return "\n".join(
         [
             r"\begin{table}",
@@ -113,12 +117,11 @@ def _latex_table(found: StudyTables, config: StudyConfig, dataset: str, metric: 
             f"\\caption{{{caption}}}",
             f"\\label{{tab:study-{dataset}-{metric}}}",
             r"\small",
-            f"\\begin{{tabular}}{{l{'r' * len(config.widths)}rr}}",
+            f"\\begin{{tabular}}{{l{'r' * len(tables.widths)}rr}}",
             r"\toprule",
-            f"& \\multicolumn{{{len(config.widths)}}}{{c}}{{width}} & \\multicolumn{{2}}{{c}}{{seconds}} \\\\",
-            f"\\cmidrule(lr){{2-{len(config.widths) + 1}}} "
-            f"\\cmidrule(lr){{{len(config.widths) + 2}-{len(config.widths) + 3}}}",
-            f"model & {widths} & search & fit \\\\",
+            f"& \\multicolumn{{{last - 1}}}{{c}}{{width}} & \\multicolumn{{2}}{{c}}{{seconds}} \\\\",
+            f"\\cmidrule(lr){{2-{last}}} \\cmidrule(lr){{{last + 1}-{last + 2}}}",
+            f"model & {' & '.join(map(str, tables.widths))} & search & fit \\\\",
             r"\midrule",
             *lines,
             r"\bottomrule",
@@ -127,13 +130,3 @@ def _latex_table(found: StudyTables, config: StudyConfig, dataset: str, metric: 
             "",
         ]
     )
-
-
-def _latex_cell(cell: Cell | None) -> str:
-    if cell is None:
-        return "--"
-    text = figure(cell.mean)
-    text = f"\\textbf{{{text}}}" if cell.loss else text
-    text = f"\\underline{{{text}}}" if cell.top else text
-    half = "" if cell.half is None else f"{{\\tiny$\\pm${1e4 * cell.half:.0f}}}"
-    return text + half + MARKS[cell.verdict]

@@ -26,7 +26,8 @@ from mrl.analysis.profile import (
     profile_lists,
     vector_costs,
 )
-from mrl.data.interactions import Interactions, Positives, as_paper, hold_out
+from mrl.data.holdout import as_paper, hold_out
+from mrl.data.interactions import Interactions, Positives
 from mrl.errors import RunError
 from mrl.evaluation.evaluate import evaluate
 

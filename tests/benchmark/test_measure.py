@@ -5,8 +5,18 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from mrl.benchmark.measure import BPR, COPIED, PROJECT, BenchmarkConfig, _grow, growth, measure, memory, peak_mib
-from mrl.benchmark.report import claims, speed, summary
+from mrl.benchmark.measure import (
+    BPR,
+    COPIED,
+    PROJECT,
+    BenchmarkConfig,
+    _grow,
+    measure_growth,
+    measure_memory,
+    measure_speed,
+    peak_mib,
+)
+from mrl.benchmark.report import check_claims, draw_speed, summarise
 from mrl.errors import ConfigError
 from mrl.parameters import as_config
 
@@ -24,7 +34,7 @@ def small(**changes) -> BenchmarkConfig:
 
 @pytest.fixture(scope="module")
 def measured() -> pl.DataFrame:
-    return pl.concat(measure(small()))
+    return pl.concat(measure_speed(small()))
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +46,14 @@ def grown() -> pl.DataFrame:
 @pytest.fixture(scope="module")
 def peaks() -> pl.DataFrame:
     cases = [("dns", "published"), ("dns", "plain"), (BPR, "plain"), ("dns", PROJECT), (BPR, PROJECT)]
-    return pl.DataFrame([{"model": "mf", "rule": rule, "who": who, "peak_memory_mib": 100.0} for rule, who in cases])
+    return pl.DataFrame([{"model": "mf", "rule": rule, "code": code, "peak_memory_mib": 100.0} for rule, code in cases])
 
 
 def test_everything_is_measured_as_often_as_was_said(measured) -> None:
-    keys = ["stage", "model", "rule", "who"]
+    keys = ["stage", "model", "rule", "code"]
     assert set(measured.group_by(keys).len()["len"]) == {2}
     assert (measured["seconds"] > 0).all()
-    trained = set(measured.filter(stage="train", model="mf").select("rule", "who").unique().rows())
+    trained = set(measured.filter(stage="train", model="mf").select("rule", "code").unique().rows())
     assert trained == {
         ("dns", "published"), ("dns", "plain"), (BPR, "plain"), ("dns", PROJECT), ("ahns", PROJECT), (BPR, PROJECT)
     }  # fmt: skip
@@ -53,14 +63,14 @@ def test_everything_is_measured_as_often_as_was_said(measured) -> None:
 
 
 def test_the_table_holds_medians_and_the_ratios_of_each_repeat(measured, grown, peaks) -> None:
-    table = summary(measured, grown, peaks)
-    own = measured.filter(stage="train", model="mf", who=PROJECT, rule="ahns").sort("repeat")["seconds"]
-    plain = measured.filter(stage="train", model="mf", who="plain", rule="dns").sort("repeat")["seconds"]
+    table = summarise(measured, grown, peaks)
+    own = measured.filter(stage="train", model="mf", code=PROJECT, rule="ahns").sort("repeat")["seconds"]
+    plain = measured.filter(stage="train", model="mf", code="plain", rule="dns").sort("repeat")["seconds"]
     row = table.filter(stage="train", model="mf", rule="ahns").row(0, named=True)
     assert row["repeats"] == 2 and row["seconds"] == pytest.approx(own.median(), rel=1e-3)
     assert row["speedup_low"] == pytest.approx((plain / own).min(), rel=1e-3)
     assert row["interactions_per_second"] == pytest.approx(row["interactions"] / own.median(), rel=1e-3)
-    assert table.filter(stage="train", model="mf", rule=BPR, who="plain")["speedup"][0] == 1
+    assert table.filter(stage="train", model="mf", rule=BPR, code="plain")["speedup"][0] == 1
     assert table.filter(stage="train", model="mf", rule=BPR)["peak_memory_mib"].to_list() == [100, 100]
     assert table.filter(stage="grown train")["interactions"].to_list() == [1599, 6393]  # four fifths
     assert set(table.filter(stage="evaluate")["speedup"].is_null()) == {False}
@@ -73,8 +83,8 @@ def test_the_share_of_bandwidth_is_that_of_the_bytes_an_epoch_has_to_move(measur
     assert config.least_bytes(("mf", BPR, PROJECT), 100) == 100 * 4 * 2 * 3 * 3 * 8
     assert config.least_bytes(("lightgcn", "dns", PROJECT), 100) is None
     known = measured.with_columns(seconds=pl.when(pl.col("stage") == "copy").then(COPIED / 2**30).otherwise(0.5))
-    table = summary(known, grown, peaks)  # memory moves 2 GiB a second
-    row = table.filter(stage="train", model="mf", rule="dns", who=PROJECT)
+    table = summarise(known, grown, peaks)  # memory moves 2 GiB a second
+    row = table.filter(stage="train", model="mf", rule="dns", code=PROJECT)
     bytes_ = config.least_bytes(("mf", "dns", PROJECT), row["interactions"][0])
     assert row["bandwidth_share"][0] == pytest.approx(bytes_ / 0.5 / 2**31, rel=1e-3)
     assert table.filter(pl.col("bandwidth_share").is_not_null())["rule"].to_list() == ["dns", BPR]
@@ -88,22 +98,22 @@ def test_what_is_claimed_is_measured_against_its_limit(measured, grown) -> None:
         "evaluate/one width//published": 30.0, f"evaluate/one width//{PROJECT}": 0.5,
         f"evaluate/all widths//{PROJECT}": 1.0,
     }  # fmt: skip
-    case = pl.concat_str("stage", "model", "rule", "who", separator="/")
+    case = pl.concat_str("stage", "model", "rule", "code", separator="/")
     known = measured.with_columns(seconds=case.replace_strict(seconds, default=1.0))
-    found = claims(known, grown, 2)
+    found = check_claims(known, grown, 2)
     assert found["value"].to_list()[:4] == [4.0, 5.0, 60.0, 2.0]
-    assert found["kept"].to_list()[:4] == [True, False, True, True]
+    assert found["holds"].to_list()[:4] == [True, False, True, True]
     assert found["limit"].to_list()[:2] == ["at least 1.8", "at most 2.5"]
     assert found["claim"].str.starts_with("growth").to_list()[4:] == [True, True]
-    assert found["value"][5] == pytest.approx(grown["peak_memory_mib"].max(), rel=1e-3) and found["kept"][5]
+    assert found["value"][5] == pytest.approx(grown["peak_memory_mib"].max(), rel=1e-3) and found["holds"][5]
 
 
 def test_on_a_gpu_it_is_seconds_that_are_claimed(measured, grown) -> None:
     def twice(table: pl.DataFrame) -> pl.DataFrame:
         return pl.concat([table, table.with_columns(device=pl.lit("cuda"))])
 
-    found = claims(twice(measured), twice(grown), 2).filter(device="cuda")
-    own = measured.filter(stage="train", model="mf", rule="dns", who=PROJECT)["seconds"]
+    found = check_claims(twice(measured), twice(grown), 2).filter(device="cuda")
+    own = measured.filter(stage="train", model="mf", rule="dns", code=PROJECT)["seconds"]
     assert found["claim"].to_list()[4:] == [
         "growth: seconds an epoch of the largest",
         "growth: seconds to evaluate the largest",
@@ -116,19 +126,19 @@ def test_on_a_gpu_it_is_seconds_that_are_claimed(measured, grown) -> None:
 
 
 def test_the_figure_needs_the_table_and_nothing_else(measured, grown, peaks) -> None:
-    table = summary(measured, grown, peaks)
-    figure = speed(table)
+    table = summarise(measured, grown, peaks)
+    figure = draw_speed(table)
     assert figure.axes[0].get_xlabel() == "times as fast as plain PyTorch"
-    assert speed(table.filter(~pl.col("stage").str.starts_with("grown")))
+    assert draw_speed(table.filter(~pl.col("stage").str.starts_with("grown")))
 
 
 def test_memory_and_growth_are_measured_in_processes_of_their_own() -> None:
     held = bytearray(200 * 2**20)  # not seen by the children
     config = small(backbones=("mf",), sizes=(2000,), repeats=1, threads=())
-    (grown,) = growth(config)
+    (grown,) = measure_growth(config)
     assert grown["stage"].to_list() == ["train", "evaluate"]
     assert 0 < grown["peak_memory_mib"][0] < peak_mib()
-    assert len(held) and set(memory.__annotations__) == {"config", "return"}
+    assert len(held) and set(measure_memory.__annotations__) == {"config", "return"}
 
 
 def test_widths_that_do_not_nest_are_refused() -> None:

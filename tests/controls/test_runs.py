@@ -10,12 +10,13 @@ import pytest
 import torch
 from settings import train_config
 
-from mrl.config import TrainConfig
+from mrl.config import TrainConfig, flat
 from mrl.controls import computed as computed_controls
+from mrl.controls import models as control_models
 from mrl.controls import runs as control_runs
-from mrl.controls.computed import compute
+from mrl.controls.computed import compute_control
 from mrl.controls.models import ease, ease_scores, popularity_scores, search_ials
-from mrl.controls.runs import CONTROLS, ControlsConfig, by_width, measured, plan, run_controls
+from mrl.controls.runs import CONTROLS, ControlsConfig, metrics_on_test, pivot_by_width, plan_controls, run_controls
 from mrl.data.interactions import Interactions
 from mrl.data.load import load_data
 from mrl.errors import ConfigError, RunError
@@ -99,9 +100,9 @@ def test_every_control_leaves_a_run_directory_beside_the_nested_one(made) -> Non
 
 def test_trained_controls_differ_from_the_nested_run_in_what_they_are_about(made) -> None:
     _, runs, _ = made
-    base = runs[0].config
+    base = flat(runs[0].config)
     changed = {
-        name: {key for key, value in named(runs, name).config.items() if value != base[key]}
+        name: {key for key, value in flat(named(runs, name).config).items() if value != base[key]}
         for name in ("bpr", "alone-2", "shared")
     }
     elsewhere = {"name", "run_dir"}
@@ -126,14 +127,8 @@ def test_what_is_made_of_bpr_keeps_its_scores_at_full_width(made) -> None:
     order = [int((bpr.items.T == column[:, None].T).all(1).nonzero()[0, 0]) for column in shuffled.items.T]
     assert sorted(order) == [0, 1, 2, 3] and torch.equal(bpr.users[:, order], shuffled.users)
     # a model trained at the widest width alone is the same training again
-    lone = replace(
-        nested(bpr.path.parent),
-        widths=(4,),
-        eval_widths=(),
-        level_weights=(),
-        name="x",
-        run_dir=str(bpr.path.parent / "x"),
-    )
+    folder = bpr.path.parent
+    lone = nested(folder, widths=(4,), eval_widths=(), level_weights=(), name="x", run_dir=str(folder / "x"))
     assert torch.equal(fit(lone, data, progress=False).items, alone.items)
 
 
@@ -173,9 +168,9 @@ def test_test_is_touched_once_and_under_paper_only_test_is_measured(tmp_path, mo
     fit(config, progress=False)
     splits: list[str] = []
     for name in ("evaluate", "evaluate_scores"):
-        real = getattr(computed_controls, name)
+        real = getattr(control_models, name)
         monkeypatch.setattr(
-            computed_controls,
+            control_models,
             name,
             lambda *a, real=real, split, **k: splits.append(split) or real(*a, split=split, **k),
         )
@@ -197,7 +192,7 @@ def test_what_is_there_is_not_made_again_unless_its_settings_changed(made, monke
     config, runs, _ = made
     again: list[str] = []
     monkeypatch.setattr(
-        control_runs, "compute", lambda each, *a, **k: again.append(each.name) or compute(each, *a, **k)
+        control_runs, "compute_control", lambda each, *a, **k: again.append(each.name) or compute_control(each, *a, **k)
     )
     monkeypatch.setitem(globals(), "fit", None)  # what `in_turn` would train with
     assert [run.path for run in run_controls(config, progress=False)] == [run.path for run in runs]
@@ -205,23 +200,23 @@ def test_what_is_there_is_not_made_again_unless_its_settings_changed(made, monke
     run_controls(replace(config, ease_l2=(10.0, 101.0)), progress=False)
     assert again == ["ease"]
     run_controls(config, progress=False)  # as it was, for the other tests
-    (computed,) = [each for each in plan(config)[1] if each.name == "bpr-rotated"]
+    (computed,) = [each for each in plan_controls(config)[1] if each.name == "bpr-rotated"]
     assert finished(computed) is not None
     assert finished(replace(computed, learning_rate=0.5)) is None  # made of a training, so its settings count
-    (computed,) = [each for each in plan(config)[1] if each.name == "ials"]
+    (computed,) = [each for each in plan_controls(config)[1] if each.name == "ials"]
     assert finished(replace(computed, learning_rate=0.5)) is not None  # has nothing to do with it
     assert "learning_rate" not in load(computed.run_dir).config
 
 
 def test_a_control_that_was_killed_half_way_counts_as_unfinished(made, monkeypatch) -> None:
     config, _, data = made
-    (computed,) = [each for each in plan(config)[1] if each.name == "popularity"]
+    (computed,) = [each for each in plan_controls(config)[1] if each.name == "popularity"]
     monkeypatch.setattr(computed_controls, "write_run", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        compute(computed, data)
+        compute_control(computed, data)
     assert finished(computed) is None
     monkeypatch.undo()
-    assert compute(computed, data).path == finished(computed).path
+    assert compute_control(computed, data).path == finished(computed).path
 
 
 def test_further_seeds_bring_their_nested_runs_along(made) -> None:
@@ -230,7 +225,7 @@ def test_further_seeds_bring_their_nested_runs_along(made) -> None:
     runs = run_controls(few, progress=False)
     names = ["mine", "planted-mf-dns-mns-1", "planted-shared-0", "planted-shared-1", "planted-popularity-0"]
     assert [run.path.name for run in runs] == [*names, "planted-popularity-1"]
-    table = by_width(measured(runs))
+    table = pivot_by_width(metrics_on_test(runs))
     assert table["seeds"].to_list() == [2] * 6
     mean = (recall(runs[0])[2] + recall(runs[1])[2]) / 2
     assert table.filter(model="mf-dns-mns", metric="recall@20")["2"].item() == pytest.approx(mean)
@@ -241,7 +236,7 @@ def test_further_seeds_bring_their_nested_runs_along(made) -> None:
 
 def test_the_table_has_a_row_a_model_and_a_column_a_width(made) -> None:
     _, runs, _ = made
-    table = by_width(measured(runs))
+    table = pivot_by_width(metrics_on_test(runs))
     assert table.columns == ["dataset", "protocol", "metric", "model", "seeds", "2", "3", "4", "no width"]
     models = ["mf-dns-mns", *CONTROLS[1:]]  # the nested run is mrl4rec itself
     assert table["model"].to_list() == models * 2 and table["metric"].unique(maintain_order=True).to_list() == [
@@ -259,9 +254,9 @@ def test_a_control_is_not_taken_for_a_nested_run(made) -> None:
     for name in ("ials", "bpr", "alone-2"):
         path = Path(config.run).with_name(f"planted-{name}-0")
         with pytest.raises(ConfigError, match=r"is itself a control \(\w+\); give the nested run"):
-            plan(replace(config, run=str(path)))
+            plan_controls(replace(config, run=str(path)))
     with pytest.raises(RunError, match="is not a run directory"):
-        plan(replace(config, run=str(path.with_name("nowhere"))))
+        plan_controls(replace(config, run=str(path.with_name("nowhere"))))
 
 
 def test_runs_of_other_data_are_not_set_side_by_side(tmp_path) -> None:
@@ -297,7 +292,7 @@ def test_impossible_settings_are_refused_in_one_line(changes: dict, message: str
 
 def test_settings_of_a_run_survive_the_way_through_its_config(made) -> None:
     config, *_ = made
-    trained, computed = plan(config)
+    trained, computed = plan_controls(config)
     fixed = ("dataset", "planted", "protocol", "candidates", "rule", "seed", "per_user")
     for each in (*trained, *computed):
         assert {name: asdict(each)[name] for name in fixed} == {

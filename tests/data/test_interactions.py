@@ -14,7 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrl.data.interactions import Interactions, Positives, as_paper, build, hold_out
+from mrl.data.holdout import as_paper, hold_out
+from mrl.data.interactions import Interactions, Positives, build
 from mrl.errors import ConfigError, DataError
 
 PAIRS = st.lists(st.tuples(st.integers(0, 7), st.integers(-3, 6)), min_size=1, max_size=40)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from settings import train_config
 
-from mrl.data.interactions import Interactions, Positives, hold_out
+from mrl.data.holdout import hold_out
+from mrl.data.interactions import Interactions, Positives
 from mrl.data.synthetic import planted_interactions
 from mrl.evaluation.evaluate import evaluate
 from mrl.least_squares import rotation

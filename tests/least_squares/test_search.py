@@ -11,7 +11,8 @@ import torch
 from settings import train_config
 
 from mrl.config import TrainConfig
-from mrl.data.interactions import Interactions, Positives, hold_out
+from mrl.data.holdout import hold_out
+from mrl.data.interactions import Interactions, Positives
 from mrl.data.synthetic import planted_interactions
 from mrl.errors import DataError
 from mrl.least_squares import search, validation

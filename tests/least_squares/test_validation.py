@@ -10,7 +10,8 @@ import pytest
 import torch
 from settings import train_config
 
-from mrl.data.interactions import Interactions, as_paper, hold_out
+from mrl.data.holdout import as_paper, hold_out
+from mrl.data.interactions import Interactions
 from mrl.data.synthetic import planted_interactions
 from mrl.evaluation.evaluate import evaluate
 from mrl.least_squares import validation

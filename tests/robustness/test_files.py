@@ -15,7 +15,7 @@ from settings import train_config
 from mrl import evaluate, fit
 from mrl.data import datasets, downloads
 from mrl.data.downloads import fetch
-from mrl.data.interactions import as_paper
+from mrl.data.holdout import as_paper
 from mrl.data.labels import read_movies
 from mrl.data.parsers import check_parquet, read_adjacency, read_table
 from mrl.errors import LONGEST, ConfigError, DataError, MRLError, RunError

@@ -9,7 +9,8 @@ import torch
 from settings import train_config
 
 from mrl import fit
-from mrl.data.interactions import Interactions, hold_out
+from mrl.data.holdout import hold_out
+from mrl.data.interactions import Interactions
 from mrl.data.synthetic import planted_interactions
 from mrl.evaluation.evaluate import evaluate
 from mrl.least_squares.axes import rotate
@@ -19,11 +20,11 @@ from mrl.study.fitting import (
     fit_bpr_rotated,
     fit_ease,
     fit_ials,
-    fit_nested,
+    fit_mrl4rec,
     fit_popularity,
     fit_recipe,
-    measure,
     objective,
+    rank,
 )
 from mrl.trainer import Trainer
 
@@ -47,9 +48,9 @@ def test_the_objective_is_the_mean_of_validation_ndcg_over_the_widths(task, data
     assert objective(task, model) == pytest.approx(sum(by_width) / 3, abs=1e-12)
 
 
-def test_a_model_without_widths_is_judged_by_its_one_figure(task) -> None:
+def test_a_model_without_widths_is_judged_by_its_one_number(task) -> None:
     for model in (fit_ease(task, {"l2": 50.0}).model, fit_popularity(task, {}).model):
-        table = measure(task, model, "valid").table
+        table = rank(task, model, "valid").table
         assert table["width"].is_null().all() and set(table["k"]) == {20}
         assert objective(task, model) == table.filter(metric="ndcg")["value"].item()
 
@@ -60,30 +61,30 @@ def test_wider_ials_is_rotated_then_truncated(task, data) -> None:
     assert torch.equal(users, whole[0][:, :8]) and torch.equal(items, whole[1][:, :8])
 
 
-@pytest.mark.parametrize("fit_one", [fit_nested, fit_bpr_rotated])
+@pytest.mark.parametrize("fit_one", [fit_mrl4rec, fit_bpr_rotated])
 def test_a_search_finds_the_epoch_and_the_refit_trains_for_it(task, data, fit_one) -> None:
     searched = fit_one(task, NESTED)
-    assert 1 <= searched.found["epochs"] <= 4 and not searched.cut
+    assert 1 <= searched.refit_settings["epochs"] <= 4 and not searched.timed_out
     assert searched.value == objective(task, searched.model)
-    again = fit_one(replace(task, data=data.merge_valid()), {**NESTED, **searched.found})
-    widths = WIDTHS if fit_one is fit_nested else WIDTHS[-1:]
-    config = train_config(dataset="planted", widths=widths, epochs=searched.found["epochs"], **NESTED)
+    again = fit_one(replace(task, data=data.merge_valid()), {**NESTED, **searched.refit_settings})
+    widths = WIDTHS if fit_one is fit_mrl4rec else WIDTHS[-1:]
+    config = train_config(dataset="planted", widths=widths, epochs=searched.refit_settings["epochs"], **NESTED)
     trainer = Trainer(config, data.merge_valid().train, task.device)
     for _ in range(config.epochs):
         trainer.run_epoch()
     vectors = trainer.vectors()
-    expected = vectors if fit_one is fit_nested else rotate(*vectors)
+    expected = vectors if fit_one is fit_mrl4rec else rotate(*vectors)
     assert all(torch.equal(a, b) for a, b in zip(again.model, expected, strict=True))
 
 
 def test_patience_ends_a_search(task) -> None:
-    searched = fit_nested(task.with_settings(epochs=50, patience=1), NESTED | {"learning_rate": 1e-9})
-    assert searched.found["epochs"] < 50
+    searched = fit_mrl4rec(replace(task, epochs=50, patience=1), NESTED | {"learning_rate": 1e-9})
+    assert searched.refit_settings["epochs"] < 50
 
 
 def test_past_the_deadline_a_search_ends_with_the_best_so_far(task) -> None:
-    cut = fit_nested(task.with_settings(deadline=0.0, eval_every=3), NESTED)
-    assert cut.cut and cut.found == {"epochs": 1}
+    cut = fit_mrl4rec(replace(task, deadline=0.0, eval_every=3), NESTED)
+    assert cut.timed_out and cut.refit_settings == {"epochs": 1}
     assert cut.value == objective(task, cut.model)
 
 
@@ -93,5 +94,7 @@ def test_what_a_recipe_found_by_itself_refits_to_what_fit_gives(task, data, tmp_
     searched = fit_recipe(task, {"recipe": recipe})
     run = fit(train_config(dataset="planted", seed=3, recipe=recipe, widths=WIDTHS, run_dir=str(tmp_path)), data)
     assert searched.value == run.metrics.filter(split="valid", metric="ndcg", k=20)["value"].mean()
-    users, items = fit_recipe(replace(task, data=data.merge_valid()), {"recipe": recipe, **searched.found}).model
+    users, items = fit_recipe(
+        replace(task, data=data.merge_valid()), {"recipe": recipe, **searched.refit_settings}
+    ).model
     assert torch.equal(users, run.users) and torch.equal(items, run.items)

@@ -1,4 +1,4 @@
-"""The study as people read it: sentences, LaTeX and the page, from figures that are given."""
+"""The study as people read it: sentences, LaTeX and the page, from numbers that are given."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import polars as pl
 import pytest
 from studied import keep, pretend
 
-from mrl.study.page import write
-from mrl.study.tables import tables
-from mrl.study.tex import grid, latex
-from mrl.study.words import losses, protocol, summary
+from mrl.errors import RunError
+from mrl.study.page import write_study
+from mrl.study.tables import study_tables
+from mrl.study.tex import grid, render_latex
+from mrl.study.words import caveats, describe_protocol, losses, summarise
 
 VOID = {"meta", "img", "br"}
 
@@ -37,7 +38,7 @@ class Balanced(HTMLParser):
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
-    """ours wins at 2, loses at 4 to `flat`, which has no width."""
+    """`best` wins at 2, loses at 4 to `flat`, which has no width."""
     config = pretend(monkeypatch, tmp_path / "study")
     keep(config, "best", {2: 0.42, 4: 0.42})
     keep(config, "wide", {2: 0.30, 4: 0.10}, seeds=(0, 1))
@@ -46,77 +47,75 @@ def config(tmp_path, monkeypatch):
     return config
 
 
-def test_the_summary_names_where_ours_wins_and_loses(config) -> None:
-    said = summary(tables(config), config)
-    assert said["What it shows"][0].startswith(
-        "Over 1 data set, 2 widths and 2 metrics (4 cells), best is significantly ahead of the best row that is not "
-        "ours in 2, significantly behind it in 2, and not told apart from it in 0"
+def test_the_summary_names_where_the_main_model_wins_and_loses(config) -> None:
+    sentences = summarise(study_tables(config))
+    assert sentences["What it shows"][0].startswith(
+        "Over 1 data set, 2 widths and 2 metrics (4 cells), best is significantly ahead of the best baseline in 2, "
+        "significantly behind it in 2, and not told apart from it in 0"
     )
-    assert said["What it shows"][1] == (
-        "planted: best is below another row in 2 of 4 cells; significantly above the best that is not ours at 1 of 2 "
+    assert sentences["What it shows"][1] == (
+        "planted: best is below another row in 2 of 4 cells; significantly above the best baseline at 1 of 2 "
         "widths by Recall@20 and 1 of 2 widths by NDCG@20."
     )
     assert re.fullmatch(
         r"planted, Recall@20, 60 users: significantly ahead at 2 \(\+\.1\d+ against wide\) and significantly behind at "
         r"4 \(−\.1\d+ against flat\)\.",
-        said["By data set"][0],
+        sentences["By data set"][0],
     )
     assert re.fullmatch(
         r"planted, Recall@20 at 4: \.4\d+ against \.[56]\d+ of flat \(significantly behind, p = [\d.]+ after Holm\)\.",
-        said["Where it loses"][0],
+        sentences["Where it loses"][0],
     )
-    assert len(said["Where it loses"]) == 2
-    assert "reports/log.md" in losses(replace(tables(config), ours="default"))[-1]
-    assert "best 2.0, wide 1.5 and flat 1.0" in said["Seconds"][0]
+    assert len(sentences["Where it loses"]) == 2
+    assert "reports/log.md" in losses(replace(study_tables(config), main="default"))[-1]
+    assert "best 2.0, wide 1.5 and flat 1.0" in sentences["Seconds"][0]
 
 
 def test_the_summary_says_what_is_missing_or_short(config) -> None:
-    said = summary(tables(config), config)["To be known"]
-    assert said == [
+    sentences = summarise(study_tables(config))["To be known"]
+    assert sentences == [
         "planted: not there yet: second.",
-        "planted: the budget ended the search of wide (1 of 4 trials) and parts (1 of 4 trials); more might serve "
+        "planted: the budget ended the search of wide (1 of 4 trials) and parts (1 of 4 trials). More might serve "
         "them better.",
         "planted: fewer than 3 seeds: wide (2).",
     ]
     keep(config, "flat", {None: 0.6}, seeds=(0,), spent=61.0)
-    said = summary(tables(config), config)["To be known"]
-    assert "planted: a search of its own took more than the 60 s that others were granted: flat (61.0 s)." in said
+    sentences = summarise(study_tables(config))["To be known"]
+    assert "planted: a search of its own took more than the 60 s that others were granted: flat (61.0 s)." in sentences
 
 
-def test_without_a_model_of_ours_there_are_tables_and_no_comparison(config, tmp_path) -> None:
+def test_without_a_recipe_there_are_tables_and_no_comparison(config, tmp_path) -> None:
     other = replace(config, folder=str(tmp_path / "other"))
     keep(other, "wide", {2: 0.3, 4: 0.1})
-    found = tables(other)
-    assert summary(found, other)["What it shows"] == [
-        "There is nothing to compare: no model of ours is among the rows."
-    ]
-    assert r"\textbf" not in latex(found, other)
-    assert len(write(found, other)) == 4
+    tables = study_tables(other)
+    assert summarise(tables)["What it shows"] == ["There is nothing to compare: no recipe is among the rows."]
+    assert r"\bigtriangledown" not in render_latex(tables)
+    assert len(write_study(tables, other)) == 4
 
 
 def test_a_win_everywhere_is_said_as_such(config) -> None:
     keep(config, "flat", {None: 0.1}, seeds=(0,))
-    said = summary(tables(config), config)
-    assert said["Where it loses"] == ["In no cell."]
-    assert "planted: best is at or above every other row in every cell" in said["What it shows"][1]
+    sentences = summarise(study_tables(config))
+    assert sentences["Where it loses"] == ["In no cell."]
+    assert "planted: best is at or above every other row in every cell" in sentences["What it shows"][1]
 
 
-def test_the_grid_puts_figures_where_they_belong(config) -> None:
-    rows = {row.model: row for row in grid(tables(config), config, "planted", "recall")}
+def test_the_grid_puts_numbers_where_they_belong(config) -> None:
+    rows = {row.model: row for row in grid(study_tables(config), "planted", "recall")}
     assert list(rows) == ["best", "wide", "parts", "flat"]
     assert [row.label for row in rows.values()] == ["best", "wide (2 seeds)", "parts", "flat"]
     assert [cell is None for cell in rows["flat"].cells] == [True, False]
     assert [cell is None for cell in rows["parts"].cells] == [False, True]
-    assert [(cell.loss, cell.top, cell.verdict) for cell in rows["best"].cells] == [
+    assert [(cell["is_below"], cell["is_best"], cell["verdict"]) for cell in rows["best"].cells] == [
         (False, True, "ahead"),
         (True, False, "behind"),
     ]
-    assert rows["flat"].cells[1].top and rows["flat"].cells[1].half is None
-    assert not any(cell and cell.loss for name in ("wide", "parts", "flat") for cell in rows[name].cells)
+    assert rows["flat"].cells[1]["is_best"] and rows["flat"].cells[1]["half"] is None
+    assert not any(cell and cell["is_below"] for name in ("wide", "parts", "flat") for cell in rows[name].cells)
 
 
-def test_latex_is_whole_and_losses_are_bold(config) -> None:
-    text = latex(tables(config), config)
+def test_latex_is_whole_and_the_best_of_a_column_is_bold(config) -> None:
+    text = render_latex(study_tables(config))
     opened, closed = re.findall(r"\\begin{(\w+)}", text), re.findall(r"\\end{(\w+)}", text)
     assert sorted(opened) == sorted(closed) == ["table"] * 2 + ["tabular"] * 2
     assert text.count("{") == text.count("}") and text.count("$") % 2 == 0
@@ -125,35 +124,65 @@ def test_latex_is_whole_and_losses_are_bold(config) -> None:
         lines = [line for line in body.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
         assert {line.count("&") for line in lines} == {len(columns) - 1}
         assert [body.count(rule) for rule in (r"\toprule", r"\bottomrule")] == [1, 1]
+    best = study_tables(config).means.with_columns(pl.col("width").fill_null(4))
+    best = best.filter(pl.col("mean") == pl.col("mean").max().over("metric", "width")).sort("metric", "width")
     bold = re.findall(r"\\textbf{(\.\d{4})}", text)
-    assert bold == [f"{mean:.4f}"[1:] for mean in tables(config).tests.filter(pl.col("loss"))["mean"]]
+    assert sorted(bold) == sorted(f"{mean:.4f}"[1:] for mean in best["mean"])
+    below = re.findall(r"(\.\d{4})\$\^{\\bigtriangledown}\$", text)
+    assert below == [f"{mean:.4f}"[1:] for mean in study_tables(config).tests.filter("is_below")["mean"]]
 
 
 def test_the_files_are_written_and_the_page_needs_nothing_else(config) -> None:
-    found = tables(config)
-    csv, trials, tex, page = write(found, config)
+    tables = study_tables(config)
+    csv, trials, tex, page = write_study(tables, config)
     names = ["study.csv", "study-searches.csv", "study.tex", "study.html"]
     assert [path.name for path in (csv, trials, tex, page)] == names
-    assert set(pl.read_csv(trials)["contender"]) == {"wide", "parts-2", "flat"}
-    assert len(pl.read_csv(csv)) == len(found.tidy()) and tex.read_text() == latex(found, config)
+    assert set(pl.read_csv(trials)["model"]) == {"wide", "parts-2", "flat"}
+    assert len(pl.read_csv(csv)) == len(tables.tidy) and tex.read_text() == render_latex(tables)
     reader = Balanced()
     reader.feed(page.read_text())
     assert reader.open == [] and all(link.startswith(("#", "data:")) for link in reader.links)
     text = page.read_text()
     assert "significantly behind" in text and "<script" not in text
-    assert len(re.findall(r"<b>\.\d{4}</b>", text)) == 2 * 2  # in the tables, and compared user by user
+    assert len(re.findall(r"<b>\.\d{4}</b>", text)) == 2 * 2  # the best of each column
+    assert len(re.findall(r"\.\d{4}▼", text)) == 2 * 2  # in the tables, and compared user by user
     before = csv.read_bytes(), tex.read_bytes()
-    write(found, config)
+    write_study(tables, config)
     assert (csv.read_bytes(), tex.read_bytes()) == before
 
 
 def test_the_protocol_tells_trials_and_budget(config) -> None:
-    told = " ".join(protocol(tables(config), config))
-    assert "by 4 trials at most" in told and "within 60 s" in told and "over 3 seeds" in told
-    assert "By its own search on the same validation part, not by Optuna: best." in told
+    text = " ".join(describe_protocol(study_tables(config)))
+    assert "by 4 trials at most" in text and "within 60 s" in text and "over 3 seeds" in text
+    assert "By its own search on the same validation part, not by Optuna: best." in text
 
 
-def test_a_loss_to_another_of_ours_is_said_to_be_one(config) -> None:
+def test_a_loss_to_another_recipe_is_said_to_be_one(config) -> None:
     keep(config, "second", {2: 0.5, 4: 0.3})
-    found = tables(config)
-    assert any(told.endswith(" of second (also ours).") for told in summary(found, config)["Where it loses"])
+    tables = study_tables(config)
+    assert any(
+        told.endswith(" of second (also a recipe of this project).") for told in summarise(tables)["Where it loses"]
+    )
+
+
+def test_settings_that_no_longer_exist_are_said_to_be_of_earlier_code(config) -> None:
+    tables = study_tables(config)
+    old = pl.when(model="wide").then(pl.lit("l2=0.1, narrow=8")).otherwise("settings")
+    sentences = caveats(replace(tables, tidy=tables.tidy.with_columns(settings=old)))
+    assert sentences[-1] == "wide was measured with earlier code: it has a setting that no longer exists (narrow)."
+    assert not any("earlier code" in sentence for sentence in caveats(tables))
+
+
+def test_from_its_table_a_study_is_written_again_to_the_same_bytes(config, tmp_path) -> None:
+    csv, _, tex, page = write_study(study_tables(config), config)
+    again = replace(config, table=str(csv), report=str(tmp_path / "again"), folder="nowhere", datasets=("tool",))
+    paths = write_study(study_tables(again), again)
+    assert [path.name for path in paths] == ["again.tex", "again.html"]
+    assert [path.read_bytes() for path in paths] == [tex.read_bytes(), page.read_bytes()]
+
+
+def test_a_file_that_is_no_table_of_a_study_is_refused(config, tmp_path) -> None:
+    (tmp_path / "other.csv").write_text("model,l2\nmf,0.1\n")
+    for name in ("none.csv", "other.csv"):
+        with pytest.raises(RunError, match=rf"table='.*{name}': no table of a study"):
+            study_tables(replace(config, table=str(tmp_path / name)))

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import polars as pl
 import pytest
 
-from mrl.study.reproduction import ReproductionConfig, summary
+from mrl.study.reproduction import ReproductionConfig, compare_with_anchors
 
 ANCHORS = Path(__file__).resolve().parents[2] / "reports" / "anchors.csv"
 
@@ -37,7 +37,7 @@ def run(seed: int, recall: float, model: str = "mf-dns-mns", width: int = 64) ->
 
 def test_the_table_sets_mean_and_range_over_seeds_beside_the_anchor() -> None:
     runs = [run(0, 0.070), run(1, 0.072), run(0, 0.066, "mf-dns-alone64"), run(0, 0.03, "mf-dns-alone4", 4)]
-    table = summary(runs, pl.read_csv(ANCHORS))
+    table = compare_with_anchors(runs, pl.read_csv(ANCHORS))
     assert table["width"].to_list() == [4, 64, 64]
     method = table.filter(model="mf-dns-mns").row(0, named=True)
     assert (method["seeds"], method["mean"], method["low"], method["high"]) == (2, 0.071, 0.070, 0.072)

@@ -14,9 +14,9 @@ import torch
 from pydantic import ValidationError
 
 from mrl.errors import ConfigError, DataError, RunError
-from mrl.study import fitting as fits
+from mrl.study import fitting
 from mrl.study import jobs as study_jobs
-from mrl.study import models as contenders
+from mrl.study import models as study_models
 from mrl.study import run as study
 from mrl.study.config import StudyConfig
 from mrl.study.folder import Job
@@ -31,7 +31,7 @@ SMALL = {"num_users": 120, "num_items": 64, "interactions": 2000}
 def config(tmp_path) -> StudyConfig:
     return StudyConfig(
         datasets=("planted",), planted=SMALL, widths=(2, 4), trials=2, seconds=100, seeds=(0, 1), epochs=2,
-        eval_every=1, processes=1, device="cpu", timing=False, contenders=("ials-4", "ease"),
+        eval_every=1, processes=1, device="cpu", timing=False, models=("ials-4", "ease"),
         folder=str(tmp_path / "study"),
     )  # fmt: skip
 
@@ -39,10 +39,13 @@ def config(tmp_path) -> StudyConfig:
 def kept(config: StudyConfig) -> dict[str, dict]:
     """Everything that was found, without what it took."""
     found = {}
-    for at in config.entries():
-        trials = [{name: trial[name] for name in ("number", "settings", "found", "value")} for trial in at.trials()]
-        results = [{**result, "seconds": 0} for result, _ in at.results(config.seeds)]
-        found[at.contender.name] = {"trials": trials, "results": results}
+    for experiment in config.experiments():
+        trials = [
+            {name: trial[name] for name in ("number", "settings", "refit_settings", "value")}
+            for trial in experiment.trials()
+        ]
+        results = [{**result, "seconds": 0} for result, _ in experiment.results(config.seeds)]
+        found[experiment.model.name] = {"trials": trials, "results": results}
     return found
 
 
@@ -51,35 +54,35 @@ def test_a_study_searches_then_fits_each_seed_and_makes_nothing_twice(config, mo
     ials, ease = run_study(config, progress=False)
     assert torch.get_num_threads() == before
     assert [trial["number"] for trial in ials.trials()] == [0, 1]
-    assert ials.trials()[0]["settings"] == ials.contender.start
+    assert ials.trials()[0]["settings"] == ials.model.first_trial
     results = list(ials.results(config.seeds))
     assert [result["seed"] for result, _ in results] == [0, 1] and all(path.exists() for _, path in results)
-    assert {(row["width"], row["metric"], row["k"]) for row in results[0][0]["figures"]} == {
+    assert {(row["width"], row["metric"], row["k"]) for row in results[0][0]["metrics"]} == {
         (width, metric, 20) for width in (2, 4) for metric in ("recall", "ndcg")
     }
     assert len(list(ease.results(config.seeds))) == 1  # its seed changes nothing
     stored = optuna.load_study(study_name=ials.path.name, storage=f"sqlite:///{ials.path / 'trials.db'}")
     assert stored.best_value == max(trial["value"] for trial in ials.trials())
-    monkeypatch.setattr(study_jobs, "advance", None)
+    monkeypatch.setattr(study_jobs, "do_job", None)
     run_study(config, progress=False)
 
 
 def test_a_search_goes_on_as_if_it_had_not_been_interrupted(config, tmp_path) -> None:
-    config = replace(config, contenders=("ials-4",), seeds=(0,))
+    config = replace(config, models=("ials-4",), seeds=(0,))
     for trials in (1, 3):
-        run_study(config.with_settings(trials=trials), progress=False)
-    other = config.with_settings(trials=3, folder=str(tmp_path / "whole"))
+        run_study(replace(config, trials=trials), progress=False)
+    other = replace(config, trials=3, folder=str(tmp_path / "whole"))
     run_study(other, progress=False)
     assert kept(config) == kept(other) and len(kept(config)["ials-4"]["trials"]) == 3
 
 
 def test_two_studies_at_once_share_the_work(config, tmp_path, monkeypatch) -> None:
     made: Counter[Job] = Counter()
-    trial, final = study_jobs._trial, study_jobs._final
-    monkeypatch.setattr(study_jobs, "_trial", lambda c, at, n: made.update([(at.path, n)]) or trial(c, at, n))
-    monkeypatch.setattr(study_jobs, "_final", lambda c, at, n: made.update([(at.path, "s", n)]) or final(c, at, n))
-    monkeypatch.setattr(study, "PATIENCE", 0.05)
-    config = replace(config, contenders=("ials-2", "ials-4", "ease", "popularity"))
+    trial, test = study_jobs._run_trial, study_jobs._refit_and_test
+    monkeypatch.setattr(study_jobs, "_run_trial", lambda c, e, n: made.update([(e.path, n)]) or trial(c, e, n))
+    monkeypatch.setattr(study_jobs, "_refit_and_test", lambda c, e, n: made.update([(e.path, "s", n)]) or test(c, e, n))
+    monkeypatch.setattr(study, "RETRY_SECONDS", 0.05)
+    config = replace(config, models=("ials-2", "ials-4", "ease", "popularity"))
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda _: run_study(config, progress=False), range(2)))
     assert len(made) == 7 + 6 and set(made.values()) == {1}
@@ -87,7 +90,7 @@ def test_two_studies_at_once_share_the_work(config, tmp_path, monkeypatch) -> No
 
 @pytest.mark.slow
 def test_several_processes_find_what_one_finds(config, tmp_path) -> None:
-    config = config.with_settings(contenders=("ials-4", "popularity"), trials=1)
+    config = replace(config, models=("ials-4", "popularity"), trials=1)
     run_study(replace(config, processes=2), progress=False)
     alone = replace(config, folder=str(tmp_path / "alone"))
     run_study(alone, progress=False)
@@ -95,13 +98,13 @@ def test_several_processes_find_what_one_finds(config, tmp_path) -> None:
 
 
 def test_what_another_process_is_at_is_left_to_it(config) -> None:
-    at = config.entries()[0]
-    at.path.mkdir(parents=True)
+    experiment = config.experiments()[0]
+    experiment.path.mkdir(parents=True)
     job = Job("planted", "ials-4", "trial", 0)
-    with filelock.FileLock(at.path / ".trial-0.lock"):
-        assert study_jobs.advance(config, job) is None
-    assert study_jobs.advance(config, job) is not None
-    assert study_jobs.advance(config, job) == "done by another process"
+    with filelock.FileLock(experiment.path / ".trial-0.lock"):
+        assert study_jobs.do_job(config, job) is None
+    assert study_jobs.do_job(config, job) is not None
+    assert study_jobs.do_job(config, job) == "done by another process"
 
 
 def test_a_trial_whose_process_was_killed_is_made_again(config, monkeypatch) -> None:
@@ -114,7 +117,7 @@ def test_a_trial_whose_process_was_killed_is_made_again(config, monkeypatch) -> 
             run_study(config, progress=False)
     ials, _ = run_study(config, progress=False)
     assert [trial["number"] for trial in ials.trials()] == [0, 1]
-    assert ials.trials()[0]["settings"] == ials.contender.start
+    assert ials.trials()[0]["settings"] == ials.model.first_trial
     stored = optuna.load_study(study_name=ials.path.name, storage=f"sqlite:///{ials.path / 'trials.db'}")
     assert [trial.state.name for trial in stored.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
 
@@ -130,32 +133,34 @@ def test_a_trial_that_fails_counts_and_says_why(config, monkeypatch) -> None:
 
 
 def test_a_training_stops_when_the_budget_is_spent(config) -> None:
-    config = replace(config, contenders=("mf-dns-mns",), seconds=1e-9, epochs=50, seeds=(0,))
-    (at,) = run_study(config, progress=False)
-    (trial,) = at.trials()
-    assert trial["cut"] and trial["found"] == {"epochs": 1}
-    assert len(list(at.results(config.seeds))) == 1
+    config = replace(config, models=("mf-dns-mns",), seconds=1e-9, epochs=50, seeds=(0,))
+    (experiment,) = run_study(config, progress=False)
+    (trial,) = experiment.trials()
+    assert trial["timed_out"] and trial["refit_settings"] == {"epochs": 1}
+    assert len(list(experiment.results(config.seeds))) == 1
 
 
-def test_a_contender_with_a_search_of_its_own_is_given_validation_and_not_tested_on_it(config, monkeypatch) -> None:
+def test_a_model_with_a_search_of_its_own_is_given_validation_and_not_tested_on_it(config, monkeypatch) -> None:
     seen = []
 
     def fit(task, settings):
         seen.append((len(task.data.valid) > 0, settings))
-        return contenders.fit_ials(task, {"dim": 4, "alpha0": 0.1, "l2": 0.01})
+        return fitting.fit_ials(task, {"dim": 4, "alpha0": 0.1, "l2": 0.01})
 
-    own = contenders.Contender("own", "ours", fit, (2, 4), ("ials",), fixed={"depth": 1}, trials=0)
-    monkeypatch.setattr(contenders, "contenders", lambda widths: [own])
-    (at,) = run_study(replace(config, contenders=("own",)), progress=False)
+    own = study_models.StudyModel(
+        "own", "recipe", fit, (2, 4), ("least_squares.ials",), fixed={"depth": 1}, max_trials=0
+    )
+    monkeypatch.setattr(study_models, "study_models", lambda widths: [own])
+    (experiment,) = run_study(replace(config, models=("own",)), progress=False)
     assert seen == [(True, {"depth": 1})] * 2
-    assert len(list(at.results(config.seeds))) == 2
+    assert len(list(experiment.results(config.seeds))) == 2
 
 
 def test_a_timed_fit_has_all_cores(config, monkeypatch) -> None:
     monkeypatch.setattr(study.os, "cpu_count", lambda: 2)
-    entries = run_study(config.with_settings(timing=True, trials=1), progress=False)
-    for at in entries:
-        timing = json.loads(at.timing_path(at.best()).read_text())
+    experiments = run_study(replace(config, timing=True, trials=1), progress=False)
+    for experiment in experiments:
+        timing = json.loads(experiment.timing_path(experiment.best_settings()).read_text())
         assert timing["threads"] == 2 and timing["seconds"] >= 0 and timing["search_seconds"] is None
 
 
@@ -164,22 +169,24 @@ def test_a_search_of_its_own_is_made_once_and_timed_with_the_fit(config, monkeyp
 
     def fit(task, settings):
         seen.append((len(task.data.valid) > 0, task.seed, settings))
-        return fits.Fitted(contenders.fit_ials(task, {"dim": 4, "alpha0": 0.1, "l2": 0.01}).model, {"l2": 0.5})
+        return fitting.FitResult(fitting.fit_ials(task, {"dim": 4, "alpha0": 0.1, "l2": 0.01}).model, {"l2": 0.5})
 
-    own = contenders.Contender("own", "ours", fit, (2, 4), ("ials",), fixed={"depth": 1}, trials=1)
-    monkeypatch.setattr(contenders, "contenders", lambda widths: [own])
-    (at,) = run_study(replace(config, contenders=("own",), timing=True), progress=False)
+    own = study_models.StudyModel(
+        "own", "recipe", fit, (2, 4), ("least_squares.ials",), fixed={"depth": 1}, max_trials=1
+    )
+    monkeypatch.setattr(study_models, "study_models", lambda widths: [own])
+    (experiment,) = run_study(replace(config, models=("own",), timing=True), progress=False)
     chosen = {"depth": 1, "l2": 0.5}
     search, refits = (True, 0, {"depth": 1}), [(False, seed, chosen) for seed in (0, 1, 0)]
     assert seen == [search, *refits, search]
-    assert json.loads(at.timing_path(at.best()).read_text())["search_seconds"] >= 0
+    assert json.loads(experiment.timing_path(experiment.best_settings()).read_text())["search_seconds"] >= 0
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"contenders": ("eas",)}, "contenders='eas': unknown; choose of"),
-        ({"ours": "mine"}, "ours='mine': is no row of the study"),
+        ({"models": ("eas",)}, "models='eas': unknown; choose of"),
+        ({"main": "mine"}, "main='mine': is no row of the study"),
         ({"widths": (8, 4)}, "widths=.*must increase"),
     ],
 )

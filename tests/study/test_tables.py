@@ -1,4 +1,4 @@
-"""The tables of a study, from figures that are given: means, intervals, rivals, tests and costs."""
+"""The tables of a study, from numbers that are given: means, intervals, baselines, tests and costs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from studied import WIDTHS, keep, pretend
 from mrl.analysis.comparison import sign_flip
 from mrl.errors import RunError
 from mrl.study.folder import write_json
-from mrl.study.tables import tables
+from mrl.study.tables import study_tables
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def config(tmp_path, monkeypatch):
 
 def test_means_have_the_interval_of_students_t_over_seeds(config) -> None:
     people = keep(config, "wide", {2: 0.3, 4: 0.4})
-    found = tables(config).figures.filter(model="wide", metric="recall")
+    found = study_tables(config).means.filter(model="wide", metric="recall")
     assert found["width"].to_list() == list(WIDTHS) and set(found["seeds"]) == {3}
     for row in found.iter_rows(named=True):
         values = [people[row["width"], seed].mean() for seed in range(3)]
@@ -32,7 +32,7 @@ def test_means_have_the_interval_of_students_t_over_seeds(config) -> None:
 
 def test_one_seed_has_no_interval(config) -> None:
     keep(config, "flat", {None: 0.2}, seeds=(0,))
-    row = tables(config).figures.row(0, named=True)
+    row = study_tables(config).means.row(0, named=True)
     assert (row["width"], row["seeds"], row["low"], row["high"]) == (None, 1, None, None)
 
 
@@ -43,11 +43,11 @@ def test_ours_is_paired_by_user_with_the_best_that_is_not_ours(config) -> None:
     keep(config, "parts-2", {2: 0.2})
     parts = keep(config, "parts-4", {4: 0.41})
     keep(config, "flat", {None: 0.05}, seeds=(0,))
-    tests = tables(config).tests
+    tests = study_tables(config).tests
     assert len(tests) == 4 and set(tests["model"]) == {"best"}
     recall = tests.filter(metric="recall").sort("width")
-    assert recall["rival"].to_list() == ["wide", "parts"]
-    assert recall["best"].to_list() == ["second", "parts"] and recall["loss"].to_list() == [True, False]
+    assert recall["best_baseline"].to_list() == ["wide", "parts"]
+    assert recall["best_other"].to_list() == ["second", "parts"] and recall["is_below"].to_list() == [True, False]
     for row, others in zip(recall.iter_rows(named=True), (wide, parts), strict=True):
         width = row["width"]
         difference = np.array(
@@ -71,31 +71,38 @@ def test_a_model_without_widths_is_compared_with_the_widest(config) -> None:
     keep(config, "best", {2: 0.4, 4: 0.4})
     keep(config, "wide", {2: 0.2, 4: 0.2})
     keep(config, "flat", {None: 0.9}, seeds=(0,))
-    tests = tables(config).tests.filter(metric="recall").sort("width")
-    assert tests["rival"].to_list() == ["wide", "flat"]
-    assert tests["verdict"].to_list() == ["ahead", "behind"] and tests["loss"].to_list() == [False, True]
+    tests = study_tables(config).tests.filter(metric="recall").sort("width")
+    assert tests["best_baseline"].to_list() == ["wide", "flat"]
+    assert tests["verdict"].to_list() == ["ahead", "behind"] and tests["is_below"].to_list() == [False, True]
 
 
 def test_what_parts_have_spent_is_summed(config) -> None:
     keep(config, "parts-2", {2: 0.2})
     keep(config, "parts-4", {4: 0.4})
     keep(config, "best", {2: 0.4, 4: 0.4})
-    costs = {row["model"]: row for row in tables(config).costs.iter_rows(named=True)}
+    costs = {row["model"]: row for row in study_tables(config).costs.iter_rows(named=True)}
     assert costs["parts"]["search_seconds"] == 4.0 and costs["parts"]["fit_seconds"] == 4.0
-    assert (costs["parts"]["trials"], costs["parts"]["granted"], costs["parts"]["budget"]) == (1, 4, 60.0)
+    assert (costs["parts"]["trials"], costs["parts"]["max_trials"], costs["parts"]["max_search_seconds"]) == (
+        1,
+        4,
+        60.0,
+    )
     assert costs["parts"]["settings"] == "parts-2: l2=0.125, epochs=3; parts-4: l2=0.125, epochs=3"
-    assert costs["best"]["trials"] is None and costs["best"]["timed_seconds"] is None
-    (at,) = (each for each in config.entries() if each.contender.name == "best")
-    write_json(at.timing_path(at.best()), {"seconds": 9.0, "threads": 2, "search_seconds": 50.0, "device": "cpu"})
-    best = tables(config).costs.filter(model="best").row(0, named=True)
-    assert (best["timed_seconds"], best["timed_threads"], best["timed_search_seconds"]) == (9.0, 2, 50.0)
+    assert costs["best"]["trials"] is None and costs["best"]["wall_seconds"] is None
+    (experiment,) = (each for each in config.experiments() if each.model.name == "best")
+    write_json(
+        experiment.timing_path(experiment.best_settings()),
+        {"seconds": 9.0, "threads": 2, "search_seconds": 50.0, "device": "cpu"},
+    )
+    best = study_tables(config).costs.filter(model="best").row(0, named=True)
+    assert (best["wall_seconds"], best["wall_threads"], best["wall_search_seconds"]) == (9.0, 2, 50.0)
 
 
 def test_the_tidy_table_has_one_row_a_figure(config) -> None:
     keep(config, "best", {2: 0.4, 4: 0.4})
     keep(config, "wide", {2: 0.2, 4: 0.2})
     keep(config, "flat", {None: 0.3}, seeds=(0,))
-    tidy = tables(config).tidy()
+    tidy = study_tables(config).tidy
     keys = ["dataset", "model", "width", "metric", "k"]
     assert len(tidy) == len(tidy.unique(keys)) == 4 + 4 + 2
     assert tidy.filter(model="best")["p_holm"].null_count() == 0
@@ -106,13 +113,13 @@ def test_the_tidy_table_has_one_row_a_figure(config) -> None:
 def test_ours_may_be_named(config) -> None:
     keep(config, "second", {2: 0.4, 4: 0.4})
     keep(config, "wide", {2: 0.2, 4: 0.2})
-    assert tables(config).ours == "second"  # best is not there yet
+    assert study_tables(config).main == "second"  # best is not there yet
     keep(config, "parts-2", {2: 0.1})
-    tests = tables(replace(config, ours="wide")).tests
+    tests = study_tables(replace(config, main="wide")).tests
     assert set(tests["model"]) == {"wide"}
-    assert (set(tests["width"]), set(tests["best"]), set(tests["rival"])) == ({2}, {"second"}, {"parts"})
+    assert (set(tests["width"]), set(tests["best_other"]), set(tests["best_baseline"])) == ({2}, {"second"}, {"parts"})
 
 
 def test_where_nothing_is_the_remedy_is_told(config) -> None:
     with pytest.raises(RunError, match="no finished fit of planted there; run the study first"):
-        tables(config)
+        study_tables(config)
