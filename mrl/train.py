@@ -26,10 +26,15 @@ from mrl.config import ELSEWHERE, TrainConfig
 from mrl.data import Interactions, Positives, load_data, pick_device
 from mrl.errors import DataError
 from mrl.evaluation import Evaluation, evaluate
-from mrl.least_squares.propagation import Propagation
-from mrl.least_squares.rotation import Factors, initial_model
-from mrl.least_squares.search import SEARCHED, choose_settings
-from mrl.least_squares.validation import fit_least_squares, sample_validation_users
+from mrl.least_squares import (
+    SEARCHED,
+    Factors,
+    Propagation,
+    choose_settings,
+    fit_least_squares,
+    initial_model,
+    sample_validation_users,
+)
 from mrl.runs import Run, RunDirectory, check_compatible, environment, load, run_path
 from mrl.trainer import Trainer
 

@@ -8,7 +8,3 @@ as data grow to tens of millions of interactions.
 
 from mrl.benchmark.measure import BenchmarkConfig, measure_growth, measure_memory, measure_speed
 from mrl.benchmark.report import check_claims, draw_speed, summarise
-
-__all__ = [
-    "BenchmarkConfig", "check_claims", "draw_speed", "measure_growth", "measure_memory", "measure_speed", "summarise",
-]  # fmt: skip

@@ -23,10 +23,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from mrl.benchmark.yardsticks import PlainModel, evaluate_plain, evaluate_published
 from mrl.config import TrainConfig
-from mrl.data.interactions import Interactions
-from mrl.data.load import load_data
-from mrl.data.synthetic import planted_interactions
-from mrl.evaluation.evaluate import evaluate
+from mrl.data import Interactions, load_data, planted_interactions
+from mrl.evaluation import evaluate
 from mrl.parameters import settings
 from mrl.sampler import RULES
 from mrl.train import peak_memory_mib

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding, softplus
 
-from mrl.data.interactions import Interactions, Positives
+from mrl.data import Interactions, Positives
 from mrl.model import xavier_uniform
 
 STYLES = ("published", "plain")

@@ -9,8 +9,3 @@ each width. Each becomes a run directory with the data and the settings of a nes
 from mrl.controls.computed import ComputedConfig, compute_control
 from mrl.controls.models import ease, ease_scores, popularity_scores, search_ials, shuffle_columns
 from mrl.controls.runs import CONTROLS, ControlsConfig, metrics_on_test, pivot_by_width, plan_controls, run_controls
-
-__all__ = [
-    "CONTROLS", "ComputedConfig", "ControlsConfig", "compute_control", "ease", "ease_scores", "metrics_on_test",
-    "pivot_by_width", "plan_controls", "popularity_scores", "run_controls", "search_ials", "shuffle_columns",
-]  # fmt: skip

@@ -28,15 +28,11 @@ from mrl.controls.models import (
     search_ials,
     shuffle_columns,
 )
-from mrl.data import datasets
-from mrl.data.interactions import Interactions, Positives
-from mrl.data.load import load_data, pick_device
-from mrl.evaluation.evaluate import Evaluation
-from mrl.least_squares.axes import rotate
-from mrl.least_squares.ials import ials
+from mrl.data import Interactions, Positives, datasets, load_data, pick_device
+from mrl.evaluation import Evaluation
+from mrl.least_squares import ials, rotate
 from mrl.parameters import settings
-from mrl.runs.directory import RunDirectory, default_path, run_path
-from mrl.runs.run import Run, load
+from mrl.runs import Run, RunDirectory, default_path, load, run_path
 from mrl.train import write_run
 
 # The settings that concern a control which is not trained by `mrl.train.fit`; its config.json has no others.

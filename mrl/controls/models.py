@@ -19,13 +19,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mrl.data.interactions import Interactions, Positives
+from mrl.data import Interactions, Positives
 from mrl.errors import ConfigError, DataError
-from mrl.evaluation.evaluate import Evaluation, evaluate, evaluate_scores
-from mrl.least_squares.axes import rotate
+from mrl.evaluation import Evaluation, evaluate, evaluate_scores
+from mrl.least_squares import climb, rotate, validation_value
 from mrl.least_squares.ials import CHUNK, SWEEPS, ials
-from mrl.least_squares.search import climb
-from mrl.least_squares.validation import validation_value
 from mrl.widths import DEFAULT_WIDTHS, check_widths
 
 Vectors = tuple[Tensor, Tensor]  # users (U, D) and items (I, D)

@@ -26,12 +26,10 @@ from tqdm import tqdm
 
 from mrl.config import BY_RECIPE, Positive, TrainConfig, in_sections
 from mrl.controls.computed import ComputedConfig, compute_control
-from mrl.data import datasets
-from mrl.data.load import load_data
+from mrl.data import datasets, load_data
 from mrl.errors import ConfigError, RunError
 from mrl.parameters import as_config, settings
-from mrl.runs.directory import default_path
-from mrl.runs.run import Run, load
+from mrl.runs import Run, default_path, load
 from mrl.sweep import finished, fit_all
 
 ControlName = Literal["mrl4rec", "bpr", "bpr-rotated", "bpr-shuffled", "alone", "shared", "ials", "ease", "popularity"]

@@ -24,9 +24,3 @@ from mrl.study.run import run_study
 from mrl.study.tables import StudyTables, read_tables, study_tables
 from mrl.study.tex import render_latex
 from mrl.study.words import describe_protocol, summarise
-
-__all__ = [
-    "ReproductionConfig", "StudyConfig", "StudyModel", "StudyTables", "compare_with_anchors", "describe_protocol",
-    "read_tables", "render_latex", "render_page", "run_study", "select_models", "study_models", "study_tables",
-    "summarise", "write_study",
-]  # fmt: skip

@@ -11,8 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from mrl.config import Positive, TrainConfig
-from mrl.data.interactions import Interactions
-from mrl.data.load import load_data, pick_device
+from mrl.data import Interactions, load_data, pick_device
 from mrl.errors import ConfigError, DataError
 from mrl.parameters import settings
 from mrl.study.fitting import K, Task

@@ -19,12 +19,10 @@ from torch import Tensor
 
 from mrl.config import TrainConfig, in_sections
 from mrl.controls.models import Model, Vectors, ease, ease_scores, evaluate_model, popularity_scores
-from mrl.data.interactions import Interactions
-from mrl.evaluation.evaluate import Evaluation
-from mrl.least_squares.axes import rotate
+from mrl.data import Interactions
+from mrl.evaluation import Evaluation
+from mrl.least_squares import fit_least_squares, initial_model, rotate
 from mrl.least_squares.ials import SWEEPS, ials
-from mrl.least_squares.rotation import initial_model
-from mrl.least_squares.validation import fit_least_squares
 from mrl.train import fit
 from mrl.trainer import Trainer
 

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from mrl.data.datasets import dataset_name
+from mrl.data import dataset_name
 from mrl.errors import RunError
 from mrl.study.code_version import code_version
 from mrl.study.models import StudyModel

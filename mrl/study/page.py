@@ -14,8 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
-from mrl.figures.plots import draw_accuracy, metric_title
-from mrl.figures.style import encode_png
+from mrl.figures import draw_accuracy, encode_png, metric_title
 from mrl.report.page import CSS
 from mrl.report.stages import PROJECT
 from mrl.study.config import StudyConfig

@@ -14,7 +14,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from mrl.config import TrainConfig
 from mrl.parameters import settings
-from mrl.runs.run import Run
+from mrl.runs import Run
 from mrl.widths import DEFAULT_WIDTHS
 
 ALONE = "mf-dns-alone"

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from mrl.figures.plots import metric_title
+from mrl.figures import metric_title
 from mrl.report.paper import escape_latex
 from mrl.study.fitting import METRICS, K
 from mrl.study.tables import StudyTables

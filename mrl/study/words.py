@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from mrl.figures.plots import metric_title
+from mrl.figures import metric_title
 from mrl.study.fitting import K
 from mrl.study.models import select_models
 from mrl.study.searches import KNOWN_SETTINGS
