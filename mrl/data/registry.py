@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 GROUPLENS = "https://files.grouplens.org/datasets/movielens"
 LIGHTGCN = "https://raw.githubusercontent.com/gusye1234/LightGCN-PyTorch/947ca2b3b1d2d3545b114145710cb06c4e57b3d2/data"
@@ -15,26 +16,7 @@ PAPER = "https://raw.githubusercontent.com/Riwei-HEU/MRL/5f5dbe7e357a1128eb7d273
 RECBOLE = "recbole/dataset_example/ml-100k"  # a folder of the wheel
 
 # By SHA-256; 40 digits are the id that git gives a file, where that is the only first-hand check.
-CHECKSUMS = {
-    "ml-100k.zip": "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229",
-    "ml-100k.inter": "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff",
-    "ml-100k.item": "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
-    "ml-1m.zip": "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20",
-    "ml100k/train.txt": "771e3bcf49f18f877d4d2157ae30c4d91c0e1df80fd00d2cf3b5def821fb6ac5",
-    "ml100k/test.txt": "5ec57f9322280fe1c5dfe5746773f2c5108aaedd11d1f2d55f52119a8a266dd4",
-    "phone/train.txt": "fce5cf288e50c3710401c17f507db293e526f5b398992c80042dbfe65cddc2e1",
-    "phone/test.txt": "ba6429e11f526416cc941bd1f58b892a586641c27a1084c63e1da78eb1592724",
-    "sport/train.txt": "446ff26e2a5c0ca7556bcc2ebf5275177ccba92c49cb63905de850e0085a6c37",
-    "sport/test.txt": "36456558a5cfb709893203e964e7fa8f1f284f6c9735eb05f8f6d71d267c3978",
-    "tool/train.txt": "f59f810f2aaafe20814d9f16ff193bd571dfe3c4706fd29cf5352cc419c045bb",
-    "tool/test.txt": "3ba5f318520b55790e9e44a55e8dfb996328bc682a5fbb49f9a8a97a34fbc879",
-    "yelp2018/train.txt": "cda12361055ba448ae4bd1070f6000c16dea8f22",
-    "yelp2018/test.txt": "9cd9b37926cd1447a06625ffa7914527573fb097c10cb0bbdb1d1b8ded3742fe",
-    "gowalla/train.txt": "a27782bd7a1d4d0744148dc0460ea94da74763f2",
-    "gowalla/test.txt": "099a2a73924e4b754dc6efd730d764f492321b53c38eb93298850c83acf57be3",
-    "amazon-book/train.txt": "6ef55159c5f1fd7f6d86eb9ff290d0cc2854ac99",
-    "amazon-book/test.txt": "6250754994dd953b91b48dccdd77a73f318e0634b4757c2abfcc9d33a54ab0f5",
-}
+CHECKSUMS = dict(line.split() for line in Path(__file__).with_name("checksums.txt").read_text().splitlines())
 
 
 @dataclass(frozen=True)

@@ -39,37 +39,6 @@ GREY, PALE = "#6E6E6E", "#C4C4C4"  # text and chance levels; whatever stays in t
 SMALL, NORMAL = 7.0, 7.5  # points
 FONT = "DejaVu Sans"
 LEGEND_ROW = 0.14  # inches
-RC = {
-    "font.family": FONT,
-    "font.size": NORMAL,
-    "axes.titlesize": NORMAL,
-    "xtick.labelsize": SMALL,
-    "ytick.labelsize": SMALL,
-    "legend.fontsize": SMALL,
-    "figure.dpi": 200,
-    "figure.constrained_layout.h_pad": 0.04,
-    "figure.constrained_layout.w_pad": 0.04,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "axes.titlelocation": "left",
-    "axes.axisbelow": True,
-    "axes.grid.axis": "y",
-    "axes.grid": True,
-    "grid.color": "#E6E6E6",
-    "grid.linewidth": 0.5,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
-    "lines.linewidth": 1.2,
-    "lines.markersize": 4,
-    "legend.frameon": False,
-    "legend.handlelength": 1.8,
-    "legend.columnspacing": 1.2,
-    "pdf.fonttype": 42,
-    "text.parse_math": False,  # titles may hold dollar signs
-}
 PIXELS_PER_INCH = 125  # CSS pixels in a notebook: a page figure fills the width of a JupyterLab cell
 
 
@@ -84,7 +53,7 @@ class Drawing(Figure):
 
 def paper_style() -> AbstractContextManager:
     """Context manager (and decorator) within which the one style holds; a user's own settings are left as they are."""
-    return mpl.style.context([RC], after_reset=True)
+    return mpl.style.context("mrl.figures.paper", after_reset=True)
 
 
 def styled(function: Callable) -> Callable:

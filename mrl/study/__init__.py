@@ -4,7 +4,6 @@ beside those of this code. `run_study` does what is not done yet, `study_tables`
     config          settings of a study
     models          which models there are, what of their settings is searched
     fitting         how each is fitted, in a search and in the refit
-    code_version    when numbers are outdated
     folder          what is kept of a model on a data set
     jobs            a trial, a test, a timing
     run             all of them, shared by processes

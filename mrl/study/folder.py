@@ -8,26 +8,28 @@
         timing-<key>.json     seconds of a fit that had all cores to itself
 
 The first key is of the data, the widths and what the model fixes and searches; <code> of the code that makes its
-numbers (`mrl.study.code_version`); the last key of the settings of the fit. So a change of any makes new files and
+numbers (`code_version`); the last key of the settings of the fit. So a change of any makes new files and
 leaves the old ones.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 
+import mrl
 from mrl.data import dataset_name
 from mrl.errors import RunError
-from mrl.study.code_version import code_version
+from mrl.figures import write_whole
 from mrl.study.models import StudyModel
 
 
@@ -112,11 +114,28 @@ def find_experiment(
     """
     space = {name: repr(values) for name, values in model.space.items()}
     key = digest([fingerprint, model.name, list(model.widths), dict(model.fixed), space])
-    path = folder / dataset_name(dataset) / f"{model.name}-{key}-{code_version(model)}"
+    path = folder / dataset_name(dataset) / f"{model.name}-{key}-{code_version(model.code)}"
     if any_code and not path.exists():
         others = [other for other in path.parent.glob(f"{model.name}-{key}-*") if other.is_dir()]
         path = max(others, key=lambda other: other.stat().st_mtime, default=path)
     return Experiment(dataset, model, path)
+
+
+@cache
+def code_version(code: tuple[str, ...]) -> str:
+    """Changes with what these files and folders of `mrl` do, not with their comments, docstrings or layout."""
+    places = [Path(mrl.__file__).parent / name for name in code]
+    paths = [path for place in places for path in ([place] if place.is_file() else sorted(place.rglob("*.py")))]
+    return digest([_without_docstrings(path.read_text(encoding="utf-8")) for path in paths])
+
+
+def _without_docstrings(source: str) -> str:
+    """What source text does, as its syntax tree."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body.pop(0)
+    return ast.dump(tree)
 
 
 def digest(value: Any) -> str:
@@ -124,16 +143,8 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Complete or not there at any moment."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(content)
-    os.replace(part, path)
-
-
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    write_file(path, (json.dumps(dict(values), indent=1, allow_nan=False) + "\n").encode())
+    write_whole(path, (json.dumps(dict(values), indent=1, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -158,4 +169,4 @@ def write_per_user(path: Path, table: pl.DataFrame) -> None:
     table = table.with_columns(column=name, value=pl.col("value").cast(pl.Float32))
     buffer = io.BytesIO()
     table.pivot("column", index="user", values="value").sort("user").write_parquet(buffer)
-    write_file(path, buffer.getvalue())
+    write_whole(path, buffer.getvalue())

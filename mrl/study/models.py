@@ -13,8 +13,11 @@ from typing import Any, Literal
 from mrl.errors import ConfigError
 from mrl.study.fitting import FitFunction, fit_bpr_rotated, fit_ease, fit_ials, fit_mrl4rec, fit_popularity, fit_recipe
 
-TRAINING_CODE = ("trainer", "evaluation.evaluate")
-COMPUTING_CODE = ("least_squares.ials", "controls.models", "evaluation.evaluate")
+# The code that makes the numbers of a model, files and folders of `mrl`. What config and data say is in other keys.
+CODE = ("evaluation", "kernels", "study/fitting.py", "widths.py")
+TRAINING_CODE = (*CODE, "loss.py", "model.py", "sampler.py", "trainer.py")
+COMPUTING_CODE = (*CODE, "controls/models.py", "least_squares")
+RECIPE_CODE = (*TRAINING_CODE, "least_squares", "train.py")
 
 
 @dataclass(frozen=True)
@@ -47,15 +50,15 @@ class StudyModel:
     first_trial: settings of the first trial. max_trials: fewer than the study has: 1 where nothing is to be chosen or
     the fit searches by itself and reports its `refit_settings`; 0 for a fit that splits off, searches and refits by
     itself (its refit is given the validation part, and it searches for every seed).
-    deterministic: the seed changes nothing, so that one is enough. modules: of `mrl`, those whose code makes the
-    numbers, without those that they import; when any of it changes, old numbers are no longer used.
+    deterministic: the seed changes nothing, so that one is enough. code: files and folders of `mrl` that make the
+    numbers; when what they do changes, old numbers are no longer used.
     """
 
     name: str
     role: Literal["recipe", "mrl4rec", "control"]
     fit: FitFunction
     widths: tuple[int, ...]
-    modules: tuple[str, ...]
+    code: tuple[str, ...]
     fixed: Mapping[str, Any] = field(default_factory=dict)
     space: Space = field(default_factory=dict)
     first_trial: Mapping[str, Any] = field(default_factory=dict)
@@ -83,7 +86,7 @@ def study_models(widths: Sequence[int]) -> list[StudyModel]:
 def _recipes(widths: tuple[int, ...]) -> list[StudyModel]:
     """The recipes of this project, the default first; each searches by itself."""
     return [
-        StudyModel(recipe, "recipe", fit_recipe, widths, ("train",), fixed={"recipe": recipe}, max_trials=1)
+        StudyModel(recipe, "recipe", fit_recipe, widths, RECIPE_CODE, fixed={"recipe": recipe}, max_trials=1)
         for recipe in ("default", "least_squares")
     ]
 

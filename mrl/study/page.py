@@ -14,12 +14,11 @@ from pathlib import Path
 
 import polars as pl
 
-from mrl.figures import draw_accuracy, encode_png, metric_title
+from mrl.figures import draw_accuracy, encode_png, metric_title, write_whole
 from mrl.report.page import CSS
 from mrl.report.stages import PROJECT
 from mrl.study.config import StudyConfig
 from mrl.study.fitting import METRICS, K
-from mrl.study.folder import write_file
 from mrl.study.searches import searches
 from mrl.study.tables import StudyTables
 from mrl.study.tex import Markup, grid, render_latex
@@ -36,12 +35,7 @@ HTML = Markup(
     verdicts={"ahead": "*", "behind": "†"},
     missing="–",
 )
-STYLE = """
-.study td, .study th { text-align: right; padding: .15rem .35rem }
-.study td:first-child, .study th:first-child { text-align: left }
-.study .half { color: #6e6e6e; font-size: .72rem } .study .main td { background: #eaf3fa }
-.study { max-height: none } .study table { font-size: .8rem }
-"""
+STYLE = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
 
 
 def write_study(tables: StudyTables, config: StudyConfig) -> list[Path]:
@@ -53,7 +47,7 @@ def write_study(tables: StudyTables, config: StudyConfig) -> list[Path]:
         contents = {".csv": tables.tidy.write_csv(), "-searches.csv": trials.write_csv()} | contents
     paths = [stem.with_name(stem.name + end) for end in contents]
     for path, text in zip(paths, contents.values(), strict=True):
-        write_file(path, text.encode())
+        write_whole(path, text.encode())
     return paths
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+import mrl
 from mrl.data.synthetic import planted_interactions
 from mrl.errors import RunError
 from mrl.evaluation.evaluate import evaluate
-from mrl.study import code_version as version
 from mrl.study import folder as study_folder
-from mrl.study.code_version import code_version
-from mrl.study.folder import Experiment, digest, find_experiment, read_json, write_json, write_per_user
+from mrl.study import models
+from mrl.study.folder import Experiment, code_version, digest, find_experiment, read_json, write_json, write_per_user
 from mrl.study.models import LogRange, select_models
 
 ALL = {"trials": 2, "seconds": 10.0, "seeds": (0, 1)}
@@ -44,7 +46,7 @@ def test_a_change_of_data_widths_settings_or_space_makes_another_folder(tmp_path
         find_experiment(tmp_path, "tool", "aa", replace(ials, widths=(2, 4))).path,
         find_experiment(tmp_path, "tool", "aa", replace(ials, fixed={"dim": 9})).path,
         find_experiment(tmp_path, "tool", "aa", replace(ials, space={"alpha0": LogRange(1e-3, 2.0)})).path,
-        find_experiment(tmp_path, "tool", "aa", replace(ials, modules=("least_squares.ials",))).path,
+        find_experiment(tmp_path, "tool", "aa", replace(ials, code=("least_squares/ials.py",))).path,
     ]
     assert len(set(paths)) == len(paths)
     assert find_experiment(tmp_path, "tool", "aa", replace(ials, first_trial={}, role="recipe")).path == paths[0]
@@ -58,51 +60,39 @@ def test_what_is_kept_of_data_given_by_its_path_lies_in_the_folder_of_the_study(
     )
 
 
-def test_the_code_version_follows_what_code_does_and_not_how_it_reads(monkeypatch, ials) -> None:
-    plain = version._meaning("def f(x):\n    return x + 1\n")
-    told = version._meaning('def f(x):\n    """Add one."""\n    return (x\n        + 1)  # why\n')
-    assert plain == told != version._meaning("def f(x):\n    return x + 2\n")
-    before = code_version(ials)
-    sources = {module: version._source_meaning(module) for module in version._imported(ials.modules)}
-    used = {"least_squares.ials", "kernels.topk", "evaluation.ranking", "kernels.threads"}
-    assert used <= set(sources) and not {"config", "errors"} & set(sources)
-    monkeypatch.setattr(version, "_source_meaning", lambda module: sources[module] + "x" * (module == "kernels.topk"))
-    assert code_version(ials) != before
+def test_the_code_version_follows_what_code_does_and_not_how_it_reads() -> None:
+    plain = study_folder._without_docstrings("def f(x):\n    return x + 1\n")
+    retold = study_folder._without_docstrings('"""F."""\ndef f(x):\n    """Add one."""\n    return (x\n + 1)  # why\n')
+    assert plain == retold != study_folder._without_docstrings("def f(x):\n    return x + 2\n")
 
 
 @pytest.mark.parametrize(
-    ("module", "counts"),
+    ("model", "module", "counts"),
     [
-        *((name, True) for name in ("kernels.bpr", "kernels.candidates", "kernels.sparse", "least_squares.rotation")),
-        *((name, True) for name in ("least_squares.search", "evaluation.ranking", "loss", "sampler", "trainer")),
-        *((name, False) for name in ("figures.plots", "hierarchy.measure", "study.words", "report.page", "config")),
+        *(("default", f"kernels/{name}", True) for name in ("bpr.py", "candidates.py", "sparse.py")),
+        *(("default", f"least_squares/{name}", True) for name in ("rotation.py", "search.py")),
+        *(("default", name, True) for name in ("evaluation/ranking.py", "loss.py", "sampler.py", "trainer.py")),
+        *(("default", name, False) for name in ("figures/plots.py", "study/words.py", "report/page.py", "config.py")),
+        *(("ials-4", name, True) for name in ("least_squares/ials.py", "kernels/topk.py", "study/fitting.py")),
+        *(("ials-4", name, False) for name in ("sampler.py", "train.py")),
+        *(("mf-dns-mns", name, False) for name in ("least_squares/search.py", "controls/models.py")),
     ],
 )
-def test_a_change_of_code_changes_the_version_of_the_models_that_it_makes(monkeypatch, module, counts) -> None:
-    default = select_models(["default"], (2, 4))[0]
-    before, source = code_version(default), version._source
-    monkeypatch.setattr(
-        version, "_source_meaning", lambda name: version._meaning(source(name) + "x = 1\n" * (name == module))
-    )
-    assert (code_version(default) != before) == counts
+def test_a_change_of_code_changes_the_version_of_the_models_that_it_makes(monkeypatch, model, module, counts) -> None:
+    (chosen,) = select_models([model], (2, 4, 8))
+    before, read_text = code_version(chosen.code), Path.read_text
+    changed = Path(mrl.__file__).parent / module
+    monkeypatch.setattr(Path, "read_text", lambda path, **more: read_text(path, **more) + "x = 1\n" * (path == changed))
+    assert (code_version.__wrapped__(chosen.code) != before) == counts
 
 
-def test_a_name_that_a_package_hands_on_stands_for_its_face(monkeypatch) -> None:
-    sources = {"a": "from mrl.kernels import draw\nfrom mrl.data import labels\nimport mrl.loss\nimport torch\n"}
-    monkeypatch.setattr(version, "_source", sources.get)
-    monkeypatch.setattr(version, "_imports", version._imports.__wrapped__)
-    assert version._imports("a") == ["kernels", "data.labels", "loss"]
-
-
-def test_imported_modules_are_followed_and_what_is_in_the_keys_is_not() -> None:
-    found = version._imported(("train",))
-    assert {"train", "trainer", "evaluation.evaluate", "kernels.topk"} <= set(found)
-    assert not {"data.datasets", "config", "runs.run", "data.parsers", "data.interactions"} & set(found)
-
-
-def test_the_code_of_a_fit_is_that_of_what_it_calls_too() -> None:
-    nested = version._called(select_models(["mf-dns-mns"], (2, 4))[0].fit)
-    assert [function.__name__ for function in nested] == ["fit_mrl4rec", "_train", "objective", "rank"]
+def test_all_code_that_makes_numbers_counts() -> None:
+    """What fits import of the package is code of some model, but for settings, data and run directories."""
+    listing = "import mrl.controls, sys; print(*(name for name in sys.modules if name.startswith('mrl.')))"
+    imported = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True).stdout
+    apart = {"config", "data", "errors", "parameters", "runs", "sweep", "words"}
+    counted = {name.split("/")[0].removesuffix(".py") for name in models.RECIPE_CODE + models.COMPUTING_CODE}
+    assert {name.split(".")[1] for name in imported.split()} - counted <= apart
 
 
 def test_numbers_of_earlier_code_are_taken_only_on_demand(tmp_path, ials, monkeypatch) -> None:
