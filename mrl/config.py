@@ -29,39 +29,22 @@ ELSEWHERE = ("resume", "run_dir", "device")
 
 # What each recipe takes where nothing is said. mrl4rec: the authors' settings; default: see `reports/log.md`.
 _DEFAULT = {
-    "backbone": "propagation",
-    "epochs": 12,
-    "batch_size": 0,
-    "learning_rate": 2e-3,
-    "eval_every": 1,
-    "patience": 3,
-}
+    "backbone": "propagation", "epochs": 12, "batch_size": 0, "learning_rate": 2e-3, "eval_every": 1, "patience": 3,
+}  # fmt: skip
 RECIPES: dict[str, dict[str, Any]] = {
     "default": _DEFAULT,
     "least_squares": _DEFAULT | {"epochs": 0},
     "mrl4rec": {
-        "backbone": "mf",
-        "epochs": 300,
-        "batch_size": 2048,
-        "learning_rate": 1e-3,
-        "l2": 1e-4,
-        "hops": 2,
-        "eval_every": 5,
-        "patience": 10,
+        "backbone": "mf", "epochs": 300, "batch_size": 2048, "learning_rate": 1e-3, "l2": 1e-4, "hops": 2,
+        "eval_every": 5, "patience": 10,
     },
-}
+}  # fmt: skip
 BY_RECIPE = tuple(RECIPES["mrl4rec"])  # settings that may be left out
 # Of default and least_squares, what the search has not chosen.
 USUAL = {
-    "popularity_exponent": 0.0,
-    "l2_width_exponent": 0.0,
-    "fit_width": 0,
-    "sweeps": 1,
-    "nu": 1.0,
-    "hops": 2,
-    "l2": 1e-2,
+    "popularity_exponent": 0.0, "l2_width_exponent": 0.0, "fit_width": 0, "sweeps": 1, "nu": 1.0, "hops": 2, "l2": 1e-2,
     "initial_scale": 1.0,
-}
+}  # fmt: skip
 
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import polars as pl
@@ -40,7 +40,6 @@ from mrl.trainer import Trainer
 
 SEARCH, REFIT = "search", "refit"
 SETTINGS, LEAST_SQUARES = "settings", "least_squares"
-STATE = ("phase", "rows", "plans", "plan", "plan_value", "chosen", "best_epoch", "best_value", "waited")
 EGO = "best.ego."
 LONGEST_LIST = 20  # of the metrics that every validation looks at
 
@@ -136,10 +135,10 @@ class _State:
     @classmethod
     def restore(cls, tensors: dict[str, Tensor], meta: dict) -> _State:
         best = {name: tensor for name, tensor in tensors.items() if name.startswith("best.")}
-        return cls(**{name: meta[name] for name in STATE}, best=best)
+        return cls(**{each.name: meta[each.name] for each in fields(cls) if each.name != "best"}, best=best)
 
     def meta(self) -> dict:
-        return {name: getattr(self, name) for name in STATE}
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "best"}
 
     @property
     def history(self) -> pl.DataFrame:

@@ -29,11 +29,7 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        config: TrainConfig,
-        positives: Positives,
-        device: torch.device,
-        model: MatrixFactorization | None = None,
+        self, config: TrainConfig, positives: Positives, device: torch.device, model: MatrixFactorization | None = None
     ):
         self.config, self.device = config.with_usual(), device
         init_seed, loop_seed = np.random.SeedSequence(config.seed).generate_state(2)
@@ -48,11 +44,7 @@ class Trainer:
         positives = positives.to(device)
         nested = config.nested_loss
         self.loss = NestedLoss(
-            config.widths,
-            nested.level_weights,
-            kind=config.loss,
-            margin=nested.margin,
-            uniformity=nested.uniformity,
+            config.widths, nested.level_weights, kind=config.loss, margin=nested.margin, uniformity=nested.uniformity
         ).to(device)
         self.sampler = NegativeSampler(
             positives,

@@ -39,33 +39,36 @@ MODELS = {
     "bpr-rotated": "BPR, rotated",
     "bpr-shuffled": "BPR, shuffled columns",
     "alone": "BPR at each width alone",
+    "mf-dns-alone": "BPR at each width alone",
     "ials": "iALS, rotated",
     "ials-alone": "iALS at each width alone",
     "ease": "EASE",
     "popularity": "popularity",
 }
+_PATTERNS = (
+    (r"ials-(\d+)", r"iALS-\1, rotated"),
+    (r"ials-alone-(\d+)", r"iALS at width \1 alone"),
+    (r"(?:mf-dns-)?alone-?(\d+)", r"BPR at width \1 alone"),
+)
 _TRAINED = re.compile(r"(mf|lightgcn)\d*-(?:(bce|cml|dau|uib)-)?(rns|dns|dns_mn|mix|cns|ahns|dens)-(mns|shared)")
 
 
 def model_name(model: str) -> str:
     """The display name of a model: `mf-dns-mns` is `MRL4Rec (MNS)`; one that is not known keeps its own name."""
-    if model.replace("-", "_") in MODELS:
-        return MODELS[model.replace("-", "_")]
-    if model in MODELS:
-        return MODELS[model]
-    if dims := re.fullmatch(r"ials-(\d+)", model):
-        return f"iALS-{dims[1]}, rotated"
-    if alone := re.fullmatch(r"(ials-alone|alone|mf-dns-alone)-?(\d+)", model):
-        return f"{'iALS' if 'ials' in alone[1] else 'BPR'} at width {alone[2]} alone"
+    for name in (model, model.replace("-", "_")):
+        if name in MODELS:
+            return MODELS[name]
+    for pattern, name in _PATTERNS:
+        if match := re.fullmatch(pattern, model):
+            return match.expand(name)
     if trained := _TRAINED.fullmatch(model):
         backbone, loss, rule, negatives = trained.groups()
-        told = "MRL4Rec on LightGCN" if backbone == "lightgcn" else "MRL4Rec"
-        own = [word.upper() for word in (loss, rule) if word not in (None, "dns")]
-        own = ["MNS", *own] if negatives == "mns" else own
-        return told + (", shared negatives" if negatives == "shared" else "") + (f" ({', '.join(own)})" if own else "")
-    if recipe := re.fullmatch(r"default-(.+)", model):
-        return f"default recipe ({recipe[1].replace('-', ', ')})"
-    return model
+        name = "MRL4Rec on LightGCN" if backbone == "lightgcn" else "MRL4Rec"
+        name += ", shared negatives" if negatives == "shared" else ""
+        details = ["MNS"] * (negatives == "mns") + [word.upper() for word in (loss, rule) if word not in (None, "dns")]
+        return f"{name} ({', '.join(details)})" if details else name
+    first, *details = model.split("-")
+    return f"default recipe ({', '.join(details)})" if first == "default" else model
 
 
 def model_names(models: Iterable[str]) -> dict[str, str]:

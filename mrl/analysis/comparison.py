@@ -238,11 +238,7 @@ def sign_flip(difference: np.ndarray, *, resamples: int, rng: np.random.Generato
 
 
 def compare_all(
-    measured: dict[str, RunTables],
-    *,
-    metrics: Sequence[str] = ("recall", "ndcg"),
-    resamples: int = 2000,
-    seed: int = 0,
+    measured: dict[str, RunTables], *, metrics: Sequence[str] = ("recall", "ndcg"), resamples: int = 2000, seed: int = 0
 ) -> pl.DataFrame:
     """`compare` of the first model with each other one that has metrics by user: columns model, other in front."""
     (name, main), *others = measured.items()

@@ -246,12 +246,7 @@ def _hidden(data: Interactions, split: str) -> list[Positives]:
 
 
 def _measure(
-    ranking: Ranking,
-    targets: Positives,
-    keys: Tensor,
-    hidden: Sequence[Positives],
-    ks: Sequence[int],
-    rows: Tensor,
+    ranking: Ranking, targets: Positives, keys: Tensor, hidden: Sequence[Positives], ks: Sequence[int], rows: Tensor
 ) -> tuple[list[int | None], Tensor]:
     """Widths, and every metric of users `rows` (B,): (L, B, M, len(ks)) float64. keys: `targets.keys()`."""
     ranked = [(width, items) for width, items, _ in ranking(rows, ks[-1], hidden)]

@@ -3,7 +3,6 @@
 Loops run over slices of a batch in threads, and give the same for any number of threads.
 
     threads         compile a loop at its first call; run it over slices in threads
-    prefetch        fetch memory before it is needed
     candidates      uniform unobserved items, and their scores at every level
     bpr             nested BPR and its gradients in one pass
     row_adam        Adam that touches only the rows of a batch

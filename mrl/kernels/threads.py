@@ -54,12 +54,36 @@ def _compile(function: Callable, options: dict[str, object]) -> Callable:
 
 
 def _build_fetch() -> Callable:
-    from mrl.kernels import prefetch
+    import numba
+    from llvmlite import ir
+    from numba.core import cgutils, types
+    from numba.extending import intrinsic
+    from numba.np.arrayobj import make_array
 
-    return prefetch.fetch
+    @intrinsic
+    def hint(typing, array, offset):
+        """Ask for the cache line of a byte `offset` of an array: no more than a hint, so never a fault."""
+
+        def emit(context, builder, signature, arguments):
+            view = make_array(signature.args[0])(context, builder, arguments[0])
+            byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+            kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+            address = builder.gep(builder.bitcast(view.data, byte), [arguments[1]])
+            builder.call(function, [address, number(0), number(3), number(1)])  # to read, into every cache, data
+            return context.get_dummy_value()
+
+        return types.void(array, types.intp), emit
+
+    @numba.njit(nogil=True)
+    def fetch(array, start, stop):
+        for offset in range(start * array.itemsize, stop * array.itemsize, 64):
+            hint(array, offset)
+
+    return fetch
 
 
-fetch = Kernel(_build_fetch)  # fetch(array, start, stop), for compiled loops: see `mrl.kernels.prefetch`
+fetch = Kernel(_build_fetch)  # fetch(array, start, stop): these entries, counted flat, are needed soon
 
 
 def has_short_floats(device: torch.device) -> bool:

@@ -22,13 +22,7 @@ class Propagation(LightGCN):
     """Ego embeddings to begin with, users (U, D) and items (I, D), and their propagation by propagation a and b."""
 
     def __init__(
-        self,
-        positives: Positives,
-        start: tuple[Tensor, Tensor],
-        *,
-        user_share: float,
-        item_share: float,
-        hops: int = 1,
+        self, positives: Positives, start: tuple[Tensor, Tensor], *, user_share: float, item_share: float, hops: int = 1
     ):
         super().__init__(positives, start[0].shape[1], hops=hops if user_share or item_share else 0)
         self.user_share, self.item_share = user_share, item_share

@@ -207,18 +207,7 @@ def propagation_options(config: TrainConfig) -> tuple[tuple[float, ...], ...]:
 def fit_least_squares(config: TrainConfig, positives: Positives, **options) -> Factors:
     """Nested least squares by the settings of a config, what it leaves open at its usual value."""
     config = config.with_usual()
-    chosen = config.least_squares
-    return nested_least_squares(
-        positives,
-        config.widths,
-        level_weights=config.nested_loss.level_weights,
-        alpha0=chosen.alpha0,
-        l2=chosen.frequency_l2,
-        nu=chosen.nu,
-        popularity_exponent=chosen.popularity_exponent,
-        l2_width_exponent=chosen.l2_width_exponent,
-        sweeps=chosen.sweeps,
-        fit_width=chosen.fit_width,
-        generator=torch.Generator().manual_seed(config.seed),
-        **options,
-    )
+    names = ("level_weights", "alpha0", "nu", "popularity_exponent", "l2_width_exponent", "sweeps", "fit_width")
+    chosen = {name: config.setting(name) for name in names} | {"l2": config.least_squares.frequency_l2}
+    generator = torch.Generator().manual_seed(config.seed)
+    return nested_least_squares(positives, config.widths, **chosen, generator=generator, **options)

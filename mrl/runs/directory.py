@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -255,10 +254,12 @@ def is_earlier(settings: Any) -> bool:
 
 def environment(data: Interactions, device: torch.device | str) -> dict[str, Any]:
     """Where and on what a run was made, for environment.json."""
+    import mrl  # complete by now
+
     device = torch.device(device)
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "mrl": _installed("mrl"),
+        "mrl": mrl.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
@@ -271,13 +272,6 @@ def environment(data: Interactions, device: torch.device | str) -> dict[str, Any
         "notes": list(data.notes),
         "git_commit": _git_commit(),
     }
-
-
-def _installed(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _git_commit() -> str | None:

@@ -97,14 +97,13 @@ def _fold_in(run: Run, log: pl.DataFrame, side: str, alpha0: float | None, l2: f
         vectors *= (run.items * refolded).sum(0) / refolded.square().sum(0).clamp_min(torch.finfo(refolded.dtype).tiny)
     ids = np.concatenate([own, np.array(new_ids, dtype=own.dtype)])
     weights = run.weights | {f"{side}s": torch.cat([run.users if side == "user" else run.items, vectors])}
-    users, items = run.seen.users.long(), run.seen.items.long()
+    pairs, sizes = (positives.users.long() + len(own), positives.items.long()), (len(ids), len(known))
+    if side == "item":
+        pairs, sizes = pairs[::-1], sizes[::-1]
+    users, items = (torch.cat(both) for both in zip((run.seen.users.long(), run.seen.items.long()), pairs, strict=True))
+    seen = Positives.from_pairs(users, items, *sizes)
     if side == "user":
-        users = torch.cat([users, positives.users.long() + len(own)])
-        items = torch.cat([items, positives.items.long()])
-        seen = Positives.from_pairs(users, items, len(ids), len(known))
         return replace(run, user_ids=ids, weights=weights, seen=seen)
-    users, items = torch.cat([users, positives.items.long()]), torch.cat([items, positives.users.long() + len(own)])
-    seen = Positives.from_pairs(users, items, len(known), len(ids))
     labels = run.labels
     if labels is not None:
         empty = pl.DataFrame({name: [None] * len(new_ids) for name in labels.columns}, schema=labels.schema)

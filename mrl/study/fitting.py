@@ -120,10 +120,7 @@ def fit_bpr_rotated(task: Task, settings: Mapping[str, Any]) -> FitResult:
 
 
 def _train(
-    task: Task,
-    settings: Mapping[str, Any],
-    widths: tuple[int, ...],
-    transform: Callable[[Tensor, Tensor], Vectors],
+    task: Task, settings: Mapping[str, Any], widths: tuple[int, ...], transform: Callable[[Tensor, Tensor], Vectors]
 ) -> FitResult:
     settings = {"epochs": task.epochs, **settings, "widths": widths, "seed": task.seed}
     config = TrainConfig(dataset=task.data.name, **in_sections(settings))
