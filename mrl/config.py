@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass, replace
-from typing import Annotated, Any, Literal, get_type_hints
+from dataclasses import asdict, replace
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, FiniteFloat, NonNegativeInt, PositiveInt, model_validator
 from pydantic_core import ArgsKwargs
 
 from mrl.errors import ConfigError
-from mrl.parameters import settings
+from mrl.parameters import sections_of, settings
 from mrl.widths import DEFAULT_WIDTHS, check_level_weights, check_widths
 
 # Settings that say where and whether, not what: two runs that differ only here are the same run.
@@ -291,13 +291,7 @@ class TrainConfig:
         return asdict(self)
 
 
-# Where each setting stands that is not a field of TrainConfig itself.
-SECTION_OF: dict[str, str] = {
-    field.name: section
-    for section, kind in get_type_hints(TrainConfig).items()
-    if is_dataclass(kind)
-    for field in fields(kind)
-}
+SECTION_OF = sections_of(TrainConfig)
 
 
 def in_sections(changes: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -107,10 +107,7 @@ def as_config(model: type[Model], values: Mapping[str, Any]) -> Model:
     checked, faults = _checked(model, values)
     if faults:
         raise ConfigError("; ".join(faults))
-    try:
-        return model(**checked)
-    except ValidationError as error:  # of a dataclass that `settings` did not make
-        raise ConfigError(one_line(error, model, values)) from None
+    return model(**checked)
 
 
 def _checked(model: type, values: Mapping[str, Any], section: str = "") -> tuple[dict[str, Any], list[str]]:
@@ -147,13 +144,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 def _unknown(name: str, model: type, section: str = "") -> str:
     """That there is no such setting, and which one may be meant."""
-    names = [field.name for field in fields(model)]
-    places = {
-        field.name: place
-        for place, kind in get_type_hints(model).items()
-        if is_dataclass(kind)
-        for field in fields(kind)
-    }
+    names, places = [field.name for field in fields(model)], sections_of(model)
     near = get_close_matches(name, names, n=1) or _same_initials(name, names)
     if name not in places and near:
         remedy = f"did you mean {near[0]!r}?"
@@ -164,24 +155,26 @@ def _unknown(name: str, model: type, section: str = "") -> str:
     return f"{section}: unknown setting {name!r}; {remedy}" if section else f"unknown parameter {name!r}; {remedy}"
 
 
-def one_line(error: ValidationError, model: type, values: Mapping[str, Any] | None = None) -> str:
-    """Every fault of a pydantic error in one line, first fault first; `values` shows settings as they were given."""
+def sections_of(model: type) -> dict[str, str]:
+    """In which section each setting stands, by name; those that are fields of the model itself are left out."""
+    kinds = {name: kind for name, kind in get_type_hints(model).items() if is_dataclass(kind)}
+    return {field.name: section for section, kind in kinds.items() for field in fields(kind)}
+
+
+def one_line(error: ValidationError, model: type, values: Mapping[str, Any]) -> str:
+    """Every fault of a pydantic error in one line, first fault first. values: the settings as they were given."""
     faults: dict[str, str] = {}  # one a setting: a union reports each of its members
     for fault in error.errors():
-        kind, given, path = model, values or {}, []
+        kind, given, path = model, values, []
         for name in fault["loc"]:
             path.append(str(name))
-            hint = get_type_hints(kind).get(name) if isinstance(name, str) else None
-            unknown = fault["type"] == "unexpected_keyword_argument" and hint is None
-            inner = given.get(name, fault["input"]) if isinstance(given, Mapping) else fault["input"]
-            if not is_dataclass(hint):
+            given = given.get(name, fault["input"]) if isinstance(given, Mapping) else fault["input"]
+            if not is_dataclass(hint := get_type_hints(kind).get(name)):
                 break
-            kind, given = hint, inner
-        full = ".".join(path)
-        if path and unknown:
-            faults.setdefault(full, _unknown(path[-1], kind, ".".join(path[:-1])))
-        else:
-            faults.setdefault(full, _fault(full, inner if path else fault["input"], fault))
+            kind = hint
+        full, is_unknown = ".".join(path), fault["type"] == "unexpected_keyword_argument"
+        words = _unknown(path[-1], kind, ".".join(path[:-1])) if is_unknown else _fault(full, given, fault)
+        faults.setdefault(full, words)
     return "; ".join(faults.values())
 
 

@@ -51,17 +51,18 @@ def write_page(
         sections.append(f"<section>{body}</section>")
         contents += entries
     css = CSS + HtmlFormatter().get_style_defs(".highlight")
-    page = [
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{html.escape(title)}</title><style>{css}</style></head><body>",
-        f'<h1 id="top">{html.escape(title)}</h1>',
-        sections[0],
-        f"<nav><ul>{''.join(contents)}</ul></nav>",
-        *sections[1:],
-        "</body></html>",
-    ]
-    return write_whole(path, "\n".join(page).encode())
+    nav = f"<nav><ul>{''.join(contents)}</ul></nav>"
+    body = [f'<h1 id="top">{html.escape(title)}</h1>', sections[0], nav, *sections[1:]]
+    return write_whole(path, wrap_page(title, css, "\n".join(body)).encode())
+
+
+def wrap_page(title: str, css: str, body: str) -> str:
+    """The page around a body of HTML."""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{css}</style></head><body>{body}</body></html>\n"
+    )
 
 
 def _number_headings(body: str, number: count, deeper: bool) -> tuple[str, list[str]]:

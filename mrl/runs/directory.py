@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -254,12 +255,10 @@ def is_earlier(settings: Any) -> bool:
 
 def environment(data: Interactions, device: torch.device | str) -> dict[str, Any]:
     """Where and on what a run was made, for environment.json."""
-    import mrl  # complete by now
-
     device = torch.device(device)
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "mrl": mrl.__version__,
+        "mrl": next((found.version for found in distributions(name="mrl")), None),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,

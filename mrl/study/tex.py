@@ -44,7 +44,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Markup:
+class CellFormat:
     """How a language writes what a row says: formats of bold text and of half an interval, marks, and escaping."""
 
     escape: Callable[[str], str]
@@ -67,7 +67,7 @@ class Markup:
         return text + (self.below if cell["is_below"] else "") + self.verdicts.get(cell["verdict"], "") + half
 
 
-LATEX = Markup(
+LATEX = CellFormat(
     escape=escape_latex,
     bold=r"\textbf{%s}",
     half=r"{\tiny$\pm$%.0f}",
