@@ -24,8 +24,3 @@ from mrl.sampler import NegativeSampler
 from mrl.train import fit
 
 __version__ = "0.1.0"
-
-__all__ = [
-    "ConfigError", "DataError", "Interactions", "LightGCN", "MRLError", "MatrixFactorization", "NegativeSampler",
-    "NestedLoss", "Positives", "Run", "RunError", "TrainConfig", "evaluate", "fit", "load", "load_data",
-]  # fmt: skip

@@ -16,8 +16,6 @@ from mrl.data import Positives
 from mrl.errors import ConfigError
 from mrl.kernels import propagate
 
-BACKBONES = ("mf", "lightgcn")
-
 
 def xavier_uniform(rows: int, dim: int, generator: torch.Generator | None = None) -> Tensor:
     """(rows, dim) drawn from U(−a, a), a = √(6 / (rows + dim)): Glorot & Bengio 2010."""

@@ -11,10 +11,12 @@ least squares look for its settings before that; their epoch 0 is the closed for
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -306,8 +308,11 @@ def _short(value: float | str) -> str:
 
 
 def peak_memory_mib() -> float:
-    """The most memory this process has held so far, MiB (ru_maxrss: KiB on Linux, bytes on macOS)."""
+    """The most memory this process has held so far, MiB. On Linux not what its parent held when it was started."""
+    status = Path("/proc/self/status")
+    if status.exists() and (peak := re.search(r"VmHWM:\s*(\d+) kB", status.read_text())):
+        return int(peak[1]) / 2**10
     import resource  # there is none on Windows
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes on macOS, else KiB

@@ -80,7 +80,7 @@ def test_study_searches_fits_compares_and_writes_three_files(tmp_path) -> None:
     assert set(written) == {".csv", ".tex", ".html"}
     assert len(written[".csv"].splitlines()) == 1 + 4 + 4 + 2
     assert "MRL4Rec (MNS) is" in written[".html"]
-    assert len(list(tmp_path.glob("runs/study/planted/*/trials.db"))) == 3
+    assert len(list(tmp_path.glob("runs/study/planted/*/search.json"))) == 3
 
 
 def test_benchmark_writes_a_table_claims_and_a_figure(tmp_path) -> None:

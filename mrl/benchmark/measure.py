@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import polars as pl
@@ -280,9 +278,5 @@ def run_in_new_process(work: Callable, *arguments: Any) -> Any:
 
 
 def peak_mib(device: str = "cpu") -> float:
-    """The most memory this process has held, MiB. On Linux not what its parent held when it was started."""
-    if device != "cpu":
-        return torch.cuda.max_memory_allocated() / 2**20
-    status = Path("/proc/self/status")
-    peak = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.exists() else None
-    return int(peak[1]) / 2**10 if peak else peak_memory_mib()
+    """The most memory this process has held, MiB; on a GPU of its own."""
+    return peak_memory_mib() if device == "cpu" else torch.cuda.max_memory_allocated() / 2**20

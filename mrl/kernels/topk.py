@@ -16,7 +16,6 @@ from mrl.kernels.threads import compiled
 _GROUP = 16  # items a group at most: larger groups make fewer maxima but more items to look through
 _TILE = 1024  # items whose columns are kept in the cache while a block of dimensions is added for all rows
 
-
 _kernel = partial(compiled, fastmath={"contract"})
 
 

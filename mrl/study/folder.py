@@ -1,8 +1,7 @@
 """What the study keeps of one model on one data set: its trials, its fits by seed, and what makes them outdated.
 
     <folder>/<data set, of a path its last part>/<model>-<key>-<code>/
-        trials.db             Optuna's storage (SQLite)
-        search.json           the finished trials, for people and for whoever has no Optuna
+        search.json           the finished trials
         seed-<n>-<key>.json   one fit that was tested: settings, metrics by width, seconds, device
         seed-<n>-<key>.parquet  the same metrics by user
         timing-<key>.json     seconds of a fit that had all cores to itself

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +14,9 @@ import torch
 from mrl.errors import MRLError
 from mrl.study.fitting import METRICS, objective, rank
 from mrl.study.folder import Experiment, Job, write_json, write_per_user
-from mrl.study.models import Choice, Space, select_models
+from mrl.study.models import Choice, select_models
 
 if TYPE_CHECKING:
-    import optuna
-
     from mrl.study.config import StudyConfig
 
 STARTUP_TRIALS = 5  # drawn at random before the search learns from them
@@ -41,10 +38,8 @@ def do_job(config: StudyConfig, job: Job) -> str | None:
 
 
 def _run_trial(config: StudyConfig, experiment: Experiment, number: int) -> str:
-    """One trial, into the storage; what fails with an error of ours counts as a trial of value 0."""
-    lock = filelock.FileLock(experiment.path / ".search.lock")
-    with lock:  # two processes that make the tables at once would both fail
-        search, trial = _ask_for_trial(config, experiment, number)
+    """One trial, into search.json; what fails with an error of ours counts as a trial of value 0."""
+    settings = _ask_for_settings(config, experiment, number)
     seconds_left = config.seconds - sum(done["seconds"] for done in experiment.trials())
     task = config.search_task(experiment, config.seed)
     started = task.now()
@@ -53,58 +48,39 @@ def _run_trial(config: StudyConfig, experiment: Experiment, number: int) -> str:
     facts |= {"max_trials": config.trials, "max_seconds": config.seconds}
     facts |= {"epochs": config.epochs, "patience": config.patience}
     try:
-        result = experiment.model.fit(task, {**experiment.model.fixed, **trial.params})
+        result = experiment.model.fit(task, {**experiment.model.fixed, **settings})
         value = objective(task, result.model) if result.value is None else result.value
         facts |= {"refit_settings": dict(result.refit_settings), "timed_out": result.timed_out}
     except MRLError as error:
         value, facts["error"] = 0.0, str(error)
     facts["seconds"] = round(task.now() - started, 3)
-    for name, fact in facts.items():
-        trial.set_user_attr(name, fact)
-    with lock:
-        search.tell(trial, value)
-        complete = [done for done in search.get_trials(deepcopy=False) if done.state.name == "COMPLETE"]
-        rows = [{"settings": done.params, "value": done.value, **done.user_attrs} for done in complete]
-        write_json(experiment.path / "search.json", {"trials": sorted(rows, key=lambda row: row["number"])})
+    with filelock.FileLock(experiment.path / ".search.lock"):
+        trials = [*experiment.trials(), {"number": number, "settings": settings, "value": value} | facts]
+        write_json(experiment.path / "search.json", {"trials": sorted(trials, key=lambda trial: trial["number"])})
     return f"{value:.4f}"
 
 
-def _ask_for_trial(config: StudyConfig, experiment: Experiment, number: int) -> tuple[optuna.Study, optuna.Trial]:
-    """The search in its storage, and the trial that it wants next; trial 0 has the model's usual settings."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # of its own for each trial, so that it does not matter which process makes it
-    seed = zlib.crc32(f"{config.seed}/{experiment.dataset}/{experiment.model.name}/{number}".encode())
-    storage = optuna.storages.RDBStorage(
-        f"sqlite:///{experiment.path / 'trials.db'}", engine_kwargs={"connect_args": {"timeout": 60}}
-    )
-    search = optuna.create_study(
-        study_name=experiment.path.name,
-        storage=storage,
-        sampler=optuna.samplers.TPESampler(n_startup_trials=STARTUP_TRIALS, seed=seed),
-        direction="maximize",
-        load_if_exists=True,
-    )
-    for other in search.get_trials(deepcopy=False):
-        if other.state.name == "RUNNING" and other.user_attrs.get("number") == number:  # its process was killed
-            search.tell(other.number, state=optuna.trial.TrialState.FAIL)
+def _ask_for_settings(config: StudyConfig, experiment: Experiment, number: int) -> dict[str, Any]:
+    """The settings that the search wants tried next, by the trials so far; trial 0 has the model's usual ones."""
     if number == 0 and experiment.model.first_trial:
-        search.enqueue_trial(dict(experiment.model.first_trial))
-    trial = search.ask(_distributions(experiment.model.space))
-    trial.set_user_attr("number", number)
-    return search, trial
-
-
-def _distributions(space: Space) -> Mapping[str, optuna.distributions.BaseDistribution]:
+        return dict(experiment.model.first_trial)
+    import optuna
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    return {
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = {
         name: CategoricalDistribution(values.values)
         if isinstance(values, Choice)
         else FloatDistribution(values.low, values.high, log=True)
-        for name, values in space.items()
+        for name, values in experiment.model.space.items()
     }
+    # of its own for each trial, so that it does not matter which process makes it
+    seed = zlib.crc32(f"{config.seed}/{experiment.dataset}/{experiment.model.name}/{number}".encode())
+    sampler = optuna.samplers.TPESampler(n_startup_trials=STARTUP_TRIALS, seed=seed)
+    search = optuna.create_study(sampler=sampler, direction="maximize")
+    for trial in experiment.trials():
+        search.add_trial(optuna.create_trial(params=trial["settings"], distributions=space, value=trial["value"]))
+    return search.ask(space).params
 
 
 def _refit_and_test(config: StudyConfig, experiment: Experiment, seed: int) -> str:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import polars as pl
+from jinja2 import Template
 
 from mrl.figures import metric_title
 from mrl.report.paper import escape_latex
@@ -18,15 +21,6 @@ from mrl.study.fitting import METRICS, K
 from mrl.study.tables import StudyTables
 from mrl.study.words import counted, format_metric, format_seconds, short_of_seeds
 from mrl.words import model_name
-
-CAPTION = (
-    r"%s on %s by width, protocol honest: mean over %d seeds, $\pm$ half the 95\,\%% interval in units of the last "
-    r"digit; best of a column in bold."
-)
-COMPARED = (
-    r" %s: $^{\bigtriangledown}$ where another row has a higher mean; $^{*}$ significantly above, $^{\dagger}$ below "
-    r"the best baseline (paired by user, Holm)."
-)
 
 
 @dataclass(frozen=True)
@@ -98,35 +92,15 @@ def grid(tables: StudyTables, dataset: str, metric: str) -> list[Row]:
 
 def render_latex(tables: StudyTables) -> str:
     """A table environment a data set and metric; needs \\usepackage{booktabs} and nothing else."""
-    datasets = tables.means["dataset"].unique(maintain_order=True)
-    return "\n".join(_table(tables, dataset, metric) for dataset in datasets for metric in METRICS)
-
-
-def _table(tables: StudyTables, dataset: str, metric: str) -> str:
-    rows = grid(tables, dataset, metric)
-    last = len(tables.widths) + 1  # column of the widest
-    lines = []
-    for before, row in zip([rows[0], *rows], rows, strict=False):
-        lines += [r"\midrule"] * (row.role != before.role) + [" & ".join(LATEX.write(row)) + r" \\"]
-    caption = CAPTION % (metric_title(metric, K), escape_latex(dataset), tables.seeds)
-    caption += COMPARED % escape_latex(model_name(tables.main)) if tables.main else ""
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering",
-            f"\\caption{{{caption}}}",
-            f"\\label{{tab:study-{dataset}-{metric}}}",
-            r"\small",
-            f"\\begin{{tabular}}{{l{'r' * len(tables.widths)}rr}}",
-            r"\toprule",
-            f"& \\multicolumn{{{last - 1}}}{{c}}{{width}} & \\multicolumn{{2}}{{c}}{{seconds}} \\\\",
-            f"\\cmidrule(lr){{2-{last}}} \\cmidrule(lr){{{last + 1}-{last + 2}}}",
-            f"model & {' & '.join(map(str, tables.widths))} & search & fit \\\\",
-            r"\midrule",
-            *lines,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    )
+    found = []
+    for dataset in tables.means["dataset"].unique(maintain_order=True):
+        for metric in METRICS:
+            by_role = groupby(grid(tables, dataset, metric), key=lambda row: row.role)
+            roles = [[LATEX.write(row) for row in rows] for _, rows in by_role]
+            title, name = metric_title(metric, K), f"{dataset}-{metric}"
+            found.append({"title": title, "dataset": escape_latex(dataset), "name": name, "roles": roles})
+    main = escape_latex(model_name(tables.main)) if tables.main else ""
+    options = {"variable_start_string": "<<", "variable_end_string": ">>", "trim_blocks": True, "lstrip_blocks": True}
+    text = Path(__file__).with_name("tables.tex").read_text(encoding="utf-8")
+    template = Template(text, block_start_string="<%", block_end_string="%>", comment_start_string="<#", **options)
+    return template.render(tables=found, widths=tables.widths, seeds=tables.seeds, main=main)
