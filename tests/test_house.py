@@ -127,7 +127,7 @@ def test_the_face_of_a_wing_names_every_room_and_computes_nothing(wing):
     opening = words.partition("\n\n")[0]
     assert 1 <= len(opening.splitlines()) <= 3, "say in up to three lines what the wing is for"
     rooms = {path.stem for path in wing.glob("[!_]*.py")}
-    named = dict(re.findall(r"^    (\w+)(?:\.py)? +(\S.*)$", words, re.M))
+    named = dict(re.findall(r"^ *(\w+)(?:\.py)?  +(\S.*)$", words, re.M))
     assert set(named) == rooms, "a line for each room"
     for node in body[1:]:
         inside = isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"mrl.{wing.name}.")
