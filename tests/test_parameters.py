@@ -253,10 +253,17 @@ NOTEBOOK = """
 from mrl.parameters import read_config, settings
 
 @settings
+class Section:
+    topk: int = 4
+    margin: float = 0.5
+
+@settings
 class Settings:
     epochs: int
     learning_rate: float
     widths: tuple[int, ...]
+    sampler: Section
+    nested_loss: Section
 
 config = read_config(Settings, globals())
 print(config)
@@ -266,7 +273,8 @@ print(config)
 @pytest.fixture
 def notebook(tmp_path):
     parameters = nbformat.v4.new_code_cell(
-        "epochs: int = 3  # how long\nlearning_rate: float = 0.1\nwidths: list = [4]"
+        "epochs: int = 3  # how long\nlearning_rate: float = 0.1\nwidths: list = [4]\n"
+        "sampler: dict = {}\nnested_loss: dict = {}"
     )
     parameters.metadata["tags"] = ["parameters"]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -281,9 +289,11 @@ def papermill(notebook: Path, *options: str) -> subprocess.CompletedProcess:
 
 
 def test_papermill_passes_text_and_yaml(notebook):
-    run = papermill(notebook, "-p", "widths", "[4, 8]", "-y", "{learning_rate: 1e-3}")
+    sections = ("-p", "sampler", '{"topk": 2}', "-y", "{learning_rate: 1e-3, nested_loss: {margin: 1e-3}}")
+    run = papermill(notebook, "-p", "widths", "[4, 8]", *sections)
     assert run.returncode == 0, run.stderr
-    assert "Settings(epochs=3, learning_rate=0.001, widths=(4, 8))" in run.stderr
+    assert "Settings(epochs=3, learning_rate=0.001, widths=(4, 8), sampler=Section(topk=2, margin=0.5), " in run.stderr
+    assert "nested_loss=Section(topk=4, margin=0.001))" in run.stderr
 
 
 @pytest.mark.robustness
