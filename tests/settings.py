@@ -11,6 +11,15 @@ import pytest
 from mrl.config import TrainConfig, in_sections
 from mrl.least_squares import validation
 
+# of least squares: nothing is left to search, where the search is not what is tested
+GIVEN = {
+    "alpha0": 0.1,
+    "frequency_l2": 0.01,
+    "popularity_exponent": 0.0,
+    "l2_width_exponent": 0.0,
+    "propagation": [0.5, 0.0],
+}
+
 
 def train_config(**settings: Any) -> TrainConfig:
     return TrainConfig(**in_sections(settings))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import papermill
 import pytest
+from settings import GIVEN
 
 pytestmark = pytest.mark.timeout(1200)  # a kernel that starts on a busy machine takes its time
 
@@ -48,7 +49,7 @@ def test_train_leaves_a_run_directory_under_the_folder_it_ran_in(tmp_path) -> No
 
 
 def test_figures_draws_every_figure_at_both_widths_and_writes_tables(tmp_path) -> None:
-    settings = {"planted": SMALL, "widths": [2, 4, 8], "least_squares": {"trials": 1}}
+    settings = {"planted": SMALL, "widths": [2, 4, 8], "least_squares": GIVEN}
     execute("figures", tmp_path, dataset="planted", seeds=[0], epochs=1, settings=settings, processes=1, folder="drawn")
     names = {path.name for path in (tmp_path / "drawn").iterdir()}
     figures = {name.removesuffix(".pdf") for name in names if name.endswith(".pdf")}

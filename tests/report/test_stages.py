@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_notebook
+from settings import GIVEN
 
 import mrl
 from mrl.errors import ConfigError, RunError
@@ -112,7 +113,7 @@ def test_report_notebook_makes_a_page_with_sentences_and_figures(tmp_path, monke
     source = Path(mrl.__file__).parents[1] / "notebooks" / "report.ipynb"
     given = {
         "dataset": "planted", "epochs": 2,
-        "settings": {"planted": small, "widths": [2, 4, 8], "early_stopping": {"eval_every": 1}},
+        "settings": {"planted": small, "widths": [2, 4, 8], "least_squares": GIVEN},
         "controls": [], "processes": 1, "page": "page.html",  # every control: figures must hold as many
     }  # fmt: skip
     papermill.execute_notebook(str(source), "out.ipynb", given, cwd=str(tmp_path), progress_bar=False)
