@@ -129,6 +129,7 @@ FAULTS = (
             "parameters::papermill_with_an_unknown_name_fails_and_says_so_last",
             "parameters::any_value_is_a_setting_or_a_config_error",
             "robustness/notebooks::every_parameter_of_every_notebook_refuses_what_it_is_not",
+            "robustness/notebooks::every_setting_of_every_section_refuses_what_it_is_not",
             "robustness/notebooks::every_parameter_of_every_notebook_reads_its_default_as_text",
             "robustness/notebooks::papermill_stops_every_notebook_at_a_wrong_value",
         ),

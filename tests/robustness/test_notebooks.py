@@ -21,7 +21,7 @@ from settings import train_config
 from training_server import PLANTED
 
 from mrl import fit, load
-from mrl.config import in_sections
+from mrl.config import SECTION_OF, TrainConfig, in_sections
 from mrl.errors import ConfigError, RunError
 from mrl.parameters import as_config
 from mrl.runs import RunDirectory
@@ -84,6 +84,18 @@ def test_every_parameter_of_every_notebook_refuses_what_it_is_not(path, record_p
                 assert f"{name}=" in message and len(message.splitlines()) == 1, (name, wrong, message)
             tried += 1
     record_property("bad inputs", tried)
+
+
+def test_every_setting_of_every_section_refuses_what_it_is_not(record_property):
+    wrongs = ("many", "2.5x", math.nan, "nan", math.inf, -1, True, {}, {"a": 1}, [[[]]], [None], [math.nan], "[1, 2")
+    for name, section in SECTION_OF.items():
+        for wrong in wrongs:
+            with pytest.raises(ConfigError) as refused:
+                as_config(TrainConfig, {section: {name: wrong}})
+                pytest.fail(f"{section}: {name}={wrong!r} was taken")
+            message = str(refused.value)
+            assert f"{name}=" in message and len(message.splitlines()) == 1, (name, wrong, message)
+    record_property("bad inputs", len(SECTION_OF) * len(wrongs))
 
 
 @each_notebook
