@@ -17,7 +17,7 @@ GIVEN = {
     "frequency_l2": 0.01,
     "popularity_exponent": 0.0,
     "l2_width_exponent": 0.0,
-    "propagation": [0.5, 0.0],
+    "propagation": [0.5, 0.0],  # a list, as papermill passes it
 }
 
 

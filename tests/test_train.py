@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from settings import one_validation_split, train_config
+from settings import GIVEN, one_validation_split, train_config
 
 from mrl import train as train_module
 from mrl.config import TrainConfig
@@ -334,11 +334,7 @@ def test_the_default_recipe_searches_refines_and_tells_of_it(tmp_path, data) -> 
 
 
 def test_what_was_chosen_refits_to_the_same_vectors(tmp_path, data) -> None:
-    settings = {
-        "alpha0": 0.1,
-        "frequency_l2": 0.01,
-        "popularity_exponent": 0.0,
-        "l2_width_exponent": 0.0,
+    settings = GIVEN | {
         "propagation": (1.0, 1.0),
         "rotation_width": 4,
     }

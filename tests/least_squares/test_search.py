@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from settings import train_config
+from settings import GIVEN, train_config
 
 from mrl.config import TrainConfig
 from mrl.data.holdout import hold_out
@@ -73,11 +73,8 @@ def test_what_is_left_open_is_filled_with_the_best_that_was_tried(data, one_spli
 def test_axes_are_rotated_where_all_levels_together_gain_from_it(monkeypatch, one_split) -> None:
     planted = planted_interactions(num_users=400, num_items=150, interactions=8000, branching=(4, 4), seed=0)
     data = hold_out(planted, 0.2, seed=0)
-    given = {
-        "alpha0": 0.1,
+    given = GIVEN | {
         "frequency_l2": 0.03,
-        "popularity_exponent": 0.0,
-        "l2_width_exponent": 0.0,
         "propagation": (1.0, 1.0),
     }
     config = train_config(**SETTINGS | {"widths": (2, 4, 12, 24)}, **given)

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from settings import train_config
+from settings import GIVEN, train_config
 
 from mrl.data.holdout import as_paper, hold_out
 from mrl.data.interactions import Interactions
@@ -106,12 +106,7 @@ def test_of_very_many_users_some_judge(data, monkeypatch) -> None:
 
 def test_epochs_are_judged_by_these_users_too(data, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(validation, "MOST_USERS", 40)
-    given = {
-        "alpha0": 0.1,
-        "frequency_l2": 0.01,
-        "popularity_exponent": 0.0,
-        "l2_width_exponent": 0.0,
-        "propagation": (0.5, 0.0),
+    given = GIVEN | {
         "rotation_width": 0,
     }
     config = train_config(**SETTINGS, **given, epochs=1, run_dir=str(tmp_path / "run"))
