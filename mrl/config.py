@@ -52,6 +52,8 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Optional = BeforeValidator(lambda value: None if value in ("", "None", "null") else value)  # as papermill passes None
 
+OrNone = BeforeValidator(lambda value: None if value in ("None", "null") else value)  # where "" means something
+
 
 @settings
 class HoldoutSettings:
@@ -156,7 +158,8 @@ class TrainConfig:
             (epoch picked on test; only to compare with published numbers).
         split: auto, given, random, leave_last or temporal. holdout: `HoldoutSettings`.
         min_rating: keep ratings of at least this. core: k of the k-core filter, 1 for none.
-        user_column, item_column, rating_column, timestamp_column: of CSV, TSV and Parquet files.
+        user_column, item_column, rating_column, timestamp_column: of files with named columns; None for a usual name
+            (`mrl.data.columns`), "" to leave rating_column or timestamp_column alone.
         planted: settings of `mrl.data.synthetic.planted_interactions`, for the data set `planted`.
     Model
         recipe: default, least_squares or mrl4rec; left out, default, or mrl4rec where the backbone is one of its own.
@@ -186,10 +189,10 @@ class TrainConfig:
     holdout: HoldoutSettings = Field(default_factory=HoldoutSettings)
     min_rating: Annotated[FiniteFloat | None, Optional] = None
     core: PositiveInt = 1
-    user_column: str = "user"
-    item_column: str = "item"
-    rating_column: Annotated[str | None, Optional] = None
-    timestamp_column: Annotated[str | None, Optional] = None
+    user_column: Annotated[str | None, Optional] = None
+    item_column: Annotated[str | None, Optional] = None
+    rating_column: Annotated[str | None, OrNone] = None
+    timestamp_column: Annotated[str | None, OrNone] = None
     planted: dict[str, Any] = Field(default_factory=dict)
 
     recipe: Literal["default", "least_squares", "mrl4rec"] = "default"
@@ -234,6 +237,8 @@ class TrainConfig:
                 section = SECTION_OF.get(name)
                 filled = replace(getattr(self, section), **{name: value}) if section else value
                 object.__setattr__(self, section or name, filled)
+        if self.user_column is not None and self.user_column == self.item_column:
+            raise ConfigError(f"item_column={self.item_column!r}: is user_column too; give two columns")
         check_widths(self.widths)
         check_level_weights(self.nested_loss.level_weights, self.widths)
         if self.recipe == "mrl4rec" and self.epochs < 1:

@@ -9,7 +9,13 @@ Everything that reads data from files or from the web is here, and refuses what 
     load            the data set of a `TrainConfig`, and its device
     registry        the data sets that are known by name, with their checksums
     downloads       their files from the web, into the cache
-    parsers         files → a log
+    parsers         a file → a log
+    formats         what is in a file: its format, told by its content
+    tables          separated text, Parquet, and the parts of one table
+    lists           adjacency lists
+    columns         the usual names of columns
+    values          raw values → ids, numbers, times
+    files           compressed files, and what is no data
     labels          files → titles, years and genres of the items
     synthetic       data with a planted taxonomy of items
 """
@@ -19,4 +25,5 @@ from mrl.data.holdout import as_paper, hold_out
 from mrl.data.interactions import Interactions, Positives, build
 from mrl.data.load import load_data, pick_device
 from mrl.data.registry import DATASETS
+from mrl.data.formats import sniff
 from mrl.data.synthetic import Planted, planted, planted_interactions

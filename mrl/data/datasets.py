@@ -9,41 +9,47 @@ import difflib
 import inspect
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
+from mrl.data.files import COMPRESSED, content_of
+from mrl.data.formats import MOVIELENS, Format, find_parts, sniff, sniff_parts
 from mrl.data.interactions import Interactions, build
 from mrl.data.labels import read_atomic_items, read_item_table, read_movies, replay
-from mrl.data.parsers import PARQUET, read_adjacency, read_atomic, read_movielens, read_table
+from mrl.data.parsers import read_log
 from mrl.data.registry import DATASETS
-from mrl.data.splits import SplitSettings
+from mrl.data.splits import TIMED_SPLITS, SplitSettings
 from mrl.data.synthetic import planted, planted_interactions
 from mrl.errors import ConfigError, DataError
 
-_COLUMNS = {"user_column": "user", "item_column": "item", "rating_column": None, "timestamp_column": None}
-TABLES = (".csv", ".tsv", *PARQUET)
-LAYOUTS = "train.txt [and test.txt], *.inter [and *.item], u.data, ratings.dat, or *.csv, *.tsv, *.parquet"
+_COLUMNS = ("user_column", "item_column", "rating_column", "timestamp_column")
+TABLES = (".csv", ".tsv", ".parquet", ".pq")
+LAYOUTS = (
+    "train.txt [and test.txt], *.inter [and *.item], u.data, ratings.dat, *.train.rating, or *.csv, *.tsv, *.parquet "
+    "or parts of them (part-0.csv, …)"
+)
 
 
 def load_dataset(dataset: str | Path, **settings: Any) -> Interactions:
     """Load a data set by its name in the registry, or by the path of a file or folder.
 
-    settings: those of `mrl.data.splits.SplitSettings`; of CSV, TSV and Parquet user_column, item_column, rating_column
-    and timestamp_column, as in `mrl.data.parsers.read_table`; of the data set `planted` those of
-    `mrl.data.synthetic.planted`.
+    settings: those of `mrl.data.splits.SplitSettings`; user_column, item_column, rating_column and timestamp_column, as
+    in `mrl.data.parsers.read_log`; of the data set `planted` those of `mrl.data.synthetic.planted`.
 
-    Raises ConfigError for settings and unknown names, before any data is read, and DataError for the data.
+    Raises ConfigError for settings and unknown names, before any data is read, and DataError for the data. Of data of
+    one's own the notes say first what was found in its file.
     """
     names = [field.name for field in fields(SplitSettings)]
     rules = SplitSettings(**{name: value for name, value in settings.items() if name in names})
-    columns = {name: value for name, value in settings.items() if name in _COLUMNS and value != _COLUMNS[name]}
+    columns = {name: value for name, value in settings.items() if name in _COLUMNS and value is not None}
+    _check_columns(columns)
     taxonomy = {name: value for name, value in settings.items() if name not in (*names, *_COLUMNS)}
     name, path = dataset_name(dataset), _find_path(dataset)
     if path is None and columns:
-        raise ConfigError(f"{next(iter(columns))}: only for tables of your own; dataset={name!r} has no named columns")
+        raise ConfigError(f"{next(iter(columns))}: only for files of your own; dataset={name!r} has its columns")
     if path is None and name == "planted":
         return _load_planted(rules, taxonomy)
     if taxonomy:
@@ -51,13 +57,16 @@ def load_dataset(dataset: str | Path, **settings: Any) -> Interactions:
     files = _find_files(path or _fetch(name))
     if files is None:
         raise DataError(f"{path}: no data that is known here; expected {LAYOUTS}")
-    log, labels = files.read(columns)
-    notes = [f"not read: {file.name}" for file in files.ignored]
+    needed = [*(["rating"] if rules.min_rating is not None else []), *(["timestamp"] * (rules.split in TIMED_SPLITS))]
+    notes: list[str] = []
+    log, labels = files.read(columns, needed, notes)
+    notes = list(dict.fromkeys(notes)) if path else []
+    notes += [f"not read: {file.name}" for file in files.ignored]
     expected, count = None if path else DATASETS[name].interactions, log["item"].count()
     if expected not in (None, count):
         raise DataError(
-            f"{files.train.parent}: {count:,} interactions where {name} has {expected:,}, probably a truncated copy; "
-            f"remove the folder and fetch it again, or load a version of your own by its path"
+            f"{files.train.path.parent}: {count:,} interactions where {name} has {expected:,}, probably a truncated "
+            f"copy; remove the folder and fetch it again, or load a version of your own by its path"
         )
     if path is None and name == "ml100k":
         labels, note = _paper_labels(log)
@@ -71,7 +80,7 @@ def dataset_name(dataset: str | Path) -> str:
     if path is None:
         return str(dataset)
     path = path.resolve()
-    name = path.stem if path.is_file() else path.name
+    name = _stem(path) if path.is_file() else path.name
     if path.is_file() and name in ("train", "test", "ratings", "u"):  # its folder says more
         name = path.parent.name
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "data"
@@ -93,70 +102,147 @@ def _find_path(dataset: str | Path) -> Path | None:
     raise ConfigError(f"dataset={dataset!r}: {hint}The names are {', '.join(DATASETS)}; a path must exist")
 
 
+def _check_columns(columns: dict[str, str]) -> None:
+    for name, value in columns.items():
+        if not isinstance(value, str) or (not value and name in ("user_column", "item_column")):
+            raise ConfigError(f"{name}={value!r}: must be the name of a column, or None to look for a usual one")
+    if columns.get("user_column", 0) == columns.get("item_column", 1):
+        raise ConfigError(f"item_column={columns['item_column']!r}: is user_column too; give two columns")
+
+
+def _suffix(path: Path) -> str:
+    """The suffix, in lower case, of what is inside where it is compressed: `.csv` of `clicks.csv.gz`."""
+    return Path(path.stem if path.suffix.lower() in COMPRESSED else path).suffix.lower()
+
+
+def _stem(path: Path) -> str:
+    return Path(path.stem).stem if path.suffix.lower() in COMPRESSED else path.stem
+
+
+class _Source(NamedTuple):
+    """A file, or a folder with the parts of one table, which are found again by `stem` (see `find_parts`)."""
+
+    path: Path
+    stem: str | None = None
+
+    def sniff(self, given: dict[str, str]) -> Format:
+        if self.stem is None:
+            return sniff(self.path, given)
+        return sniff_parts(self.path, find_parts(self.path, self.stem), given)
+
+
 @dataclass(frozen=True)
 class _Files:
-    """The files of a data set: their kind, the training part (or all there is), the test part, the item labels."""
+    """The files of a data set: the training part (or all there is), the test part, the item labels."""
 
-    kind: str
-    train: Path
-    test: Path | None = None
+    train: _Source
+    test: _Source | None = None
     items: Path | None = None
     ignored: tuple[Path, ...] = ()
 
-    def read(self, columns: dict[str, str]) -> tuple[pl.DataFrame, pl.DataFrame | None]:
-        """The log, with a column `part` where there is a test part, and the labels. columns: for tables only."""
-        if columns and self.kind != "table":
-            raise ConfigError(f"{next(iter(columns))}: {self.train} has no named columns; leave it out")
-        read = {"adjacency": read_adjacency, "atomic": read_atomic, "movielens": read_movielens, "table": read_table}
-        log = read[self.kind](self.train, **columns)
+    def read(
+        self, columns: dict[str, str], needed: Sequence[str], notes: list[str]
+    ) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+        """The log, with a column `part` where there is a test part, and the labels; see `mrl.data.parsers.read_log`."""
+        given = {name.removesuffix("_column"): value for name, value in columns.items()}
+        found = self.train.sniff(given)
+        notes.append(f"read {found}")
+        options = {**columns, "needed": needed, "notes": notes}
+        log = read_log(found, **options)
         if self.test:
-            test = read[self.kind](self.test, **columns).with_columns(part=pl.lit("test"))
-            log = pl.concat([log.with_columns(part=pl.lit("train")), test], how="diagonal_relaxed")
+            test = read_log(_alike(self.test, found, given), **options)
+            log = _both_parts(log, test, self.test.path, is_timed="timestamp" in needed)
         if self.items is None:
             return log, None
-        if self.kind == "table":
-            return log, read_item_table(self.items, columns.get("item_column", "item"))
-        return log, read_atomic_items(self.items) if self.kind == "atomic" else read_movies(self.items)
+        if self.items.suffix == ".item":
+            is_atomic = self.items.name != "u.item"
+            return log, read_atomic_items(self.items) if is_atomic else read_movies(self.items)
+        if self.items.name == "movies.dat":
+            return log, read_movies(self.items)
+        return log, read_item_table(self.items, columns.get("item_column"), notes)
+
+
+def _alike(source: _Source, train: Format, given: dict[str, str]) -> Format:
+    """The format of a test part: what the training part settles, it need not settle again."""
+    if train.kind in ("table", "atomic", "parquet") or source.stem is not None:
+        return source.sniff(given)
+    return replace(train, path=source.path, content=content_of(source.path), numbers=None)
+
+
+def _both_parts(train: pl.DataFrame, test: pl.DataFrame, path: Path, *, is_timed: bool) -> pl.DataFrame:
+    """One log with a column `part`; DataError where times count, and are dates in one part and numbers in the other."""
+    if not is_timed:
+        train, test = (part.drop("timestamp", strict=False) for part in (train, test))
+    elif "timestamp" in train.columns and "timestamp" in test.columns:
+        kinds = train["timestamp"].dtype, test["timestamp"].dtype
+        if kinds[0].is_temporal() != kinds[1].is_temporal():
+            raise DataError(f"{path}: timestamps are {kinds[1]}, in the training part {kinds[0]}; write them alike")
+    parts = [train.with_columns(part=pl.lit("train")), test.with_columns(part=pl.lit("test"))]
+    return pl.concat(parts, how="diagonal_relaxed")
 
 
 def _find_files(path: Path) -> _Files | None:
     """Which files of a folder, or beside a file, make up a data set; None where nothing is known."""
     if path.is_file():
         return _from_file(path)
-    files = sorted(file for file in path.iterdir() if file.is_file())
-    if path / "train.txt" in files:
-        return _train_and_test("adjacency", [file for file in files if file.stem in ("train", "test", "valid", "val")])
-    if atomic := [file for file in files if file.suffix == ".inter"]:
-        return _train_and_test("atomic", atomic, items=[file for file in files if file.suffix == ".item"])
+    there = sorted(file for file in path.iterdir() if file.name[0] not in "._")
+    files = [file for file in there if file.is_file()]
+    lists = [file for file in files if _suffix(file) == ".txt" and _stem(file) in ("train", "test", "valid", "val")]
+    if any(_stem(file) == "train" for file in lists):
+        return _train_and_test(lists)
+    if atomic := [file for file in files if _suffix(file) == ".inter"]:
+        return _train_and_test(atomic, [file for file in files if file.suffix == ".item"])
     for name in ("u.data", "ratings.dat"):
         if path / name in files:
             return _from_file(path / name)
-    tables = [file for file in files if file.suffix.lower() in TABLES]
-    items = [file for file in tables if file.stem.lower() == "items"]
-    return _train_and_test("table", [file for file in tables if file not in items], items) if tables else None
+    if rated := [file for file in files if _suffix(file) == ".rating"]:
+        return _train_and_test(rated)
+    tables = [file for file in there if _suffix(file) in TABLES or (file.is_dir() and file.name in ("train", "test"))]
+    items = [file for file in tables if _stem(file).lower() == "items"]
+    parts = _find_part_tables(path)
+    inside = [part for source in parts.values() for part in find_parts(*source)]
+    tables = [file for file in tables if file not in (*items, *inside) and (file.is_file() or find_parts(file))]
+    if inside:  # beside them empty ones, as Spark leaves them
+        tables = [file for file in tables if file.is_dir() or file.stat().st_size]
+    if inside and not tables and len(items) < 2 and (len(parts) == 1 or "train" in parts):
+        ignored = [source.path / f"{stem}-…" for stem, source in parts.items() if stem not in ("", "train", "test")]
+        train = parts.get("train") or next(iter(parts.values()))
+        return _Files(train, parts.get("test"), next(iter(items), None), tuple(ignored))
+    return _train_and_test([*tables, *inside], items) if tables or inside else None
+
+
+def _find_part_tables(folder: Path) -> dict[str, _Source]:
+    """The tables whose parts lie in a folder, by what the names of the parts start with."""
+    stems = ("", "train", "test", "valid", "validation")
+    return {stem: _Source(folder, stem) for stem in stems if find_parts(folder, stem)}
 
 
 def _from_file(path: Path) -> _Files:
     """The data set that a single file is, with the item labels beside it."""
-    suffix = path.suffix.lower()
-    if suffix in TABLES:
-        return _Files("table", path)
-    labels = {".inter": path.with_suffix(".item").name, ".data": "u.item", ".dat": "movies.dat"}
-    if suffix not in labels:
-        return _Files("adjacency", path)
-    items = path.with_name(labels[suffix])
-    return _Files("atomic" if suffix == ".inter" else "movielens", path, items=items if items.is_file() else None)
+    if path.suffix.lower() == ".inter":
+        beside = [path.with_suffix(".item")]
+    elif MOVIELENS.fullmatch(path.name):
+        beside = [path.with_name("movies.dat" if path.name == "ratings.dat" else "u.item")]
+    else:
+        tables = [file for file in sorted(path.parent.iterdir()) if _suffix(file) in TABLES and file != path]
+        beside = [file for file in tables if _stem(file).lower() == "items"]
+        if len(beside) > 1:
+            names = " and ".join(file.name for file in beside)
+            raise DataError(f"{path.parent}: which item table? There is {names}; leave one of them")
+    return _Files(_Source(path), items=next((file for file in beside if file.is_file()), None))
 
 
-def _train_and_test(kind: str, files: list[Path], items: Sequence[Path] = ()) -> _Files:
+def _train_and_test(files: list[Path], items: Sequence[Path] = ()) -> _Files:
     """A train file and a test file by their names (`train.csv`, `mine.test.inter`), else the only file there is."""
-    parts = {part: [file for file in files if re.split(r"[._-]", file.stem)[-1] == part] for part in ("train", "test")}
+    parts = {
+        part: [file for file in files if re.split(r"[._-]", _stem(file))[-1] == part] for part in ("train", "test")
+    }
     train, test = parts["train"] or files, parts["test"] if parts["train"] else []
     if len(train) != 1 or len(test) > 1 or len(items) > 1:
-        names = ", ".join(file.name for file in (*files, *items))
+        names = ", ".join(file.name for file in (*files, *items)[:20])
         raise DataError(f"{(*files, *items)[0].parent}: which file? There is {names}; give the path of one of them")
     ignored = tuple(file for file in files if file not in (*train, *test))
-    return _Files(kind, train[0], *(test or [None]), *(items or [None]), ignored=ignored)
+    return _Files(_Source(train[0]), *([_Source(test[0])] if test else [None]), *(items or [None]), ignored=ignored)
 
 
 def _fetch(name: str) -> Path:
@@ -169,7 +255,7 @@ def _paper_labels(log: pl.DataFrame) -> tuple[pl.DataFrame | None, str | None]:
     """Titles, years and genres for the paper's ml100k by way of ml-100k, or a note that says why there are none."""
     try:
         files = _find_files(_fetch("ml-100k"))
-        ratings, labels = files.read({}) if files else (None, None)
+        ratings, labels = files.read({}, (), []) if files else (None, None)
     except DataError as error:
         return None, f"no item labels: {error}"
     if labels is None:

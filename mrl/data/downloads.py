@@ -30,7 +30,7 @@ from filelock import FileLock
 from tqdm import tqdm
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 
-from mrl.data.parsers import describe_non_data
+from mrl.data.files import describe_non_data
 from mrl.data.registry import DATASETS, RemoteFile, Wheel
 from mrl.errors import ConfigError, DataError
 

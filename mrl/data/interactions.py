@@ -187,6 +187,8 @@ def build(
     log = log.filter(pl.col("item").is_not_null())
     if min_rating is not None:
         log = splits.rated_at_least(log, min_rating, name, notes)
+    else:
+        splits.note_not_positive(log, notes)
     split, in_test = splits.given_parts(log, rules.split, name)
     times = splits.finite_times(log, split, name) if split in splits.TIMED_SPLITS else None
 
@@ -265,11 +267,15 @@ def _in_row_order(labels: pl.DataFrame, item_ids: pl.Series, name: str, notes: l
     """One row an item, in row order; null where nothing is known of it."""
     if "item" not in labels.columns:
         raise DataError(f"{name}: labels have no column item; they have {labels.columns}")
-    labels = labels.with_columns(pl.col("item").cast(item_ids.dtype, strict=False)).drop_nulls("item")
-    labels = labels.unique("item", keep="first", maintain_order=True)
-    ids = item_ids.alias("item")
+    labels = labels.with_columns(pl.col("item").cast(pl.String)).drop_nulls("item")  # as text: 0123 is not 123
+    if repeats := len(labels) - labels["item"].n_unique():
+        labels = labels.unique("item", keep="first", maintain_order=True)
+        notes.append(f"{repeats} rows of labels are of an item that has some already; the first counts")
+    ids = item_ids.cast(pl.String).alias("item")
     if missing := len(ids) - int(ids.is_in(labels["item"].implode()).sum()):
         notes.append(f"{missing} items without labels")
+        if missing == len(ids) and len(labels):
+            notes[-1] += f": their ids are like {ids[0]!r}, those of the labels like {labels['item'][0]!r}"
     return ids.to_frame().join(labels, on="item", how="left", maintain_order="left").drop("item")
 
 

@@ -10,7 +10,12 @@ from pathlib import Path
 
 import polars as pl
 
-from mrl.data.parsers import BROKEN_TABLE, MAX_ID, PARQUET, ParquetTable, TextTable, check_readable
+from mrl.data.columns import TITLES, USUAL, usual
+from mrl.data.files import check_readable, content_of
+from mrl.data.formats import sniff
+from mrl.data.lists import MAX_ID
+from mrl.data.tables import TextTable
+from mrl.data.values import to_ids
 from mrl.errors import DataError
 
 # The order of the 19 flags at the end of each line of ml-100k's u.item, from its u.genre.
@@ -55,7 +60,8 @@ def read_atomic_items(path: str | Path) -> pl.DataFrame:
     `movie_title`, `release_year` and `class` are renamed to title, year and genres; other columns keep their names.
     A `token_seq` is a list of words, except the title; `float_seq` columns (features) are left out.
     """
-    table = TextTable(Path(path), separator="\t", quoted=False)
+    path = Path(path)
+    table = TextTable(path, content_of(path), separator="\t", quoted=False)
     columns = {}
     for header in table.columns:
         name, _, kind = header.partition(":")
@@ -73,7 +79,9 @@ def read_atomic_items(path: str | Path) -> pl.DataFrame:
             columns[name] = words.list.eval(pl.element().filter(pl.element() != ""))
     if "item" not in columns:
         raise DataError(f"{path}:1: no item_id column; its columns are {', '.join(table.columns)}")
-    return table.read(table.columns).select(**columns)
+    labels = table.read(table.columns).select(**columns)
+    ids, is_bad = to_ids(labels["item"])  # as those of the log are
+    return labels.with_columns(ids.alias("item")).filter(~is_bad)
 
 
 def by_first_appearance(ids: pl.Series) -> pl.DataFrame:
@@ -99,22 +107,49 @@ def replay(paper: pl.DataFrame, ratings: pl.DataFrame, labels: pl.DataFrame) -> 
     return joined.drop("item").rename({"number": "item"}).sort("item")
 
 
-def read_item_table(path: str | Path, item_column: str = "item") -> pl.DataFrame:
-    """Read item labels from CSV, TSV or Parquet: every column is kept; genres apart by `|` become a list."""
-    path = Path(path)
-    if path.suffix.lower() in PARQUET:
-        parquet = ParquetTable(path)
-        table = parquet.read(parquet.columns)
-    else:
-        check_readable(path)
-        separator = "\t" if path.suffix.lower() == ".tsv" else ","
-        try:
-            table = pl.read_csv(path, separator=separator, infer_schema_length=None, glob=False)
-        except BROKEN_TABLE as error:
-            raise DataError(f"{path}: not a well-formed table ({str(error).splitlines()[0]})") from None
-    if item_column not in table.columns:
-        raise DataError(f"{path}: no column {item_column!r}; its columns are {', '.join(table.columns)}")
-    table = table.rename({item_column: "item"})
-    if table.schema.get("genres") == pl.String:
-        table = table.with_columns(pl.col("genres").str.split("|"))
-    return table
+def read_item_table(path: str | Path, item_column: str | None = None, notes: list[str] | None = None) -> pl.DataFrame:
+    """Read item labels from a table of any format that the log may have: every column is kept.
+
+    Ids are read as those of the log are, and titles as text; genres apart by `|` become a list; other columns are
+    numbers where all of their values are. Rows without an id are left out and counted in `notes`.
+    """
+    path, notes = Path(path), [] if notes is None else notes
+    found = sniff(path)
+    if not found.is_table:
+        raise DataError(f"{path}: no header line; put one on top that names the columns, such as item,title")
+    table = found.open()
+    names = [name for name in table.columns if name.strip()]
+    columns = [item_column] if item_column in names else usual(names, USUAL["item"]) if not item_column else []
+    if len(columns) != 1:
+        shown, problem = ", ".join(names[:20]), "item may be " + " or ".join(columns) if columns else "no item column"
+        raise DataError(f"{path}: {problem}; its columns are {shown}; give it the name that it has in the log")
+    raw = table.read(names)
+    ids, is_bad = to_ids(raw[columns[0]])
+    if ids.dtype not in (pl.Int64, pl.String):
+        raise DataError(f"{path}: item ids are {ids.dtype}; they must be whole numbers or text (column {columns[0]!r})")
+    labels = raw.select(ids.alias("item"), *(name for name in names if name not in ("item", columns[0])))
+    blank = raw.select(pl.all_horizontal(pl.all().is_null())).to_series()
+    if rows := int((is_bad & ~blank).sum()):
+        notes.append(f"{rows} rows of {path.name} have no id and were left out")
+    labels = labels.filter(~is_bad)
+    titles = usual(labels.columns, TITLES)
+    if "title" not in labels.columns and len(titles) == 1:
+        labels = labels.rename({titles[0]: "title"})
+        notes.append(f"titles are from the column {titles[0]} of {path.name}")
+    if labels.schema.get("genres") == pl.String:
+        labels = labels.with_columns(pl.col("genres").str.split("|"))
+    as_they_are = ("item", "title", "genres")
+    return labels.with_columns(_as_number(labels[name]) for name in labels.columns if name not in as_they_are)
+
+
+def _as_number(column: pl.Series) -> pl.Series:
+    """Text as whole numbers, or else as numbers, where every value is one; but for leading zeros, which say: text."""
+    if column.dtype != pl.String:
+        return column
+    filled = pl.select(pl.when(column != "").then(column)).to_series().alias(column.name)
+    if filled.null_count() == len(filled) or filled.str.contains(r"^0\d").any():
+        return filled
+    for kind in (pl.Int64, pl.Float64):
+        if (numbers := filled.cast(kind, strict=False)).null_count() == filled.null_count():
+            return numbers
+    return filled

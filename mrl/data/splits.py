@@ -91,6 +91,17 @@ def rated_at_least(log: pl.DataFrame, min_rating: float, name: str, notes: list[
     return kept
 
 
+def note_not_positive(log: pl.DataFrame, notes: list[str]) -> None:
+    """Note how many rows are rated 0 or less, which is seldom meant as a positive, and how to leave them out."""
+    if "rating" not in log.columns or not log["rating"].dtype.is_numeric():
+        return
+    ratings = log["rating"].cast(pl.Float64).drop_nulls().drop_nans()
+    positive = ratings.filter(ratings > 0)
+    if rows := len(ratings) - len(positive):
+        remedy = f"min_rating={positive.min():g} leaves them out" if len(positive) else "no row is rated above 0"
+        notes.append(f"{rows} of {len(log)} rows are rated 0 or less and count as positives; {remedy}")
+
+
 def given_parts(log: pl.DataFrame, split: str, name: str) -> tuple[str, np.ndarray | None]:
     """The split that `auto` stands for here, and (N,) bool, which rows are in the given test part."""
     if "part" not in log.columns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import polars as pl
@@ -246,3 +247,62 @@ def test_names_for_run_directories(tmp_path):
     assert dataset_name(folder / "events.csv") == "events"
     with pytest.raises(ConfigError):
         dataset_name("nope")
+
+
+LOG = "user,item\n1,0108775000\n1,0123\n2,0123\n2,123\n3,0108775000\n"
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize(
+    "table",
+    [
+        "item,title\n0108775000,Sock\n0123,Hat\n123,Cup\n",
+        "item;title\n0108775000;Sock\n0123;Hat\n123;Cup\n",
+        "sku\tname\n0108775000\tSock\n0123\tHat\n123\tCup\n",
+        '"article_id"|"prod_name"|"title"\n"0108775000"|x|Sock\n"0123"|y|Hat\n"123"|z|Cup\n',
+        "\ufeffitem,title\r\n0108775000,Sock\r\n0123,Hat\r\n123,Cup\r\n,lost\r\n",
+        "item::title\n0108775000::Sock\n0123::Hat\n123::Cup\n",
+    ],
+    ids=["commas", "semicolons", "tabs", "bars", "bom", "colons"],
+)
+@pytest.mark.parametrize("by", ["folder", "file"])
+def test_the_item_table_is_read_by_the_rules_of_the_log(tmp_path, table, by):
+    folder = write(tmp_path / "shop", clicks_csv=LOG)
+    (folder / "items.csv").write_bytes(table.encode())
+    data = load_dataset(folder if by == "folder" else folder / "clicks.csv")
+    titles = dict(zip(data.item_ids.tolist(), data.labels["title"].to_list(), strict=True))
+    assert titles == {"0108775000": "Sock", "0123": "Hat", "123": "Cup"}
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize("suffix", ["csv.gz", "parquet", "txt"])
+def test_the_item_table_may_have_any_format(tmp_path, suffix):
+    folder = write(tmp_path / "shop", clicks_csv="user,item\n1,7\n2,8\n3,7\n")
+    frame = pl.DataFrame({"item_id": [7.0, 8.0], "title": ["1984", "2001"], "price": [1.5, 2.0]})
+    path = folder / f"items.{suffix}"
+    if suffix == "parquet":
+        frame.write_parquet(path)
+    elif suffix == "csv.gz":
+        path.write_bytes(gzip.compress(frame.write_csv().encode()))
+    else:
+        frame.write_csv(path, separator="\t")
+    if suffix == "txt":  # no suffix of a table: neither read nor in the way
+        assert load_dataset(folder).labels is None
+        return
+    for data in (load_dataset(folder), load_dataset(folder / "clicks.csv")):
+        assert data.labels["title"].to_list() == ["1984", "2001"] and data.labels["price"].to_list() == [1.5, 2.0]
+
+
+@pytest.mark.robustness
+def test_labels_that_fit_no_item_are_noted_with_both_ids(tmp_path):
+    folder = write(tmp_path / "shop", clicks_csv="user,item\n1,7\n2,8\n", items_csv="item,title\n007,A\n008,B\n")
+    data = load_dataset(folder)
+    assert "2 items without labels: their ids are like '7', those of the labels like '007'" in data.notes
+    assert data.labels["title"].to_list() == [None, None]
+    write(folder, items_csv="item,title\n7,A\n7,B\n,C\n")
+    notes = load_dataset(folder).notes
+    assert "1 rows of items.csv have no id and were left out" in notes
+    assert "1 rows of labels are of an item that has some already; the first counts" in notes
+    write(folder, items_csv="code,title\n7,A\n")
+    with pytest.raises(DataError, match=r"items.csv: no item column; its columns are code, title"):
+        load_dataset(folder)

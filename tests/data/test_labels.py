@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from mrl.data.labels import by_first_appearance, read_atomic_items, read_item_table, read_movies, replay
-from mrl.data.parsers import read_adjacency, read_atomic
+from mrl.data.parsers import read_log
 from mrl.errors import DataError
 
 
@@ -46,7 +46,7 @@ def test_atomic_items(tmp_path):
     (tmp_path / "a.item").write_text(header + '1\tSay "Yes"\t1995\tDrama War\t2.5\t1 2\n2\tV\tunknown\t\t\t\n')
     labels = read_atomic_items(tmp_path / "a.item")
     assert labels.columns == ["item", "title", "year", "genres", "price"]
-    assert labels.rows() == [("1", 'Say "Yes"', 1995, ["Drama", "War"], 2.5), ("2", "V", None, [], None)]
+    assert labels.rows() == [(1, 'Say "Yes"', 1995, ["Drama", "War"], 2.5), (2, "V", None, [], None)]
     (tmp_path / "a.item").write_text("item_id\ttitle\n1\tx\n")
     with pytest.raises(DataError, match="not typed"):
         read_atomic_items(tmp_path / "a.item")
@@ -56,8 +56,9 @@ def test_item_table(tmp_path):
     (tmp_path / "items.csv").write_text("asin,title,genres,price\nB1,One,War|Drama,3\n")
     labels = read_item_table(tmp_path / "items.csv", "asin")
     assert labels.rows() == [("B1", "One", ["War", "Drama"], 3)] and labels.columns[0] == "item"
-    with pytest.raises(DataError, match="no column 'item'"):
-        read_item_table(tmp_path / "items.csv")
+    assert read_item_table(tmp_path / "items.csv").equals(labels), "asin is a usual name"
+    with pytest.raises(DataError, match="no item column; its columns are asin, title"):
+        read_item_table(tmp_path / "items.csv", "sku")
 
 
 def test_first_appearance():
@@ -81,11 +82,11 @@ def test_the_papers_users_have_the_very_items_of_the_ratings_file(real_data):
         expected.setdefault(user, set()).add(item)
     items_of = {}
     for part in ("train.txt", "test.txt"):
-        for user, item in read_adjacency(real_data / "ml100k" / part).rows():
+        for user, item in read_log(real_data / "ml100k" / part).rows():
             items_of.setdefault(user, set()).add(item)
     assert len(items_of) == 943 and items_of == expected
-    paper = pl.concat([read_adjacency(real_data / "ml100k" / part) for part in ("train.txt", "test.txt")])
-    ratings = read_atomic(real_data / "ml-100k" / "ml-100k.inter")
+    paper = pl.concat([read_log(real_data / "ml100k" / part) for part in ("train.txt", "test.txt")])
+    ratings = read_log(real_data / "ml-100k" / "ml-100k.inter")
     labels = replay(paper, ratings, read_atomic_items(real_data / "ml-100k" / "ml-100k.item"))
     assert len(labels) == 1682
     assert labels.row(0, named=True) == {"title": "Kolya", "year": 1996, "genres": ["Comedy"], "item": 0}

@@ -17,7 +17,8 @@ from mrl.data import datasets, downloads
 from mrl.data.downloads import fetch
 from mrl.data.holdout import as_paper
 from mrl.data.labels import read_movies
-from mrl.data.parsers import check_parquet, read_adjacency, read_table
+from mrl.data.parsers import read_log
+from mrl.data.tables import check_parquet
 from mrl.errors import LONGEST, ConfigError, DataError, MRLError, RunError
 
 SMALL = {"recipe": "mrl4rec", "widths": (2,), "epochs": 2, "eval_every": 1, "protocol": "paper", "device": "cpu"}
@@ -70,10 +71,10 @@ def test_a_number_of_thousands_of_digits_is_named(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"0 1\n0 " + b"9" * 5000 + b"\n")
     with pytest.raises(DataError, match=rf"{path}:2: '9+' is not an id") as caught:
-        read_adjacency(path)
+        read_log(path)
     assert len(str(caught.value)) < 300
     path.write_bytes(b"0 " + b"0" * 5000 + b"7\n")
-    assert read_adjacency(path).rows() == [(0, 7)]
+    assert read_log(path).rows() == [(0, 7)]
     movies = tmp_path / "movies.dat"
     movies.write_bytes(b"99999999999999999999::Film (1999)::Drama\n")
     with pytest.raises(DataError, match=rf"{movies}:1: "):
@@ -92,7 +93,7 @@ COLUMNS = {
     "text": (["x", "y"], "user item"),
     "categories": (pl.Series(["1", "2"], dtype=pl.Categorical), "user item rating timestamp"),
     "decimals": ([Decimal("1.5"), Decimal(2)], "rating timestamp"),
-    "floats": ([1.0, 2.0], "rating timestamp"),
+    "floats": ([1.0, 2.0], "user item rating timestamp"),
     "nan": ([1.0, float("nan")], ""),
     "inf": ([1.0, float("inf")], ""),
     "null": ([None, None], "rating timestamp"),
@@ -103,7 +104,8 @@ COLUMNS = {
     "milliseconds": (pl.Series([MOMENT] * 2, dtype=pl.Datetime("ms", "UTC")), "timestamp"),
     "hours": ([time(1)] * 2, ""),
     "durations": ([timedelta(1)] * 2, ""),
-    "bytes": ([b"1", b"2"], ""),
+    "bytes of text": ([b"1", b"2"], "user item rating timestamp"),
+    "bytes": ([b"\xff", b"\xfe"], ""),
     "lists": ([[1], [2]], ""),
     "arrays": (pl.Series([[1], [2]], dtype=pl.Array(pl.Int64, 1)), ""),
     "structs": ([{"a": 1}] * 2, ""),
@@ -112,7 +114,7 @@ COLUMNS = {
 
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_parquet_columns_of_any_type_are_read_or_named(tmp_path, kind, monkeypatch, record_property):
-    monkeypatch.setattr("mrl.data.parsers.check_parquet", lambda path: None)  # they are complete, and it takes its time
+    monkeypatch.setattr("mrl.data.formats.check_parquet", lambda *paths: None)  # they are whole, and it takes time
     values, fits = COLUMNS[kind]
     path = tmp_path / "a.parquet"
     for role in ("user", "item", "rating", "timestamp"):
@@ -123,9 +125,9 @@ def test_parquet_columns_of_any_type_are_read_or_named(tmp_path, kind, monkeypat
             assert len(datasets.load_dataset(path, split="random").train) == 2
         else:
             with pytest.raises(DataError, match=rf"{path}: row [12]: {role} .*\(column '{role}'\)$"):
-                read_table(path)
+                read_log(path)
     if kind in ("dates", "moments", "milliseconds"):
-        assert read_table(path)["timestamp"].to_list() == [MOMENT.timestamp()] * 2
+        assert read_log(path)["timestamp"].to_list() == [MOMENT.replace(tzinfo=None)] * 2
     record_property("bad inputs", 4)
 
 
@@ -140,12 +142,12 @@ def test_a_damaged_parquet_file_never_takes_the_process_down(tmp_path):
         path = tmp_path / f"{name}.parquet"
         path.write_bytes(damaged)
         with pytest.raises(DataError, match=rf"{path}: not a whole Parquet file \(.+\); probably a truncated copy"):
-            read_table(path)
+            read_log(path)
     path.write_bytes(content)
     check_parquet(path)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(DataError, match="its pages are damaged"):
-        patch.setattr("mrl.data.parsers.sys.executable", "/bin/sh")  # sh -c 'import …' dies as polars does: by a signal
-        patch.setattr("mrl.data.parsers.DECODE", "kill -6 $$")
+        patch.setattr("mrl.data.tables.sys.executable", "/bin/sh")  # sh -c 'import …' dies as polars does: by a signal
+        patch.setattr("mrl.data.tables.DECODE", "kill -6 $$")
         check_parquet(path)
 
 
