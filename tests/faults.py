@@ -52,6 +52,97 @@ FAULTS = (
         ),
     ),
     Row(
+        "a file whose content does not settle what it is: `user item rating` or lists of two items, lengths or users, a "
+        "table without a header line",
+        "what is certain is read, with a note that says as what; the rest is refused in one line with what to write",
+        (
+            "data/formats::a_table_of_ratings_is_not_taken_for_adjacency_lists",
+            "data/formats::three_numbers_a_line_are_read_as_what_they_are",
+            "data/formats::half_stars_are_no_ids_either",
+            "data/formats::what_may_be_lists_or_columns_is_refused_with_the_remedy",
+            "data/formats::true_lists_load_as_before",
+            "data/formats::lists_that_start_with_their_length_are_read_by_line",
+            "data/formats::a_table_without_a_header_is_told_what_to_put_on_top",
+            "data/formats::files_of_other_programs_are_named",
+            "data/formats::sniff_explains_itself",
+            "data/formats::the_real_layouts_load_as_they_lie",
+        ),
+    ),
+    Row(
+        "columns of other names, none or two that may be meant, one for both sides",
+        "usual names are found and noted; what is open is refused; a name that is given counts in every format",
+        (
+            "data/formats::usual_names_are_found_and_noted",
+            "data/formats::columns_that_are_left_open_are_refused",
+            "data/formats::columns_are_named_in_every_format_that_has_names",
+            "data/formats::a_column_that_is_left_alone_is_not_looked_at",
+            "data/formats::one_column_for_both_sides_is_refused",
+            "data/formats::a_headed_table_is_read_whatever_it_is_called",
+        ),
+    ),
+    Row(
+        "ratings of 0 or less, and labels of 0 and 1, without a threshold",
+        "a note with their number and the threshold that leaves them out",
+        ("data/formats::rows_rated_nothing_or_less_are_counted_in_a_note",),
+    ),
+    Row(
+        "words for nothing among ids: nan, NULL, None, \\N",
+        "missing among numbers, `path:line`; among text an id, with a note",
+        (
+            "data/values::among_numbers_the_words_for_nothing_are_missing_ids",
+            "data/values::among_text_they_count_as_ids_with_a_note",
+        ),
+    ),
+    Row(
+        "ids as floats, decimals, bytes or categories",
+        "read where they are whole and exact, else named with type and row",
+        (
+            "data/values::ids_of_any_type_that_holds_them_exactly",
+            "data/values::ids_that_are_none_are_named_with_type_and_row",
+            "data/values::parquet_as_spark_pandas_and_duckdb_write_it",
+        ),
+    ),
+    Row(
+        "dates in any order, times past 2^53",
+        "read where the column settles day and month, in full precision; else refused: write 2023-01-31",
+        (
+            "data/values::dates_that_settle_their_order_are_read",
+            "data/values::dates_that_leave_day_and_month_open_are_refused",
+            "data/values::times_keep_their_order",
+            "data/values::dates_in_one_part_and_numbers_in_the_other_are_refused",
+        ),
+    ),
+    Row(
+        "decimal commas, and columns that nobody needs and that do not parse",
+        "read, and not looked at; a comma that may mean thousands is refused",
+        (
+            "data/values::decimal_commas_of_spreadsheets",
+            "data/values::commas_that_may_mean_thousands_are_refused",
+            "data/values::columns_that_nobody_needs_need_not_parse",
+        ),
+    ),
+    Row(
+        "compressed text, and a table in many files",
+        "read; refused where an archive holds several files, unpacks to gigabytes, or parts are missing or unlike",
+        (
+            "data/formats::compressed_text_is_read",
+            "data/formats::archives_that_leave_it_open_or_grow_beyond_bounds_are_refused",
+            "data/formats::the_parts_of_one_table_are_read_together",
+            "data/formats::faults_of_parts_are_named_where_they_are",
+            "data/formats::folders_that_name_a_column_give_it",
+            "data/formats::train_and_test_as_they_lie_about",
+        ),
+    ),
+    Row(
+        "an item table of other separators, names, id types or place than the log",
+        "read by the rules of the log: 0123 never has the title of 123",
+        (
+            "data/datasets::the_item_table_is_read_by_the_rules_of_the_log",
+            "data/datasets::the_item_table_may_have_any_format",
+            "data/datasets::labels_that_fit_no_item_are_noted_with_both_ids",
+        ),
+    ),
+    Row(
         "one absurd id (10¹²)",
         "ids are remapped to a dense range; never a dense allocation",
         (

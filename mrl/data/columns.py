@@ -81,7 +81,8 @@ def find_columns(
         elif name:
             raise DataError(f"{place}: no column {name!r}; its columns are {shown}; set {role}_column to one of them")
         elif is_needed and role in ("user", "item"):
-            raise DataError(f"{place}: no {role} column; its columns are {shown}; set {role}_column to one of them")
+            remedy = f"set {role}_column to one of them, or put a header line on top if these are values"
+            raise DataError(f"{place}: no {role} column; its columns are {shown}; {remedy}")
     if columns["user"] == columns["item"]:
         raise DataError(f"{place}: column {columns['user']!r} cannot be both user and item; set item_column")
     plainly = (*ROLES, "userid", "itemid") if all(":" in name for name in names) else ROLES

@@ -108,6 +108,8 @@ def sniff(path: str | Path, given: Mapping[str, str | None] | None = None) -> Fo
 def _sniff_text(path: Path, content: Path | bytes, head: bytes, given: Mapping[str, str | None]) -> Format:
     lines = clean(head).decode("utf-8", "replace").split("\n")
     lines = [line for line in (lines if len(head) < HEAD else lines[:-1] or lines) if line.strip()]
+    if not lines:
+        raise DataError(f"{path}: there is no line with anything in it; fetch it again")
     first = lines[0].strip()
     if first.startswith(("{", "[{", "[[")) or first == "[":
         remedy = "save them as Parquet, with polars.read_ndjson(…).write_parquet(…)"
@@ -116,15 +118,17 @@ def _sniff_text(path: Path, content: Path | bytes, head: bytes, given: Mapping[s
     if all(re.fullmatch(WHOLE, token) for token in tokens):
         return _sniff_numbers(path, content, lines)
     separator = _separator(lines)
-    fields = split_line(lines[0], separator, quoted=True)
+    fields = split_line(lines[0], separator, quoted=len(separator) == 1)
     if len(fields) > 1 and all(_TYPED.fullmatch(name) for name in fields):
         return Format(path, "atomic", "its header has typed names", separator, tuple(fields), content=content)
     named = [name for name in fields if name]
     counts_up = named == [str(number) for number in range(len(named))]  # as pandas names columns without a name
     values = [name for name in fields if re.fullmatch(NUMBER, name) or _is_date(name)]
     is_named = is_header(fields, {}) or (is_header(fields, given) and (not values or counts_up))
+    later = [split_line(line, separator, quoted=len(separator) == 1) for line in lines[1:1000]]
+    is_row = any(name in column for name, *column in zip(fields, *later, strict=False))  # no name recurs as a value
     is_one = len(fields) == 1 and bool(usual(fields, USUAL["user"]) or usual(fields, USUAL["item"]))
-    if is_one or (len(fields) > 1 and (is_named or not values)):
+    if is_one or (len(fields) > 1 and (is_header(fields, {}) or not is_row) and (is_named or not values)):
         why = "line 1 names a user and an item column" if is_named else "line 1 is taken for its header"
         return Format(path, "table", why, separator, tuple(fields), content=content)
     if separator in ("::", "\t", BLANK):
@@ -154,6 +158,8 @@ def _separator(lines: list[str]) -> str:
 
 
 def _is_date(text: str) -> bool:
+    if not re.search(r"\d", text):
+        return False
     try:
         return to_times(pl.Series([text]))[0].dtype.is_temporal()
     except ValueError:

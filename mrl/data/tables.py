@@ -47,7 +47,7 @@ def split_line(line: str, separator: str, quoted: bool) -> list[str]:
     """The fields of a line, stripped."""
     if separator == BLANK:
         return line.split()
-    if not quoted or len(separator) > 1:
+    if not quoted:
         return [field.strip() for field in line.split(separator)] if line else []
     return [field.strip() for field in next(csv.reader([line], delimiter=separator), [])]
 
@@ -61,12 +61,13 @@ class TextTable:
     def __init__(
         self, path: Path, content: Path | bytes, *, separator: str, quoted: bool = True, columns: Sequence[str] = ()
     ) -> None:
-        self.path, self.content, self.separator, self.quoted = path, content, separator, quoted
+        self.path, self.content, self.separator = path, content, separator
+        self.quoted = quoted and len(separator) == 1 and separator != BLANK
         self.header = not columns
         self.columns = list(columns)
         if self.header:
             with self._lines() as file:
-                self.columns = split_line(file.readline().rstrip("\r\n"), separator, quoted)
+                self.columns = split_line(file.readline().rstrip("\r\n"), separator, self.quoted)
 
     def read(self, columns: Sequence[str]) -> pl.DataFrame:
         """The named columns as text, a row a record; blank lines are rows of nulls. DataError at a ragged row."""
@@ -91,7 +92,8 @@ class TextTable:
         except pl.exceptions.PolarsError as error:
             self._refuse_ragged()
             reason = str(error).splitlines()[0]
-            raise DataError(f"{self.path}: not a well-formed UTF-8 table ({reason}); check its quotes") from None
+            remedy = "save it as UTF-8" if "utf" in reason.lower() else "check its quotes"
+            raise DataError(f"{self.path}: not a well-formed UTF-8 table ({reason}); {remedy}") from None
         is_row = pl.any_horizontal(pl.col(list(columns)).is_not_null())
         if frame["\0extra"].any() or frame.filter(is_row)["\0last"].any():
             self._refuse_ragged()
@@ -123,9 +125,8 @@ class TextTable:
 
     def _records(self) -> Iterator[tuple[int, list[str]]]:
         """The line on which each record starts, and its fields: slow, only to say where a fault is."""
-        as_csv = self.quoted and self.separator != BLANK
-        with self._lines(newline="" if as_csv else None) as file:
-            reader = csv.reader(file, delimiter=self.separator) if as_csv else None
+        with self._lines(newline="" if self.quoted else None) as file:
+            reader = csv.reader(file, delimiter=self.separator) if self.quoted else None
             rest = (split_line(text.rstrip("\n"), self.separator, False) for text in file)
             line = 1
             try:

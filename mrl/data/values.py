@@ -10,9 +10,9 @@ import re
 
 import polars as pl
 
-WHOLE, NUMBER = r"^\d+$", r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-WHOLE_FLOAT = r"^\d+\.0*$"
-COMMA, THOUSANDS = r"^[+-]?\d*,\d+$", r"^[+-]?\d{1,3},\d{3}$"
+WHOLE, NUMBER = r"^[0-9]+$", r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+WHOLE_FLOAT = r"^[0-9]+\.0*$"
+COMMA, THOUSANDS = r"^[+-]?[0-9]*,[0-9]+$", r"^[+-]?[0-9]{1,3},[0-9]{3}$"
 EXACT = 2**53  # whole numbers below it are exact as floats
 # What programs write for nothing: among numbers these are missing; among text they may be somebody's name.
 MISSING = ("nan", "null", "none", "na", "n/a", "#n/a", "nil", "\\n", "<na>", "nat", "undefined", "(null)", "missing")
@@ -24,19 +24,20 @@ EXPECTED = {
 }
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 CLOCK = (
-    r"(?:[T ,]+(?<hour>\d{1,2}):(?<minute>\d{2})(?::(?<second>\d{2})(?:[.,](?<fraction>\d{1,9}))?)?"
-    r"\s*(?<half>[AaPp]\.?[Mm]\.?)?\s*(?<zone>Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)?)?"
+    r"(?:[T ,]+(?<hour>[0-9]{1,2}):(?<minute>[0-9]{2})(?::(?<second>[0-9]{2})(?:[.,](?<fraction>[0-9]{1,9}))?)?"
+    r" *(?<half>[AaPp]\.?[Mm]\.?)? *(?<zone>Z|UTC|GMT|[+-][0-9]{2}(?::?[0-9]{2})?)?)?"
 )
-YEAR_FIRST = r"^(?<year>\d{4})[-/.](?<month>\d{1,2})[-/.](?<day>\d{1,2})" + CLOCK + "$"
-YEAR_LAST = r"^(?<one>\d{1,2})[-/. ](?<two>\d{1,2})(?:[-/.]|,? )(?<year>\d{4})" + CLOCK + "$"
+YEAR_FIRST = r"^(?<year>[0-9]{4})[-/.](?<month>[0-9]{1,2})[-/.](?<day>[0-9]{1,2})" + CLOCK + "$"
+YEAR_LAST = r"^(?<one>[0-9]{1,2})[-/. ](?<two>[0-9]{1,2})(?:[-/.]|,? )(?<year>[0-9]{4})" + CLOCK + "$"
 WEEKDAY = r"^(?:(?:[Mm]on|[Tt]ue|[Ww]ed|[Tt]hu|[Ff]ri|[Ss]at|[Ss]un)[a-z]*,? )?"
-DAY_NAMED = WEEKDAY + r"(?<day>\d{1,2})[ /.-](?<name>[A-Za-z]{3})[a-z]*[ /.,-]+(?<year>\d{4})" + CLOCK + "$"
-SHORT_YEAR = r"^\d{1,2}[-/.]\d{1,2}[-/.]\d{2}(\D|$)"
-NAME_DAY = WEEKDAY + r"(?<name>[A-Za-z]{3})[a-z]*\.? (?<day>\d{1,2}),? (?<year>\d{4})" + CLOCK + "$"
+DAY_NAMED = WEEKDAY + r"(?<day>[0-9]{1,2})[ /.-](?<name>[A-Za-z]{3})[a-z]*[ /.,-]+(?<year>[0-9]{4})" + CLOCK + "$"
+SHORT_YEAR = r"^[0-9]{1,2}[-/.][0-9]{1,2}[-/.][0-9]{2}(\D|$)"
+NAME_DAY = WEEKDAY + r"(?<name>[A-Za-z]{3})[a-z]*\.? (?<day>[0-9]{1,2}),? (?<year>[0-9]{4})" + CLOCK + "$"
 # As Twitter and `date` write it: Tue Apr 03 18:00:09 +0000 2012
 NAME_DAY_CLOCK = (
-    WEEKDAY + r"(?<name>[A-Za-z]{3}) +(?<day>\d{1,2})(?<hour>) (?<hours>\d{2}):(?<minute>\d{2}):(?<second>\d{2})"
-    r"(?<fraction>)(?<half>)(?: (?<zone>[+-]\d{4}|UTC|GMT))? (?<year>\d{4})$"
+    WEEKDAY
+    + r"(?<name>[A-Za-z]{3}) +(?<day>[0-9]{1,2})(?<hour>) (?<hours>[0-9]{2}):(?<minute>[0-9]{2}):(?<second>[0-9]{2})"
+    r"(?<fraction>)(?<half>)(?: (?<zone>[+-][0-9]{4}|UTC|GMT))? (?<year>[0-9]{4})$"
 )
 
 
@@ -85,7 +86,7 @@ def to_ids(column: pl.Series) -> tuple[pl.Series, pl.Series]:
     is_whole = column.str.contains(WHOLE).fill_null(False)
     if not (is_whole | missing).all():
         return column, missing | ~is_whole
-    if column.str.contains(r"^0\d").any():  # leading zeros belong to the id: 007 is not 7
+    if column.str.contains(r"^0[0-9]").any():  # leading zeros belong to the id: 007 is not 7
         return column, missing
     numbers = column.cast(pl.Int64, strict=False)
     return numbers, numbers.is_null() | missing
@@ -162,7 +163,7 @@ def _dates(column: pl.Series) -> pl.Series:
         if day_first == month_first and (day_first or not (one == two).all()):
             shown = column.filter(last["year"].is_not_null() & (one != two))[0]
             why = "some days come first, some second" if day_first else "no day is beyond 12"
-            year, one, two = re.match(r"(\d+)\D+(\d+)\D+(\d{4})", shown).group(3, 1, 2)
+            year, one, two = re.match(r"([0-9]+)\D+([0-9]+)\D+([0-9]{4})", shown).group(3, 1, 2)
             raise OpenDates(f"{shown!r} may be {year}-{two:0>2}-{one:0>2} or {year}-{one:0>2}-{two:0>2}, since {why}")
         day, month = ("one", "two") if day_first else ("two", "one")
         last = last.rename({day: "day", month: "month"})

@@ -252,7 +252,6 @@ def test_names_for_run_directories(tmp_path):
 LOG = "user,item\n1,0108775000\n1,0123\n2,0123\n2,123\n3,0108775000\n"
 
 
-@pytest.mark.robustness
 @pytest.mark.parametrize(
     "table",
     [
@@ -274,7 +273,6 @@ def test_the_item_table_is_read_by_the_rules_of_the_log(tmp_path, table, by):
     assert titles == {"0108775000": "Sock", "0123": "Hat", "123": "Cup"}
 
 
-@pytest.mark.robustness
 @pytest.mark.parametrize("suffix", ["csv.gz", "parquet", "txt"])
 def test_the_item_table_may_have_any_format(tmp_path, suffix):
     folder = write(tmp_path / "shop", clicks_csv="user,item\n1,7\n2,8\n3,7\n")
@@ -293,7 +291,6 @@ def test_the_item_table_may_have_any_format(tmp_path, suffix):
         assert data.labels["title"].to_list() == ["1984", "2001"] and data.labels["price"].to_list() == [1.5, 2.0]
 
 
-@pytest.mark.robustness
 def test_labels_that_fit_no_item_are_noted_with_both_ids(tmp_path):
     folder = write(tmp_path / "shop", clicks_csv="user,item\n1,7\n2,8\n", items_csv="item,title\n007,A\n008,B\n")
     data = load_dataset(folder)

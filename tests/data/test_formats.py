@@ -57,7 +57,6 @@ def pairs(data) -> set[tuple]:
     return found
 
 
-@pytest.mark.robustness
 @pytest.mark.parametrize("name", ["u1.base", "u.data", "ua.test", "m.test.rating", "ratings.txt", "log", "ratings.dat"])
 @pytest.mark.parametrize("separator", ["\t", " "])
 def test_a_table_of_ratings_is_not_taken_for_adjacency_lists(tmp_path, name, separator):
@@ -71,7 +70,6 @@ def test_a_table_of_ratings_is_not_taken_for_adjacency_lists(tmp_path, name, sep
     assert {data.user_ids[u]: data.item_ids[i] for u, i in zip(users, data.test.items.tolist(), strict=True)} == latest
 
 
-@pytest.mark.robustness
 @pytest.mark.parametrize("columns", [(0, 1, 2), (0, 1, 3)], ids=["rating", "time"])
 def test_three_numbers_a_line_are_read_as_what_they_are(tmp_path, columns):
     rows = [tuple(row[place] for place in columns) for row in ratings()]
@@ -82,14 +80,12 @@ def test_three_numbers_a_line_are_read_as_what_they_are(tmp_path, columns):
         assert pairs(data) == {row[:2] for row in rows if row[2] >= 4}
 
 
-@pytest.mark.robustness
 @pytest.mark.parametrize("rating", [0.5, 4.5])
 def test_half_stars_are_no_ids_either(tmp_path, rating):
     rows = [(user, item, stars - rating + int(rating), time) for user, item, stars, time in ratings()]
     assert pairs(load_dataset(write(tmp_path / "ratings.txt", lines(rows)))) == {row[:2] for row in rows}
 
 
-@pytest.mark.robustness
 @pytest.mark.parametrize(
     "rows",
     [
@@ -113,7 +109,6 @@ def test_what_may_be_lists_or_columns_is_refused_with_the_remedy(tmp_path, rows)
     assert pairs(load_dataset(write(tmp_path / "log.txt", lines(as_lists, " ")))) == set(as_lists)
 
 
-@pytest.mark.robustness
 @pytest.mark.parametrize(
     "body",
     [
@@ -133,7 +128,6 @@ def test_true_lists_load_as_before(tmp_path, body):
     assert pairs(data) == expected and "adjacency lists" in data.notes[0]
 
 
-@pytest.mark.robustness
 def test_lists_that_start_with_their_length_are_read_by_line(tmp_path):
     dice = random.Random(0)
     lists = [dice.sample(range(500), dice.randint(0, 9)) for _ in range(200)]
@@ -145,7 +139,6 @@ def test_lists_that_start_with_their_length_are_read_by_line(tmp_path):
     assert "lengths or users" in message and "pair a line" in message
 
 
-@pytest.mark.robustness
 @pytest.mark.parametrize(
     ("body", "shown"),
     [
@@ -156,8 +149,9 @@ def test_lists_that_start_with_their_length_are_read_by_line(tmp_path):
         ("1|24|M|technician|85711\n", "user|item|rating"),
         ("1::F::1::10::48067\n", "user::item"),
         ("x 1 2\n3 4 5\n", "user item rating"),
+        ("ann\tmatrix\nann\talien\nbob\tmatrix\n", "user\\titem"),
     ],
-    ids=["commas", "semicolons", "amazon", "text", "u.user", "users.dat", "words"],
+    ids=["commas", "semicolons", "amazon", "text", "u.user", "users.dat", "words", "text pairs"],
 )
 def test_a_table_without_a_header_is_told_what_to_put_on_top(tmp_path, body, shown):
     for name in ("log.csv", "log.txt"):
@@ -168,7 +162,6 @@ def test_a_table_without_a_header_is_told_what_to_put_on_top(tmp_path, body, sho
             assert f"{path}:1: " in message and "no header line" in message and shown in message, message
 
 
-@pytest.mark.robustness
 def test_one_column_for_both_sides_is_refused(tmp_path):
     path = write(tmp_path / "log.csv", "user,item\n1,2\n")
     with pytest.raises(ConfigError, match=r"item_column='user': is user_column too"):
@@ -176,7 +169,6 @@ def test_one_column_for_both_sides_is_refused(tmp_path):
     assert "cannot be both user and item" in refusal(path, user_column="item")
 
 
-@pytest.mark.robustness
 @pytest.mark.parametrize("name", ["clicks.csv", "clicks.txt", "user_ratedmovies.dat", "clicks", "clicks.tsv"])
 @pytest.mark.parametrize("separator", ["\t", ",", ";", "|", "::", "  "])
 def test_a_headed_table_is_read_whatever_it_is_called(tmp_path, name, separator):
@@ -188,7 +180,6 @@ def test_a_headed_table_is_read_whatever_it_is_called(tmp_path, name, separator)
     assert any(note in text for text in data.notes)
 
 
-@pytest.mark.robustness
 @pytest.mark.parametrize(
     ("header", "found"),
     [
@@ -222,7 +213,6 @@ def test_usual_names_are_found_and_noted(tmp_path, header, found, suffix):
     assert all(f"= {name}" in notes for name in decided)
 
 
-@pytest.mark.robustness
 @pytest.mark.parametrize(
     ("header", "words"),
     [
@@ -237,7 +227,6 @@ def test_columns_that_are_left_open_are_refused(tmp_path, header, words):
     assert words in refusal(write(tmp_path / "log.csv", f"{header}\n" + ",".join("abc"[:width]) + "\n"))
 
 
-@pytest.mark.robustness
 @pytest.mark.parametrize("kind", ["csv", "parquet", "inter", "folder"])
 def test_columns_are_named_in_every_format_that_has_names(tmp_path, kind):
     rows = [(user, item, stars, time) for user, item, stars, time in ratings()]
@@ -260,7 +249,6 @@ def test_columns_are_named_in_every_format_that_has_names(tmp_path, kind):
     assert "no column 'nope'" in refusal(path, **names | {"rating_column": "nope"})
 
 
-@pytest.mark.robustness
 def test_a_column_that_is_left_alone_is_not_looked_at(tmp_path):
     path = write(tmp_path / "log.csv", "user,item,rating,timestamp\n1,2,0,soon\n1,3,like,later\n")
     assert read_log(path, rating_column="", timestamp_column="").columns == ["user", "item"]
@@ -269,7 +257,6 @@ def test_a_column_that_is_left_alone_is_not_looked_at(tmp_path):
     assert "min_rating=1 needs numeric ratings" in refusal(path, min_rating=1, rating_column="")
 
 
-@pytest.mark.robustness
 @pytest.mark.parametrize(
     ("values", "remedy"), [((-1, 1), "min_rating=1"), ((0, 1), "min_rating=1"), ((0, 0.5), "min_rating=0.5")]
 )
@@ -294,7 +281,6 @@ def test_rows_rated_nothing_or_less_are_counted_in_a_note(tmp_path, values, reme
 COMPRESS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
 
 
-@pytest.mark.robustness
 @pytest.mark.parametrize(
     "body", [lines(ratings()), "user,item\na,1\nb,2\n", "0 1 2\n5 2\n"], ids=["ratings", "csv", "lists"]
 )
@@ -320,7 +306,6 @@ def test_compressed_text_is_read(tmp_path, kind, body):
         assert load_dataset(tmp_path / "whole").fingerprint == plain.fingerprint
 
 
-@pytest.mark.robustness
 def test_archives_that_leave_it_open_or_grow_beyond_bounds_are_refused(tmp_path, monkeypatch):
     path = tmp_path / "two.zip"
     with zipfile.ZipFile(path, "w") as archive:
@@ -342,7 +327,6 @@ FRAME = pl.DataFrame(
 )
 
 
-@pytest.mark.robustness
 @pytest.mark.parametrize(
     "names",
     [
@@ -382,7 +366,6 @@ def test_the_parts_of_one_table_are_read_together(tmp_path, names):
     assert pairs(load_dataset(outside)) == set(FRAME.select("user", "item").rows())
 
 
-@pytest.mark.robustness
 def test_faults_of_parts_are_named_where_they_are(tmp_path):
     for number in range(2):
         write(tmp_path / f"part-{number}.csv", FRAME[number * 60 : number * 60 + 60].write_csv())
@@ -399,7 +382,6 @@ def test_faults_of_parts_are_named_where_they_are(tmp_path):
     assert "which file? There is a.csv, b.csv" in refusal(tmp_path / "two"), "not every folder is one table"
 
 
-@pytest.mark.robustness
 def test_folders_that_name_a_column_give_it(tmp_path):
     for user in ("ann", "bob"):
         write(tmp_path / f"user={user}" / "part-0.csv", "item\n1\n2\n")
@@ -408,7 +390,6 @@ def test_folders_that_name_a_column_give_it(tmp_path):
     }
 
 
-@pytest.mark.robustness
 def test_train_and_test_as_they_lie_about(tmp_path):
     rows = ratings()
     write(tmp_path / "ncf" / "m.train.rating", lines(rows))
@@ -427,7 +408,6 @@ def test_train_and_test_as_they_lie_about(tmp_path):
         assert (len(data.train), len(data.test)) == (len(rows), 30), folder
 
 
-@pytest.mark.robustness
 @pytest.mark.parametrize(
     ("body", "words"),
     [
@@ -446,7 +426,6 @@ def test_files_of_other_programs_are_named(tmp_path, body, words):
         assert words in refusal(write(tmp_path / name, body))
 
 
-@pytest.mark.robustness
 def test_sniff_explains_itself(tmp_path):
     body = lines([("userId", "movieId", "rating"), (1, 2, 3)], ",")
     assert str(sniff(write(tmp_path / "a.csv", body))) == (
@@ -468,7 +447,6 @@ def test_sniff_explains_itself(tmp_path):
         sniff(tmp_path)
 
 
-@pytest.mark.robustness
 def test_the_real_layouts_load_as_they_lie(tmp_path, real_data):
     """ml-100k in the layouts of other projects, with the counts that their files have."""
     log = read_log(real_data / "ml-100k" / "ml-100k.inter")

@@ -34,7 +34,6 @@ def refusal(path: Path, **settings) -> str:
 WORDS = "nan NaN NULL null None NA N/A \\N <NA> #N/A undefined"
 
 
-@pytest.mark.robustness
 @pytest.mark.parametrize("word", [*WORDS.split(), ""])
 @pytest.mark.parametrize("side", ["user", "item"])
 def test_among_numbers_the_words_for_nothing_are_missing_ids(tmp_path, word, side):
@@ -45,7 +44,6 @@ def test_among_numbers_the_words_for_nothing_are_missing_ids(tmp_path, word, sid
     assert "here and in 1 more rows" in message and (repr(word) in message or not word)
 
 
-@pytest.mark.robustness
 def test_among_text_they_count_as_ids_with_a_note(tmp_path):
     assert "nan" in MISSING
     data = load_dataset(table(tmp_path, user=["ann", "nan", "bob", "nan"]))
@@ -53,7 +51,6 @@ def test_among_text_they_count_as_ids_with_a_note(tmp_path):
     assert "user 'nan', in 2 rows, counts as an id; remove them if it means none" in data.notes
 
 
-@pytest.mark.robustness
 @pytest.mark.parametrize(
     ("ids", "expected"),
     [
@@ -76,7 +73,6 @@ def test_ids_of_any_type_that_holds_them_exactly(tmp_path, ids, expected):
     assert read_log(tmp_path / "log.parquet")["user"].to_list() == expected
 
 
-@pytest.mark.robustness
 @pytest.mark.parametrize(
     ("ids", "words"),
     [
@@ -102,7 +98,6 @@ def order(path: Path) -> list[int]:
     return [int(data.item_ids[int(data.test.items[0])])]
 
 
-@pytest.mark.robustness
 @pytest.mark.parametrize(
     ("texts", "expected"),
     [
@@ -131,7 +126,6 @@ def test_dates_that_settle_their_order_are_read(texts, expected):
     assert times.to_list() == [datetime(*moment) for moment in expected] and not is_bad.any()
 
 
-@pytest.mark.robustness
 @pytest.mark.parametrize("separator", ["/", "-", "."])
 @pytest.mark.parametrize("clock", ["", " 10:00"])
 def test_dates_that_leave_day_and_month_open_are_refused(tmp_path, separator, clock):
@@ -149,7 +143,6 @@ def test_dates_that_leave_day_and_month_open_are_refused(tmp_path, separator, cl
         to_times(pl.Series(["31/01/23", "01/02/23"]))
 
 
-@pytest.mark.robustness
 @pytest.mark.parametrize(
     "times",
     [
@@ -172,7 +165,6 @@ def test_times_keep_their_order(tmp_path, times, suffix):
     assert order(path) == [12]
 
 
-@pytest.mark.robustness
 def test_dates_in_one_part_and_numbers_in_the_other_are_refused(tmp_path):
     (tmp_path / "train.csv").write_text("user,item,timestamp\n1,2,2023-01-31\n1,3,2023-01-30\n")
     (tmp_path / "test.csv").write_text("user,item,timestamp\n1,4,1700000000\n")
@@ -180,7 +172,6 @@ def test_dates_in_one_part_and_numbers_in_the_other_are_refused(tmp_path):
     assert len(load_dataset(tmp_path).test) == 1
 
 
-@pytest.mark.robustness
 def test_columns_that_nobody_needs_need_not_parse(tmp_path):
     path = table(tmp_path, user=[1, 1, 2], item=[1, 2, 1], rating=["4,5", "like", "?"], timestamp=["soon", "", "x"])
     data = load_dataset(path)
@@ -189,7 +180,6 @@ def test_columns_that_nobody_needs_need_not_parse(tmp_path):
     assert refusal(path, split="leave_last").startswith(f"{path}:2: timestamp 'soon' is not a finite number or a date")
 
 
-@pytest.mark.robustness
 @pytest.mark.parametrize(
     ("texts", "expected"),
     [
@@ -206,13 +196,11 @@ def test_decimal_commas_of_spreadsheets(tmp_path, texts, expected):
     assert read_log(tmp_path / "log.csv", **columns)["rating"].to_list() == expected
 
 
-@pytest.mark.robustness
 @pytest.mark.parametrize("texts", [["1,234", "2"], ["4,5", "4.5"], ["1.234,5", "2"]])
 def test_commas_that_may_mean_thousands_are_refused(tmp_path, texts):
     assert "rating" in refusal(table(tmp_path, rating=texts), min_rating=1)
 
 
-@pytest.mark.robustness
 def test_parquet_as_spark_pandas_and_duckdb_write_it(tmp_path):
     """Their types: text as bytes, ids as floats beside a missing rating, nanoseconds, dictionaries, decimals."""
     rng = np.random.default_rng(0)

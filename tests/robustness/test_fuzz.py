@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import random
 import resource
@@ -19,7 +20,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mrl.data import datasets, labels, parsers
+from mrl.data import datasets, formats, labels, parsers
 from mrl.data.downloads import extract
 from mrl.data.interactions import Interactions, Positives
 from mrl.errors import DataError, MRLError, RunError
@@ -30,7 +31,8 @@ SECONDS, MEBIBYTES = 10, 512  # that one case may take, and that all together ma
 TOKENS = (
     b"\0", b"\xff", b"\r", b"\n", b",", b"\t", b'"', b"::", b"|", b" ", b"-1", b"0x1", b"1_0", b"1e400", b"nan", b"inf",
     b"9" * 19, b"9" * 25, b"9" * 5000, b"\xef\xbb\xbf", b"\xe2\x80\xa8", b"\xd9\xa3", b"\xc2\xb2", b"item_id:token",
-    b"user", b"item", b"(9999)", b"1960-02-30", b"<html>", b"{", b"]", b"null",
+    b"user", b"item", b"(9999)", b"1960-02-30", b"<html>", b"{", b"]", b"null", b"01/02/2023", b"1,234", b";", b"NaN",
+    b"5.0", b"9007199254740993",
 )  # fmt: skip
 
 
@@ -64,11 +66,20 @@ def parquet(frame: pl.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-def archive() -> bytes:
+def archive(name: str = "", content: bytes = b"") -> bytes:
+    """A zip with one file, or with two in a folder."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("in/train.txt", b"0 1 2\n1 0\n" * 5)
-        file.writestr("in/other.txt", b"x")
+        members = {name: content} if name else {"in/train.txt": b"0 1 2\n1 0\n" * 5, "in/other.txt": b"x"}
+        for member, inside in members.items():
+            file.writestr(member, inside)
+    return buffer.getvalue()
+
+
+def zstandard(content: bytes) -> bytes:
+    buffer = io.BytesIO()
+    lines = pl.DataFrame({"line": content.decode().splitlines()})
+    lines.write_csv(buffer, include_header=False, quote_style="never", compression="zstd")
     return buffer.getvalue()
 
 
@@ -89,24 +100,68 @@ FLAGS = (
     b"1|Toy Story (1995)|01-Jan-1995||http://x" + b"|0" * 18 + b"|1\n2|Golden (1995)|01-Jan-1995||" + b"|1" * 19 + b"\n"
 )
 TABLE = pl.DataFrame({"user": ["a", "b", "c"], "item": [1, 2, 3], "rating": [1.0, 2.0, None]})
+RATINGS = b"".join(
+    b"%d\t%d\t%d\t%d\n" % (row % 5 + 1, row * 7 % 90 + 20, row % 5 + 1, 881250949 + row) for row in range(25)
+)
+COUNTED = b"2 5 7\n1 9\n3 4 5 6\n2 1 9\n"
+DATES = b"userId;movieId;rating;date\n1;10;4,5;31/01/2023 10:00\n2;20;3;01/02/2023\n3;30;;13.12.2022\n"
+HEADED = b"userID\tmovieID\trating\n75\t3\t1\n78\t32\t4.5\n"
+FLOATS = pl.DataFrame({"uid": [1.0, 2.0, 3.0], "sku": [b"a", b"b", b"c"], "label": [0, 1, 1], "ts": [2**60, 1, 2]})
+
+
+def everything(path: Path) -> pl.DataFrame:
+    """A log of which every column counts."""
+    return parsers.read_log(path)
+
+
+def timed(path: Path) -> Interactions:
+    return datasets.load_dataset(path, split="leave_last", min_rating=1)
+
+
+def part(path: Path) -> Interactions:
+    """The folder of a file, which is one of the parts of a table there."""
+    (path.parent / "part-1.csv").write_bytes(b"user,item,rating\na,5,2\nq,6,\n")
+    return datasets.load_dataset(path.parent)
+
+
+def labelled(path: Path) -> Interactions:
+    """The log beside a table of items."""
+    (path.parent / "log.csv").write_bytes(b"user,item\n1,01\n2,02\n3,01\n")
+    return datasets.load_dataset(path.parent / "log.csv")
+
+
 # Name and reader of a file, its content, and how many cases of a thousand: Parquet is decoded in a process of its own.
 KINDS: tuple[tuple[str, Callable[[Path], object], bytes, int], ...] = (
-    ("train.txt", parsers.read_adjacency, ADJACENCY, 140),
+    ("train.txt", everything, ADJACENCY, 140),
     ("folder/train.txt", datasets.load_dataset, ADJACENCY, 60),
-    ("a.inter", parsers.read_atomic, INTER, 140),
+    ("a.inter", everything, INTER, 140),
     ("b.inter", datasets.load_dataset, INTER, 60),
     ("a.item", labels.read_atomic_items, ITEM, 90),
-    ("a.csv", parsers.read_table, CSV, 140),
+    ("a.csv", everything, CSV, 140),
     ("b.csv", datasets.load_dataset, CSV, 60),
-    ("a.tsv", parsers.read_table, CSV.replace(b",", b"\t"), 50),
-    ("u.data", parsers.read_movielens, b"1\t1193\t5\t978300760\n2\t661\t3\t978302109\n", 60),
-    ("ratings.dat", parsers.read_movielens, b"1::1193::5::978300760\n2::661::3::978302109\n", 60),
+    ("a.tsv", everything, CSV.replace(b",", b"\t"), 50),
+    ("u.data", everything, b"1\t1193\t5\t978300760\n2\t661\t3\t978302109\n", 60),
+    ("ratings.dat", everything, b"1::1193::5::978300760\n2::661::3::978302109\n", 60),
     ("movies.dat", labels.read_movies, b"1::Toy Story (1995)::Animation|Comedy\n2::Jumanj\xe9 (1995)::Drama\n", 40),
     ("u.item", labels.read_movies, FLAGS, 40),
     ("items.csv", labels.read_item_table, b"item,title,genres,year\n1,A,x|y,1999\n2,B,,\n", 40),
     ("a.zip", unpack, archive(), 15),
-    ("a.parquet", parsers.read_table, parquet(TABLE), 3),
+    ("a.parquet", everything, parquet(TABLE), 3),
     ("items.parquet", labels.read_item_table, parquet(TABLE), 2),
+    ("u1.base", everything, RATINGS, 110),
+    ("m.test.rating", timed, RATINGS, 60),
+    ("blanks.txt", formats.sniff, RATINGS.replace(b"\t", b" "), 110),
+    ("users.dat", everything, COUNTED, 110),
+    ("dates.csv", everything, DATES, 140),
+    ("timed.csv", timed, DATES, 60),
+    ("headed.dat", everything, HEADED, 110),
+    ("colons.txt", datasets.load_dataset, HEADED.replace(b"\t", b"::"), 60),
+    ("parts/part-0.csv", part, b"user,item,rating\na,1,5\nb,2,\n", 60),
+    ("shop/items.csv", labelled, b"sku;name;price\n01;A;1,5\n02;B;2\n1;C;3\n", 60),
+    ("a.csv.gz", everything, gzip.compress(CSV, mtime=0), 40),
+    ("a.csv.zst", everything, zstandard(CSV), 40),
+    ("one.zip", everything, archive("log.csv", CSV), 40),
+    ("floats.parquet", timed, parquet(FLOATS), 2),
 )
 
 
