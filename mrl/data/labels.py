@@ -79,6 +79,7 @@ def read_atomic_items(path: str | Path) -> pl.DataFrame:
             columns[name] = words.list.eval(pl.element().filter(pl.element() != ""))
     if "item" not in columns:
         raise DataError(f"{path}:1: no item_id column; its columns are {', '.join(table.columns)}")
+    _check_names(path, table.columns)
     labels = table.read(table.columns).select(**columns)
     ids, is_bad = to_ids(labels["item"])  # as those of the log are
     return labels.with_columns(ids.alias("item")).filter(~is_bad)
@@ -119,6 +120,7 @@ def read_item_table(path: str | Path, item_column: str | None = None, notes: lis
         raise DataError(f"{path}: no header line; put one on top that names the columns, such as item,title")
     table = found.open()
     names = [name for name in table.columns if name.strip()]
+    _check_names(path, names)
     columns = [item_column] if item_column in names else usual(names, USUAL["item"]) if not item_column else []
     if len(columns) != 1:
         shown, problem = ", ".join(names[:20]), "item may be " + " or ".join(columns) if columns else "no item column"
@@ -140,6 +142,11 @@ def read_item_table(path: str | Path, item_column: str | None = None, notes: lis
         labels = labels.with_columns(pl.col("genres").str.split("|"))
     as_they_are = ("item", "title", "genres")
     return labels.with_columns(_as_number(labels[name]) for name in labels.columns if name not in as_they_are)
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise DataError(f"{path}: two columns are called {twice[0][:40]!r}; rename or remove one")
 
 
 def _as_number(column: pl.Series) -> pl.Series:
