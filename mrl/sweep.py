@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from mrl.config import TrainConfig, differing
-from mrl.data import current_fingerprint, resolve_dataset
+from mrl.data import DATA_SETTINGS, load_data, resolve_dataset
 from mrl.errors import ConfigError
 from mrl.runs import Run, load, run_path
 from mrl.train import fit
@@ -21,7 +22,7 @@ from mrl.train import fit
 
 def finished(config: TrainConfig, known: dict[str, str] | None = None) -> Run | None:
     """The run of these very settings and of the data as they are now, if it is there and complete; None if it is to be
-    trained. The data are loaded for that, unless `known` has them: see `mrl.data.load.current_fingerprint`.
+    trained. The data are loaded for that, unless `known` has them: see `current_fingerprint`.
     """
     path = run_path(config)
     if not (path / "metrics.csv").is_file():
@@ -30,6 +31,19 @@ def finished(config: TrainConfig, known: dict[str, str] | None = None) -> Run | 
     if differing(run.config, config.to_dict()):
         return None
     return run if run.environment.get("fingerprint") == current_fingerprint(config, known) else None
+
+
+def current_fingerprint(config: TrainConfig, known: dict[str, str] | None = None) -> str:
+    """The fingerprint of the data of a config as they are now: they are loaded for it.
+
+    known: fingerprints by the settings of the data, looked up and added to: one dict for one sweep, for files change.
+    """
+    known = {} if known is None else known
+    settings = {name: config.setting(name) for name in DATA_SETTINGS}
+    key = json.dumps(settings | {"dataset": resolve_dataset(config.dataset)})
+    if key not in known:
+        known[key] = load_data(config).fingerprint
+    return known[key]
 
 
 def fit_all(configs: Iterable[TrainConfig], *, processes: int | None = None, progress: bool = True) -> Iterator[Run]:

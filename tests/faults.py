@@ -188,9 +188,20 @@ FAULTS = (
         ),
     ),
     Row(
+        "an example of the README, typed as it stands",
+        "does what the README says: Python and papermill lines are run, make lines looked at",
+        (
+            "readme::every_block_is_known",
+            "readme::python_blocks_run_as_they_stand",
+            "readme::papermill_lines_run_as_they_stand",
+            "readme::make_lines_would_run_the_right_command",
+            "readme::the_environments_of_the_readme_are_those_of_the_project",
+        ),
+    ),
+    Row(
         "two data sets of one name, one after the other: a/clicks.csv and b/clicks.csv, planted with other settings",
-        "the finished run of the first is not written over: one line says whose it is and what to give; a sweep refuses "
-        "configs that share a directory; the same data by another path are the same",
+        "the finished run of the first is not written over: one line says whose it is and what to give; a sweep "
+        "refuses configs that share a directory; the same data by another path are the same",
         (
             "runs/directory::a_finished_run_of_another_file_is_refused_and_left_whole",
             "runs/directory::another_planted_taxonomy_is_other_data",

@@ -11,7 +11,6 @@ import pytest
 
 from mrl import sweep
 from mrl.config import TrainConfig
-from mrl.data import load as load_module
 from mrl.errors import ConfigError
 from mrl.sweep import finished, fit_all
 
@@ -74,8 +73,8 @@ def in_this_process(monkeypatch) -> list[str]:
             return type("Done", (), {"result": lambda self: done})()
 
     loaded: list[str] = []
-    real = load_module.load_data
-    monkeypatch.setattr(load_module, "load_data", lambda config: loaded.append(config.dataset) or real(config))
+    real = sweep.load_data
+    monkeypatch.setattr(sweep, "load_data", lambda config: loaded.append(config.dataset) or real(config))
     monkeypatch.setattr(sweep, "worker_pool", lambda *_, **__: Pool())
     monkeypatch.setattr(sweep, "as_completed", list)
     return loaded

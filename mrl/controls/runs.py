@@ -25,11 +25,11 @@ from tqdm import tqdm
 
 from mrl.config import BY_RECIPE, Positive, TrainConfig, in_sections
 from mrl.controls.computed import ComputedConfig, compute_control
-from mrl.data import current_fingerprint, datasets, load_data
+from mrl.data import datasets, load_data
 from mrl.errors import ConfigError, RunError
 from mrl.parameters import as_config, settings
 from mrl.runs import Run, default_path, load
-from mrl.sweep import finished, fit_all
+from mrl.sweep import current_fingerprint, finished, fit_all
 
 ControlName = Literal["mrl4rec", "bpr", "bpr-rotated", "bpr-shuffled", "alone", "shared", "ials", "ease", "popularity"]
 CONTROLS: tuple[str, ...] = get_args(ControlName)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import torch
 
 from mrl.config import TrainConfig
-from mrl.data.datasets import load_dataset, resolve_dataset
+from mrl.data.datasets import load_dataset
 from mrl.data.holdout import as_paper, hold_out
 from mrl.data.interactions import Interactions
 from mrl.errors import ConfigError
@@ -34,16 +32,3 @@ def load_data(config: TrainConfig) -> Interactions:
     if config.protocol == "paper":
         return as_paper(data)
     return hold_out(data, config.holdout.valid_fraction, seed=config.seed)
-
-
-def current_fingerprint(config: TrainConfig, known: dict[str, str] | None = None) -> str:
-    """The fingerprint of the data of a config as they are now: they are loaded for it.
-
-    known: fingerprints by the settings of the data, looked up and added to: one dict for one sweep, for files change.
-    """
-    known = {} if known is None else known
-    settings = {name: config.setting(name) for name in DATA_SETTINGS}
-    key = json.dumps(settings | {"dataset": resolve_dataset(config.dataset)})
-    if key not in known:
-        known[key] = load_data(config).fingerprint
-    return known[key]
