@@ -7,7 +7,6 @@ what another seed would have given is not in them. Test is reported here and not
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Literal
@@ -85,13 +84,11 @@ def load_runs(paths: Iterable[str], dataset: str = "") -> tuple[dict[str, Run], 
 
 
 def name_runs(runs: Sequence[Run]) -> dict[str, Run]:
-    """Runs by their model's name, by their folder's where two share it, by their path below what all have in common
-    where that does not help."""
+    """Runs by their model's name, by their folder's where two share it, by their path where that does not help."""
     models = [str(run.metrics["model"][0]) for run in runs]
     names = [model if models.count(model) == 1 else run.path.name for model, run in zip(models, runs, strict=True)]
     if len(set(names)) < len(names):
-        common = os.path.commonpath([run.path.parent for run in runs])
-        names = [run.path.relative_to(common).as_posix() for run in runs]
+        names = [run.path.as_posix() for run in runs]
     return dict(zip(names, runs, strict=True))
 
 
