@@ -24,8 +24,9 @@ from mrl.errors import ConfigError
 from mrl.parameters import sections_of, settings
 from mrl.widths import DEFAULT_WIDTHS, check_level_weights, check_widths
 
-# Settings that say where and whether, not what: two runs that differ only here are the same run.
-ELSEWHERE = ("resume", "run_dir", "device")
+# Settings that say where and whether, not what: two runs of the same data that differ only here are the same run.
+# Whether data are the same is told by their fingerprint, wherever they lie.
+ELSEWHERE = ("dataset", "resume", "run_dir", "device")
 
 # What each recipe takes where nothing is said. mrl4rec: the authors' settings; default: see `reports/log.md`.
 _DEFAULT = {

@@ -25,7 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mrl.config import ELSEWHERE, TrainConfig
-from mrl.data import Interactions, Positives, load_data, pick_device
+from mrl.data import Interactions, Positives, check_held_out, load_data, pick_device, resolve_dataset
 from mrl.errors import DataError
 from mrl.evaluation import Evaluation, evaluate
 from mrl.least_squares import (
@@ -51,15 +51,25 @@ def fit(config: TrainConfig, data: Interactions | None = None, *, progress: bool
 
     data: as from `load_data`, if it is at hand. progress: bars on stderr (epoch, loss, metric, time left).
     A run that was interrupted goes on from its last checkpoint where its settings are the same (`config.resume`).
-    Raises RunError where training diverges or the directory cannot be used.
+    A finished one is trained anew where settings or data have changed. Raises DataError where nothing can be held out,
+    RunError where training diverges or the directory cannot be used, as when it holds a finished run of other data
+    (`mrl.runs.RunDirectory.check_data`).
     """
     device = pick_device(config.device)
+    config = replace(config, dataset=resolve_dataset(config.dataset))
     data = load_data(config) if data is None else data
     if data.num_items < LONGEST_LIST:
-        raise DataError(f"{data.name}: {data.num_items} items, where validation by lists of 20 needs at least 20")
+        raise DataError(
+            f"{data.name}: {data.num_items} items, where validation by lists of 20 needs at least 20; give a larger "
+            "catalogue, or lower core and min_rating"
+        )
+    check_held_out(data, config.split, config.protocol)
     started = time.perf_counter()
     with RunDirectory(run_path(config)) as directory:
+        notes = directory.check_data(config, data)
         training = _Training(config, data, device, directory, progress)
+        for note in notes:
+            training._print(note)
         directory.clear_results()  # first: the metrics of other settings are not those of this config
         directory.write_config(config.to_dict())
         state = training.state
@@ -79,6 +89,7 @@ def fit(config: TrainConfig, data: Interactions | None = None, *, progress: bool
             "seconds": round(state.seconds, 3),
             "wall_seconds": round(time.perf_counter() - started, 3),
             "users_with_every_item": training.idle_users,
+            "notes": [*data.notes, *notes],
         } | ({"chosen": state.chosen} if state.chosen else {})
         write_run(
             directory, config, data, results, device, history=state.history, vectors=(users, items), backbone=backbone,

@@ -279,6 +279,60 @@ FAULTS = (
         ),
     ),
     Row(
+        "an example of the README, typed as it stands",
+        "does what the README says: Python and papermill lines are run, make lines looked at",
+        (
+            "readme::every_block_is_known",
+            "readme::python_blocks_run_as_they_stand",
+            "readme::papermill_lines_run_as_they_stand",
+            "readme::make_lines_would_run_the_right_command",
+            "readme::the_environments_of_the_readme_are_those_of_the_project",
+        ),
+    ),
+    Row(
+        "two data sets of one name, one after the other: a/clicks.csv and b/clicks.csv, planted with other settings",
+        "the finished run of the first is not written over: one line says whose it is and what to give; a sweep "
+        "refuses configs that share a directory; the same data by another path are the same",
+        (
+            "runs/directory::a_finished_run_of_another_file_is_refused_and_left_whole",
+            "runs/directory::another_planted_taxonomy_is_other_data",
+            "runs/directory::data_at_hand_are_known_by_their_fingerprint",
+            "runs/directory::the_same_data_under_another_path_are_the_same",
+            "runs/directory::other_settings_of_the_same_file_are_trained_in_its_place",
+            "sweep::configs_of_a_sweep_do_not_share_a_directory",
+            "controls/runs::controls_beside_those_of_other_data_are_refused_before_anything_is_trained",
+        ),
+    ),
+    Row(
+        "data that changed under a finished run",
+        "the run does not count as finished: it is trained again, and says so; controls, study and report see it too",
+        (
+            "runs/directory::a_file_that_changed_is_trained_again_and_that_is_noted",
+            "sweep::a_sweep_trains_again_what_was_made_of_data_that_changed",
+            "controls/runs::runs_of_other_data_are_not_set_side_by_side",
+            "study/run::data_that_changed_are_another_experiment",
+        ),
+    ),
+    Row(
+        "another working directory, a link or ~ after a run was loaded or trained",
+        "the run is found: its path and that of its data set are absolute",
+        ("runs/directory::a_run_is_found_again_from_another_folder",),
+    ),
+    Row(
+        "users with one, two or three items; one user; 20 items; a core or threshold that leaves nothing",
+        "what cannot be held out is refused at the start, with the reason and a remedy that helps; the rest trains",
+        (
+            "data/holdout::users_with_one_item_each_are_the_reason_and_no_setting_helps",
+            "data/holdout::the_remedy_for_users_with_few_items_helps",
+            "data/holdout::a_single_user_with_enough_items_is_enough",
+            "data/holdout::data_at_hand_without_a_validation_part_say_how_to_make_one",
+            "data/interactions::what_leaves_nothing_says_what_leaves_something",
+            "train::what_cannot_be_held_out_is_said_before_anything_is_made",
+            "train::the_smallest_data_that_can_be_held_out_train",
+            "analysis/profile::lists_of_items_that_nobody_has_in_words",
+        ),
+    ),
+    Row(
         "a checkpoint of another data set, other widths, another version",
         "an error that names both",
         (

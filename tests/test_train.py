@@ -13,11 +13,11 @@ import torch
 from settings import GIVEN, one_validation_split, train_config
 
 from mrl import train as train_module
-from mrl.config import TrainConfig
+from mrl.config import USUAL, TrainConfig
 from mrl.data.holdout import as_paper, hold_out
 from mrl.data.interactions import Interactions, Positives
 from mrl.data.load import pick_device
-from mrl.errors import ConfigError, RunError
+from mrl.errors import ConfigError, DataError, RunError
 from mrl.least_squares.rotation import propagated
 from mrl.model import LightGCN
 from mrl.runs.run import Run, load
@@ -388,3 +388,34 @@ def test_batches_grow_with_the_data_where_nothing_is_said(tmp_path, data) -> Non
     users, items = np.divmod(np.arange(600 * 500), 500)
     much = Positives.from_pairs(users, items, 600, 501)
     assert Trainer(settings(tmp_path, batch_size=0), much, torch.device("cpu")).batch_size == 9375
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize("recipe", ["default", "least_squares", "mrl4rec"])
+def test_what_cannot_be_held_out_is_said_before_anything_is_made(tmp_path, recipe) -> None:
+    lone = tmp_path / "lone.csv"
+    lone.write_text("user,item\n" + "".join(f"{user},{user % 30}\n" for user in range(60)))
+    with pytest.raises(DataError, match=r"^lone: every user has one item, so nothing can be held out for test"):
+        fit(TrainConfig(dataset=str(lone), recipe=recipe, run_dir=str(tmp_path / "run")), progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize("recipe", ["default", "least_squares", "mrl4rec"])
+@pytest.mark.parametrize("pairs", ["one user", "20 items", "4 items each", "everybody has everything"])
+def test_the_smallest_data_that_can_be_held_out_train(tmp_path, recipe, pairs) -> None:
+    table = {
+        "one user": [(0, item) for item in range(25)],
+        "20 items": [(user, (user + step) % 20) for user in range(20) for step in range(8)],
+        "4 items each": [(user, (user * 3 + step) % 24) for user in range(24) for step in range(4)],
+        "everybody has everything": [(user, item) for user in range(5) for item in range(20)],
+    }[pairs]
+    path = tmp_path / "small.csv"
+    path.write_text("user,item\n" + "".join(f"{user},{item}\n" for user, item in table))
+    given = GIVEN | USUAL | {"rotation_width": 0, "level_weights": (0.5, 0.5)} if recipe != "mrl4rec" else {}
+    epochs = 0 if recipe == "least_squares" else 1
+    place = {"dataset": str(path), "run_dir": str(tmp_path / "run")}
+    config = train_config(**place, recipe=recipe, epochs=epochs, widths=(4, 64), **given)  # wider than there are items
+    run = fit(config, progress=False)
+    assert run.by_width()["recall@20"].is_between(0, 1).all()
+    assert 1 <= len(run.recommend([0], k=5)) <= 5 or pairs == "everybody has everything"

@@ -10,6 +10,7 @@ Everything here is read off the test set and none of it chooses anything. Lists 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -260,7 +261,10 @@ def describe_lists(table: pl.DataFrame) -> str:
     text += f"the Gini index of exposure is {both('gini', '{:.2f}'.format)}, a recommended item has "
     text += f"{both('popularity', '{:,.0f}'.format)} interactions on average and a novelty of "
     text += f"{both('novelty', '{:.2f}'.format)} bits. "
-    change = ends["popularity"][1]["value"] / ends["popularity"][0]["value"] - 1
+    first, last = (row["value"] for row in ends["popularity"])
+    change = last / first - 1 if first else math.inf if last else 0.0  # 0: nobody but the listed users has met them
+    if math.isinf(change):
+        return text + "The wide lists are more popular."
     if abs(change) < 0.02:
         return text + "Wider lists are as popular as narrow ones."
     return text + f"The wide lists are {'more' if change > 0 else 'less'} popular by {percent(abs(change))}."

@@ -29,6 +29,7 @@ from mrl.controls.models import (
     shuffle_columns,
 )
 from mrl.data import Interactions, Positives, datasets, load_data, pick_device
+from mrl.errors import RunError
 from mrl.evaluation import Evaluation
 from mrl.least_squares import ials, rotate
 from mrl.parameters import settings
@@ -65,17 +66,20 @@ def compute_control(
     """Compute one control, write its run directory and return it. data: as from `load_data`, if it is at hand.
 
     Under `honest` its settings come from validation, then it is made anew with all of train, and test is touched once.
-    on_step: called with what has just been done, in words.
+    on_step: called with what has just been done, in words. Raises RunError where a finished run of other data is there.
     """
+    config = replace(config, dataset=datasets.resolve_dataset(config.dataset))
     data = load_data(config) if data is None else data
     started = time.perf_counter()
     with RunDirectory(run_path(config)) as directory:
+        notes = directory.check_data(config, data)
         directory.clear_results()
         directory.write_config(config.to_dict())
         methods = {"ials": _ials, "ease": _ease, "popularity": _popularity}
         control = _Control(config, data, pick_device(config.device), on_step or (lambda text: None))
         (_from_bpr if config.is_from_bpr else methods[config.name])(control)
         facts = {"best_epoch": None, "seconds": round(time.perf_counter() - started, 3)} | control.facts
+        facts["notes"] = [*data.notes, *notes]
         vectors = control.model if isinstance(control.model, tuple) else None
         write_run(
             directory, config, data, control.results, control.device, history=control.history, vectors=vectors,
@@ -121,6 +125,8 @@ def _from_bpr(control: _Control) -> None:
     config = control.config
     path = Path(config.run_dir).with_name(default_path(datasets.dataset_name(config.dataset), "bpr", config.seed).name)
     bpr = load(path)
+    if bpr.environment["fingerprint"] != control.data.fingerprint:
+        raise RunError(f"{bpr.path}: was trained on other data than {control.data.name} is now; train it again first")
     vectors = bpr.users.to(control.device), bpr.items.to(control.device)
     if config.name == "bpr-rotated":
         vectors = rotate(*vectors)

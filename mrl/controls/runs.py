@@ -17,7 +17,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import polars as pl
@@ -30,7 +29,7 @@ from mrl.data import datasets, load_data
 from mrl.errors import ConfigError, RunError
 from mrl.parameters import as_config, settings
 from mrl.runs import Run, default_path, load
-from mrl.sweep import finished, fit_all
+from mrl.sweep import current_fingerprint, finished, fit_all
 
 ControlName = Literal["mrl4rec", "bpr", "bpr-rotated", "bpr-shuffled", "alone", "shared", "ials", "ease", "popularity"]
 CONTROLS: tuple[str, ...] = get_args(ControlName)
@@ -75,7 +74,7 @@ def plan_controls(config: ControlsConfig) -> tuple[list[TrainConfig], list[Compu
     if (control := _control_name(run)) is not None:
         raise ConfigError(f"run={config.run!r}: is itself a control ({control}); give the nested run")
     nested = as_config(TrainConfig, run.config)
-    folder, dataset = Path(config.run).parent, datasets.dataset_name(nested.dataset)
+    folder, dataset = run.path.parent, datasets.dataset_name(nested.dataset)
     wanted, widest = config.controls or CONTROLS, nested.widths[-1]
     is_published = nested.recipe == "mrl4rec"
     published = {} if is_published else {"recipe": "mrl4rec"} | dict.fromkeys(BY_RECIPE) | config.trained
@@ -118,23 +117,22 @@ def plan_controls(config: ControlsConfig) -> tuple[list[TrainConfig], list[Compu
 def run_controls(config: ControlsConfig, *, progress: bool = True) -> list[Run]:
     """Train and compute what is not there yet. Returns the nested runs, then the controls in the order of CONTROLS.
 
-    Stopped half-way, the next call goes on. Raises RunError where runs of one seed were made with different data.
+    Stopped half-way, the next call goes on. A control that was made with other data is made again; RunError at the
+    start where the nested run was.
     """
     trained, computed = plan_controls(config)
-    nested = load(config.run)
+    nested, known = load(config.run), {}
+    was, now = nested.environment["fingerprint"], current_fingerprint(as_config(TrainConfig, nested.config), known)
+    if was != now:
+        raise RunError(
+            f"{nested.path}: was trained on other data than {nested.config['dataset']} holds now (fingerprints "
+            f"{was[:12]} and {now[:12]}); train it again, or put back the data it was trained on"
+        )
     runs = [nested] if nested.config["seed"] in (config.seeds or [nested.config["seed"]]) else []
     # what needs no training first: if it cannot be computed at all, that is said at once
-    runs += _compute_all([control for control in computed if not control.is_from_bpr], progress)
+    runs += _compute_all([control for control in computed if not control.is_from_bpr], known, progress)
     runs += fit_all(trained, processes=config.processes or None, progress=progress)
-    runs += _compute_all([control for control in computed if control.is_from_bpr], progress)
-    first: dict[int, Run] = {}
-    for run in runs:
-        other = first.setdefault(run.config["seed"], run)
-        if run.environment["fingerprint"] != other.environment["fingerprint"]:
-            raise RunError(
-                f"{run.path} and {other.path} were made with different data (fingerprints "
-                f"{run.environment['fingerprint'][:12]} and {other.environment['fingerprint'][:12]}); remove the older"
-            )
+    runs += _compute_all([control for control in computed if control.is_from_bpr], known, progress)
     order = [None, *CONTROLS]
     return sorted(runs, key=lambda run: (order.index(_control_name(run)), run.config["widths"][-1], run.config["seed"]))
 
@@ -146,12 +144,12 @@ def _control_name(run: Run) -> str | None:
     return name if name in CONTROLS else None
 
 
-def _compute_all(configs: list[ComputedConfig], progress: bool) -> list[Run]:
+def _compute_all(configs: list[ComputedConfig], known: dict[str, str], progress: bool) -> list[Run]:
     runs: list[Run] = []
     seed, data = None, None  # of one seed at a time
     with tqdm(total=len(configs), desc="controls", unit="run", disable=not progress or not configs) as bar:
         for config in configs:
-            run = finished(config)
+            run = finished(config, known)
             if run is None:
                 bar.set_description_str(f"{config.name} (seed {config.seed})")
                 if seed != config.seed:

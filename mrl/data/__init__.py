@@ -20,10 +20,10 @@ Everything that reads data from files or from the web is here, and refuses what 
     synthetic       data with a planted taxonomy of items
 """
 
-from mrl.data.datasets import dataset_name, load_dataset
-from mrl.data.holdout import as_paper, hold_out
+from mrl.data.datasets import dataset_name, load_dataset, resolve_dataset
+from mrl.data.holdout import as_paper, check_held_out, hold_out
 from mrl.data.interactions import Interactions, Positives, build
-from mrl.data.load import load_data, pick_device
+from mrl.data.load import DATA_SETTINGS, load_data, pick_device
 from mrl.data.registry import DATASETS
 from mrl.data.formats import sniff
 from mrl.data.synthetic import Planted, planted, planted_interactions

@@ -86,6 +86,24 @@ def dataset_name(dataset: str | Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "data"
 
 
+def resolve_dataset(dataset: str | Path) -> str:
+    """A name as it is; a path absolute and without links, so that it says from any folder what it was.
+
+    What is neither a name nor there is returned as it is.
+    """
+    path = Path(dataset).expanduser()
+    return str(dataset) if dataset in DATASETS or not path.exists() else str(path.resolve())
+
+
+def dataset_stamp(dataset: str | Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, time of change (ns) and size of the files at a path, to tell whether they changed; empty for a name."""
+    path = _find_path(dataset)
+    if path is None:
+        return ()
+    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
+    return tuple((file.name, (stat := file.stat()).st_mtime_ns, stat.st_size) for file in files)
+
+
 def _find_path(dataset: str | Path) -> Path | None:
     """The path that `dataset` is, or None where it is a name in the registry; a name wins over a file of that name."""
     if not isinstance(dataset, str | Path) or not str(dataset).strip():

@@ -8,6 +8,7 @@ import numpy as np
 
 from mrl.data.interactions import Interactions, Positives
 from mrl.data.splits import check_fraction, check_whole, random_mask
+from mrl.errors import DataError
 
 
 def hold_out(data: Interactions, fraction: float = 0.1, *, seed: int = 0) -> Interactions:
@@ -37,3 +38,36 @@ def _all_training(data: Interactions) -> Interactions:
     if data.valid == data.test:  # as `as_paper` left it, or nothing was ever held out
         return replace(data, valid=Positives.empty(data.num_users, data.num_items))
     return data.merge_valid()
+
+
+def check_held_out(data: Interactions, split: str, protocol: str) -> None:
+    """Raise DataError where nobody has an item in test, or in validation, with the reason and what helps.
+
+    split, protocol: as in `TrainConfig`, by which the parts were made.
+    """
+    missing = next((part for part in ("test", "valid") if not len(data.split(part))), None)
+    if missing is None:
+        return
+    in_train = data.train.counts + (data.valid.counts if protocol == "honest" else 0)
+    most = int((in_train + data.test.counts).max())
+    part = "test" if missing == "test" else "validation"
+    if most == 1:
+        raise DataError(
+            f"{data.name}: every user has one item, so nothing can be held out for {part} and no item says anything of "
+            "another; check that the user ids are of people, not of orders, or give data where users have several items"
+        )
+    if missing == "valid" and int(data.train.counts.max()) >= 3:  # given without
+        how = "hold_out" if protocol == "honest" else "as_paper"
+        raise DataError(f"{data.name}: the validation part is empty; make one by mrl.data.{how}")
+    least = {"honest": 4, "paper": 3}[protocol]
+    if most >= least:
+        raise DataError(
+            f"{data.name}: split={split!r} leaves no item for {part}; split='random' with test_fraction=0.2 holds some "
+            f"out of users with at least {least}"
+        )
+    needed = f"{least} are needed (one for test, {'one for validation, ' if least == 4 else ''}two to train on)"
+    last = "with timestamps split='leave_last' holds one of two items out"
+    if protocol == "honest":
+        also = "protocol='paper' takes the test part for validation"
+        last = also if missing == "valid" and len(data.test) else f"{last}, and {also}"
+    raise DataError(f"{data.name}: no user has more than {most} items, where {needed}; give data with more, or {last}")

@@ -201,15 +201,19 @@ def build(
     else:
         (keys, times), mask = splits.merge_pairs(keys, times, notes), None
     users, items = (keys // width).astype(np.int32), (keys % width).astype(np.int32)
+    largest = "check the data and these settings"
     if core > 1:
+        everyone = users, items
         kept = splits.core_mask(users, items, core)
         users, items = users[kept], items[kept]
         mask, times = (None if values is None else values[kept] for values in (mask, times))
         idle = idle.clear()
         if dropped := len(kept) - len(users):
             notes.append(f"{dropped} interactions dropped by core={core}")
+        if not len(users) and len(kept):
+            largest = f"the largest core with any is {splits.largest_core(*everyone)}"
     if not len(users):
-        raise DataError(f"{name}: no interactions left with {min_rating=}, {core=}; check the data and these settings")
+        raise DataError(f"{name}: no interactions left with {min_rating=}, {core=}; {largest}")
     user_ids, users = _compact(user_ids, np.concatenate([users, _rows(idle, user_ids)]), len(users))
     item_ids, items = _compact(item_ids, items, len(items))
 
@@ -220,7 +224,8 @@ def build(
     elif split == "temporal":
         mask = splits.temporal_mask(times, rules.test_fraction)
     if mask.all():
-        raise DataError(f"{name}: every interaction is in the test part, so there is nothing to train on; check `part`")
+        remedy = f"lower test_fraction={rules.test_fraction}" if split == "temporal" else "check `part`"
+        raise DataError(f"{name}: every interaction is in the test part, so there is nothing to train on; {remedy}")
     size = (len(user_ids), len(item_ids))
     train = Positives.from_pairs(users[~mask], items[~mask], *size)
     test = Positives.from_pairs(users[mask], items[mask], *size)

@@ -14,6 +14,7 @@ SETTINGS = (
     "split", "test_fraction", "min_rating", "core", "overlap", "seed", "user_column", "item_column", "rating_column",
     "timestamp_column",
 )  # fmt: skip
+DATA_SETTINGS = ("dataset", "planted", "protocol", "valid_fraction", *SETTINGS)  # what the data of a config depend on
 
 
 def pick_device(device: str = "auto") -> torch.device:

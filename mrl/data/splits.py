@@ -86,6 +86,10 @@ def rated_at_least(log: pl.DataFrame, min_rating: float, name: str, notes: list[
         raise DataError(f"{name}: min_rating={min_rating} needs numeric ratings, and there are none; leave it out")
     rating = pl.col("rating")
     kept = log.filter((rating >= min_rating) & rating.cast(pl.Float64).is_not_nan())  # polars ranks NaN above all
+    if len(log) and not len(kept):
+        highest = log.select(rating.cast(pl.Float64).fill_nan(None).max()).item()
+        remedy = "every rating is missing" if highest is None else f"the highest rating is {highest:g}"
+        raise DataError(f"{name}: no interactions left with min_rating={min_rating}; {remedy}")
     if dropped := len(log) - len(kept):
         notes.append(f"{dropped} ratings below min_rating={min_rating} or missing dropped")
     return kept
@@ -174,6 +178,15 @@ def core_mask(users: np.ndarray, items: np.ndarray, core: int) -> np.ndarray:
     mask = np.zeros(len(users), dtype=bool)
     mask[kept] = True
     return mask
+
+
+def largest_core(users: np.ndarray, items: np.ndarray) -> int:
+    """The largest `core` that leaves any of the pairs, by bisection: 1 where there are any."""
+    low, high = 1, int(min(np.bincount(users).max(), np.bincount(items).max())) + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if core_mask(users, items, middle).any() else (low, middle)
+    return low
 
 
 def random_mask(users: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:

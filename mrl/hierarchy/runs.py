@@ -49,7 +49,7 @@ class HierarchyConfig:
 
     @property
     def folder(self) -> Path:
-        return Path(self.out_dir) if self.out_dir else Path(self.runs[0]) / "hierarchy"
+        return Path(self.out_dir) if self.out_dir else Path(self.runs[0]).expanduser() / "hierarchy"
 
 
 def load_models(paths: Sequence[str | Path]) -> dict[str, Run]:

@@ -101,11 +101,13 @@ def execute(
     reads: Iterable[str | Path] = (),
     writes: Iterable[str | Path] = (),
     code: bool = True,
+    outdated: bool = False,
 ) -> Path:
     """Execute a notebook (a name, or a path) with papermill where something has changed; the executed one's path.
 
     folder: where it goes. reads, writes: files and folders whose contents count. code: whether the package's own source
-    does. What the notebook prints is passed on. Raises RunError with the notebook's own error.
+    does. outdated: whether what it wrote is known to be of other data. What the notebook prints is passed on. Raises
+    RunError with the notebook's own error.
     """
     source = Path(notebook) if Path(notebook).suffix else PROJECT / "notebooks" / f"{notebook}.ipynb"
     out, record = folder / source.name, folder / f"{source.stem}.inputs.json"
@@ -116,7 +118,7 @@ def execute(
         "reads": {str(path): fingerprint(path) for path in reads},
     }
     written = [str(path) for path in writes]
-    reason = _reason_to_execute(record, out, inputs, written)
+    reason = _reason_to_execute(record, out, inputs, written) or ("the data have changed" if outdated else "")
     if not reason:
         tqdm.write(f"{source.stem}: nothing has changed, {out} is kept")
         return out

@@ -26,9 +26,9 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from mrl.config import SECTION_OF, TrainConfig
-from mrl.data import Interactions, Positives, dataset_name
-from mrl.errors import RunError
+from mrl.config import SECTION_OF, TrainConfig, differing
+from mrl.data import DATA_SETTINGS, Interactions, Positives, dataset_name, resolve_dataset
+from mrl.errors import MRLError, RunError
 from mrl.runs import tensorfile
 
 BACKBONE, LABEL = "backbone.", "label_"  # what the names of backbone tensors and of label columns start with
@@ -40,21 +40,21 @@ def default_path(dataset: str, name: str, seed: int) -> Path:
 
 
 def run_path(config: TrainConfig) -> Path:
-    """Where the run of a config goes."""
+    """Where the run of a config goes; from data sets of one name to one place, see `RunDirectory.check_data`."""
     if config.run_dir:
-        return Path(config.run_dir)
+        return Path(config.run_dir).expanduser()
     return default_path(dataset_name(config.dataset), config.run_name, config.seed)
 
 
 class RunDirectory:
-    """The one writer of a run directory. Use it in a `with` statement, or call `close`.
+    """The one writer of a run directory, whose `path` is absolute. Use it in a `with` statement, or call `close`.
 
     Makes the directory where it is missing and clears away what a killed writer left half-written. Raises RunError
     where another process is writing to it, or it cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = Path(path).expanduser().resolve()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = filelock.FileLock(self.path / ".lock", timeout=0)
@@ -173,6 +173,37 @@ class RunDirectory:
         path = self.path / "checkpoint.safetensors"
         return tensorfile.read(path) if path.exists() else None
 
+    def check_data(self, config: TrainConfig, data: Interactions) -> list[str]:
+        """Raise RunError where a finished run of other data is here: it is not written over.
+
+        Data with the fingerprint of the run are the same, wherever they lie. Others are of the same data set, and the
+        run may be trained anew in its place, where the file or folder (links followed), the name or the settings of
+        `planted` are the same: then a setting was changed, or the data themselves, which the returned notes say.
+        Data at hand for which no `dataset` stands are told by their fingerprint alone.
+        """
+        if not (self.path / "metrics.csv").is_file():
+            return []
+        try:
+            made, facts = (json.loads((self.path / name).read_text()) for name in ("config.json", "environment.json"))
+            fingerprint, made_name = facts.get("fingerprint"), facts.get("dataset")
+        except (OSError, ValueError, AttributeError):  # a damaged run is to be trained again
+            return []
+        if fingerprint == data.fingerprint:
+            return []
+        settings = json.loads(json.dumps(config.to_dict()))
+        then, now = _source(made), _source(settings)
+        marks = f"(fingerprints {str(fingerprint)[:12]} and {data.fingerprint[:12]})"
+        if then != now or made_name != data.name or _is_at_hand(config, data):
+            if made_name != data.name or then == now:
+                then, now = made_name, data.name
+            raise RunError(
+                f"{self.path}: holds a finished run of {then}, not of {now} {marks}; give another run_dir or name, or "
+                "remove it"
+            )
+        if {*DATA_SETTINGS} & {*differing(made, settings)}:
+            return []
+        return [f"trained again, in place of a run of these settings: the data have changed since {marks}"]
+
     def clear_results(self) -> None:
         """Before a finished run is trained anew: what is left of the old one must not be taken for the new."""
         for name in ("metrics.csv", "per_user.parquet", "weights.safetensors", "seen.safetensors", "ids.parquet"):
@@ -181,6 +212,22 @@ class RunDirectory:
     def drop_checkpoint(self) -> None:
         """Remove the checkpoint of a run that is finished, or that is to start over."""
         (self.path / "checkpoint.safetensors").unlink(missing_ok=True)
+
+
+def _source(settings: Mapping[str, Any]) -> str:
+    """Which data set settings are of, in words: where it lies, its name, or which planted one."""
+    dataset = str(settings.get("dataset"))
+    if dataset != "planted":
+        return resolve_dataset(dataset)
+    return f"planted {json.dumps(settings.get('planted'), sort_keys=True)}, seed {settings.get('seed')}"
+
+
+def _is_at_hand(config: TrainConfig, data: Interactions) -> bool:
+    """Whether data were given to a training whose `dataset` is not where they come from."""
+    try:
+        return dataset_name(config.dataset) != data.name
+    except MRLError:
+        return True
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

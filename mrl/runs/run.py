@@ -24,7 +24,7 @@ from mrl.widths import check_widths
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A finished run, read back by `load`.
+    """A finished run, read back by `load`. path: absolute, so that it is found from any working directory.
 
     weights: tensors by name, empty for a model without vectors (popularity, EASE).
     user_ids (U,), item_ids (I,): raw ids by row. labels: one row an item, or None. seen: what users have, or None.
@@ -124,7 +124,7 @@ def load(path: str | os.PathLike[str]) -> Run:
 
     Raises RunError, with the file and the remedy, where one is missing, damaged, a pickle, or does not fit the rest.
     """
-    path = Path(path)
+    path = Path(path).expanduser().resolve()
     if not (path / "metrics.csv").is_file():
         if (path / "checkpoint.safetensors").is_file():
             raise RunError(f"{path}: this run was interrupted; train with the same settings to resume it")

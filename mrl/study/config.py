@@ -11,7 +11,8 @@ from typing import Annotated, Any
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from mrl.config import Positive, TrainConfig
-from mrl.data import Interactions, load_data, pick_device
+from mrl.data import Interactions, check_held_out, load_data, pick_device, resolve_dataset
+from mrl.data.datasets import dataset_stamp
 from mrl.errors import ConfigError, DataError
 from mrl.parameters import settings
 from mrl.study.fitting import K, Task
@@ -70,7 +71,8 @@ class StudyConfig:
 
     def data(self, dataset: str) -> Interactions:
         """A data set with its validation part, the same for every model and seed. DataError for a tiny one."""
-        return _load(dataset, self.seed, json.dumps(self.planted if dataset == "planted" else {}))
+        planted = json.dumps(self.planted if dataset == "planted" else {})
+        return _load(resolve_dataset(dataset), self.seed, planted, dataset_stamp(dataset))
 
     def experiments(self, *, all_models: bool = False) -> list[Experiment]:
         """The chosen models, or all, on every data set."""
@@ -95,8 +97,10 @@ class StudyConfig:
 
 
 @lru_cache(maxsize=2)
-def _load(dataset: str, seed: int, planted: str) -> Interactions:
+def _load(dataset: str, seed: int, planted: str, stamp: tuple) -> Interactions:
+    """stamp: what changes with the files, so that changed ones are loaded again."""
     data = load_data(TrainConfig(dataset=dataset, seed=seed, planted=json.loads(planted)))
     if data.num_items < K:
         raise DataError(f"{data.name}: {data.num_items} items, where the study ranks lists of {K}")
+    check_held_out(data, "auto", "honest")
     return data

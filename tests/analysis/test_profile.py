@@ -239,6 +239,18 @@ def test_lists_in_words() -> None:
     assert describe_lists(level).endswith("Wider lists are as popular as narrow ones.")
 
 
+@pytest.mark.robustness
+@pytest.mark.parametrize(
+    ("narrow", "wide", "words"),
+    [(0.0, 0.0, "Wider lists are as popular as narrow ones."), (0.0, 2.0, "The wide lists are more popular.")],
+)
+def test_lists_of_items_that_nobody_has_in_words(narrow: float, wide: float, words: str) -> None:
+    rows = [(width, metric, 0.5) for width in (2, 4) for metric in ("coverage", "gini", "novelty")]
+    rows += [(2, "popularity", narrow), (4, "popularity", wide)]  # one user: who has met the listed items is nobody
+    table = pl.DataFrame(rows, schema=["width", "metric", "value"], orient="row")
+    assert describe_lists(table).endswith(words)
+
+
 def test_oracle_in_words_is_called_an_upper_bound() -> None:
     per_user = by_user([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0], [0.0, 0.2, 0.8], [0.3, 0.3, 0.3]])
     assert describe_oracle(find_oracle_widths(per_user)) == (

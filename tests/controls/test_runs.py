@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -259,16 +260,44 @@ def test_a_control_is_not_taken_for_a_nested_run(made) -> None:
         plan_controls(replace(config, run=str(path.with_name("nowhere"))))
 
 
+@pytest.mark.robustness
 def test_runs_of_other_data_are_not_set_side_by_side(tmp_path) -> None:
     config = nested(tmp_path, epochs=1)
-    fit(config, progress=False)
+    now = fit(config, progress=False).environment["fingerprint"]
     only = ControlsConfig(run=config.run_dir, controls=("popularity",))
     run_controls(only, progress=False)
-    file = tmp_path / "planted-popularity-0" / "environment.json"
-    print_of = load(file.parent).environment["fingerprint"]
-    file.write_text(file.read_text().replace(print_of, "0" * 64))
-    with pytest.raises(RunError, match=f"different data.*{'0' * 12}.*{print_of[:12]}"):
+
+    def make_outdated(name: str) -> Path:
+        file = tmp_path / name / "environment.json"
+        file.write_text(file.read_text().replace(now, "0" * 64))
+        return file.parent
+
+    control = make_outdated("planted-popularity-0")
+    assert [run.environment["fingerprint"] for run in run_controls(only, progress=False)] == [now, now]  # made again
+    main = make_outdated("mine")
+    before = (control / "environment.json").read_bytes()
+    with pytest.raises(
+        RunError, match=f"mine: was trained on other data than planted .*{'0' * 12} and {now[:12]}.*again"
+    ):
         run_controls(only, progress=False)
+    assert (control / "environment.json").read_bytes() == before
+    shutil.copytree(main, tmp_path / "planted-bpr-0")
+    rotated = plan_controls(replace(only, controls=("bpr-rotated",)))[1][0]
+    with pytest.raises(RunError, match="planted-bpr-0: was trained on other data than planted is now"):
+        compute_control(rotated)
+
+
+@pytest.mark.robustness
+def test_controls_beside_those_of_other_data_are_refused_before_anything_is_trained(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    changes = {"dataset": "planted", "epochs": 1}
+    fit(nested(tmp_path, **changes), progress=False)
+    run_controls(ControlsConfig(run="mine/", controls=("popularity",)), progress=False)
+    fit(nested(tmp_path, **changes, planted=PLANTED | {"noise": 0.3}, run_dir="other"), progress=False)
+    monkeypatch.chdir("other")
+    with pytest.raises(RunError, match="planted-popularity-0: holds a finished run of planted"):
+        run_controls(ControlsConfig(run=".", controls=("popularity", "bpr")), progress=False)
+    assert not (tmp_path / "planted-bpr-0").exists()
 
 
 @pytest.mark.robustness

@@ -189,6 +189,24 @@ def test_threshold_drops_low_and_missing_ratings_before_duplicates_are_merged():
         build(log, name="toy", min_rating=9)
 
 
+@pytest.mark.robustness
+def test_what_leaves_nothing_says_what_leaves_something():
+    log = log_of(
+        [(0, 0), (0, 1), (1, 0), (1, 1), (2, 2)], rating=[1.0, 2.0, float("nan"), None, 4.5], timestamp=[1] * 5
+    )
+    with pytest.raises(DataError, match=r"no interactions left with .*core=3; the largest core with any is 2$"):
+        build(log, name="toy", core=3)
+    assert build(log, name="toy", core=2).num_users == 2
+    with pytest.raises(DataError, match=r"no interactions left with min_rating=5; the highest rating is 4\.5$"):
+        build(log, name="toy", min_rating=5)
+    assert build(log, name="toy", min_rating=4.5).num_users == 1
+    with pytest.raises(DataError, match="no interactions left with min_rating=0; every rating is missing"):
+        build(log.with_columns(rating=pl.lit(None, dtype=pl.Float64)), name="toy", min_rating=0)
+    with pytest.raises(DataError, match=r"every interaction is in the test part.*; lower test_fraction=0\.99$"):
+        build(log, name="toy", split="temporal", test_fraction=0.99)
+    assert len(build(log, name="toy", split="temporal", test_fraction=0.2).test) == 1
+
+
 # splits
 
 

@@ -60,6 +60,8 @@ def test_a_stage_is_executed_again_only_where_something_has_changed(tmp_path, ca
     notebook(stage, COUNT + "2")
     execute(stage, given, tmp_path / "done", **links)
     assert times() == 5 and "the notebook has changed" in capsys.readouterr().out
+    execute(stage, given, tmp_path / "done", **links, outdated=True)
+    assert times() == 6 and "the data have changed" in capsys.readouterr().out
 
 
 @pytest.mark.robustness

@@ -49,6 +49,30 @@ def kept(config: StudyConfig) -> dict[str, dict]:
     return found
 
 
+@pytest.mark.robustness
+def test_data_that_changed_are_another_experiment(config, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def write(folder: str, shift: int) -> str:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        pairs = [(user, (user * 7 + step * (2 + shift)) % 41) for user in range(40) for step in range(12)]
+        path = tmp_path / folder / "clicks.csv"
+        path.write_text("user,item\n" + "".join(f"{user},{item}\n" for user, item in pairs))
+        return str(path)
+
+    def folders(dataset: str) -> set[str]:
+        return {experiment.path.name for experiment in replace(config, datasets=(dataset,)).experiments()}
+
+    first = folders(write("a", 0))
+    assert folders("a/clicks.csv") == folders("a/../a/clicks.csv") == first
+    assert not folders(write("b", 1)) & first
+    write("a", 1)
+    assert folders("a/clicks.csv") == folders("b/clicks.csv")
+    monkeypatch.chdir("b")
+    write("b", 2)
+    assert folders("clicks.csv") == folders(str(tmp_path / "b")) != folders("../a/clicks.csv")
+
+
 def test_a_study_searches_then_fits_each_seed_and_makes_nothing_twice(config, monkeypatch) -> None:
     before = torch.get_num_threads()
     ials, ease = run_study(config, progress=False)
