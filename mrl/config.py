@@ -21,7 +21,7 @@ from pydantic import BeforeValidator, Field, FiniteFloat, NonNegativeInt, Positi
 from pydantic_core import ArgsKwargs
 
 from mrl.errors import ConfigError
-from mrl.parameters import sections_of, settings
+from mrl.parameters import PathText, sections_of, settings
 from mrl.widths import DEFAULT_WIDTHS, check_level_weights, check_widths
 
 # Settings that say where and whether, not what: two runs of the same data that differ only here are the same run.
@@ -184,7 +184,7 @@ class TrainConfig:
         resume: go on from an interrupted run with the same settings.
     """
 
-    dataset: Annotated[str, Field(min_length=1)] = "ml-100k"
+    dataset: Annotated[PathText, Field(min_length=1)] = "ml-100k"
     protocol: Literal["honest", "paper"] = "honest"
     split: Literal["auto", "given", "random", "leave_last", "temporal"] = "auto"
     holdout: HoldoutSettings = Field(default_factory=HoldoutSettings)
@@ -220,7 +220,7 @@ class TrainConfig:
 
     eval_widths: tuple[PositiveInt, ...] = ()
     per_user: bool = False
-    run_dir: str = ""
+    run_dir: PathText = ""
     name: Annotated[str, Field(pattern=r"^[\w.+-]*$")] = ""
     resume: bool = True
 

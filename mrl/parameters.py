@@ -18,15 +18,18 @@ import os
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
-from functools import wraps
-from typing import Any, TypeVar, dataclass_transform, get_type_hints
+from functools import cache, wraps
+from typing import Annotated, Any, TypeVar, dataclass_transform, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from mrl.errors import ConfigError, MRLError
 
 Model = TypeVar("Model")
+
+# A file, a folder, or for data the name of a set: text or a Path, `~` is the home.
+PathText = Annotated[str, AfterValidator(lambda text: os.path.expanduser(text))]
 
 # Python's and YAML's spellings of what JSON writes otherwise.
 _WORDS = {"True": "true", "False": "false", "None": "null", "~": "null"}
@@ -55,8 +58,11 @@ def settings(cls: type[Model]) -> type[Model]:
 
     @wraps(checked)
     def init(self: Model, **given: Any) -> None:
+        values, faults = _checked(type(self), given)
+        if faults:
+            raise ConfigError("; ".join(faults))
         try:
-            checked(self, **given)
+            checked(self, **values)
         except ValidationError as error:
             raise ConfigError(one_line(error, type(self), given)) from None
 
@@ -112,7 +118,7 @@ def as_config(model: type[Model], values: Mapping[str, Any]) -> Model:
 
 def _checked(model: type, values: Mapping[str, Any], section: str = "") -> tuple[dict[str, Any], list[str]]:
     """The values as the types of the model's fields, by name, and what is wrong with the others."""
-    hints = get_type_hints(model, include_extras=True)
+    hints, adapters = _types(model)
     checked, faults = {}, []
     for name, value in values.items():
         if name not in hints:
@@ -124,12 +130,19 @@ def _checked(model: type, values: Mapping[str, Any], section: str = "") -> tuple
                 checked[name], wrong = _checked(hints[name], _mapping(value), full)
                 faults += wrong
             else:
-                checked[name] = _strictly(hints[name], value)
+                checked[name] = _strictly(adapters[name], value)
         except ValidationError as error:
             faults.append(_fault(full, value, _first(error)))
         except ValueError as error:
             faults.append(f"{full}={_shown(value)}: {error}")
     return checked, faults
+
+
+@cache
+def _types(model: type) -> tuple[dict[str, Any], dict[str, TypeAdapter]]:
+    """The type of each field and what checks it; a section has its own."""
+    hints = get_type_hints(model, include_extras=True)
+    return hints, {name: TypeAdapter(hint) for name, hint in hints.items() if not is_dataclass(hint)}
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -219,9 +232,9 @@ def _same_initials(name: str, names: list[str]) -> list[str]:
     return [known for known, short in initials.items() if len(short) > 1 and name.startswith(short)]
 
 
-def _strictly(hint: Any, value: Any) -> Any:
+def _strictly(adapter: TypeAdapter, value: Any) -> Any:
     """The value as the field's type, by JSON's strict rules: lists become tuples, whole numbers floats, no more."""
-    adapter = TypeAdapter(hint)
+    value = _plain(value)
     if not isinstance(value, str):
         _check_finite(value)
         return adapter.validate_json(_json(value), strict=True)
@@ -256,9 +269,21 @@ def _check_finite(value: Any) -> None:
             _check_finite(entry)
 
 
+def _plain(value: Any) -> Any:
+    """What Python programs hold as JSON has it: paths as text; ranges, arrays and numbers of NumPy and torch."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    listed = getattr(value, "tolist", None) or getattr(value, "to_list", None)
+    if hasattr(value, "dtype") and listed:  # of NumPy, torch, pandas or polars
+        value = listed()
+    if isinstance(value, Mapping):
+        return {name: _plain(entry) for name, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple | range) else value
+
+
 def _json(value: Any) -> str:
     try:
-        return json.dumps(os.fspath(value) if isinstance(value, os.PathLike) else value)
+        return json.dumps(value)
     except (TypeError, ValueError):
         raise ValueError("must be text, a number, true, false, null or a list of them") from None
 

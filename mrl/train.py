@@ -58,6 +58,8 @@ def fit(config: TrainConfig, data: Interactions | None = None, *, progress: bool
     device = pick_device(config.device)
     config = replace(config, dataset=resolve_dataset(config.dataset))
     data = load_data(config) if data is None else data
+    if not isinstance(data, Interactions):
+        raise DataError(f"data: a {type(data).__name__} is no data set; give hold_out(build(data, name='mine'))")
     if data.num_items < LONGEST_LIST:
         raise DataError(
             f"{data.name}: {data.num_items} items, where validation by lists of 20 needs at least 20; give a larger "
@@ -119,10 +121,11 @@ def write_run(
     columns = {"dataset": data.name, "model": config.run_name, "protocol": config.protocol, "seed": config.seed}
     directory.write_history(history)
     directory.write_ids(data)
-    directory.write_seen(data.merge_valid().train if config.protocol == "honest" else data.train)
+    directory.write_seen(data.merge_valid().train if config.protocol == "honest" else data.train, data.dropped)
     if vectors is not None:
         directory.write_weights(*vectors, backbone)
-    memory = {"peak_memory_mib": round(peak_memory_mib())}
+    memory = peak_memory_mib()
+    memory = {} if memory is None else {"peak_memory_mib": round(memory)}
     directory.write_environment(environment(data, device) | memory | dict(facts or {}))
     if results[-1].per_user is not None:
         directory.write_per_user(results[-1].per_user)
@@ -318,12 +321,17 @@ def _short(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.4g}"
 
 
-def peak_memory_mib() -> float:
-    """The most memory this process has held so far, MiB. On Linux not what its parent held when it was started."""
-    status = Path("/proc/self/status")
-    if status.exists() and (peak := re.search(r"VmHWM:\s*(\d+) kB", status.read_text())):
-        return int(peak[1]) / 2**10
-    import resource  # there is none on Windows
+def peak_memory_mib() -> float | None:
+    """The most memory this process has held so far, MiB; None where it is not told (Windows).
 
+    On Linux not what its parent held when it was started.
+    """
+    status = Path("/proc/self/status")
+    if status.exists() and (peak := re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"))):
+        return int(peak[1]) / 2**10
+    try:
+        import resource
+    except ImportError:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes on macOS, else KiB

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from operator import index
 
 import torch
 from torch import Tensor
@@ -24,11 +25,11 @@ def check_widths(widths: Sequence[int], dim: int | None = None) -> tuple[int, ..
     Widths must be positive, strictly increasing and, where `dim` is given, at most `dim`.
     """
     try:
-        checked = tuple(int(width) for width in widths)
-        are_whole = all(int(width) == width for width in widths)
+        checked = tuple(index(width) for width in widths)
+        are_numbers = not any(isinstance(width, bool) for width in widths)
     except (TypeError, ValueError):
         raise ConfigError(f"widths={widths!r}: give a list of whole numbers such as [4, 8, 16]") from None
-    if not checked or not are_whole:
+    if not checked or not are_numbers:
         raise ConfigError(f"widths={widths!r}: give at least one whole number, such as [4, 8, 16]")
     if checked[0] < 1:
         raise ConfigError(f"widths={list(checked)}: every width must be at least 1")

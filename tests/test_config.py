@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
+import torch
 
+from mrl.analysis.comparison import EvaluateConfig
 from mrl.config import SECTION_OF, TrainConfig, differing, flat, in_sections
+from mrl.controls.runs import ControlsConfig
 from mrl.errors import ConfigError
+from mrl.hierarchy.runs import HierarchyConfig
 from mrl.parameters import as_config
+from mrl.report.stages import ReportConfig
+from mrl.study.config import StudyConfig
 
 
 @pytest.mark.robustness
@@ -116,3 +125,59 @@ def test_settings_are_found_and_changed_by_name_whatever_their_section() -> None
     assert TrainConfig(**in_sections(names)) == config
     with pytest.raises(ConfigError, match=re.escape("did you mean least_squares={'alpha0': …}?")):
         TrainConfig(alpha0=0.1)
+
+
+@pytest.mark.robustness
+def test_settings_are_taken_from_what_python_programs_hold(tmp_path, monkeypatch) -> None:
+    """Paths, NumPy numbers, ranges, arrays and series are what they mean; `~` is the home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    config = TrainConfig(
+        dataset=tmp_path / "clicks.csv",
+        run_dir=Path("~/runs/one"),
+        epochs=np.int64(3),
+        learning_rate=np.float64(0.01),
+        l2=torch.tensor(0.5),
+        widths=np.array([2, 4]),
+        eval_widths=range(3, 4),
+        nested_loss={"level_weights": pl.Series([1.0, 2.0])},
+        nested_negatives=np.bool_(False),
+    )
+    assert config.dataset == str(tmp_path / "clicks.csv") and config.run_dir == str(tmp_path / "runs/one")
+    assert (config.epochs, config.learning_rate, config.l2, config.widths) == (3, 0.01, 0.5, (2, 4))
+    assert type(config.epochs) is int and config.nested_negatives is False and config.eval_widths == (3,)
+    assert config.nested_loss.level_weights == (1.0, 2.0)
+    json.dumps(config.to_dict())
+    assert TrainConfig(dataset="~/a").dataset == str(tmp_path / "a")
+    for paths in ([tmp_path], (str(tmp_path),)):
+        assert HierarchyConfig(runs=paths, out_dir=Path("x")).runs == (str(tmp_path),)
+    assert EvaluateConfig(runs=tmp_path, dataset=tmp_path).runs == (str(tmp_path),)
+    assert ControlsConfig(run=Path("~/run")).run == str(tmp_path / "run")
+    assert ReportConfig(folder=tmp_path, page=tmp_path / "p.html").page == str(tmp_path / "p.html")
+    assert StudyConfig(folder=tmp_path).folder == str(tmp_path)
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": True}, "epochs=True: must be a whole number"),
+        ({"epochs": 3.5}, "epochs=3.5: must be a whole number"),
+        ({"epochs": np.float64(3.5)}, "must be a whole number"),
+        ({"widths": [4, 8.5]}, r"widths=\[4, 8.5\]"),
+        ({"widths": 8}, "widths=8: must be a list"),
+        ({"dataset": b"ml-100k"}, "dataset=b'ml-100k': must be text"),
+        ({"dataset": 5}, "dataset=5: must be text"),
+        ({"dataset": pl.DataFrame({"user": [1]})}, "dataset=.*: must be text"),
+        ({"nested_negatives": 1}, "nested_negatives=1: must be true or false"),
+        ({"learning_rate": np.nan}, "learning_rate=nan: must be a finite number"),
+        ({"holdout": 0.2}, "holdout=0.2: must be a mapping"),
+        ({"epoch": 3}, "unknown parameter 'epoch'; did you mean 'epochs'"),
+        ({"epoch": 3, "widths": [True]}, "'epochs'.*; widths="),
+    ],
+    ids=lambda value: repr(value)[:30],
+)
+def test_settings_from_python_are_checked_as_those_of_notebooks(settings, message) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        TrainConfig(**settings)
+    assert "\n" not in str(caught.value) and "pydantic" not in str(caught.value)

@@ -22,7 +22,7 @@ from mrl.config import TrainConfig
 from mrl.data import Interactions, load_data, pick_device
 from mrl.errors import ConfigError, RunError
 from mrl.evaluation import evaluate
-from mrl.parameters import settings
+from mrl.parameters import PathText, settings
 from mrl.runs import Run, load
 from mrl.words import listed, model_name
 
@@ -48,15 +48,15 @@ class EvaluateConfig:
     device: auto, cpu, cuda, cuda:1, … out_dir: where the tables go; empty for `evaluation` in the first run.
     """
 
-    runs: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
-    dataset: str = ""
+    runs: Annotated[tuple[PathText, ...], BeforeValidator(_as_tuple)]
+    dataset: PathText = ""
     between: tuple[PositiveInt, ...] = (6, 12, 24, 48)
     k: PositiveInt = 20
     metric: Literal["recall", "precision", "ndcg", "hit", "mrr", "map"] = "recall"
     resamples: Annotated[int, Field(ge=100)] = 2000
     seed: NonNegativeInt = 0
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
-    out_dir: str = ""
+    out_dir: PathText = ""
 
 
 def load_runs(paths: Iterable[str], dataset: str = "") -> tuple[dict[str, Run], Interactions]:

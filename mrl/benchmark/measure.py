@@ -23,7 +23,7 @@ from mrl.benchmark.yardsticks import PlainModel, evaluate_plain, evaluate_publis
 from mrl.config import TrainConfig
 from mrl.data import Interactions, load_data, planted_interactions
 from mrl.evaluation import evaluate
-from mrl.parameters import settings
+from mrl.parameters import PathText, settings
 from mrl.sampler import RULES
 from mrl.train import peak_memory_mib
 from mrl.trainer import Trainer
@@ -49,7 +49,7 @@ class BenchmarkConfig:
     project's reports/benchmark.csv. figure: likewise.
     """
 
-    dataset: Annotated[str, Field(min_length=1)] = "phone"
+    dataset: Annotated[PathText, Field(min_length=1)] = "phone"
     planted: dict[str, Any] = Field(default_factory=dict)
     backbones: tuple[Literal["mf", "lightgcn"], ...] = ("mf", "lightgcn")
     rules: tuple[Literal[RULES], ...] = RULES
@@ -66,8 +66,8 @@ class BenchmarkConfig:
     num_users: PositiveInt = 200_000
     num_items: PositiveInt = 50_000
     seed: NonNegativeInt = 0
-    report: str = ""
-    figure: str = ""
+    report: PathText = ""
+    figure: PathText = ""
 
     def __post_init__(self) -> None:
         check_widths(self.widths)
@@ -168,7 +168,7 @@ def _timed(work: Callable[[], Any], device: str) -> float:
 
 def _copy(device: str) -> Callable[[], float]:
     """Seconds of copying COPIED bytes, read and written, when called."""
-    source = torch.zeros(COPIED // 4, device=device)
+    source = torch.zeros(COPIED // 4, dtype=torch.float32, device=device)
     target = torch.zeros_like(source)
     return lambda: _timed(lambda: target.copy_(source), device)
 

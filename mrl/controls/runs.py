@@ -27,7 +27,7 @@ from mrl.config import BY_RECIPE, Positive, TrainConfig, in_sections
 from mrl.controls.computed import ComputedConfig, compute_control
 from mrl.data import datasets, load_data
 from mrl.errors import ConfigError, RunError
-from mrl.parameters import as_config, settings
+from mrl.parameters import PathText, as_config, settings
 from mrl.runs import Run, default_path, load
 from mrl.sweep import current_fingerprint, finished, fit_all
 
@@ -49,7 +49,7 @@ class ControlsConfig:
     processes: trainings at once, 0 for one a core.
     """
 
-    run: str
+    run: PathText
     controls: tuple[ControlName, ...] = ()
     trained: dict[str, Any] = Field(default_factory=dict)
     seeds: tuple[NonNegativeInt, ...] = ()

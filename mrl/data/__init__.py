@@ -3,6 +3,8 @@
 Everything that reads data from files or from the web is here, and refuses what is broken in one line.
 
     interactions    `Positives` and `Interactions`, made from a log
+    frames          tables that people hold in Python → a log
+    ids             raw ids from Python, checked
     splits          who goes into test: split rules, k-core, thresholds
     holdout         validation, split off from train
     datasets        which files make up a data set

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mrl.data import splits
+from mrl.data.frames import COLUMNS, as_frame
 from mrl.data.splits import SplitSettings, distinct
-from mrl.errors import DataError
+from mrl.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +106,10 @@ class Positives:
         keys = torch.cat([self.keys().cpu(), other.keys().cpu()]).numpy()  # either may be on a GPU, alone
         return Positives.from_pairs(keys // self.num_items, keys % self.num_items, self.num_users, self.num_items)
 
+    def without(self, other: Positives) -> Positives:
+        keys = np.setdiff1d(self.keys().cpu().numpy(), other.keys().cpu().numpy(), assume_unique=True)
+        return Positives.from_pairs(keys // self.num_items, keys % self.num_items, self.num_users, self.num_items)
+
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
@@ -113,6 +118,8 @@ class Interactions:
     user_ids (U,) and item_ids (I,): raw ids by row, int64 or object (str) arrays.
     labels: what is known of the items, one row an item in row order (title, year, genres, depth_1, …), or None.
     notes: what was merged, dropped or is odd, in words, for people to read.
+    dropped: pairs that `min_rating` left out of all three: nothing to learn from, but met, so never to be recommended.
+        None where there are none.
     """
 
     name: str
@@ -123,6 +130,7 @@ class Interactions:
     item_ids: np.ndarray
     labels: pl.DataFrame | None = None
     notes: tuple[str, ...] = field(default=())
+    dropped: Positives | None = None
 
     @property
     def num_users(self) -> int:
@@ -134,9 +142,9 @@ class Interactions:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the splits and the raw ids: equal fingerprints, equal data."""
+        """SHA-256 over the splits, what was dropped and the raw ids: equal fingerprints, equal data."""
         digest = hashlib.sha256()
-        for split in (self.train, self.valid, self.test):
+        for split in (self.train, self.valid, self.test, *([] if self.dropped is None else [self.dropped])):
             digest.update(split.offsets.cpu().numpy().tobytes())
             digest.update(split.items.cpu().numpy().tobytes())
         for ids in (self.user_ids, self.item_ids):
@@ -161,32 +169,33 @@ class Interactions:
         return replace(self, train=self.train.union(self.valid), valid=empty)
 
 
-def build(
-    log: pl.DataFrame, *, name: str, labels: pl.DataFrame | None = None, notes: Sequence[str] = (), **settings: Any
-) -> Interactions:
+def build(log: Any, *, name: str, labels: Any = None, notes: Sequence[str] = (), **settings: Any) -> Interactions:
     """Make a data set from a log: threshold, merge duplicates, k-core, map ids to rows, split.
 
     log: columns `user` and `item` (raw ids: integers or text; a null item declares a user without items), and where
-        there are any `rating`, `timestamp` (a number or a date) and `part` ("train" or "test").
-    labels: a column `item` of raw ids and what is known of them.
+        there are any `rating`, `timestamp` (a number or a date) and `part` ("train" or "test"); a frame of polars or
+        pandas, an Arrow table, a dict of columns or what else `mrl.data.frames.as_frame` takes.
+    labels: a table with a column `item` of raw ids and what is known of them.
     settings: those of `mrl.data.splits.SplitSettings`, where the rules are too.
 
     Rows follow the sorted raw ids, so that ids 0 … n - 1 are their own rows. A pair that was met more than once counts
     from its earliest timestamp. What was merged or dropped or is odd is counted in `notes`. No validation part: see
     `hold_out` and `as_paper`. Raises ConfigError for settings, before it looks at the log, and DataError for the log.
     """
+    if unknown := settings.keys() - {each.name for each in fields(SplitSettings)}:
+        known = ", ".join(each.name for each in fields(SplitSettings))
+        raise ConfigError(f"{min(unknown)}: no such setting of build; they are {known}")
     rules = SplitSettings(**settings)
     min_rating, core = rules.min_rating, rules.core
     notes = list(notes)
-    if missing := {"user", "item"} - set(log.columns):
-        raise DataError(f"{name}: no column {' or '.join(sorted(missing))} in the log; it has {log.columns}")
-    log = log.with_columns(_raw_ids(log[side], name) for side in ("user", "item"))
+    log, labels = as_frame(log, name, COLUMNS), None if labels is None else as_frame(labels, f"{name}: labels")
     if rows := log["user"].null_count():
         raise DataError(f"{name}: {rows} rows have no user id; remove them or fill them in")
     idle = log.filter(pl.col("item").is_null())["user"]
     log = log.filter(pl.col("item").is_not_null())
+    below = log.clear()
     if min_rating is not None:
-        log = splits.rated_at_least(log, min_rating, name, notes)
+        log, below = splits.rated_at_least(log, min_rating, name, notes)
     else:
         splits.note_not_positive(log, notes)
     split, in_test = splits.given_parts(log, rules.split, name)
@@ -230,24 +239,24 @@ def build(
     train = Positives.from_pairs(users[~mask], items[~mask], *size)
     test = Positives.from_pairs(users[mask], items[mask], *size)
     labels = None if labels is None else _in_row_order(labels, item_ids, name, notes)
+    if split == "given":
+        below = below.filter(pl.col("part") != "test")  # what happened later is as unknown as the test items
+    dropped = _met_all_the_same(below, user_ids, item_ids, train.union(test)) if len(below) else None
+    if dropped is not None:
+        notes.append(f"{len(dropped)} pairs below min_rating={min_rating} kept as met: never recommended")
+    ids = _array(user_ids), _array(item_ids)
     notes = (*notes, *_describe_unusual(train, test))
-    return Interactions(name, train, Positives.empty(*size), test, _array(user_ids), _array(item_ids), labels, notes)
+    return Interactions(name, train, Positives.empty(*size), test, *ids, labels, notes, dropped)
 
 
-def _raw_ids(column: pl.Series, name: str) -> pl.Series:
-    """The ids as Int64 or String."""
-    if column.dtype in (pl.Categorical, pl.Enum):
-        return column.cast(pl.String)
-    if column.dtype == pl.Null:
-        return column.cast(pl.Int64)
-    if column.dtype.is_integer():
-        try:
-            return column.cast(pl.Int64)
-        except pl.exceptions.InvalidOperationError:
-            raise DataError(f"{name}: {column.name} id {column.max()} is past 64 bits; make ids text") from None
-    if column.dtype != pl.String:
-        raise DataError(f"{name}: {column.name} ids are {column.dtype}; they must be whole numbers or text")
-    return column
+def _met_all_the_same(
+    below: pl.DataFrame, user_ids: pl.Series, item_ids: pl.Series, positives: Positives
+) -> Positives | None:
+    """The pairs of `below` of users and items that are known, but for positives: of two ratings the better counts."""
+    below = below.filter(pl.col("user").is_in(user_ids.implode()) & pl.col("item").is_in(item_ids.implode()))
+    rows = _rows(below["user"], user_ids), _rows(below["item"], item_ids)
+    dropped = Positives.from_pairs(*rows, len(user_ids), len(item_ids)).without(positives)
+    return dropped if len(dropped) else None
 
 
 def _rows(column: pl.Series, ids: pl.Series) -> np.ndarray:

@@ -80,19 +80,22 @@ def distinct(keys: np.ndarray) -> np.ndarray:
     return keys[np.r_[True, keys[1:] != keys[:-1]]] if len(keys) else keys
 
 
-def rated_at_least(log: pl.DataFrame, min_rating: float, name: str, notes: list[str]) -> pl.DataFrame:
-    """The rows rated at least `min_rating`; a missing rating is not."""
+def rated_at_least(
+    log: pl.DataFrame, min_rating: float, name: str, notes: list[str]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The rows rated at least `min_rating`, and the others; a missing rating is not."""
     if "rating" not in log.columns or not log["rating"].dtype.is_numeric():
         raise DataError(f"{name}: min_rating={min_rating} needs numeric ratings, and there are none; leave it out")
     rating = pl.col("rating")
-    kept = log.filter((rating >= min_rating) & rating.cast(pl.Float64).is_not_nan())  # polars ranks NaN above all
+    is_kept = (rating >= min_rating) & rating.cast(pl.Float64).is_not_nan()  # polars ranks NaN above all
+    kept, dropped = log.filter(is_kept), log.filter(~is_kept.fill_null(False))
     if len(log) and not len(kept):
         highest = log.select(rating.cast(pl.Float64).fill_nan(None).max()).item()
         remedy = "every rating is missing" if highest is None else f"the highest rating is {highest:g}"
         raise DataError(f"{name}: no interactions left with min_rating={min_rating}; {remedy}")
-    if dropped := len(log) - len(kept):
-        notes.append(f"{dropped} ratings below min_rating={min_rating} or missing dropped")
-    return kept
+    if len(dropped):
+        notes.append(f"{len(dropped)} ratings below min_rating={min_rating} or missing dropped")
+    return kept, dropped
 
 
 def note_not_positive(log: pl.DataFrame, notes: list[str]) -> None:

@@ -10,6 +10,7 @@ import gc
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import index
 
 import numpy as np
 import polars as pl
@@ -123,8 +124,12 @@ def check_ks(ks: Sequence[int] | None, num_items: int | None = None) -> tuple[in
     if ks is None:
         lengths = KS if num_items is None else tuple(k for k in KS if k <= num_items)
         return lengths or (max(num_items or 1, 1),)
-    if not len(ks) or any(isinstance(k, bool) or k != int(k) or k < 1 for k in ks):
-        raise ConfigError(f"ks={list(ks)}: give whole numbers of at least 1, such as {list(KS)}")
+    try:
+        are_lengths = len(ks) and not any(isinstance(k, bool) or index(k) < 1 for k in ks)
+    except TypeError:
+        are_lengths = False
+    if not are_lengths:
+        raise ConfigError(f"ks={ks!r}: give whole numbers of at least 1, such as {list(KS)}")
     if num_items is not None and max(ks) > num_items:
         raise ConfigError(f"ks={list(ks)}: {max(ks)} is more than the {num_items} items there are; give smaller ones")
     return tuple(sorted({int(k) for k in ks}))
@@ -274,7 +279,7 @@ def _hits(items: Tensor, targets: Positives, keys: Tensor, rows: Tensor) -> Tens
 
 def _table(values: Tensor, widths: Sequence[int | None], ks: Sequence[int], rows: Tensor | None = None) -> pl.DataFrame:
     """(L, B, M, len(ks)) values in long form; rows: (B,) the users."""
-    rows = torch.zeros(1) if rows is None else rows
+    rows = torch.zeros(1, dtype=torch.int64) if rows is None else rows
     level, user, metric, k = (pl.Series(index.ravel()) for index in np.indices(values.shape, dtype=np.int32))
     return pl.DataFrame(
         {

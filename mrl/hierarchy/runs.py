@@ -17,7 +17,7 @@ from mrl.analysis.profile import CLASSES, classify_popularity
 from mrl.errors import ConfigError, RunError
 from mrl.hierarchy.measure import Hierarchy, depth_columns, measure_hierarchy
 from mrl.hierarchy.neighbours import list_neighbours, list_top_k
-from mrl.parameters import settings
+from mrl.parameters import PathText, settings
 from mrl.runs import Run, load
 
 TABLES = ("names", "flows", "tree")
@@ -33,13 +33,13 @@ class HierarchyConfig:
     interactions and the user with the median number. out_dir: for the tables; empty for `<first run>/hierarchy`.
     """
 
-    runs: tuple[str, ...]
+    runs: tuple[PathText, ...]
     sample: PositiveInt = 2000
     seed: NonNegativeInt = 0
     clusters: PositiveInt = 16
     item: str | int = ""
     user: str | int = ""
-    out_dir: str = ""
+    out_dir: PathText = ""
 
     @model_validator(mode="after")
     def _check_runs(self) -> HierarchyConfig:
@@ -142,7 +142,7 @@ def top_k_of(run: Run, user: str | int = "", k: int = 10) -> pl.DataFrame:
         run.items.numpy(),
         widths_of(run),
         k,
-        exclude=[] if run.seen is None else run.seen.of(row).numpy(),
+        exclude=np.concatenate([[], *(part.of(row).numpy() for part in run.met)]).astype(np.int64),
         labels=run.labels,
         item_ids=run.item_ids,
         query=f"user {run.user_ids[row]}",

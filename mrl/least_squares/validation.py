@@ -96,7 +96,8 @@ def sample_users(data: Interactions, seed: int) -> Interactions:
     fits = data.train.counts.cpu()[order].cumsum(0) <= MOST_INTERACTIONS
     rows = order[fits].sort().values
     train, valid, test = (part.take(rows.to(part.items.device)) for part in (data.train, data.valid, data.test))
-    return replace(data, train=train, valid=valid, test=test, user_ids=data.user_ids[rows.numpy()])
+    ids = data.user_ids[rows.numpy()]
+    return replace(data, train=train, valid=valid, test=test, user_ids=ids, dropped=None)
 
 
 class Fit(NamedTuple):

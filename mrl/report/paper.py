@@ -18,7 +18,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from mrl.config import TrainConfig
 from mrl.data import dataset_name
 from mrl.figures.style import SIZES, name_models, save
-from mrl.parameters import settings
+from mrl.parameters import PathText, settings
 from mrl.report.stages import PROJECT, training_config
 
 CONTROLS = ("mrl4rec", "bpr", "bpr-rotated", "alone", "shared", "ials")  # beside the nested model
@@ -34,13 +34,13 @@ class FiguresConfig:
     empty for the project's `figures/`.
     """
 
-    dataset: str = "ml-100k"
+    dataset: PathText = "ml-100k"
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0, 1, 2)
     epochs: PositiveInt = 300
     settings: dict[str, Any] = Field(default_factory=dict)
     processes: NonNegativeInt = 0
     sample: PositiveInt = 2000
-    folder: str = ""
+    folder: PathText = ""
 
     @property
     def training(self) -> TrainConfig:

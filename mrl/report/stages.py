@@ -33,7 +33,7 @@ from mrl.data import dataset_name
 from mrl.errors import ConfigError, RunError
 from mrl.figures import draw_accuracy, draw_alluvial, draw_block_probes, draw_cluster_quality, select_models
 from mrl.hierarchy import describe
-from mrl.parameters import as_config, settings
+from mrl.parameters import PathText, as_config, settings
 from mrl.runs import Run
 from mrl.words import model_names, readable
 
@@ -61,15 +61,15 @@ class ReportConfig:
     for the project's reports/<dataset>.html.
     """
 
-    dataset: str = "ml-100k"
+    dataset: PathText = "ml-100k"
     seed: NonNegativeInt = 0
     epochs: PositiveInt = 300
     settings: dict[str, Any] = Field(default_factory=dict)
     controls: tuple[ControlName, ...] = ()
     processes: NonNegativeInt = 0
     sample: PositiveInt = 2000
-    folder: str = ""
-    page: str = ""
+    folder: PathText = ""
+    page: PathText = ""
 
     @property
     def training(self) -> TrainConfig:

@@ -3,7 +3,8 @@
     config.json             every setting
     weights.safetensors     users (U, D), items (I, D) as they score; backbone.* to go on training
     ids.parquet             side, row, raw id, item labels
-    seen.safetensors        what each user is known to have, left out of recommendations
+    seen.safetensors        what each user is known to have met, left out of recommendations: the positives that were
+                            trained on, and apart from them what min_rating dropped
     history.csv             a row an epoch, a trial of the search or a sweep of least squares
     metrics.csv             dataset, model, protocol, seed, split, width, metric, k, value
     per_user.parquet        the same by user, where asked for

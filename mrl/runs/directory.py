@@ -31,7 +31,8 @@ from mrl.data import DATA_SETTINGS, Interactions, Positives, dataset_name, resol
 from mrl.errors import MRLError, RunError
 from mrl.runs import tensorfile
 
-BACKBONE, LABEL = "backbone.", "label_"  # what the names of backbone tensors and of label columns start with
+# What the names of backbone tensors, of label columns and of the tensors of dropped pairs start with.
+BACKBONE, LABEL, DROPPED = "backbone.", "label_", "dropped_"
 
 
 def default_path(dataset: str, name: str, seed: int) -> Path:
@@ -157,9 +158,12 @@ class RunDirectory:
             sides[1] = pl.concat([sides[1], labels], how="horizontal")
         self._write_parquet("ids.parquet", pl.concat(sides, how="diagonal"))
 
-    def write_seen(self, positives: Positives) -> None:
-        """What users are known to have: left out when recommending."""
+    def write_seen(self, positives: Positives, dropped: Positives | None = None) -> None:
+        """What users are known to have met, left out when recommending: the positives of training, and beside them
+        `Interactions.dropped`."""
         tensors = {"offsets": positives.offsets, "items": positives.items}
+        if dropped is not None:
+            tensors |= {f"{DROPPED}offsets": dropped.offsets, f"{DROPPED}items": dropped.items}
         self._write("seen.safetensors", tensorfile.dump(tensors, {"num_items": positives.num_items}))
 
     def save_checkpoint(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
+from numbers import Integral
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,11 @@ import torch
 from torch import Tensor
 
 from mrl.data import Positives
+from mrl.data.ids import as_series, id_column, rows_by_text, texts
 from mrl.errors import ConfigError, RunError
 from mrl.evaluation import VectorRanking, users_per_batch
 from mrl.runs import tensorfile
-from mrl.runs.directory import BACKBONE, is_earlier, parse_file, read_ids, read_weights
+from mrl.runs.directory import BACKBONE, DROPPED, is_earlier, parse_file, read_ids, read_weights
 from mrl.widths import check_widths
 
 
@@ -27,7 +30,9 @@ class Run:
     """A finished run, read back by `load`. path: absolute, so that it is found from any working directory.
 
     weights: tensors by name, empty for a model without vectors (popularity, EASE).
-    user_ids (U,), item_ids (I,): raw ids by row. labels: one row an item, or None. seen: what users have, or None.
+    user_ids (U,), item_ids (I,): raw ids by row, int64, or objects: text, beside numbers where `mrl.serving` added it.
+    labels: one row an item, or None. seen: the positives of training, or None. dropped: what `min_rating` left out of
+    them, or None.
     """
 
     path: Path
@@ -40,6 +45,17 @@ class Run:
     labels: pl.DataFrame | None
     seen: Positives | None
     weights: dict[str, Tensor]
+    dropped: Positives | None = None
+
+    @property
+    def met(self) -> list[Positives]:
+        """What users are known to have met, liked or not: never recommended to them."""
+        return [positives for positives in (self.seen, self.dropped) if positives is not None]
+
+    @cached_property
+    def user_rows(self) -> dict[str, int]:
+        """The row of each user by its raw id as it is written."""
+        return rows_by_text(self.user_ids)
 
     @property
     def users(self) -> Tensor:
@@ -71,6 +87,9 @@ class Run:
     def by_width(self, split: str = "test", k: int = 20) -> pl.DataFrame:
         """A row a width, a column a metric, such as `recall@20`."""
         rows = self.metrics.filter((pl.col("split") == split) & (pl.col("k") == k))
+        if rows.is_empty():
+            ks = ", ".join(map(str, self.metrics["k"].unique().sort()))
+            raise ConfigError(f"split={split!r}, k={k!r}: was not measured; there are {ks} of test or valid")
         names = pl.format("{}@{}", "metric", "k")
         return rows.with_columns(metric=names).pivot("metric", index="width", values="value").sort("width")
 
@@ -79,25 +98,33 @@ class Run:
     ) -> pl.DataFrame:
         """The k best items of users given by raw id (one, or many): columns user, item, rank (from 1), score, title.
 
-        width: any number of leading dimensions, by default all. A user to whom fewer than k items are left gets
-        fewer; title is there where items have one. Raises RunError on an unknown user, ConfigError on k or width.
+        user_ids: also as a NumPy, torch or Arrow array or a series of polars or pandas; see `mrl.data.ids`.
+        width: any number of leading dimensions, by default all. exclude_seen: never what a user is known to have met,
+        rated below `min_rating` or not; evaluation ranks those pairs like any other. A user to whom fewer than k items
+        are left gets fewer; title is there where items have one. The columns user and item are text where ids are text
+        or both numbers and text.
+        Raises RunError on an unknown user, DataError on what is no id, ConfigError on k or width.
         """
         rows = self._rows(user_ids)
+        if isinstance(k, bool) or not isinstance(k, Integral):
+            raise ConfigError(f"k={k!r}: must be a whole number such as 10")
         if k < 1 or k > len(self.item_ids):
             raise ConfigError(f"k={k}: must be from 1 to {len(self.item_ids)}, the number of items")
-        (width,) = check_widths([self.users.shape[1] if width is None else width], self.users.shape[1])
+        if not isinstance(exclude_seen, bool):
+            raise ConfigError(f"exclude_seen={exclude_seen!r}: must be True or False")
+        k, (width,) = int(k), check_widths([self.users.shape[1] if width is None else width], self.users.shape[1])
         if exclude_seen and self.seen is None:
             raise RunError(f"{self.path}: has no seen.safetensors; train again, or recommend with exclude_seen=False")
         ranking = VectorRanking(self.users, self.items, (width,))
-        hidden = [self.seen] if exclude_seen else []
+        hidden = self.met if exclude_seen else []
         parts = []
         for part in rows.split(users_per_batch(len(self.item_ids), "cpu")):
             _, items, scores = next(ranking(part, k, hidden))
             user, rank = (items >= 0).nonzero(as_tuple=True)  # -1 where nothing is left
             item = items[user, rank].numpy()
             columns = {
-                "user": self.user_ids[part[user].numpy()].tolist(),
-                "item": self.item_ids[item].tolist(),
+                "user": as_series(self.user_ids[part[user].numpy()]),
+                "item": as_series(self.item_ids[item]),
                 "rank": (rank + 1).numpy(),
                 "score": scores[user, rank].float().numpy(),
             }
@@ -108,22 +135,22 @@ class Run:
 
     def _rows(self, user_ids: Any) -> Tensor:
         """Rows of raw ids, (B,) int64."""
-        if isinstance(user_ids, str) or not isinstance(user_ids, Iterable):
-            user_ids = [user_ids]
-        row_of = {user: row for row, user in enumerate(self.user_ids.tolist())}
-        try:
-            return torch.tensor([row_of[user] for user in user_ids], dtype=torch.int64)
-        except (KeyError, TypeError) as error:
-            raise RunError(
-                f"user {error.args[0]!r} is not in {self.path}; its ids are like {self.user_ids[:3].tolist()}"
-            ) from None
+        asked = id_column(user_ids, "user")
+        rows = [self.user_rows.get(text, -1) for text in texts(asked, "user")]
+        if -1 in rows:
+            unknown = asked[rows.index(-1)]
+            raise RunError(f"user {unknown!r} is not in {self.path}; its ids are like {self.user_ids[:3].tolist()}")
+        return torch.tensor(rows, dtype=torch.int64)
 
 
 def load(path: str | os.PathLike[str]) -> Run:
     """Read a finished run directory.
 
-    Raises RunError, with the file and the remedy, where one is missing, damaged, a pickle, or does not fit the rest.
+    path: `~` is the home. Raises RunError, with the file and the remedy, where one is missing, damaged, a pickle, or
+    does not fit the rest.
     """
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        raise RunError(f"load({shorten(repr(path), 80)}): give the folder of a run as text or a Path")
     path = Path(path).expanduser().resolve()
     if not (path / "metrics.csv").is_file():
         if (path / "checkpoint.safetensors").is_file():
@@ -137,6 +164,7 @@ def load(path: str | os.PathLike[str]) -> Run:
         )
     weights = read_weights(path)
     user_ids, item_ids, labels = read_ids(path / "ids.parquet")
+    seen, dropped = _read_seen(path / "seen.safetensors", len(user_ids), len(item_ids))
     has_history = (path / "history.csv").is_file()
     run = Run(
         path=path,
@@ -147,8 +175,9 @@ def load(path: str | os.PathLike[str]) -> Run:
         user_ids=user_ids,
         item_ids=item_ids,
         labels=labels,
-        seen=_read_seen(path / "seen.safetensors", len(user_ids), len(item_ids)),
+        seen=seen,
         weights=weights,
+        dropped=dropped,
     )
     if run.weights:
         shapes = [tuple(run.weights[name].shape) if name in run.weights else None for name in ("users", "items")]
@@ -190,11 +219,23 @@ def _read_csv(path: Path) -> pl.DataFrame:
     return table.cast({"width": pl.Int64}) if "width" in table.columns else table
 
 
-def _read_seen(path: Path, num_users: int, num_items: int) -> Positives | None:
+def _read_seen(path: Path, num_users: int, num_items: int) -> tuple[Positives | None, Positives | None]:
+    """The positives of training, and beside them what was dropped."""
     if not path.exists():
-        return None
+        return None, None
     tensors, _ = tensorfile.read(path)
-    offsets, items = tensors.get("offsets"), tensors.get("items")
+    seen, dropped = (
+        _read_positives(path, tensors.get(f"{part}offsets"), tensors.get(f"{part}items"), num_users, num_items)
+        if not part or f"{part}offsets" in tensors
+        else None
+        for part in ("", DROPPED)
+    )
+    return seen, dropped
+
+
+def _read_positives(
+    path: Path, offsets: Tensor | None, items: Tensor | None, num_users: int, num_items: int
+) -> Positives:
     if (
         offsets is None
         or items is None

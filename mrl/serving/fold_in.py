@@ -1,6 +1,6 @@
 """Fold-in of new users and items: one least-squares solve each, good at every width, no retraining.
 
-    with_new = fold_in_users(run, log)            # log: columns user and item, raw ids
+    with_new = fold_in_users(run, {"user": "a new user", "item": [50, 172, 181]})
     with_new.recommend(["a new user"], width=8)
 
 The vectors of the other side stay what they are, whatever made them: nested least squares, or a training on top of it.
@@ -11,6 +11,7 @@ shows them to be.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,6 +20,9 @@ from torch import Tensor
 
 from mrl.config import flat
 from mrl.data import Positives
+from mrl.data.frames import as_frame
+from mrl.data.ids import append, rows_by_text, texts
+from mrl.data.splits import check_number
 from mrl.errors import ConfigError, DataError, RunError
 from mrl.least_squares import fold_in, mean_score, transpose
 from mrl.runs import Run
@@ -27,18 +31,21 @@ from mrl.widths import check_level_weights
 TYPICAL_SCORE = 0.5  # what a positive scores in factors of least squares: the scale in which α0 and λ were chosen
 
 
-def fold_in_users(run: Run, log: pl.DataFrame, *, alpha0: float | None = None, l2: float | None = None) -> Run:
+def fold_in_users(run: Run, log: Any, *, alpha0: float | None = None, l2: float | None = None) -> Run:
     """The run with the users of `log` beside its own, ready to be recommended to. Nothing is written to disk.
 
-    log: columns user and item, raw ids; users that the run does not have, items that it has. alpha0, l2: of least
-    squares; None for those that the run was made with. What the new users are known to have is left out of their
-    recommendations. Raises DataError for ids that do not fit, RunError where the run has no vectors or no seen
-    interactions, ConfigError where alpha0 and l2 are needed.
+    log: columns user and item, raw ids; users that the run does not have, items that it has. A frame of polars or
+    pandas, an Arrow table, a dict of columns, a list of (user, item), or what else `mrl.data.frames.as_frame` takes.
+    New ids may be text where those of the run are numbers; then the run has both.
+    Where the run was made with `min_rating` and the log has a column rating, what is rated lower is not learned from.
+    alpha0, l2: of least squares; None for those that the run was made with.
+    What the new users are known to have met is left out of their recommendations. Raises DataError for ids that do not
+    fit, RunError where the run has no vectors or no seen interactions, ConfigError where alpha0 and l2 are needed.
     """
     return _fold_in(run, log, "user", alpha0, l2)
 
 
-def fold_in_items(run: Run, log: pl.DataFrame, *, alpha0: float | None = None, l2: float | None = None) -> Run:
+def fold_in_items(run: Run, log: Any, *, alpha0: float | None = None, l2: float | None = None) -> Run:
     """The run with the items of `log` beside its own: likewise, with users that the run has and items it has not.
 
     Labels of the new items are null.
@@ -46,7 +53,7 @@ def fold_in_items(run: Run, log: pl.DataFrame, *, alpha0: float | None = None, l
     return _fold_in(run, log, "item", alpha0, l2)
 
 
-def _fold_in(run: Run, log: pl.DataFrame, side: str, alpha0: float | None, l2: float | None) -> Run:
+def _fold_in(run: Run, log: Any, side: str, alpha0: float | None, l2: float | None) -> Run:
     chosen = run.environment.get("chosen", {})
     alpha0 = chosen.get("alpha0") if alpha0 is None else alpha0
     l2 = chosen.get("frequency_l2") if l2 is None else l2
@@ -54,23 +61,28 @@ def _fold_in(run: Run, log: pl.DataFrame, side: str, alpha0: float | None, l2: f
     nu = chosen.get("nu", settings.get("nu"))
     if alpha0 is None or l2 is None:
         raise ConfigError(f"{run.path}: was not made by least squares; give alpha0 and l2, such as 0.03 and 0.003")
+    alpha0, l2 = check_number("alpha0", alpha0), check_number("l2", l2)
     if run.seen is None:
         raise RunError(f"{run.path}: has no seen.safetensors, so the scale of its scores is unknown; train again")
-    if missing := {"user", "item"} - set(log.columns):
-        raise DataError(f"log: no column {min(missing)!r}; it has {', '.join(log.columns)}")
     known_side = "item" if side == "user" else "user"
     known = run.item_ids if side == "user" else run.user_ids
     own, other = (run.user_ids, run.items) if side == "user" else (run.item_ids, run.users)
-    new_ids = log[side].unique(maintain_order=True).to_list()
-    if there := set(own.tolist()) & set(new_ids):
-        raise DataError(f"log: {side} {min(there, key=str)!r} is in {run.path} already; give new {side}s only")
-    row_of = {raw: row for row, raw in enumerate(known.tolist())}
-    if unknown := [raw for raw in log[known_side].to_list() if raw not in row_of]:
+    log = as_frame(log, "log", ("user", "item", "rating"))
+    new, others = texts(log[side], f"log: {side}"), texts(log[known_side], f"log: {known_side}")
+    new_of = {text: row for row, text in enumerate(dict.fromkeys(new))}
+    if there := rows_by_text(own).keys() & new_of.keys():
+        raise DataError(f"log: {side} {min(there)!r} is in {run.path} already; give new {side}s only")
+    row_of = rows_by_text(known)
+    if unknown := [raw for raw, text in zip(log[known_side], others, strict=True) if text not in row_of]:
         raise DataError(f"log: {known_side} {unknown[0]!r} is not in {run.path}; leave it out or train again")
-    new_of = {raw: row for row, raw in enumerate(new_ids)}
-    rows = [new_of[raw] for raw in log[side].to_list()]
-    columns = [row_of[raw] for raw in log[known_side].to_list()]
-    positives = Positives.from_pairs(rows, columns, len(new_ids), len(known))
+    pairs = np.array([new_of[text] for text in new]), np.array([row_of[text] for text in others])
+    is_liked = _is_liked(log, settings.get("min_rating"))
+    positives, dropped = (
+        Positives.from_pairs(*(rows[kept] for rows in pairs), len(new_of), len(known)) for kept in (is_liked, ~is_liked)
+    )
+    if not positives.counts.all():
+        nobody = list(new_of)[int(positives.counts.argmin())]
+        raise DataError(f"log: {side} {nobody!r} has no rating of min_rating={settings['min_rating']} or more")
 
     scale = _vector_scale(run)
     widths, rotation_width = settings["widths"], chosen.get("rotation_width") or 0
@@ -95,22 +107,43 @@ def _fold_in(run: Run, log: pl.DataFrame, side: str, alpha0: float | None, l2: f
     if side == "item":
         refolded = folded(transpose(run.seen))
         vectors *= (run.items * refolded).sum(0) / refolded.square().sum(0).clamp_min(torch.finfo(refolded.dtype).tiny)
-    ids = np.concatenate([own, np.array(new_ids, dtype=own.dtype)])
     weights = run.weights | {f"{side}s": torch.cat([run.users if side == "user" else run.items, vectors])}
-    pairs, sizes = (positives.users.long() + len(own), positives.items.long()), (len(ids), len(known))
-    if side == "item":
-        pairs, sizes = pairs[::-1], sizes[::-1]
-    users, items = (torch.cat(both) for both in zip((run.seen.users.long(), run.seen.items.long()), pairs, strict=True))
-    seen = Positives.from_pairs(users, items, *sizes)
+    before = Positives.empty(len(run.user_ids), len(run.item_ids)) if run.dropped is None else run.dropped
+    dropped = _with_new(before, dropped.without(positives), side)
+    seen = _with_new(run.seen, positives, side)
+    made = replace(run, weights=weights, seen=seen, dropped=dropped if len(dropped) else None)
     if side == "user":
-        return replace(run, user_ids=ids, weights=weights, seen=seen)
+        return replace(made, user_ids=append(own, list(new_of)))
     labels = run.labels
     if labels is not None:
-        empty = pl.DataFrame({name: [None] * len(new_ids) for name in labels.columns}, schema=labels.schema)
+        empty = pl.DataFrame({name: [None] * len(new_of) for name in labels.columns}, schema=labels.schema)
         labels = pl.concat([labels, empty])
-    return replace(run, item_ids=ids, weights=weights, seen=seen, labels=labels)
+    return replace(made, item_ids=append(own, list(new_of)), labels=labels)
+
+
+def _is_liked(log: pl.DataFrame, min_rating: float | None) -> np.ndarray:
+    """(N,) bool: what is learned from, by the rule of the run; the rest is known to have been met."""
+    if min_rating is None or "rating" not in log.columns:
+        return np.ones(len(log), dtype=bool)
+    if not log["rating"].dtype.is_numeric():
+        raise DataError(f"log: ratings are {log['rating'].dtype}; give numbers, or leave the column out")
+    rating = log["rating"].cast(pl.Float64)
+    return ((rating >= min_rating) & rating.is_not_nan()).fill_null(False).to_numpy()
+
+
+def _with_new(own: Positives, new: Positives, side: str) -> Positives:
+    """The pairs of a run and, behind its users or its items, those of the new ones, which are the users of `new`."""
+    num_users, num_items = own.num_users, own.num_items
+    users, items = new.users.long(), new.items.long()
+    if side == "user":
+        users, num_users = users + num_users, num_users + new.num_users
+    else:
+        users, items, num_items = items, users + num_items, num_items + new.num_users
+    pairs = torch.cat([own.users.long(), users]), torch.cat([own.items.long(), items])
+    return Positives.from_pairs(*pairs, num_users, num_items)
 
 
 def _vector_scale(run: Run) -> Tensor:
     """By how much the vectors are longer than factors of least squares: propagation and training scale them."""
-    return torch.tensor(mean_score(run.users, run.items, run.seen) / TYPICAL_SCORE).clamp_min(1e-6).sqrt()
+    mean = mean_score(run.users, run.items, run.seen)
+    return torch.tensor(mean / TYPICAL_SCORE, dtype=torch.float32).clamp_min(1e-6).sqrt()

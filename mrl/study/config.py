@@ -14,7 +14,7 @@ from mrl.config import Positive, TrainConfig
 from mrl.data import Interactions, check_held_out, load_data, pick_device, resolve_dataset
 from mrl.data.datasets import dataset_stamp
 from mrl.errors import ConfigError, DataError
-from mrl.parameters import settings
+from mrl.parameters import PathText, settings
 from mrl.study.fitting import K, Task
 from mrl.study.folder import Experiment, find_experiment
 from mrl.study.models import StudyModel, select_models
@@ -38,7 +38,7 @@ class StudyConfig:
     page and LaTeX again; nothing is run then. report: where the tables go, without the ending; empty for reports/study.
     """
 
-    datasets: Annotated[tuple[str, ...], Field(min_length=1)] = ("ml100k", "phone", "tool", "ml-100k", "planted")
+    datasets: Annotated[tuple[PathText, ...], Field(min_length=1)] = ("ml100k", "phone", "tool", "ml-100k", "planted")
     models: tuple[str, ...] = ()
     trials: PositiveInt = 20
     seconds: Positive = 600.0
@@ -54,12 +54,12 @@ class StudyConfig:
     resamples: Annotated[int, Field(ge=100)] = 10_000
     seed: NonNegativeInt = 0
     planted: dict[str, Any] = Field(default_factory=dict)
-    searches: str = ""
+    searches: PathText = ""
     run: bool = True
     any_code: bool = False
-    folder: str = "runs/study"
-    table: str = ""
-    report: str = ""
+    folder: PathText = "runs/study"
+    table: PathText = ""
+    report: PathText = ""
 
     @model_validator(mode="after")
     def _check_names_and_widths(self) -> StudyConfig:

@@ -13,7 +13,7 @@ import polars as pl
 from pydantic import NonNegativeInt, PositiveInt
 
 from mrl.config import TrainConfig
-from mrl.parameters import settings
+from mrl.parameters import PathText, settings
 from mrl.runs import Run
 from mrl.widths import DEFAULT_WIDTHS
 
@@ -28,18 +28,18 @@ class ReproductionConfig:
     Empty `anchors` and `report` mean the project's own files under `reports/`.
     """
 
-    mns_datasets: tuple[str, ...] = ("ml100k", "tool", "phone")
-    shared_datasets: tuple[str, ...] = ("ml100k", "tool", "phone")
-    graph_datasets: tuple[str, ...] = ("ml100k", "tool")
-    alone_datasets: tuple[str, ...] = ("ml100k", "tool")
+    mns_datasets: tuple[PathText, ...] = ("ml100k", "tool", "phone")
+    shared_datasets: tuple[PathText, ...] = ("ml100k", "tool", "phone")
+    graph_datasets: tuple[PathText, ...] = ("ml100k", "tool")
+    alone_datasets: tuple[PathText, ...] = ("ml100k", "tool")
     seeds: tuple[NonNegativeInt, ...] = (0, 1, 2)
     alone_seeds: tuple[NonNegativeInt, ...] = (0, 1, 2)
     widths: tuple[PositiveInt, ...] = DEFAULT_WIDTHS
     epochs: PositiveInt = 300
     processes: NonNegativeInt = 0
-    runs: str = "runs/reproduction"
-    anchors: str = ""
-    report: str = ""
+    runs: PathText = "runs/reproduction"
+    anchors: PathText = ""
+    report: PathText = ""
 
     def configs(self) -> list[TrainConfig]:
         """Every run to make, the method's first."""

@@ -135,8 +135,9 @@ def test_ids_may_be_any_whole_numbers_or_text():
 @pytest.mark.parametrize(
     ("log", "message"),
     [
-        (pl.DataFrame({"user": [1], "thing": [1]}), "no column item in the log; it has"),
-        (pl.DataFrame({"user": [1.0], "item": [1]}), "user ids are Float64; they must be whole numbers or text"),
+        (pl.DataFrame({"user": [1], "thing": [1]}), "no column item in the log; it has user, thing"),
+        (pl.DataFrame({"user": [1.5], "item": [1]}), "user id 1.5 is no whole number"),
+        (pl.DataFrame({"user": [True], "item": [1]}), "user ids are Boolean, such as True; they must be whole numbers"),
         (pl.DataFrame({"user": [1], "item": pl.Series([2**64 - 1], dtype=pl.UInt64)}), "18446744073709551615 is past"),
         (pl.DataFrame({"user": [1, None], "item": [1, 2]}), "1 rows have no user id"),
         (pl.DataFrame({"user": [], "item": []}), "no interactions left"),
@@ -409,3 +410,52 @@ def test_real_ml_100k_splits(real_data: Path):
     time = {(user, item): time for user, item, _, time in log.iter_rows()}
     assert len(late.test) == 20_000
     assert max(map(time.get, pairs_of(late, late.train))) <= min(map(time.get, pairs_of(late, late.test)))
+
+
+# What `min_rating` drops
+
+
+def rated(rows, **settings) -> Interactions:
+    log = pl.DataFrame(rows, schema=["user", "item", "rating"], orient="row")
+    return build(log, name="rated", **settings)
+
+
+@pytest.mark.robustness
+def test_pairs_below_min_rating_are_kept_as_met() -> None:
+    rows = [(user, item, 5) for user in range(4) for item in range(4) if user != item]
+    rows += [(0, 0, 2), (1, 1, None), (2, 2, 3), (2, 2, 5)]  # the last pair was liked the second time
+    rows += [(0, 9, 1), (8, 0, 1), (0, 0, 1)]  # an item, and a user, that nobody likes or that likes nothing; a repeat
+    data = rated(rows, min_rating=4, split="random")
+    assert pairs_of(data, data.dropped) == {(0, 0), (1, 1)}
+    assert not pairs_of(data, data.dropped) & everything(data)
+    assert "2 pairs below min_rating=4 kept as met: never recommended" in data.notes
+    kept = hold_out(data, 0.3, seed=1)
+    assert kept.dropped == data.dropped and kept.merge_valid().dropped == data.dropped
+    assert as_paper(data).dropped == data.dropped
+    assert data.fingerprint != replace(data, dropped=None).fingerprint
+
+
+@pytest.mark.robustness
+def test_data_that_lose_nothing_have_the_fingerprint_they_had() -> None:
+    rows = [(user, item, 5) for user in range(4) for item in range(4)]
+    data = rated(rows, min_rating=4, split="random")
+    assert data.dropped is None
+    assert data.fingerprint == "8dd7ae5ea91f74c621d6422cc53f31d707cee2b12661fe0775059217c3b4c963"
+
+
+@pytest.mark.robustness
+def test_what_a_given_test_part_drops_stays_unknown() -> None:
+    log = log_of([(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (1, 3)], rating=[5, 5, 1, 5, 5, 5, 1]).with_columns(
+        part=pl.Series(["train", "test", "test", "train", "train", "train", "train"])
+    )
+    log = pl.concat([log, log_of([(0, 3)], rating=[5], part=["train"])], how="diagonal_relaxed")
+    data = build(log, name="parts", min_rating=4)
+    assert pairs_of(data, data.dropped) == {(1, 3)}  # not (0, 2), which happens later
+    mixed = build(log, name="parts", min_rating=4, split="random")
+    assert pairs_of(mixed, mixed.dropped) == {(0, 2), (1, 3)}
+
+
+@pytest.mark.robustness
+def test_an_unknown_setting_of_build_is_named() -> None:
+    with pytest.raises(ConfigError, match="min_ratin: no such setting of build; they are split, "):
+        rated([(1, 1, 5)], min_ratin=4)

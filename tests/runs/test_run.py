@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ import pytest
 import torch
 
 from mrl.data.interactions import Interactions, Positives
-from mrl.errors import ConfigError, RunError
+from mrl.errors import ConfigError, DataError, RunError
 from mrl.evaluation.evaluate import evaluate
 from mrl.runs import Run, RunDirectory, check_compatible, default_path, differences, environment, load, tensorfile
 from mrl.runs import directory as run_directory
@@ -493,3 +494,114 @@ def test_differences(path, tmp_path, data, vectors):
     changed = differences(first, second).filter(pl.col("name") != "environment.time")
     assert changed.rows() == [("config.seed", "0", "1")]
     assert isinstance(second, Run)
+
+
+# --- what Python programs hold ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def numbered(tmp_path, data, vectors) -> Path:
+    """Users 10 to 15, items 0 to 290."""
+    return write(tmp_path / "numbered", replace(data, user_ids=np.arange(USERS) + 10), vectors)
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize(
+    "users",
+    [
+        [12, 10], (12, 10), np.array([12, 10]), np.array([12.0, 10.0]), torch.tensor([12, 10]), pl.Series([12, 10]),
+        pl.Series([12.0, 10.0]), ["12", "10"], ["12", 10], np.array(["12", "10"]), iter([12, 10]),
+    ],
+    ids=lambda users: type(users).__name__,
+)  # fmt: skip
+def test_users_are_known_by_their_id_whatever_holds_it(numbered, users):
+    run = load(numbered)
+    expected = pl.concat([run.recommend(12, k=3), run.recommend(10, k=3)])
+    assert run.recommend(users, k=np.int64(3), width=np.int32(DIM)).equals(expected)
+    assert expected["user"].to_list() == [12] * 3 + [10] * 3
+
+
+@pytest.mark.robustness
+def test_numbers_are_the_users_whose_text_they_are(tmp_path, data, vectors):
+    ids = np.array(["1", "01", "a", "b", "c", "7"], dtype=object)
+    run = load(write(tmp_path / "text", replace(data, user_ids=ids), vectors))
+    assert run.recommend([7, 1.0], k=1)["user"].to_list() == ["7", "1"]
+    assert run.recommend(torch.tensor(7), k=2).equals(run.recommend("7", k=2))
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize(
+    ("users", "kind", "message"),
+    [
+        (b"12", DataError, "user id b'12': decode it"),
+        (None, DataError, "user id at position 0 of 1 is missing"),
+        ([10, float("nan")], DataError, "user id at position 1 of 2 is missing"),
+        (True, DataError, "user id True"),
+        (10.7, DataError, r"user id 10\.7 is no whole number"),
+        ([[10]], DataError, r"user id \[10\]"),
+        (2**63 + 5, DataError, "9223372036854775813 is past 64 bits"),
+        ({10: 1}, DataError, "a dict is no list of ids"),
+        ("010", RunError, "user '010' is not in"),
+        ("10.0", RunError, "user '10.0' is not in"),
+        (99, RunError, r"user 99 is not in .*like \[10, 11, 12\]"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_user_is_named_in_one_line(numbered, users, kind, message):
+    with pytest.raises(kind, match=message) as caught:
+        load(numbered).recommend(users)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"k": 3.0}, "k=3.0: must be a whole number"),
+        ({"k": True}, "k=True"),
+        ({"k": "3"}, "k='3'"),
+        ({"k": None}, "k=None"),
+        ({"width": 8.0}, r"widths=\[8.0\]"),
+        ({"width": True}, r"widths=\[True\]"),
+        ({"width": "8"}, r"widths=\['8'\]"),
+        ({"exclude_seen": "no"}, "exclude_seen='no': must be True or False"),
+    ],
+    ids=repr,
+)
+def test_impossible_settings_of_recommend_are_named(numbered, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        load(numbered).recommend(10, **settings)
+
+
+@pytest.mark.robustness
+def test_a_run_is_found_by_a_path_of_any_kind_and_nothing_else(path, monkeypatch):
+    monkeypatch.setenv("HOME", str(path.parents[1]))
+    monkeypatch.setenv("USERPROFILE", str(path.parents[1]))
+    for given in (path, str(path), f"{path}/", f"~/runs/{path.name}", Path("~/runs") / path.name):
+        assert load(given).user_ids.tolist()[0] == "u0"
+    for given in (bytes(path), None, 5, load(path), ""):
+        with pytest.raises(RunError) as caught:
+            load(given)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="k=7: was not measured; there are 5, 10, 20 of test"):
+        load(path).by_width(k=7)
+
+
+@pytest.mark.robustness
+def test_what_was_dropped_is_never_recommended_and_not_among_the_positives(path, data):
+    run = load(path)
+    assert run.dropped is None and len(run.met) == 1
+    best = run.recommend("u1", k=3)["item"].to_list()
+    rows = [item // 10 for item in best[:2]]
+    dropped = Positives.from_pairs([1, 1], rows, USERS, ITEMS)
+    with RunDirectory(path) as directory:
+        directory.write_seen(data.train, dropped)
+    run = load(path)
+    assert run.seen == data.train and run.dropped == dropped
+    assert run.recommend("u1", k=1)["item"].to_list() == best[2:]
+    assert len(run.recommend("u1", k=ITEMS)) == ITEMS - len(data.train.of(1)) - 2
+    assert run.recommend("u1", k=3, exclude_seen=False)["item"].len() == 3
+    with RunDirectory(path) as directory:
+        directory.write_seen(data.train, Positives.empty(USERS + 1, ITEMS))
+    with pytest.raises(RunError, match="does not fit"):
+        load(path)

@@ -133,7 +133,7 @@ def test_ids_that_do_not_fit_are_refused_in_one_line(run, data, tmp_path) -> Non
     for log, words in (
         ({"user": [known[0]], "item": [known[1]]}, "is in .* already; give new users only"),
         ({"user": ["a"], "item": [999]}, "item 999 is not in"),
-        ({"user": ["a"]}, "no column 'item'; it has user"),
+        ({"user": ["a"]}, "no column item in the log; it has user"),
     ):
         with pytest.raises(DataError, match=words):
             fold_in_users(run, pl.DataFrame(log, strict=False))
@@ -144,3 +144,93 @@ def test_ids_that_do_not_fit_are_refused_in_one_line(run, data, tmp_path) -> Non
     with pytest.raises(ConfigError, match="give alpha0 and l2"):
         fold_in_users(published, log)
     assert fold_in_users(published, log, alpha0=0.03, l2=0.003).users.isfinite().all()
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize(
+    "holds",
+    [
+        lambda users, items: {"user": users, "item": items},
+        lambda users, items: pl.DataFrame({"user": users, "item": items}),
+        lambda users, items: list(zip(users, items, strict=True)),
+        lambda users, items: [{"user": user, "item": item} for user, item in zip(users, items, strict=True)],
+        lambda users, items: {"user": np.array(users, dtype=object), "item": torch.tensor(items)},
+        lambda users, items: pytest.importorskip("pandas").DataFrame({"user": users, "item": items}),
+        lambda users, items: pytest.importorskip("pyarrow").table({"user": users, "item": [str(raw) for raw in items]}),
+    ],
+    ids=["columns", "polars", "rows", "dicts", "arrays", "pandas", "arrow"],
+)
+def test_new_users_may_have_text_ids_beside_numbers(run, data, holds) -> None:
+    items = data.item_ids[data.train.of(0).numpy()].tolist()
+    later = fold_in_users(run, holds(["a new user"] * len(items), items))
+    assert later.user_ids.dtype == object and later.user_ids.tolist() == [*run.user_ids.tolist(), "a new user"]
+    one, other = later.recommend(["a new user", 0], k=5), run.recommend(0, k=5)
+    assert one["user"].to_list() == ["a new user"] * 5 + ["0"] * 5  # text, where there are both
+    assert one["item"].to_list()[5:] == other["item"].to_list() and not set(items) & set(one["item"][:5])
+    again = fold_in_users(later, {"user": "7001", "item": items})
+    assert again.recommend(7001, k=5)["item"].to_list() == one["item"].to_list()[:5]
+    plain = fold_in_users(run, {"user": 7001.0, "item": items})
+    assert plain.user_ids.dtype == np.int64 and plain.recommend("7001", k=1)["user"].to_list() == [7001]
+
+
+@pytest.mark.robustness
+def test_new_items_may_have_text_ids_beside_numbers(run) -> None:
+    users = run.user_ids[:20]
+    later = fold_in_items(run, {"item": "a new item", "user": users})
+    assert later.item_ids[-1] == "a new item" and later.item_ids[0] == run.item_ids[0]
+    assert set(users.tolist()).isdisjoint(later.recommend(run.user_ids, k=60).filter(item="a new item")["user"])
+    assert later.recommend(0, k=3)["item"].dtype == pl.String
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize(
+    ("log", "message"),
+    [
+        ({"user": ["x", None], "item": [1, 1]}, "log: user id at position 1 of 2 is missing"),
+        ({"user": ["x"], "item": [None]}, "log: item id at position 0 of 1 is missing"),
+        ({"user": [5000.7], "item": [1]}, r"log: user id 5000\.7 is no whole number"),
+        ({"user": [2**63 + 5], "item": [1]}, "9223372036854775813 is past 64 bits"),
+        ({"user": [b"x"], "item": [1]}, "log: user id b'x'"),
+        ({"user": [True], "item": [1]}, "log: user id True"),
+        ({"user": ["x"], "item": [1.5]}, r"log: item id 1\.5 is no whole number"),
+        ({"user": ["0"], "item": [1]}, "log: user '0' is in .* already"),
+        ({"user": ["x"], "item": ["01"]}, "log: item '01' is not in"),
+        ("clicks.csv", "log: a str is no log"),
+    ],
+    ids=repr,
+)
+def test_ids_of_a_new_user_are_checked_as_those_of_files(run, log, message) -> None:
+    with pytest.raises(DataError, match=message):
+        fold_in_users(run, log)
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize("name", ["alpha0", "l2"])
+@pytest.mark.parametrize("value", ["0.1", True, -1.0, float("nan")], ids=repr)
+def test_impossible_settings_of_least_squares_are_named(run, name, value) -> None:
+    with pytest.raises(ConfigError, match=f"{name}={value!r}"):
+        fold_in_users(run, {"user": "x", "item": 1}, **{name: value})
+
+
+def test_nobody_new_changes_nothing(run) -> None:
+    later = fold_in_users(run, [])
+    assert torch.equal(later.users, run.users) and later.user_ids.tolist() == run.user_ids.tolist()
+
+
+@pytest.mark.robustness
+def test_what_a_new_user_rated_below_the_threshold_is_met_but_not_learned_from(run) -> None:
+    rated = replace(run, config=run.config | {"min_rating": 4.0})
+    liked = {"user": "x", "item": [1, 2, 3]}
+    mixed = {"user": "x", "item": [1, 2, 3, 4, 5, 1], "rating": [5, 4, 4, 1, None, 2]}
+    one, other = fold_in_users(rated, liked), fold_in_users(rated, mixed)
+    assert torch.equal(one.users, other.users) and one.seen == other.seen and one.dropped is None
+    assert other.dropped.of(240).tolist() == [4, 5]
+    everything = other.recommend("x", k=60)["item"].to_list()
+    assert len(everything) == 55 and not {1, 2, 3, 4, 5} & set(everything)
+    assert fold_in_users(run, mixed).dropped is None  # a run of all ratings learns from all
+    later = fold_in_items(other, {"item": "new", "user": ["x", "0", "0"], "rating": [1, 5, 2]})
+    assert later.dropped.of(240).tolist() == [4, 5, 60] and later.seen.of(0)[-1] == 60
+    with pytest.raises(DataError, match="log: user 'y' has no rating of min_rating=4"):
+        fold_in_users(rated, {"user": "y", "item": 1, "rating": 3})
+    with pytest.raises(DataError, match="log: ratings are String; give numbers"):
+        fold_in_users(rated, {"user": "y", "item": 1, "rating": "good"})
