@@ -11,6 +11,7 @@ Everything that reads data from files or from the web is here, and refuses what 
     downloads       their files from the web, into the cache
     parsers         files → a log
     labels          files → titles, years and genres of the items
+    completejourney  files of completejourney → its log, titles and true depths
     synthetic       data with a planted taxonomy of items
 """
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import polars as pl
 
+from mrl.data.completejourney import FILES, read_products, read_transactions
 from mrl.data.interactions import Interactions, build
 from mrl.data.labels import read_atomic_items, read_item_table, read_movies, replay
 from mrl.data.parsers import PARQUET, read_adjacency, read_atomic, read_movielens, read_table
@@ -59,6 +60,8 @@ def load_dataset(dataset: str | Path, **settings: Any) -> Interactions:
             f"{files.train.parent}: {count:,} interactions where {name} has {expected:,}, probably a truncated copy; "
             f"remove the folder and fetch it again, or load a version of your own by its path"
         )
+    if path is None:
+        notes += DATASETS[name].notes
     if path is None and name == "ml100k":
         labels, note = _paper_labels(log)
         notes += [note] if note else []
@@ -108,6 +111,8 @@ class _Files:
         if columns and self.kind != "table":
             raise ConfigError(f"{next(iter(columns))}: {self.train} has no named columns; leave it out")
         read = {"adjacency": read_adjacency, "atomic": read_atomic, "movielens": read_movielens, "table": read_table}
+        if self.kind == "completejourney":
+            return read_transactions(self.train), read_products(self.items)
         log = read[self.kind](self.train, **columns)
         if self.test:
             test = read[self.kind](self.test, **columns).with_columns(part=pl.lit("test"))
@@ -131,6 +136,8 @@ def _find_files(path: Path) -> _Files | None:
     for name in ("u.data", "ratings.dat"):
         if path / name in files:
             return _from_file(path / name)
+    if all(path / name in files for name in FILES):
+        return _Files("completejourney", path / FILES[0], items=path / FILES[1])
     tables = [file for file in files if file.suffix.lower() in TABLES]
     items = [file for file in tables if file.stem.lower() == "items"]
     return _train_and_test("table", [file for file in tables if file not in items], items) if tables else None

@@ -47,7 +47,6 @@ from mrl.hierarchy.probes import block_correlation, block_shape, probe_labels, p
 from mrl.hierarchy.tree import build_tree, build_tree_clusters, count_flows, name_clusters
 from mrl.words import readable
 
-
 SAMPLE = 20_000  # items that are measured, where nothing else is asked for
 QUERIES = 2000  # items whose neighbours are sought, among all of them: every item with every other would be too many
 PROBED = 5000  # items that linear probes read, drawn like the others; more would sharpen nothing that is shown
@@ -104,8 +103,8 @@ def measure_recovery(
     """Which width recovers which true depth: as many k-means clusters as the depth has, at every width.
 
     items: (I, D); labels: one row an item with columns `depth_1`, `depth_2`, …. Columns width, clusters, label, metric
-    (ami, nmi, purity), value, chance, chance_std. A depth of more classes than a quarter of the items is left out, since
-    clusters of three items say little, and so is one that no item has; empty where that is every depth.
+    (ami, nmi, purity), value, chance, chance_std. Left out are depths of more classes than a quarter of the items,
+    since clusters of three items say little, and those that no item has; empty where that is every depth.
     """
     columns = depth_columns(labels)
     if not columns:
