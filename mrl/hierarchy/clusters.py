@@ -31,7 +31,7 @@ from mrl.errors import ConfigError, DataError
 from mrl.widths import check_widths
 
 TRIALS = 400  # trials of k-means, divided by the number of clusters
-DISTANCES = 2**22  # between points and centres, in one step of all trials: where there are more, fewer trials
+DISTANCES = 2**21  # between points and centres, in one step of all trials: where there are more, fewer trials
 EXACT_CELLS = 2**18  # of a contingency table whose expected information comes from the formula, not from shuffles
 
 

@@ -214,7 +214,7 @@ def measure_hierarchy(
             linear_cka(items, widths, seed=seed),
             block_correlation(items, widths),
         ),
-        blocks=_stack(block_shape(items, widths), *_probes(items, widths, labels, members, popularity, seed)),
+        blocks=_stack(block_shape(items, widths), *_probes(items, widths, labels, members, popularity, seed), _PROBES),
         recovery=recovery,
         names=_stack(*names.values()),
         flows=_stack(*flows.values()),
@@ -224,6 +224,7 @@ def measure_hierarchy(
 
 
 _EMPTY = pl.DataFrame()
+_PROBES = pl.DataFrame(schema={"label": pl.String, "class": pl.String, "chance_std": pl.Float64})  # where none is made
 
 
 def _stack(*frames: pl.DataFrame) -> pl.DataFrame:
@@ -256,11 +257,11 @@ def _probes(items, widths, labels, members, popularity, seed: int) -> list[pl.Da
         numbers["popularity"] = np.log1p(popularity[rows])
     if labels is not None and "year" in labels.columns:
         numbers["year"] = labels["year"].cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy()
-    probes = [
-        probe_number(items, widths, target, label=name, seed=seed)
-        for name, target in numbers.items()
-        if np.isfinite(target).sum() >= 10 and np.nanstd(target) > 0
-    ]
+    probes = []
+    for name, target in numbers.items():
+        known = target[np.isfinite(target)]
+        if len(known) >= 10 and known.max() > known.min():  # not their deviation, which rounds to more than 0
+            probes.append(probe_number(items, widths, target, label=name, seed=seed))
     for name, (has_label, classes) in members.items():
         known = has_label[has_label.any(axis=1)]
         if (np.minimum(known.sum(axis=0), (~known).sum(axis=0)) >= 10).any():

@@ -48,7 +48,7 @@ def test_the_registry_has_every_name_and_first_hand_checks():
     for name, source in DATASETS.items():
         for remote in source.files:
             assert len(remote.git_blob or "") == 40 or len(remote.sha256 or "") == 64, (name, remote)
-            assert source.base.startswith("https://") or source.wheel and not source.base
+            assert source.base.startswith("https://") or (source.wheel and not source.base)
 
 
 @pytest.mark.parametrize("name", ["ml-100k", "ml100k", "phone", "tool"])
