@@ -52,8 +52,8 @@ FAULTS = (
         ),
     ),
     Row(
-        "a file whose content does not settle what it is: `user item rating` or lists of two items, lengths or users, a "
-        "table without a header line",
+        "a file whose content does not settle what it is: `user item rating` or lists of two items, lengths or users, "
+        "a table without a header line",
         "what is certain is read, with a note that says as what; the rest is refused in one line with what to write",
         (
             "data/formats::a_table_of_ratings_is_not_taken_for_adjacency_lists",
@@ -181,6 +181,7 @@ FAULTS = (
             "data/parsers::other_broken_tables_name_the_file",
             "data/parsers::parquet",
             "data/datasets::a_truncated_copy_is_known_by_its_size",
+            "data/completejourney::a_truncated_copy_or_another_table_is_refused_in_one_line",
             "robustness/files::a_damaged_parquet_file_never_takes_the_process_down",
         ),
     ),
@@ -236,6 +237,23 @@ FAULTS = (
             "evaluation/evaluate::scores_that_overflow_are_not_ranked",
             "runs/run::vectors_that_are_not_finite_are_not_saved",
             "hierarchy/clusters::nan_is_never_clustered",
+        ),
+    ),
+    Row(
+        "20,000 items with a taxonomy of 30, 336 and 1,500 classes in the hierarchy",
+        "measured in bounded time and memory; work grows with the items, not with their square or clusters × trials",
+        (
+            "hierarchy/measure::twenty_thousand_items_of_1500_classes_are_measured_in_bounded_time_and_memory",
+            "hierarchy/clusters::work_of_k_means_grows_with_the_items_however_many_clusters_there_are",
+            "hierarchy/measure::a_depth_too_fine_for_the_items_is_left_out_and_said",
+        ),
+    ),
+    Row(
+        "unlabelled items that are all equally popular in the hierarchy",
+        "the notebook leaves out what is not there",
+        (
+            "notebooks::hierarchy_leaves_out_what_is_not_there_of_unlabelled_items_that_are_equally_popular",
+            "hierarchy/measure::blocks_without_any_probe_have_the_columns_of_one",
         ),
     ),
     Row(

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import papermill
+import polars as pl
 import pytest
 from settings import GIVEN
 
@@ -46,6 +47,21 @@ def test_train_leaves_a_run_directory_under_the_folder_it_ran_in(tmp_path) -> No
 
 
 # controls, evaluate and hierarchy are executed by test_report.py, as stages of a report.
+
+
+@pytest.mark.robustness
+@pytest.mark.slow
+def test_hierarchy_leaves_out_what_is_not_there_of_unlabelled_items_that_are_equally_popular(tmp_path) -> None:
+    folder = tmp_path / "even"
+    folder.mkdir()
+    for part, shifts in {"train": range(5), "test": (5,)}.items():  # every item has as many users
+        lines = [" ".join(map(str, [user, *sorted((user + 5 * shift) % 40 for shift in shifts)])) for user in range(40)]
+        (folder / f"{part}.txt").write_text("\n".join(lines) + "\n")
+    execute("train", tmp_path, dataset=str(folder), widths=[2, 4], epochs=1, least_squares=GIVEN)
+    (run,) = (tmp_path / "runs").glob("even-*")
+    execute("hierarchy", tmp_path, runs=[str(run)])
+    numbers = pl.read_csv(run / "hierarchy" / "numbers.csv")
+    assert set(numbers["metric"]) >= {"effective_rank", "overlap", "share"} and "r2" not in set(numbers["metric"])
 
 
 def test_figures_draws_every_figure_at_both_widths_and_writes_tables(tmp_path) -> None:

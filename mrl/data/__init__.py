@@ -19,6 +19,7 @@ Everything that reads data from files or from the web is here, and refuses what 
     values          raw values → ids, numbers, times
     files           compressed files, and what is no data
     labels          files → titles, years and genres of the items
+    completejourney  files of completejourney → its log, titles and true depths
     synthetic       data with a planted taxonomy of items
 """
 

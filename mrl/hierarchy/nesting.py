@@ -10,6 +10,7 @@ from itertools import combinations, product
 
 import numpy as np
 import polars as pl
+from scipy.sparse import csr_array
 
 from mrl.hierarchy.clusters import check_items, entropy, indicator, with_chance
 
@@ -28,19 +29,19 @@ def measure_nesting(
     orders = [rng.permutation(clusters.shape[1]) for _ in range(permutations)]
     rows = []
     for coarse, fine in combinations(range(len(widths)), 2):
-        member = indicator(clusters[fine])
-        inside = indicator(clusters[coarse]).T.toarray()  # (I, coarse clusters)
-        shuffled = np.array([_share_and_entropy(member @ inside[order]) for order in orders])
+        shuffled = np.array([_share_and_entropy(clusters[fine], clusters[coarse][order]) for order in orders])
         key = {"clustering": clustering, "width": widths[fine], "other_width": widths[coarse]}
         for metric, value, chance in zip(
-            ("share", "entropy"), _share_and_entropy(member @ inside), shuffled.T, strict=True
+            ("share", "entropy"), _share_and_entropy(clusters[fine], clusters[coarse]), shuffled.T, strict=True
         ):
             rows.append({**key, "metric": metric, **with_chance(value, chance)})
     return pl.DataFrame(rows)
 
 
-def _share_and_entropy(table: np.ndarray) -> tuple[float, float]:
-    """share and H(coarse | fine) = H(fine, coarse) - H(fine), in bits, of a (fine, coarse) table of counts."""
+def _share_and_entropy(fine: np.ndarray, coarse: np.ndarray) -> tuple[float, float]:
+    """share and H(coarse | fine) = H(fine, coarse) - H(fine), in bits, of two clusterings (I,), (I,)."""
+    shape = int(fine.max()) + 1, int(coarse.max()) + 1
+    table = np.bincount(fine * shape[1] + coarse, minlength=shape[0] * shape[1]).reshape(shape)
     conditional = (entropy(table) - entropy(table.sum(axis=1))) / np.log(2)
     return float(table.max(axis=1).sum() / table.sum()), max(conditional, 0.0)
 
@@ -66,23 +67,27 @@ def purity_of_tree(levels: np.ndarray, has_label: np.ndarray) -> float:
     Pairs are counted, not drawn: those that meet in a node are its pairs less the pairs of its children.
     0 where no two items share a label.
     """
-    has_label = has_label.astype(np.float64)
-    total = same_label = 0.0
-    pairs_below: np.ndarray | None = None
+    return purities_of_tree(levels, csr_array(has_label, dtype=np.float64))[-1]
+
+
+def purities_of_tree(levels: np.ndarray, has_label: csr_array) -> list[float]:
+    """(L,) `purity_of_tree` of the first 1, 2, …, L of `levels` (L, I), from one pass; has_label: (I, G) sparse."""
+    counts = (indicator(levels[-1]) @ has_label).toarray()  # (nodes, G), at the deepest level from items
+    met, as_leaves, pairs_below = [], [], None  # from the deepest level up
     for level in range(len(levels) - 1, -1, -1):
-        member = indicator(levels[level])
-        counts, sizes = member @ has_label, member.sum(axis=1)  # (nodes, G), (nodes,)
-        pairs = counts * (counts - 1) / 2
-        if pairs_below is None:
-            meeting = pairs
-        else:
-            parent = np.zeros(len(pairs_below), dtype=np.int64)
+        if pairs_below is not None:
+            parent = np.zeros(len(counts), dtype=np.int64)
             parent[levels[level + 1]] = levels[level]
-            meeting = pairs - indicator(parent) @ pairs_below
-        same_label += float((meeting * counts / sizes[:, None]).sum())
-        total = float(pairs.sum())  # ends as the pairs of the root: all of them
+            above = indicator(parent)
+            counts, pairs_below = above @ counts, above @ pairs_below
+        pairs = counts * (counts - 1) / 2
+        share = counts / np.bincount(levels[level])[:, None]  # of a node's items that carry each label
+        as_leaves.append(float((pairs * share).sum()))
+        met.append(as_leaves[-1] if pairs_below is None else as_leaves[-1] - float((pairs_below * share).sum()))
         pairs_below = pairs
-    return same_label / total if total else 0.0
+    total = float(pairs.sum())  # ends as the pairs of the root: all of them
+    within = np.cumsum([0.0, *met[:0:-1]])  # of pairs that meet above each level
+    return [float(above + leaf) / total if total else 0.0 for above, leaf in zip(within, as_leaves[::-1], strict=True)]
 
 
 def dendrogram_purity(
@@ -100,16 +105,18 @@ def dendrogram_purity(
     clusters: (W, I); has_label: (I, G) bool; items without a label are left out.
     """
     labelled = has_label.any(axis=1)
-    clusters, has_label = clusters[:, labelled], has_label[labelled]
-    levels = tree_levels(clusters)
+    carries = csr_array(has_label[labelled], dtype=np.float64)
+    levels = tree_levels(clusters[:, labelled])
     rng = np.random.default_rng(seed)
-    orders = [rng.permutation(len(has_label)) for _ in range(permutations)]
-    rows = []
-    for depth, width in enumerate(widths, 2):
-        chance = (purity_of_tree(levels[:depth], has_label[order]) for order in orders)
-        key = {"clustering": clustering, "width": width, "label": label, "metric": "dendrogram_purity"}
-        rows.append({**key, **with_chance(purity_of_tree(levels[:depth], has_label), chance)})
-    return pl.DataFrame(rows)
+    value = purities_of_tree(levels, carries)[1:]
+    chance = [
+        purities_of_tree(levels, carries[rng.permutation(carries.shape[0])])[1:] for _ in range(permutations)
+    ]  # (P, W)
+    key = {"clustering": clustering, "label": label, "metric": "dendrogram_purity"}
+    return pl.DataFrame(
+        {"width": width, **key, **with_chance(value[depth], (purities[depth] for purities in chance))}
+        for depth, width in enumerate(widths)
+    ).select("clustering", "width", pl.exclude("clustering", "width"))
 
 
 def linear_cka(items: np.ndarray, widths: Sequence[int], *, permutations: int = 20, seed: int = 0) -> pl.DataFrame:

@@ -15,7 +15,7 @@ from pydantic import NonNegativeInt, PositiveInt, model_validator
 from mrl.analysis.comparison import name_runs
 from mrl.analysis.profile import CLASSES, classify_popularity
 from mrl.errors import ConfigError, RunError
-from mrl.hierarchy.measure import Hierarchy, depth_columns, measure_hierarchy
+from mrl.hierarchy.measure import SAMPLE, Hierarchy, depth_columns, measure_hierarchy
 from mrl.hierarchy.neighbours import list_neighbours, list_top_k
 from mrl.parameters import PathText, settings
 from mrl.runs import Run, load
@@ -34,7 +34,7 @@ class HierarchyConfig:
     """
 
     runs: tuple[PathText, ...]
-    sample: PositiveInt = 2000
+    sample: PositiveInt = SAMPLE
     seed: NonNegativeInt = 0
     clusters: PositiveInt = 16
     item: str | int = ""

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 import polars as pl
+from scipy.sparse import csr_array
 
 from mrl.errors import ConfigError
 from mrl.hierarchy.clusters import check_items, cluster_points, indicator, normalise_rows, one_a_width
@@ -74,17 +75,19 @@ def name_clusters(
     title = np.array(item_titles(num_items, labels, item_ids), dtype=object)
     weight = np.zeros(num_items) if popularity is None else np.asarray(popularity, dtype=np.float64)
     known = np.zeros(num_items, dtype=bool) if has_label is None else has_label.any(axis=1)
-    overall = has_label[known].mean(axis=0) if known.any() else None  # (G,)
+    carries = csr_array(has_label, dtype=np.float64) if known.any() else None
+    overall = None if carries is None else carries.sum(axis=0) / known.sum()  # (G,)
     rows = []
     for width, cluster_of in zip(widths, clusters, strict=True):
+        counts = None if carries is None else (indicator(cluster_of) @ carries).toarray()  # (K, G)
         for cluster in np.unique(cluster_of):
             inside = np.flatnonzero(cluster_of == cluster)
             popular = inside[np.argsort(-weight[inside], kind="stable")][:titles]
             first = {"typical": None, "lift": None, "label_share": None}
             if overall is not None and known[inside].any():
-                within = has_label[inside[known[inside]]]
-                share, lift = within.mean(axis=0), within.mean(axis=0) / np.maximum(overall, 1e-12)
-                gain = np.where((lift > 1) & (within.sum(axis=0) >= 2), share * np.log(np.maximum(lift, 1)), 0)
+                share = counts[cluster] / known[inside].sum()
+                lift = share / np.maximum(overall, 1e-12)
+                gain = np.where((lift > 1) & (counts[cluster] >= 2), share * np.log(np.maximum(lift, 1)), 0)
                 best = [g for g in np.argsort(-gain, kind="stable")[:typical] if gain[g] > 0]
                 if best:
                     words = " / ".join(names[g] for g in best)
@@ -116,7 +119,7 @@ def count_flows(clusters: np.ndarray, widths: Sequence[int], *, clustering: str 
     """
     rows = []
     for (width, at_width), (next_width, at_next) in pairwise(zip(widths, clusters, strict=True)):
-        table = (indicator(at_width) @ indicator(at_next).T.toarray()).astype(np.int64)  # (K, next K)
+        table = (indicator(at_width) @ indicator(at_next).T).toarray().astype(np.int64)  # (K, next K)
         sizes, next_sizes = table.sum(axis=1).tolist(), table.sum(axis=0).tolist()
         for cluster, next_cluster in np.argwhere(table).tolist():
             count = int(table[cluster, next_cluster])

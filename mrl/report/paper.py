@@ -39,7 +39,7 @@ class FiguresConfig:
     epochs: PositiveInt = 300
     settings: dict[str, Any] = Field(default_factory=dict)
     processes: NonNegativeInt = 0
-    sample: PositiveInt = 2000
+    sample: PositiveInt = 20_000
     folder: PathText = ""
 
     @property

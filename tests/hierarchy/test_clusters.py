@@ -11,7 +11,16 @@ from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_s
 from taxonomy import WIDTHS, at_chance, taxonomy, value
 
 from mrl.errors import ConfigError, DataError
-from mrl.hierarchy.clusters import cluster_items, cluster_points, measure_agreement, membership, sample_rows
+from mrl.hierarchy import clusters as rooms
+from mrl.hierarchy.clusters import (
+    cluster_items,
+    cluster_points,
+    measure_agreement,
+    membership,
+    name_branches,
+    sample_rows,
+    trials_of,
+)
 
 single_labels = st.integers(2, 40).flatmap(
     lambda n: st.tuples(
@@ -165,3 +174,38 @@ def test_nothing_to_know_is_zero_and_no_labels_an_error():
     assert value(one, metric="ami") == 0 and value(one, metric="purity") == 1
     with pytest.raises(DataError, match="no item carries any"):
         measure_agreement(np.zeros((1, 6), dtype=int), (4,), np.zeros((6, 2), dtype=bool))
+
+
+@pytest.mark.robustness
+def test_work_of_k_means_grows_with_the_items_however_many_clusters_there_are(monkeypatch):
+    work = []
+
+    def count(points, number, seed, starts):
+        work.append(len(points) * number * starts)
+        return np.zeros(len(points), dtype=np.int64)
+
+    monkeypatch.setattr(rooms, "cluster_points", count)
+    for number in (4, 16, 30, 336, 1500):
+        for size in (10_000, 20_000):
+            cluster_items(np.ones((size, 1)), (1,), number)
+        small, large = work[-2:]
+        assert large <= 2.1 * small and large <= max(rooms.DISTANCES, 20_000 * number), number
+    assert [trials_of(2000, number) for number in (1, 4, 16, 30, 250)] == [400, 100, 25, 13, 4]
+
+
+def test_expected_information_of_a_large_table_is_that_of_its_shuffles(monkeypatch):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 40, 2000)
+    clusters = np.where(rng.random(2000) < 0.4, labels, rng.integers(0, 40, 2000))
+    has_label, _ = membership(pl.Series(labels))
+    exact = measure_agreement(clusters, (2,), has_label, permutations=50)
+    monkeypatch.setattr(rooms, "EXACT_CELLS", 0)
+    shuffled = measure_agreement(clusters, (2,), has_label, permutations=50)
+    assert value(shuffled, metric="ami") == pytest.approx(value(exact, metric="ami"), abs=1e-3)
+    assert shuffled.filter(pl.col("metric") != "ami").equals(exact.filter(pl.col("metric") != "ami"))
+
+
+def test_numbers_of_a_depth_are_called_by_it_and_names_are_not():
+    assert name_branches("depth_2", ["0", "1"]) == ["branch 2·0", "branch 2·1"]
+    assert name_branches("depth_2", ["GROCERY > COFFEE", "7"]) == ["GROCERY > COFFEE", "7"]
+    assert name_branches("genres", ["1", "2"]) == ["1", "2"]

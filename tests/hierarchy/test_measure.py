@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from taxonomy import WIDTHS, at_chance, shuffled_within_columns, taxonomy, value
 
 from mrl.errors import DataError
+from mrl.hierarchy import measure as rooms
 from mrl.hierarchy.measure import Hierarchy, measure_hierarchy, measure_recovery
 
 
@@ -98,6 +101,68 @@ def test_full_set_of_numbers_is_quick_at_the_size_of_ml_100k():
     assert time.process_time() - started < 20
     beyond = tables.agreement.filter(pl.col("metric") == "ami", pl.col("value") > 5 * pl.col("chance_std"))
     assert not len(beyond)  # noise agrees with nothing
+
+
+LARGE = """
+import resource, sys, time
+import numpy as np, polars as pl
+from mrl.hierarchy.measure import measure_hierarchy
+count, rng, floats = int(sys.argv[1]), np.random.default_rng(0), np.random.default_rng(1).normal
+depths = [rng.integers(0, 1500, count)]  # the deepest first; a branch is in one above it
+for below, number in ((1500, 336), (336, 30)):
+    depths.append(np.r_[np.arange(number), rng.integers(0, number, below - number)][depths[-1]])
+items = sum(floats(size=(depth.max() + 1, 8))[depth] for depth in depths) + 0.5 * floats(size=(count, 8))
+labels = pl.DataFrame({f"depth_{3 - place}": depth for place, depth in enumerate(depths)})
+popularity = rng.integers(1, 500, count)
+started = time.process_time()
+tables = measure_hierarchy(items, (4, 8), labels=labels, popularity=popularity, permutations=20)
+seconds, mebibytes = time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+best = tables.recovery.filter(metric="ami").group_by("label", maintain_order=True).agg(pl.col("value", "chance").max())
+print(len(tables.rows), len(tables.neighbours), seconds, mebibytes, min(best["value"] - best["chance"]))
+"""
+
+
+@pytest.mark.robustness
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_twenty_thousand_items_of_1500_classes_are_measured_in_bounded_time_and_memory():
+    command = [sys.executable, "-c", LARGE, "20000"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=True)
+    rows, neighbours, seconds, mebibytes, least = map(float, done.stdout.split())
+    assert rows == 20_000 and neighbours == 3 * 2 and least > 0.1
+    assert seconds < 60 and mebibytes < 1500
+
+
+@pytest.mark.robustness
+def test_a_depth_too_fine_for_the_items_is_left_out_and_said():
+    items, labels = taxonomy()
+    labels = labels.with_columns(depth_3=np.arange(128) // 2, depth_4=pl.lit(None, pl.Int64))
+    tables = measure_hierarchy(items, WIDTHS, labels=labels, k=5, permutations=5)
+    assert tables.recovery["label"].unique().sort().to_list() == ["depth_1", "depth_2"]
+    assert [note.partition(" is not recovered")[0] for note in tables.notes] == ["true depth 3", "true depth 4"]
+    assert not len(measure_recovery(items, WIDTHS, labels.select("depth_3")))
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize("popularity", [None, np.full(128, 7)])
+def test_blocks_without_any_probe_have_the_columns_of_one(popularity):
+    tables = measure_hierarchy(taxonomy()[0], WIDTHS, popularity=popularity, k=5, permutations=5)
+    assert tables.blocks.select("label", "class").null_count().row(0) == (len(tables.blocks),) * 2
+    assert set(tables.blocks["metric"]) == {"effective_rank", "variance_share"}
+
+
+def test_neighbours_and_probes_of_a_sample_are_close_to_those_of_all(monkeypatch):
+    items, labels = taxonomy(copies=32, noise=1)
+    options = {"labels": labels, "k": 5, "permutations": 5}
+    every = measure_hierarchy(items, WIDTHS, **options)
+    monkeypatch.setattr(rooms, "QUERIES", 200)
+    monkeypatch.setattr(rooms, "PROBED", 300)
+    some = measure_hierarchy(items, WIDTHS, **options)
+    for table in ("neighbours", "similarity"):
+        assert np.allclose(getattr(some, table)["value"], getattr(every, table)["value"], atol=0.1)
+    auc = pl.col("metric") == "auc"
+    assert np.allclose(some.blocks.filter(auc)["value"], every.blocks.filter(auc)["value"], atol=0.15)
+    assert some.agreement.equals(every.agreement)
 
 
 def test_movielens_genres_are_beyond_chance(real_data):

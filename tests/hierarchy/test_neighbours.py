@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from taxonomy import WIDTHS, at_chance, shuffled_within_columns, taxonomy, value
 
 from mrl.errors import ConfigError
+from mrl.hierarchy import neighbours as rooms
 from mrl.hierarchy.clusters import membership
 from mrl.hierarchy.neighbours import (
     find_nearest,
@@ -100,3 +101,30 @@ def test_one_users_top_k_leaves_out_what_is_known_and_never_invents():
     assert table["score"].to_list() == [2, 1, 10, 2]
     assert len(list_top_k(np.ones(2), items, (1,), 9, exclude=[0, 1])) == 2
     assert len(list_top_k(np.ones(2), items, (1,), 9, exclude=[0, 1, 2, 3])) == 0
+
+
+def test_neighbours_of_some_rows_are_those_of_all_and_so_are_their_measures(monkeypatch):
+    items, labels = taxonomy()
+    items = items + np.random.default_rng(0).normal(size=items.shape)
+    rows = np.array([3, 40, 41, 100])
+    every, some = find_nearest(items, WIDTHS, 5), find_nearest(items, WIDTHS, 5, rows=rows)
+    assert (some == every[:, rows]).all()
+    monkeypatch.setattr(rooms, "SCORES", 1)  # a row at a time
+    assert (find_nearest(items, WIDTHS, 5, rows=rows) == some).all()
+    has_label, _ = membership(labels["depth_1"])
+    share = (labels["depth_1"].to_numpy()[some] == labels["depth_1"].to_numpy()[rows][:, None]).mean(axis=(1, 2))
+    assert neighbour_jaccard(some, WIDTHS, has_label, rows=rows)["value"].to_list() == pytest.approx(share.tolist())
+    overlap = neighbour_overlap(some, WIDTHS, len(items))
+    assert set(overlap["chance"]) == {5 / 127} and value(overlap, width=4, other_width=4) == 1
+    slow = np.mean([len({*a} & {*b}) / 5 for a, b in zip(*some.tolist(), strict=True)])
+    assert value(overlap, width=16, other_width=4) == pytest.approx(slow)
+
+
+def test_jaccard_of_many_distinct_sets_is_the_same_without_a_table(monkeypatch):
+    rng = np.random.default_rng(0)
+    has_label = rng.random((60, 9)) < 0.3
+    neighbours = find_nearest(rng.normal(size=(60, 4)), (2, 4), 5)
+    tabled = neighbour_jaccard(neighbours, (2, 4), has_label, permutations=5)
+    monkeypatch.setattr(rooms, "DISTINCT_SETS", 0)
+    by_pair = neighbour_jaccard(neighbours, (2, 4), has_label, permutations=5)
+    assert np.allclose(tabled.select("value", "chance", "chance_std"), by_pair.select("value", "chance", "chance_std"))
