@@ -160,7 +160,7 @@ class TrainConfig:
         split: auto, given, random, leave_last or temporal. holdout: `HoldoutSettings`.
         min_rating: keep ratings of at least this. core: k of the k-core filter, 1 for none.
         user_column, item_column, rating_column, timestamp_column: of files with named columns; None for a usual name
-            (`mrl.data.columns`), "" to leave rating_column or timestamp_column alone.
+            (`mrl.files.columns`), "" to leave rating_column or timestamp_column alone.
         planted: settings of `mrl.data.synthetic.planted_interactions`, for the data set `planted`.
     Model
         recipe: default, least_squares or mrl4rec; left out, default, or mrl4rec where the backbone is one of its own.

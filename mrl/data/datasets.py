@@ -15,16 +15,27 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from mrl.data.completejourney import FILES, read_products
-from mrl.data.files import COMPRESSED, content_of
-from mrl.data.formats import MOVIELENS, Format, find_parts, sniff, sniff_parts
 from mrl.data.interactions import Interactions, build
-from mrl.data.labels import read_atomic_items, read_item_table, read_movies, replay
-from mrl.data.parsers import read_log
 from mrl.data.registry import DATASETS
 from mrl.data.splits import TIMED_SPLITS, SplitSettings
 from mrl.data.synthetic import planted, planted_interactions
 from mrl.errors import ConfigError, DataError
+from mrl.files import (
+    COMPLETEJOURNEY,
+    COMPRESSED,
+    MOVIELENS,
+    Format,
+    content_of,
+    find_parts,
+    read_atomic_items,
+    read_item_table,
+    read_log,
+    read_movies,
+    read_products,
+    replay,
+    sniff,
+    sniff_parts,
+)
 
 _COLUMNS = ("user_column", "item_column", "rating_column", "timestamp_column")
 TABLES = (".csv", ".tsv", ".parquet", ".pq")
@@ -38,7 +49,7 @@ def load_dataset(dataset: str | Path, **settings: Any) -> Interactions:
     """Load a data set by its name in the registry, or by the path of a file or folder.
 
     settings: those of `mrl.data.splits.SplitSettings`; user_column, item_column, rating_column and timestamp_column, as
-    in `mrl.data.parsers.read_log`; of the data set `planted` those of `mrl.data.synthetic.planted`.
+    in `mrl.files.parsers.read_log`; of the data set `planted` those of `mrl.data.synthetic.planted`.
 
     Raises ConfigError for settings and unknown names, before any data is read, and DataError for the data. Of data of
     one's own the notes say first what was found in its file.
@@ -164,7 +175,7 @@ class _Files:
     def read(
         self, columns: dict[str, str], needed: Sequence[str], notes: list[str]
     ) -> tuple[pl.DataFrame, pl.DataFrame | None]:
-        """The log, with a column `part` where there is a test part, and the labels; see `mrl.data.parsers.read_log`."""
+        """The log, with a column `part` where there is a test part, and the labels; see `mrl.files.read_log`."""
         given = {name.removesuffix("_column"): value for name, value in columns.items()}
         found = self.train.sniff(given)
         notes.append(f"read {found}")
@@ -180,7 +191,7 @@ class _Files:
             return log, read_atomic_items(self.items) if is_atomic else read_movies(self.items)
         if self.items.name == "movies.dat":
             return log, read_movies(self.items)
-        if self.items.name == FILES[1]:
+        if self.items.name == COMPLETEJOURNEY[1]:
             return log, read_products(self.items)
         return log, read_item_table(self.items, columns.get("item_column"), notes)
 
@@ -220,8 +231,8 @@ def _find_files(path: Path) -> _Files | None:
             return _from_file(path / name)
     if rated := [file for file in files if _suffix(file) == ".rating"]:
         return _train_and_test(rated)
-    if all(path / name in files for name in FILES):
-        return _Files(_Source(path / FILES[0]), items=path / FILES[1])
+    if all(path / name in files for name in COMPLETEJOURNEY):
+        return _Files(_Source(path / COMPLETEJOURNEY[0]), items=path / COMPLETEJOURNEY[1])
     tables = [file for file in there if _suffix(file) in TABLES or (file.is_dir() and file.name in ("train", "test"))]
     items = [file for file in tables if _stem(file).lower() == "items"]
     parts = _find_part_tables(path)

@@ -30,9 +30,9 @@ from filelock import FileLock
 from tqdm import tqdm
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 
-from mrl.data.files import describe_non_data
 from mrl.data.registry import DATASETS, RemoteFile, Wheel
 from mrl.errors import ConfigError, DataError
+from mrl.files import describe_non_data
 
 ATTEMPTS = 3
 TIMEOUT = (5, 15)  # seconds to connect, and between two packets

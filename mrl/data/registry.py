@@ -2,7 +2,7 @@
 
 ml-100k and ml-1m: Harper & Konstan, "The MovieLens Datasets" (TiiS 2015). phone, sport, tool and ml100k: the splits of
 Lai et al. (arXiv 2406.07432). yelp, gowalla and amazon-book: the splits of He et al., LightGCN (SIGIR 2020).
-completejourney: `mrl.data.completejourney`.
+completejourney: `mrl.files.completejourney`.
 """
 
 from __future__ import annotations

@@ -16,10 +16,10 @@ from mrl import evaluate, fit
 from mrl.data import datasets, downloads
 from mrl.data.downloads import fetch
 from mrl.data.holdout import as_paper
-from mrl.data.labels import read_movies
-from mrl.data.parsers import read_log
-from mrl.data.tables import check_parquet
 from mrl.errors import LONGEST, ConfigError, DataError, MRLError, RunError
+from mrl.files.labels import read_movies
+from mrl.files.parsers import read_log
+from mrl.files.tables import check_parquet
 
 SMALL = {"recipe": "mrl4rec", "widths": (2,), "epochs": 2, "eval_every": 1, "protocol": "paper", "device": "cpu"}
 WIDE = b"0 " + b" ".join(b"%d" % item for item in range(30)) + b"\n"  # validation looks at lists of 20
@@ -114,7 +114,7 @@ COLUMNS = {
 
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_parquet_columns_of_any_type_are_read_or_named(tmp_path, kind, monkeypatch, record_property):
-    monkeypatch.setattr("mrl.data.formats.check_parquet", lambda *paths: None)  # they are whole, and it takes time
+    monkeypatch.setattr("mrl.files.formats.check_parquet", lambda *paths: None)  # they are whole, and it takes time
     values, fits = COLUMNS[kind]
     path = tmp_path / "a.parquet"
     for role in ("user", "item", "rating", "timestamp"):
@@ -146,8 +146,8 @@ def test_a_damaged_parquet_file_never_takes_the_process_down(tmp_path):
     path.write_bytes(content)
     check_parquet(path)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(DataError, match="its pages are damaged"):
-        patch.setattr("mrl.data.tables.sys.executable", "/bin/sh")  # sh -c 'import …' dies as polars does: by a signal
-        patch.setattr("mrl.data.tables.DECODE", "kill -6 $$")
+        patch.setattr("mrl.files.tables.sys.executable", "/bin/sh")  # sh -c 'import …' dies as polars does: by a signal
+        patch.setattr("mrl.files.tables.DECODE", "kill -6 $$")
         check_parquet(path)
 
 

@@ -20,11 +20,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mrl.data import datasets, formats, labels, parsers
+from mrl.data import datasets
 from mrl.data.downloads import extract
 from mrl.data.interactions import Interactions, Positives
 from mrl.errors import DataError, MRLError, RunError
 from mrl.evaluation.evaluate import evaluate
+from mrl.files import formats, labels, parsers
 from mrl.runs import RunDirectory, environment, load
 
 SECONDS, MEBIBYTES = 10, 512  # that one case may take, and that all together may add

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import polars as pl
 
-from mrl.data.labels import read_item_table
 from mrl.errors import DataError
+from mrl.files.labels import read_item_table
 
 FILES = ("transactions.parquet", "products.parquet")
 TAXONOMY = ("department", "product_category", "product_type")

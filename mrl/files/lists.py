@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from mrl.data.files import open_content
 from mrl.errors import DataError
+from mrl.files.content import open_content
 
 MAX_ID = 2**63 - 1
 

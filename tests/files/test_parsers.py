@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mrl.data.lists import pairs_of, read_numbers
-from mrl.data.parsers import read_log
 from mrl.errors import DataError
+from mrl.files.lists import pairs_of, read_numbers
+from mrl.files.parsers import read_log
 
 CLEAN = b"0 3 5\n1 3\n7 4 3 2\n"
 

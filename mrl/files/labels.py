@@ -10,13 +10,13 @@ from pathlib import Path
 
 import polars as pl
 
-from mrl.data.columns import TITLES, USUAL, usual
-from mrl.data.files import check_readable, content_of
-from mrl.data.formats import sniff
-from mrl.data.lists import MAX_ID
-from mrl.data.tables import TextTable
-from mrl.data.values import to_ids
 from mrl.errors import DataError
+from mrl.files.columns import TITLES, USUAL, usual
+from mrl.files.content import check_readable, content_of
+from mrl.files.formats import sniff
+from mrl.files.lists import MAX_ID
+from mrl.files.tables import TextTable
+from mrl.files.values import to_ids
 
 # The order of the 19 flags at the end of each line of ml-100k's u.item, from its u.genre.
 U_ITEM_GENRES = (

@@ -9,11 +9,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from mrl.data.completejourney import read_products
 from mrl.data.datasets import load_dataset
-from mrl.data.parsers import read_log
 from mrl.data.registry import DATASETS
 from mrl.errors import DataError
+from mrl.files.completejourney import read_products
+from mrl.files.parsers import read_log
 
 PRODUCTS = pl.DataFrame(
     {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from mrl.data.labels import by_first_appearance, read_atomic_items, read_item_table, read_movies, replay
-from mrl.data.parsers import read_log
 from mrl.errors import DataError
+from mrl.files.labels import by_first_appearance, read_atomic_items, read_item_table, read_movies, replay
+from mrl.files.parsers import read_log
 
 
 def test_u_item(tmp_path):

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from mrl.data.columns import ROLES, USUAL, is_header, usual
-from mrl.data.files import PARQUET_START, content_of, open_content
-from mrl.data.lists import clean, only_numbers, read_numbers
-from mrl.data.tables import BLANK, ParquetTable, PartsTable, TextTable, check_parquet, split_line
-from mrl.data.values import NUMBER, WHOLE, to_times
 from mrl.errors import DataError
+from mrl.files.columns import ROLES, USUAL, is_header, usual
+from mrl.files.content import PARQUET_START, content_of, open_content
+from mrl.files.lists import clean, only_numbers, read_numbers
+from mrl.files.tables import BLANK, ParquetTable, PartsTable, TextTable, check_parquet, split_line
+from mrl.files.values import NUMBER, WHOLE, to_times
 
 SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars", "::": "two colons", BLANK: "blanks"}
 KINDS = {

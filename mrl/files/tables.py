@@ -16,8 +16,8 @@ from typing import Any
 
 import polars as pl
 
-from mrl.data.files import BROKEN_TABLE, open_content
 from mrl.errors import DataError
+from mrl.files.content import BROKEN_TABLE, open_content
 
 DECODE = "import sys, polars\nfor path in sys.argv[1:]: polars.scan_parquet(path, glob=False).null_count().collect()"
 BLANK = " "  # as a separator: any number of blanks and tabs

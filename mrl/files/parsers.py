@@ -1,7 +1,7 @@
 """A file → a log: one row an interaction, with columns user, item and, where known, rating and timestamp.
 
-`mrl.data.datasets` decides which files make up a data set, `mrl.data.formats` what is in them. Every fault of a file is
-a DataError that names the path, the line and the value.
+`mrl.data.datasets` decides which files make up a data set, `mrl.files.formats` what is in them. Every fault of a file
+is a DataError that names the path, the line and the value.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from pathlib import Path
 
 import polars as pl
 
-from mrl.data.columns import ROLES, find_columns
-from mrl.data.formats import Format, sniff
-from mrl.data.lists import pairs_of, read_numbers
-from mrl.data.tables import ParquetTable, PartsTable, TextTable
-from mrl.data.values import EXPECTED, MISSING, OpenDates, is_missing, to_ids, to_numbers, to_times
 from mrl.errors import ConfigError, DataError
+from mrl.files.columns import ROLES, find_columns
+from mrl.files.formats import Format, sniff
+from mrl.files.lists import pairs_of, read_numbers
+from mrl.files.tables import ParquetTable, PartsTable, TextTable
+from mrl.files.values import EXPECTED, MISSING, OpenDates, is_missing, to_ids, to_numbers, to_times
 
 CONVERT = {"user": to_ids, "item": to_ids, "rating": to_numbers, "timestamp": to_times}
 
@@ -33,7 +33,7 @@ def read_log(
 ) -> pl.DataFrame:
     """Read a log from a file, or from a folder with the parts of one table.
 
-    The columns: None for one with a usual name (`mrl.data.columns`), "" to leave rating or timestamp alone. Adjacency
+    The columns: None for one with a usual name (`mrl.files.columns`), "" to leave rating or timestamp alone. Adjacency
     lists have none (ConfigError). needed: roles whose every value must be one; of others (rating and timestamp only)
     what is none becomes null, and no column is asked for. notes: where what was decided is added.
 

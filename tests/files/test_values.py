@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 
 from mrl.data import load_dataset
-from mrl.data.parsers import read_log
-from mrl.data.values import MISSING, OpenDates, to_ids, to_numbers, to_times
 from mrl.errors import DataError
+from mrl.files.parsers import read_log
+from mrl.files.values import MISSING, OpenDates, to_ids, to_numbers, to_times
 
 
 def table(folder: Path, **columns) -> Path:
