@@ -49,7 +49,7 @@ from mrl.words import readable
 
 SAMPLE = 20_000  # items that are measured, where nothing else is asked for
 QUERIES = 2000  # items whose neighbours are sought, among all of them: every item with every other would be too many
-PROBED = 5000  # items that linear probes read, drawn like the others; more would sharpen nothing that is shown
+PROBED = 3000  # items that linear probes read, drawn like the others; more would sharpen nothing that is shown
 
 
 @dataclass(frozen=True, eq=False)
