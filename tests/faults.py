@@ -303,6 +303,7 @@ FAULTS = (
             "readme::every_block_is_known",
             "readme::python_blocks_run_as_they_stand",
             "readme::papermill_lines_run_as_they_stand",
+            "readme::python_lines_run_as_they_stand",
             "readme::make_lines_would_run_the_right_command",
             "readme::the_environments_of_the_readme_are_those_of_the_project",
         ),

@@ -83,7 +83,7 @@ def test_every_block_is_known() -> None:
     for block in blocks():
         if not block.language:  # the house and its floors: test_house.py holds them against the disk
             assert block.source.startswith(("mrl/ ", "study\n"))
-    assert {command.split()[0] for command in commands()} <= {"make", "papermill", "conda", "source"}
+    assert {command.split()[0] for command in commands()} <= {"make", "papermill", "conda", "source", "python"}
 
 
 @pytest.mark.robustness
@@ -148,6 +148,17 @@ def test_papermill_lines_run_as_they_stand(command: str, tmp_path) -> None:
     (run,) = (tmp_path / "runs").iterdir()
     assert json.loads((run / "config.json").read_text())["dataset"].endswith(dataset)
     assert (run / "metrics.csv").is_file() and (tmp_path / out).is_file()
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize("command", [command for command in commands() if command.startswith("python")])
+def test_python_lines_run_as_they_stand(command: str, tmp_path) -> None:
+    write_clicks(tmp_path / "clicks.parquet", ["customer", "sku"])
+    _, *arguments = shlex.split(command)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-800:]
+    assert done.stdout == "clicks.parquet: Parquet, columns customer, sku; it starts with PAR1\n"
 
 
 @pytest.mark.robustness
