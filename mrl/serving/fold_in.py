@@ -116,8 +116,8 @@ def _fold_in(run: Run, log: Any, side: str, alpha0: float | None, l2: float | No
         return replace(made, user_ids=append(own, list(new_of)))
     labels = run.labels
     if labels is not None:
-        empty = pl.DataFrame({name: [None] * len(new_of) for name in labels.columns}, schema=labels.schema)
-        labels = pl.concat([labels, empty])
+        # not by pl.concat, which hangs in a forked process
+        labels = pl.DataFrame([column.extend_constant(None, len(new_of)) for column in labels.get_columns()])
     return replace(made, item_ids=append(own, list(new_of)), labels=labels)
 
 
