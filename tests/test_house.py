@@ -33,7 +33,7 @@ PROJECT = PYPROJECT["project"]
 TOP = {
     "errors", "words", "widths", "config", "parameters", "model", "loss", "sampler", "trainer", "train", "sweep",
 }  # fmt: skip
-LARGEST_WING = 1900  # lines
+LARGEST_WING = 2200  # lines
 LARGEST_PACKAGE = 14_639  # lines: what it had before it had wings
 EXTRAS = PROJECT["optional-dependencies"]
 

@@ -148,8 +148,9 @@ class Run:
 def load(path: str | os.PathLike[str]) -> Run:
     """Read a finished run directory.
 
-    path: `~` is the home. Raises RunError, with the file and the remedy, where one is missing, damaged, a pickle, or
-    does not fit the rest.
+    path: `~` is the home. A forked process serves what its parent loaded, but does not load where its parent has used
+    polars, whose threads it lacks. Raises RunError, with the file and the remedy, where one is missing, damaged, a
+    pickle, or does not fit the rest.
     """
     if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
         raise RunError(f"load({shorten(repr(path), 80)}): give the folder of a run as text or a Path")
