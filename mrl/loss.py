@@ -57,11 +57,11 @@ class NestedLoss(nn.Module):
             raise ConfigError(f"loss={kind!r}: must be one of {', '.join(LOSSES)}")
         self.widths = check_widths(widths)
         self.kind, self.margin, self.uniformity = kind, margin, uniformity
-        weights = torch.tensor(check_level_weights(level_weights, self.widths))
+        weights = torch.tensor(check_level_weights(level_weights, self.widths), dtype=torch.float32)
         self.register_buffer("level_weights", weights, persistent=False)
         self.register_buffer("mask", level_mask(self.widths, self.widths[-1]), persistent=False)
         if kind == "uib":
-            self.boundary = nn.Parameter(torch.zeros(len(self.widths), self.widths[-1]))
+            self.boundary = nn.Parameter(torch.zeros(len(self.widths), self.widths[-1], dtype=torch.float32))
 
     @property
     def needs_negatives(self) -> bool:

@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mrl.data import Positives
 from mrl.errors import ConfigError
@@ -20,7 +21,7 @@ from mrl.kernels import propagate
 def xavier_uniform(rows: int, dim: int, generator: torch.Generator | None = None) -> Tensor:
     """(rows, dim) drawn from U(−a, a), a = √(6 / (rows + dim)): Glorot & Bengio 2010."""
     bound = (6.0 / (rows + dim)) ** 0.5
-    return (torch.rand(rows, dim, generator=generator) * 2 - 1) * bound
+    return (torch.rand(rows, dim, dtype=torch.float32, generator=generator) * 2 - 1) * bound
 
 
 class MatrixFactorization(nn.Module):
@@ -75,7 +76,7 @@ class LightGCN(MatrixFactorization):
             "offsets": positives.offsets.to(torch.int32),
             "columns": positives.items,
             "transposed": transposed,
-            "transposed_offsets": torch.cat([torch.zeros(1), positives.item_counts.cumsum(0)]).to(torch.int32),
+            "transposed_offsets": F.pad(positives.item_counts.cumsum(0), (1, 0)).to(torch.int32),
             "transposed_columns": users[transposed].to(torch.int32),
         }
         for name, table in tables.items():
@@ -85,7 +86,10 @@ class LightGCN(MatrixFactorization):
         """The normalised interaction matrix (U, I) and its transpose, as sparse CSR, with edge dropout applied."""
         values = self.values
         if self.training and self.edge_dropout > 0:
-            kept = torch.rand(len(values), device=values.device, generator=generator) >= self.edge_dropout
+            kept = (
+                torch.rand(len(values), dtype=values.dtype, device=values.device, generator=generator)
+                >= self.edge_dropout
+            )
             values = values * kept / (1 - self.edge_dropout)
         shape = (len(self.users), len(self.items))
         with warnings.catch_warnings():
@@ -98,7 +102,10 @@ class LightGCN(MatrixFactorization):
     def _drop(self, messages: Tensor, generator: torch.Generator | None) -> Tensor:
         if not self.training or self.message_dropout == 0:
             return messages
-        kept = torch.rand(messages.shape, device=messages.device, generator=generator) >= self.message_dropout
+        kept = (
+            torch.rand(messages.shape, dtype=messages.dtype, device=messages.device, generator=generator)
+            >= self.message_dropout
+        )
         return messages * kept / (1 - self.message_dropout)
 
     def _hops(self, generator: torch.Generator | None) -> list[tuple[Tensor, Tensor]]:

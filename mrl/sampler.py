@@ -220,7 +220,9 @@ class NegativeSampler(nn.Module):
         """Per level and hop, the hardest mix of a candidate with the positive; the negative is their mean over hops."""
         candidates = self.draw(step.user_rows, (len(step.picks), self.candidates), step.generator)  # (B, K, M)
         batch, hops = positives.shape[:2]
-        amount = torch.rand(batch, len(step.widths), hops, device=users.device, generator=step.generator)
+        amount = torch.rand(
+            batch, len(step.widths), hops, dtype=users.dtype, device=users.device, generator=step.generator
+        )
         rows = []
         with torch.no_grad():
             for level, width in enumerate(step.widths):
@@ -256,10 +258,10 @@ class _Gates(nn.Module):
     def __init__(self, width: int, generator: torch.Generator | None):
         super().__init__()
         for name in ("user", "positive", "relevant", "negative"):
-            layer = nn.Linear(width, width)
+            layer = nn.Linear(width, width, dtype=torch.float32)
             bound = (3.0 / width) ** 0.5
             with torch.no_grad():
-                layer.weight.copy_((torch.rand(width, width, generator=generator) * 2 - 1) * bound)
+                layer.weight.copy_((torch.rand(width, width, dtype=torch.float32, generator=generator) * 2 - 1) * bound)
                 layer.bias.zero_()
             self.add_module(name, layer)
 

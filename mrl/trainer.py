@@ -97,8 +97,8 @@ class Trainer:
         """One pass over all interactions in random order. Returns the mean loss and the mean of each level's term."""
         self.model.train()
         order = torch.randperm(len(self.users), device=self.device, generator=self.generator)
-        total = torch.zeros((), device=self.device)
-        by_level = torch.zeros(len(self.config.widths), device=self.device)
+        total = torch.zeros((), dtype=torch.float32, device=self.device)
+        by_level = torch.zeros(len(self.config.widths), dtype=torch.float32, device=self.device)
         seen = torch.zeros(len(self.config.widths), dtype=torch.float64)  # on the host: counting makes no GPU work
         if self.compiled:
             self.optimiser.start_epoch(-(-len(order) // self.batch_size))
@@ -130,7 +130,9 @@ class Trainer:
         count, levels = self.config.nested_loss.levels_per_step, len(self.config.widths)
         if count in (0, levels):
             return [None] * steps
-        drawn = torch.rand(steps, levels, generator=self.generator, device=self.device).argsort(1)[:, :count]
+        drawn = torch.rand(steps, levels, dtype=torch.float32, generator=self.generator, device=self.device).argsort(1)[
+            :, :count
+        ]
         return [tuple(sorted(row)) for row in drawn.tolist()]
 
     def _scale(self, levels: Sequence[int] | None) -> tuple[np.ndarray, np.ndarray]:
@@ -192,7 +194,7 @@ class Trainer:
             raise _diverged(self.epoch + 1, gradients.loss)
         self.optimiser.update(users, user_rows.numpy(), gradients.users)
         self.optimiser.update(items, rows.flatten().numpy(), gradients.items.reshape(-1, items.shape[1]))
-        return torch.tensor(gradients.loss), torch.from_numpy(gradients.terms).float()
+        return torch.tensor(gradients.loss, dtype=torch.float32), torch.from_numpy(gradients.terms).float()
 
     @torch.no_grad()
     def vectors(self) -> tuple[Tensor, Tensor]:

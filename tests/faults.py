@@ -451,6 +451,53 @@ FAULTS = (
             "robustness/fuzz::mutated_runs_are_read_or_refused_in_one_line",
         ),
     ),
+    Row(
+        "ids, tables and settings from Python: arrays, series, frames, paths; text ids beside numbers; bytes, null, "
+        "5000.7, 2⁶³ + 5, k=3.0",
+        "what is meant works; the rest is one line that names the value",
+        (
+            "data/ids::ids_are_read_from_whatever_holds_them",
+            "data/ids::what_is_no_id_is_named_in_one_line",
+            "data/ids::ids_of_pandas_and_arrow_are_read",
+            "data/frames::a_log_is_read_from_whatever_holds_it",
+            "data/frames::logs_of_pandas_and_arrow_are_read",
+            "data/frames::what_is_no_log_is_named_in_one_line",
+            "data/interactions::an_unknown_setting_of_build_is_named",
+            "runs/run::users_are_known_by_their_id_whatever_holds_it",
+            "runs/run::numbers_are_the_users_whose_text_they_are",
+            "runs/run::what_is_no_user_is_named_in_one_line",
+            "runs/run::impossible_settings_of_recommend_are_named",
+            "runs/run::a_run_is_found_by_a_path_of_any_kind_and_nothing_else",
+            "serving/fold_in::new_users_may_have_text_ids_beside_numbers",
+            "serving/fold_in::new_items_may_have_text_ids_beside_numbers",
+            "serving/fold_in::ids_of_a_new_user_are_checked_as_those_of_files",
+            "serving/fold_in::impossible_settings_of_least_squares_are_named",
+            "config::settings_are_taken_from_what_python_programs_hold",
+            "config::settings_from_python_are_checked_as_those_of_notebooks",
+        ),
+    ),
+    Row(
+        "ratings below min_rating",
+        "are met all the same: kept beside the positives, never recommended, never learned from",
+        (
+            "data/interactions::pairs_below_min_rating_are_kept_as_met",
+            "data/interactions::data_that_lose_nothing_have_the_fingerprint_they_had",
+            "data/interactions::what_a_given_test_part_drops_stays_unknown",
+            "runs/run::what_was_dropped_is_never_recommended_and_not_among_the_positives",
+            "serving/fold_in::what_a_new_user_rated_below_the_threshold_is_met_but_not_learned_from",
+        ),
+    ),
+    Row(
+        "the caller's process: forked workers, threads, another default dtype, no POSIX modules",
+        "a loaded run serves the same lists",
+        (
+            "robustness/processes::forked_workers_serve_what_their_parent_serves",
+            "robustness/processes::threads_at_once_get_the_same_lists",
+            "robustness/processes::serving_is_the_same_with_any_default_dtype",
+            "robustness/processes::training_is_the_same_with_any_default_dtype",
+            "robustness/processes::every_module_is_imported_where_there_is_no_posix",
+        ),
+    ),
 )
 
 PROPERTIES = (

@@ -165,7 +165,7 @@ def evaluate_plain(
     rows = test.counts.nonzero()[:, 0]
     ranks = torch.arange(2, max(KS) + 2, device=users.device, dtype=torch.float32)
     discount = 1 / ranks.log2()
-    sums = torch.zeros(len(PLAIN_METRICS), len(KS), device=users.device)
+    sums = torch.zeros(len(PLAIN_METRICS), len(KS), dtype=torch.float32, device=users.device)
     for part in rows.split(chunk):
         scores = users[part, :width] @ items[:, :width].T
         line = torch.repeat_interleave(train.counts[part])

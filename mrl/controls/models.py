@@ -66,7 +66,7 @@ def ease(positives: Positives, l2: float = 300.0, *, memory_limit: float = 8e9, 
     csr = (values, positives.items.cpu().numpy(), positives.offsets.cpu().numpy())
     matrix = sp.csr_matrix(csr, shape=(positives.num_users, size))
     by_item = matrix.T.tocsr()
-    gram = torch.empty(size, size)
+    gram = torch.empty(size, size, dtype=torch.float32)
     step = max(1, chunk // max(1, size))
     for start in range(0, size, step):
         gram[start : start + step] = torch.from_numpy((by_item[start : start + step] @ matrix).toarray())

@@ -46,9 +46,12 @@ def as_frame(table: Any, where: str, columns: Sequence[str] | None = None) -> pl
         table = held
     if columns is not None:
         _check_sides(table.columns, where, columns)
-        table = table.select(name for name in table.columns if name in columns)
-    sides = [name for name in ("user", "item") if name in table.columns]
-    return table.with_columns(id_column(table[name], f"{where}: {name}") for name in sides)
+    # Column by column: the threads in which polars runs queries do not survive a fork, and a server may have forked.
+    kept = [column for column in table.get_columns() if columns is None or column.name in columns]
+    sides = ("user", "item")
+    return pl.DataFrame(
+        [id_column(each, f"{where}: {each.name}").alias(each.name) if each.name in sides else each for each in kept]
+    )
 
 
 def _check_sides(names: Iterable[Any], where: str, columns: Sequence[str] | None) -> None:

@@ -17,7 +17,7 @@ PAPER = "https://raw.githubusercontent.com/Riwei-HEU/MRL/5f5dbe7e357a1128eb7d273
 RECBOLE = "recbole/dataset_example/ml-100k"  # a folder of the wheel
 
 # By SHA-256; 40 digits are the id that git gives a file, where that is the only first-hand check.
-CHECKSUMS = dict(line.split() for line in Path(__file__).with_name("checksums.txt").read_text().splitlines())
+CHECKSUMS = dict(line.split() for line in Path(__file__).with_name("checksums.txt").read_text("utf-8").splitlines())
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class RowAdam:
         for table in self.tables:
             if table not in self.state:
                 zeros = {name: torch.zeros_like(table, requires_grad=False) for name in ("exp_avg", "exp_avg_sq")}
-                self.state[table] = {"step": torch.tensor(0.0)} | zeros
+                self.state[table] = {"step": torch.tensor(0.0, dtype=torch.float32)} | zeros
         self._done = int(self.state[self.tables[0]]["step"])  # before this epoch
         self._now = 0  # the step of this epoch
         self._missed = np.zeros((steps + 2, 2))  # by the step at which a row was last touched: Σ a, Σ a·ε

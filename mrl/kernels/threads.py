@@ -107,6 +107,21 @@ def in_threads(work: Callable[[slice], object], rows: int, *, each: int) -> None
         pass  # raises what a part raised
 
 
+def _after_fork() -> None:
+    """In a forked process one thread computes.
+
+    Of OpenMP's threads, which torch had started, the child has none but waits for them for ever. A lock that another
+    thread of the parent held is never released.
+    """
+    global _BUILDING
+    _BUILDING = Lock()
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 @lru_cache(maxsize=1)
 def _pool(process: int, threads: int) -> ThreadPoolExecutor:
     """Kept from call to call, since a step has many; a forked process, which has none of the threads, gets its own."""

@@ -52,7 +52,7 @@ def ials(
     user_l2 = frequency_l2(positives.counts, positives.num_items, alpha0=alpha0, l2=l2, nu=nu)
     item_l2 = frequency_l2(by_item.counts, positives.num_users, alpha0=alpha0, l2=l2, nu=nu)
     # drawn on the CPU so that every device starts alike; the scale is that of Rendle et al.
-    items = torch.randn(positives.num_items, dim, generator=generator) * (0.1 / sqrt(dim))
+    items = torch.randn(positives.num_items, dim, dtype=torch.float32, generator=generator) * (0.1 / sqrt(dim))
     items = items.to(positives.items.device)
     for sweep in range(1, sweeps + 1):
         started = time.perf_counter()

@@ -91,12 +91,14 @@ def learn_rotation(
     spread = ((users @ torch.cov(items.T, correction=0)) * users).sum(1).clamp_min(0).sqrt()
     usable = ((positives.counts > 0) & (positives.counts < count) & (spread > 0)).nonzero()[:, 0]
     if len(usable) == 0:
-        return torch.eye(dim, device=device), 0.0
+        return torch.eye(dim, dtype=users.dtype, device=device), 0.0
     users = users / spread[:, None]
-    weights = torch.tensor(level_weights[:-1] if any(level_weights[:-1]) else [1.0] * len(levels)).to(users)
+    weights = level_weights[:-1] if any(level_weights[:-1]) else [1.0] * len(levels)
+    weights = torch.tensor(weights, dtype=users.dtype, device=device)
     weights /= weights.sum()
-    angles = torch.zeros(dim, dim, device=device, requires_grad=True)
-    sharpness = torch.zeros(len(levels), device=device, requires_grad=True)  # of each level, its logarithm
+    angles = torch.zeros(dim, dim, dtype=users.dtype, device=device, requires_grad=True)
+    # of each level, its logarithm
+    sharpness = torch.zeros(len(levels), dtype=users.dtype, device=device, requires_grad=True)
     groups = [{"params": [angles]}, {"params": [sharpness], "lr": 2 * LEARNING_RATE}]
     optimiser = torch.optim.Adam(groups, lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, STEPS)
@@ -110,13 +112,13 @@ def learn_rotation(
         known = positives.take(rows)
         seen = torch.zeros(len(rows), count, dtype=torch.bool, device=device)
         seen[known.users.long(), known.items.long()] = True
-        unseen = torch.where(seen[:, sample], NEVER, 0.0)  # is added to what is scored
+        unseen = seen[:, sample].to(users.dtype) * NEVER  # is added to what is scored
         whole = users[rows] / TEMPERATURE
         sampled = items[sample]
         target = torch.addmm(unseen, whole, sampled.T).softmax(1)
         rotation = _rotation(angles)
         rotated_users, rotated_items = whole @ rotation, sampled @ rotation
-        loss = torch.zeros((), device=device)
+        loss = torch.zeros((), dtype=users.dtype, device=device)
         for level, width in enumerate(levels):
             prefix = rotated_users[:, :width] * sharpness[level].exp()
             scores = torch.addmm(unseen, prefix, rotated_items[:, :width].T)

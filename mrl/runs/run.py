@@ -117,21 +117,23 @@ class Run:
             raise RunError(f"{self.path}: has no seen.safetensors; train again, or recommend with exclude_seen=False")
         ranking = VectorRanking(self.users, self.items, (width,))
         hidden = self.met if exclude_seen else []
-        parts = []
+        found = [torch.empty(0, dtype=kind) for kind in (torch.int64, torch.int64, torch.int64, torch.float64)]
         for part in rows.split(users_per_batch(len(self.item_ids), "cpu")):
             _, items, scores = next(ranking(part, k, hidden))
             user, rank = (items >= 0).nonzero(as_tuple=True)  # -1 where nothing is left
-            item = items[user, rank].numpy()
-            columns = {
-                "user": as_series(self.user_ids[part[user].numpy()]),
-                "item": as_series(self.item_ids[item]),
-                "rank": (rank + 1).numpy(),
-                "score": scores[user, rank].float().numpy(),
-            }
-            if self.labels is not None and "title" in self.labels.columns:
-                columns["title"] = self.labels["title"].gather(item)
-            parts.append(pl.DataFrame(columns))
-        return pl.concat(parts)
+            columns = part[user], items[user, rank], rank + 1, scores[user, rank]
+            found = [torch.cat(both) for both in zip(found, columns, strict=True)]
+        user, item, rank, score = (column.numpy() for column in found)
+        # Columns one by one: the threads of polars' queries do not survive a fork, and a server may have forked.
+        table = {
+            "user": as_series(self.user_ids[user]),
+            "item": as_series(self.item_ids[item]),
+            "rank": rank,
+            "score": score.astype(np.float32),
+        }
+        if self.labels is not None and "title" in self.labels.columns:
+            table["title"] = self.labels["title"].gather(item)
+        return pl.DataFrame(table)
 
     def _rows(self, user_ids: Any) -> Tensor:
         """Rows of raw ids, (B,) int64."""
@@ -146,8 +148,9 @@ class Run:
 def load(path: str | os.PathLike[str]) -> Run:
     """Read a finished run directory.
 
-    path: `~` is the home. Raises RunError, with the file and the remedy, where one is missing, damaged, a pickle, or
-    does not fit the rest.
+    path: `~` is the home. A forked process serves what its parent loaded, but does not load where its parent has used
+    polars, whose threads it lacks. Raises RunError, with the file and the remedy, where one is missing, damaged, a
+    pickle, or does not fit the rest.
     """
     if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
         raise RunError(f"load({shorten(repr(path), 80)}): give the folder of a run as text or a Path")

@@ -116,8 +116,9 @@ def _fold_in(run: Run, log: Any, side: str, alpha0: float | None, l2: float | No
         return replace(made, user_ids=append(own, list(new_of)))
     labels = run.labels
     if labels is not None:
-        empty = pl.DataFrame({name: [None] * len(new_of) for name in labels.columns}, schema=labels.schema)
-        labels = pl.concat([labels, empty])
+        # Not by pl.concat: it waits for polars' threads, which a forked process does not have.
+        empty = [None] * len(new_of)
+        labels = pl.DataFrame([each.clone().append(pl.Series(empty, dtype=each.dtype)) for each in labels])
     return replace(made, item_ids=append(own, list(new_of)), labels=labels)
 
 
@@ -127,8 +128,7 @@ def _is_liked(log: pl.DataFrame, min_rating: float | None) -> np.ndarray:
         return np.ones(len(log), dtype=bool)
     if not log["rating"].dtype.is_numeric():
         raise DataError(f"log: ratings are {log['rating'].dtype}; give numbers, or leave the column out")
-    rating = log["rating"].cast(pl.Float64)
-    return ((rating >= min_rating) & rating.is_not_nan()).fill_null(False).to_numpy()
+    return log["rating"].cast(pl.Float64).to_numpy() >= min_rating  # what is missing is NaN, and not
 
 
 def _with_new(own: Positives, new: Positives, side: str) -> Positives:
