@@ -16,5 +16,5 @@ from mrl.kernels.candidates import UniformCandidates, level_scores, pick_hardest
 from mrl.kernels.cuda_graph import GraphStep
 from mrl.kernels.row_adam import RowAdam
 from mrl.kernels.sparse import propagate
-from mrl.kernels.threads import compiled, has_short_floats, in_threads
+from mrl.kernels.threads import compiled, has_short_floats, in_threads, is_forked
 from mrl.kernels.topk import best_of_scores, best_of_vectors, mark_hits

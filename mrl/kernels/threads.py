@@ -13,6 +13,7 @@ import torch
 
 AHEAD = 4  # rows from one that is worked on to one that is fetched
 _BUILDING = Lock()  # the first call may come from several threads at once
+_FORKED = False
 
 
 class Kernel:
@@ -113,9 +114,14 @@ def _after_fork() -> None:
     Of OpenMP's threads, which torch had started, the child has none but waits for them for ever. A lock that another
     thread of the parent held is never released.
     """
-    global _BUILDING
-    _BUILDING = Lock()
+    global _BUILDING, _FORKED
+    _BUILDING, _FORKED = Lock(), True
     torch.set_num_threads(1)
+
+
+def is_forked() -> bool:
+    """Whether this process was forked from one that had imported the package: it lacks the threads of polars, too."""
+    return _FORKED
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork

@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ from torch import Tensor
 from mrl.config import SECTION_OF, TrainConfig, differing
 from mrl.data import DATA_SETTINGS, Interactions, Positives, dataset_name, resolve_dataset
 from mrl.errors import MRLError, RunError
+from mrl.kernels import is_forked
 from mrl.runs import tensorfile
 
 # What the names of backbone tensors, of label columns and of the tensors of dropped pairs start with.
@@ -247,14 +249,18 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 def read_ids(path: Path) -> tuple[np.ndarray, np.ndarray, pl.DataFrame | None]:
     """User ids, item ids and item labels of an ids.parquet, by row. Raises RunError where it is damaged."""
-    frame = parse_file(path, pl.read_parquet)
+    frame = parse_file(path, read_frame)
     try:
-        users, items = (frame.filter(pl.col("side") == side) for side in ("user", "item"))
+        # the users come first; cut and not filtered, which polars does in threads that a forked process lacks
+        count = int((frame["side"] == "user").sum())
+        users, items = frame[:count], frame[count:]
+        if (users["side"] != "user").any() or (items["side"] != "item").any():
+            raise ValueError("rows are missing or out of order")
         ids = [_raw_ids(side) for side in (users, items)]
     except (pl.exceptions.PolarsError, ValueError) as error:
         raise RunError(f"{path}: is not a table of ids ({_first_line(error)}); restore a copy or train again") from None
     names = [name for name in frame.columns if name.startswith(LABEL)]
-    labels = items.select(pl.col(name).alias(name.removeprefix(LABEL)) for name in names) if names else None
+    labels = pl.DataFrame({name.removeprefix(LABEL): items[name] for name in names}) if names else None
     return ids[0], ids[1], labels
 
 
@@ -264,6 +270,20 @@ def _raw_ids(side: pl.DataFrame) -> np.ndarray:
     if len(side) and side["integer"].all():
         return side["id"].cast(pl.Int64).to_numpy()
     return np.array(side["id"].to_list(), dtype=object)
+
+
+def read_frame(path: Path) -> pl.DataFrame:
+    """A CSV or Parquet file as a frame. In a forked process, where polars would wait for its threads for ever, a fresh
+    one reads the file."""
+    if not is_forked():
+        return pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema_length=None)
+    path.stat()  # FileNotFoundError, where it is not there
+    read = "read_parquet(path)" if path.suffix == ".parquet" else "read_csv(path, infer_schema_length=None)"
+    source = f"import sys, polars; path = sys.argv[1]; sys.stdout.buffer.write(polars.{read}.serialize())"
+    reader = subprocess.run([sys.executable, "-c", source, path], capture_output=True)
+    if reader.returncode:
+        raise ValueError(reader.stderr.decode(errors="replace").strip().rpartition("\n")[2])
+    return pl.DataFrame.deserialize(io.BytesIO(reader.stdout))
 
 
 def parse_file(path: Path, parse: Callable[[Path], Any]) -> Any:

@@ -21,7 +21,7 @@ from mrl.data.ids import as_series, id_column, rows_by_text, texts
 from mrl.errors import ConfigError, RunError
 from mrl.evaluation import VectorRanking, users_per_batch
 from mrl.runs import tensorfile
-from mrl.runs.directory import BACKBONE, DROPPED, is_earlier, parse_file, read_ids, read_weights
+from mrl.runs.directory import BACKBONE, DROPPED, is_earlier, parse_file, read_frame, read_ids, read_weights
 from mrl.widths import check_widths
 
 
@@ -77,7 +77,7 @@ class Run:
     def per_user(self) -> pl.DataFrame | None:
         """Columns user (row), width, metric, k, value, user_id; None where it was not written."""
         path = self.path / "per_user.parquet"
-        return parse_file(path, pl.read_parquet) if path.exists() else None
+        return parse_file(path, read_frame) if path.exists() else None
 
     def _table(self, name: str) -> Tensor:
         if name not in self.weights:
@@ -86,12 +86,16 @@ class Run:
 
     def by_width(self, split: str = "test", k: int = 20) -> pl.DataFrame:
         """A row a width, a column a metric, such as `recall@20`."""
-        rows = self.metrics.filter((pl.col("split") == split) & (pl.col("k") == k))
-        if rows.is_empty():
-            ks = ", ".join(map(str, self.metrics["k"].unique().sort()))
+        rows: dict[int | None, dict[str, float]] = {}
+        for row in self.metrics.iter_rows(named=True):
+            if row["split"] == split and row["k"] == k:
+                rows.setdefault(row["width"], {})[f"{row['metric']}@{k}"] = row["value"]
+        if not rows:
+            ks = ", ".join(map(str, sorted(set(self.metrics["k"].to_list()))))
             raise ConfigError(f"split={split!r}, k={k!r}: was not measured; there are {ks} of test or valid")
-        names = pl.format("{}@{}", "metric", "k")
-        return rows.with_columns(metric=names).pivot("metric", index="width", values="value").sort("width")
+        widths = sorted(rows, key=lambda width: width or 0)
+        table = [{"width": width} | rows[width] for width in widths]
+        return pl.DataFrame(table, schema_overrides={"width": pl.Int64}, infer_schema_length=None)
 
     def recommend(
         self, user_ids: Any, k: int = 10, width: int | None = None, exclude_seen: bool = True
@@ -148,9 +152,8 @@ class Run:
 def load(path: str | os.PathLike[str]) -> Run:
     """Read a finished run directory.
 
-    path: `~` is the home. A forked process serves what its parent loaded, but does not load where its parent has used
-    polars, whose threads it lacks. Raises RunError, with the file and the remedy, where one is missing, damaged, a
-    pickle, or does not fit the rest.
+    path: `~` is the home. Raises RunError, with the file and the remedy, where one is missing, damaged, a pickle, or
+    does not fit the rest.
     """
     if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
         raise RunError(f"load({shorten(repr(path), 80)}): give the folder of a run as text or a Path")
@@ -217,7 +220,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _read_csv(path: Path) -> pl.DataFrame:
     if path.stat().st_size <= 1:
         return pl.DataFrame()
-    table = pl.read_csv(path, infer_schema_length=None)
+    table = read_frame(path)
     # Of a model without a width the file does not tell the type.
     return table.cast({"width": pl.Int64}) if "width" in table.columns else table
 
