@@ -10,6 +10,8 @@ import pytest
 from hypothesis import settings
 from training_server import TrainingServer
 
+import mrl  # noqa: F401  (before anything imports torch, whose threads it tells how to wait)
+
 pytest_plugins = ["fault_report", "mirror"]
 
 # The first example of a test pays for imports and allocations: a deadline would only measure the machine.

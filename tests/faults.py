@@ -496,6 +496,8 @@ FAULTS = (
             "robustness/processes::serving_is_the_same_with_any_default_dtype",
             "robustness/processes::training_is_the_same_with_any_default_dtype",
             "robustness/processes::every_module_is_imported_where_there_is_no_posix",
+            "robustness/processes::threads_wait_without_spinning_unless_the_caller_says_otherwise",
+            "runs/files::frames_are_read_the_same_in_a_forked_process",
         ),
     ),
 )

@@ -7,6 +7,7 @@ counts, so nothing is rounded.
 from __future__ import annotations
 
 import re
+from math import isnan
 
 import polars as pl
 
@@ -49,7 +50,7 @@ def is_missing(value: object) -> bool:
     """Whether it is one of the usual words for nothing."""
     if isinstance(value, str):
         return not value or value.lower() in MISSING
-    return value is None or value != value  # NaN
+    return value is None or (isinstance(value, float) and isnan(value))
 
 
 def to_ids(column: pl.Series) -> tuple[pl.Series, pl.Series]:

@@ -16,6 +16,7 @@ run; one with a checkpoint alone was interrupted, and training with the same set
 
     run         a finished run, read back, and recommendations from it
     directory   the one writer of a run directory
+    files       its files read back, in forked processes, too
     tensorfile  tensors on disk, with a checksum and without pickles
 """
 

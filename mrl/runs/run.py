@@ -21,7 +21,8 @@ from mrl.data.ids import as_series, id_column, rows_by_text, texts
 from mrl.errors import ConfigError, RunError
 from mrl.evaluation import VectorRanking, users_per_batch
 from mrl.runs import tensorfile
-from mrl.runs.directory import BACKBONE, DROPPED, is_earlier, parse_file, read_frame, read_ids, read_weights
+from mrl.runs.directory import is_earlier
+from mrl.runs.files import BACKBONE, DROPPED, parse_file, read_frame, read_ids, read_weights
 from mrl.widths import check_widths
 
 

@@ -226,3 +226,12 @@ assert peak_memory_mib() is None
 @pytest.mark.robustness
 def test_every_module_is_imported_where_there_is_no_posix(run) -> None:
     assert python(WITHOUT_POSIX, run.path).strip() == "3"
+
+
+def test_threads_wait_without_spinning_unless_the_caller_says_otherwise() -> None:
+    source = "import mrl, os; print(os.environ['OMP_WAIT_POLICY'], os.environ.get('GOMP_SPINCOUNT'))"
+    environment = {name: value for name, value in os.environ.items() if not name.endswith(("WAIT_POLICY", "SPINCOUNT"))}
+    for given, expected in (({}, "PASSIVE 1000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE None")):
+        options = {"env": environment | {"PYTHONPATH": str(ROOT)} | given, "capture_output": True, "text": True}
+        assert subprocess.run([sys.executable, "-c", source], check=True, **options).stdout.strip() == expected
+    assert "OMP_WAIT_POLICY" in os.environ, "so do the tests"
