@@ -15,19 +15,23 @@ import torch
 
 from mrl.data.ids import from_pandas, id_column
 from mrl.errors import DataError
+from mrl.files import USUAL, usual
 
 COLUMNS = ("user", "item", "rating", "timestamp", "part")  # of a log
 _POSITIONS = COLUMNS[:4]  # what rows without names hold
 _KNOWN = "give a polars, pandas or Arrow table, a dict of columns, a list of rows, or a NumPy array"
 
 
-def as_frame(table: Any, where: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+def as_frame(
+    table: Any, where: str, columns: Sequence[str] | None = None, notes: list[str] | None = None
+) -> pl.DataFrame:
     """A table as polars has it, with `user` and `item` as Int64 or String columns.
 
     table: a frame of polars or pandas, an Arrow table, a structured NumPy array, a dict of columns (where one value
         stands for a column of it) or a list of dicts; or rows of user, item, and where there are any rating and
         timestamp: tuples, or a NumPy or torch array (N, 2 to 4).
-    where: what a message begins with. columns: of a log, those to keep where they are there; None for any table.
+    where: what a message begins with. columns: of a log, those to keep where they are there, by these names or usual
+        ones such as `userId`, which `notes` is told; None for any table.
     Raises DataError for anything else, and for ids and columns that are not all of a kind.
     """
     if isinstance(table, pl.LazyFrame):
@@ -35,6 +39,8 @@ def as_frame(table: Any, where: str, columns: Sequence[str] | None = None) -> pl
     if not isinstance(table, pl.DataFrame):
         held = _columns(table, where)
         if isinstance(held, dict):
+            renamed = _usual_names(held, columns, notes)
+            held = {renamed.get(name, name): values for name, values in held.items()}
             _check_sides(held, where, columns)
             held = {str(name): values for name, values in held.items() if columns is None or name in columns}
             length = max((len(values) for values in held.values() if not _is_one(values)), default=1)
@@ -45,6 +51,7 @@ def as_frame(table: Any, where: str, columns: Sequence[str] | None = None) -> pl
             held = pl.DataFrame(made)
         table = held
     if columns is not None:
+        table = table.rename(_usual_names(table.columns, columns, notes))
         _check_sides(table.columns, where, columns)
     # Column by column: the threads in which polars runs queries do not survive a fork, and a server may have forked.
     kept = [column for column in table.get_columns() if columns is None or column.name in columns]
@@ -52,6 +59,19 @@ def as_frame(table: Any, where: str, columns: Sequence[str] | None = None) -> pl
     return pl.DataFrame(
         [id_column(each, f"{where}: {each.name}").alias(each.name) if each.name in sides else each for each in kept]
     )
+
+
+def _usual_names(names: Iterable[Any], columns: Sequence[str] | None, notes: list[str] | None) -> dict[Any, str]:
+    """The columns of a log that have usual names instead of those of their roles; none where two may be meant."""
+    names, renamed = list(names), {}
+    for role in USUAL if columns is not None else ():
+        found = usual([name for name in names if isinstance(name, str)], USUAL[role]) if role in columns else []
+        if role not in names and len(found) == 1:
+            renamed[found[0]] = role
+    if renamed and notes is not None:
+        words = ", ".join(f"{role} = {name}" for name, role in renamed.items())
+        notes.append(f"columns found by their usual names: {words}; rename them if others are meant")
+    return renamed
 
 
 def _check_sides(names: Iterable[Any], where: str, columns: Sequence[str] | None) -> None:

@@ -188,7 +188,7 @@ def build(log: Any, *, name: str, labels: Any = None, notes: Sequence[str] = (),
     rules = SplitSettings(**settings)
     min_rating, core = rules.min_rating, rules.core
     notes = list(notes)
-    log, labels = as_frame(log, name, COLUMNS), None if labels is None else as_frame(labels, f"{name}: labels")
+    log, labels = as_frame(log, name, COLUMNS, notes), None if labels is None else as_frame(labels, f"{name}: labels")
     if rows := log["user"].null_count():
         raise DataError(f"{name}: {rows} rows have no user id; remove them or fill them in")
     idle = log.filter(pl.col("item").is_null())["user"]

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from mrl.errors import ConfigError, DataError
+from mrl.files import OpenDates, to_times
 
 SPLITS = ("auto", "given", "random", "leave_last", "temporal")
 TIMED_SPLITS = ("leave_last", "temporal")
@@ -130,6 +131,14 @@ def finite_times(log: pl.DataFrame, split: str, name: str) -> np.ndarray:
     if "timestamp" not in log.columns:
         raise DataError(f"{name}: split={split!r} needs timestamps, and the data has none; use split='random'")
     times = log["timestamp"]
+    if times.dtype == pl.String:
+        try:
+            times, is_bad = to_times(times)
+        except OpenDates as error:
+            raise DataError(f"{name}: timestamp {error}; write dates as 2023-01-31") from None
+        if is_bad.any():
+            shown = log["timestamp"].filter(is_bad)[0][:40]
+            raise DataError(f"{name}: timestamp {shown!r} is not a finite number or a date such as 2023-01-31")
     if times.dtype.is_temporal():
         times = times.to_physical()
     if not times.dtype.is_numeric():

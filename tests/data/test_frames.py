@@ -46,19 +46,37 @@ def test_a_log_is_read_from_whatever_holds_it(table) -> None:
 @pytest.mark.robustness
 def test_logs_of_pandas_and_arrow_are_read() -> None:
     pd, pa = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
-    frame = pd.DataFrame({"user": [1, 2, None], "item": ["a", "b", "c"], "when": pd.to_datetime(["2020-01-01"] * 3)})
+    frame = pd.DataFrame({"user": [1, 2, None], "item": ["a", "b", "c"], "extra": pd.to_datetime(["2020-01-01"] * 3)})
     frame["rating"] = pd.array([1, None, 3], dtype="Int64")
     expected = [(1, "a", 1), (2, "b", None), (None, "c", 3)]
     for table in (frame, frame.convert_dtypes(), frame.convert_dtypes(dtype_backend="pyarrow")):
         assert as_frame(table, "log", COLUMNS).rows() == expected
-    assert as_frame(frame, "labels")["when"].dtype.is_temporal()
+    assert as_frame(frame, "labels")["extra"].dtype.is_temporal()
     arrow = pa.table({"user": [1, 2], "item": [10, 20]})
     for table in (arrow, arrow.to_batches()[0], arrow.to_reader()):
         assert as_frame(table, "log", COLUMNS).rows() == PAIRS
     with pytest.raises(DataError, match="two columns of one name"):
         as_frame(pd.concat([frame, frame[["user"]]], axis=1), "log", COLUMNS)
-    with pytest.raises(DataError, match="no column user in the log; it has item, when, rating"):
+    with pytest.raises(DataError, match="no column user in the log; it has item, extra, rating"):
         as_frame(frame.set_index("user"), "log", COLUMNS)
+
+
+def test_usual_names_of_columns_are_found_and_noted() -> None:
+    for table in (pl.DataFrame({"userId": [1, 2], "movieId": [5, 6]}), {"userId": [1, 2], "movieId": [5, 6]}):
+        data = build(table, name="mine")
+        assert data.item_ids.tolist() == [5, 6]
+        assert "columns found by their usual names: user = userId, item = movieId" in data.notes[0]
+    with pytest.raises(DataError, match="no column item in the log; it has user, song_id, artist_id"):
+        build({"user": [1], "song_id": [1], "artist_id": [2]}, name="mine")
+
+
+def test_dates_in_text_are_read_as_those_of_files() -> None:
+    log = {"user": [1, 1, 1], "item": [5, 6, 7], "timestamp": ["31/01/2023", "02/02/2023", "01/02/2023"]}
+    data = build(log, name="mine", split="leave_last")
+    assert [data.item_ids[item] for item in data.test.items.tolist()] == [6]
+    for time, words in (("01/02/2023", "no day is beyond 12"), ("soon", "timestamp 'soon' is not a finite number")):
+        with pytest.raises(DataError, match=words):
+            build(log | {"timestamp": time}, name="mine", split="leave_last")
 
 
 def test_one_value_stands_for_a_column_and_ids_may_be_text_beside_numbers() -> None:
@@ -80,7 +98,7 @@ def test_one_value_stands_for_a_column_and_ids_may_be_text_beside_numbers() -> N
         ([(1, 2), (1, 2, 3)], r"row \(1, 2, 3\) is not"),
         (np.array([1, 2]), r"array of shape \(2,\)"),
         (np.zeros((1, 5)), r"array of shape \(1, 5\)"),
-        ({"customer": [1], "item": [2]}, "no column user in the log; it has customer, item"),
+        ({"shop": [1], "item": [2]}, "no column user in the log; it has shop, item"),
         ({"user": [1, 2], "item": [1]}, r"columns of \[1, 2\] values"),
         ({"user": [1, 2], "item": [1, 2], "rating": [1, "good"]}, "column 'rating' is not all of one kind"),
         ({"user": [5000.7], "item": [1]}, r"log: user id 5000\.7 is no whole number"),
