@@ -22,9 +22,9 @@ from mrl.data.synthetic import planted, planted_interactions
 from mrl.errors import ConfigError, DataError
 from mrl.files import (
     COMPLETEJOURNEY,
-    COMPRESSED,
     MOVIELENS,
     Format,
+    check_given,
     content_of,
     find_parts,
     read_atomic_items,
@@ -35,14 +35,13 @@ from mrl.files import (
     replay,
     sniff,
     sniff_parts,
-)
+    stem_of,
+    suffix_of,
+)  # fmt: skip
 
 _COLUMNS = ("user_column", "item_column", "rating_column", "timestamp_column")
 TABLES = (".csv", ".tsv", ".parquet", ".pq")
-LAYOUTS = (
-    "train.txt [and test.txt], *.inter [and *.item], u.data, ratings.dat, *.train.rating, or *.csv, *.tsv, *.parquet "
-    "or parts of them (part-0.csv, …)"
-)
+LAYOUTS = "train.txt [and test.txt], *.inter [and *.item], u.data, ratings.dat, *.csv, *.tsv, *.parquet or their parts"
 
 
 def load_dataset(dataset: str | Path, **settings: Any) -> Interactions:
@@ -57,7 +56,7 @@ def load_dataset(dataset: str | Path, **settings: Any) -> Interactions:
     names = [field.name for field in fields(SplitSettings)]
     rules = SplitSettings(**{name: value for name, value in settings.items() if name in names})
     columns = {name: value for name, value in settings.items() if name in _COLUMNS and value is not None}
-    _check_columns(columns)
+    check_given(columns)
     taxonomy = {name: value for name, value in settings.items() if name not in (*names, *_COLUMNS)}
     name, path = dataset_name(dataset), _find_path(dataset)
     if path is None and columns:
@@ -94,7 +93,7 @@ def dataset_name(dataset: str | Path) -> str:
     if path is None:
         return str(dataset)
     path = path.resolve()
-    name = _stem(path) if path.is_file() else path.name
+    name = stem_of(path) if path.is_file() else path.name
     if path.is_file() and name in ("train", "test", "ratings", "u"):  # its folder says more
         name = path.parent.name
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "data"
@@ -134,23 +133,6 @@ def _find_path(dataset: str | Path) -> Path | None:
     raise ConfigError(f"dataset={dataset!r}: {hint}The names are {', '.join(DATASETS)}; a path must exist")
 
 
-def _check_columns(columns: dict[str, str]) -> None:
-    for name, value in columns.items():
-        if not isinstance(value, str) or (not value and name in ("user_column", "item_column")):
-            raise ConfigError(f"{name}={value!r}: must be the name of a column, or None to look for a usual one")
-    if columns.get("user_column", 0) == columns.get("item_column", 1):
-        raise ConfigError(f"item_column={columns['item_column']!r}: is user_column too; give two columns")
-
-
-def _suffix(path: Path) -> str:
-    """The suffix, in lower case, of what is inside where it is compressed: `.csv` of `clicks.csv.gz`."""
-    return Path(path.stem if path.suffix.lower() in COMPRESSED else path).suffix.lower()
-
-
-def _stem(path: Path) -> str:
-    return Path(path.stem).stem if path.suffix.lower() in COMPRESSED else path.stem
-
-
 class _Source(NamedTuple):
     """A file, or a folder with the parts of one table, which are found again by `stem` (see `find_parts`)."""
 
@@ -186,13 +168,9 @@ class _Files:
             log = _both_parts(log, test, self.test.path, is_timed="timestamp" in needed)
         if self.items is None:
             return log, None
-        if self.items.suffix == ".item":
-            is_atomic = self.items.name != "u.item"
-            return log, read_atomic_items(self.items) if is_atomic else read_movies(self.items)
-        if self.items.name == "movies.dat":
-            return log, read_movies(self.items)
-        if self.items.name == COMPLETEJOURNEY[1]:
-            return log, read_products(self.items)
+        named = {"u.item": read_movies, "movies.dat": read_movies, COMPLETEJOURNEY[1]: read_products}
+        if self.items.name in named or self.items.suffix == ".item":
+            return log, named.get(self.items.name, read_atomic_items)(self.items)
         return log, read_item_table(self.items, columns.get("item_column"), notes)
 
 
@@ -221,25 +199,24 @@ def _find_files(path: Path) -> _Files | None:
         return _from_file(path)
     there = sorted(file for file in path.iterdir() if file.name[0] not in "._")
     files = [file for file in there if file.is_file()]
-    lists = [file for file in files if _suffix(file) == ".txt" and _stem(file) in ("train", "test", "valid", "val")]
-    if any(_stem(file) == "train" for file in lists):
+    lists = [file for file in files if suffix_of(file) == ".txt" and stem_of(file) in ("train", "test", "valid", "val")]
+    if any(stem_of(file) == "train" for file in lists):
         return _train_and_test(lists)
-    if atomic := [file for file in files if _suffix(file) == ".inter"]:
+    if atomic := [file for file in files if suffix_of(file) == ".inter"]:
         return _train_and_test(atomic, [file for file in files if file.suffix == ".item"])
     for name in ("u.data", "ratings.dat"):
         if path / name in files:
             return _from_file(path / name)
-    if rated := [file for file in files if _suffix(file) == ".rating"]:
+    if rated := [file for file in files if suffix_of(file) == ".rating"]:
         return _train_and_test(rated)
     if all(path / name in files for name in COMPLETEJOURNEY):
         return _Files(_Source(path / COMPLETEJOURNEY[0]), items=path / COMPLETEJOURNEY[1])
-    tables = [file for file in there if _suffix(file) in TABLES or (file.is_dir() and file.name in ("train", "test"))]
-    items = [file for file in tables if _stem(file).lower() == "items"]
+    tables = [file for file in there if suffix_of(file) in TABLES or (file.is_dir() and file.name in ("train", "test"))]
+    items = [file for file in tables if stem_of(file).lower() == "items"]
     parts = _find_part_tables(path)
     inside = [part for source in parts.values() for part in find_parts(*source)]
     tables = [file for file in tables if file not in (*items, *inside) and (file.is_file() or find_parts(file))]
-    if inside:  # beside them empty ones, as Spark leaves them
-        tables = [file for file in tables if file.is_dir() or file.stat().st_size]
+    tables = [file for file in tables if not inside or file.is_dir() or file.stat().st_size]  # Spark leaves empty ones
     if inside and not tables and len(items) < 2 and (len(parts) == 1 or "train" in parts):
         ignored = [source.path / f"{stem}-…" for stem, source in parts.items() if stem not in ("", "train", "test")]
         train = parts.get("train") or next(iter(parts.values()))
@@ -260,8 +237,8 @@ def _from_file(path: Path) -> _Files:
     elif MOVIELENS.fullmatch(path.name):
         beside = [path.with_name("movies.dat" if path.name == "ratings.dat" else "u.item")]
     else:
-        tables = [file for file in sorted(path.parent.iterdir()) if _suffix(file) in TABLES and file != path]
-        beside = [file for file in tables if _stem(file).lower() == "items"]
+        tables = [file for file in sorted(path.parent.iterdir()) if suffix_of(file) in TABLES and file != path]
+        beside = [file for file in tables if stem_of(file).lower() == "items"]
         if len(beside) > 1:
             names = " and ".join(file.name for file in beside)
             raise DataError(f"{path.parent}: which item table? There is {names}; leave one of them")
@@ -271,7 +248,7 @@ def _from_file(path: Path) -> _Files:
 def _train_and_test(files: list[Path], items: Sequence[Path] = ()) -> _Files:
     """A train file and a test file by their names (`train.csv`, `mine.test.inter`), else the only file there is."""
     parts = {
-        part: [file for file in files if re.split(r"[._-]", _stem(file))[-1] == part] for part in ("train", "test")
+        part: [file for file in files if re.split(r"[._-]", stem_of(file))[-1] == part] for part in ("train", "test")
     }
     train, test = parts["train"] or files, parts["test"] if parts["train"] else []
     if len(train) != 1 or len(test) > 1 or len(items) > 1:

@@ -136,9 +136,8 @@ def finite_times(log: pl.DataFrame, split: str, name: str) -> np.ndarray:
             times, is_bad = to_times(times)
         except OpenDates as error:
             raise DataError(f"{name}: timestamp {error}; write dates as 2023-01-31") from None
-        if is_bad.any():
-            shown = log["timestamp"].filter(is_bad)[0][:40]
-            raise DataError(f"{name}: timestamp {shown!r} is not a finite number or a date such as 2023-01-31")
+        if (bad := log["timestamp"].filter(is_bad)).len():
+            raise DataError(f"{name}: timestamp {bad[0][:40]!r} is not a finite number or a date such as 2023-01-31")
     if times.dtype.is_temporal():
         times = times.to_physical()
     if not times.dtype.is_numeric():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from mrl.errors import DataError
+from mrl.errors import ConfigError, DataError
 
 ROLES = ("user", "item", "rating", "timestamp")
 # In lower case without separators: `user_id`, `userId` and `User-ID` are the same. The first group that is found wins.
@@ -92,3 +92,12 @@ def find_columns(
         settings = " or ".join(f"{role}_column" for role in decided)
         notes.append(f"columns found by their usual names: {words}; set {settings} if another is meant")
     return columns
+
+
+def check_given(columns: Mapping[str, str]) -> None:
+    """Raise ConfigError where settings such as `user_column` are no names, or one stands for both sides."""
+    for name, value in columns.items():
+        if not isinstance(value, str) or (not value and name in ("user_column", "item_column")):
+            raise ConfigError(f"{name}={value!r}: must be the name of a column, or None to look for a usual one")
+    if columns.get("user_column", 0) == columns.get("item_column", 1):
+        raise ConfigError(f"item_column={columns['item_column']!r}: is user_column too; give two columns")

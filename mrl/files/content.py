@@ -124,3 +124,13 @@ def _only_member(path: Path, limit: int) -> bytes:
             raise DataError(f"{path}: this is an archive {holds}; unpack it and give the file inside")
         with archive.open(names[0]) as file:
             return file.read(limit + 1)
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix, in lower case, of what is inside where it is compressed: `.csv` of `clicks.csv.gz`."""
+    return Path(path.stem if path.suffix.lower() in COMPRESSED else path).suffix.lower()
+
+
+def stem_of(path: Path) -> str:
+    """The name without suffixes: `clicks` of `clicks.csv.gz`."""
+    return Path(path.stem).stem if path.suffix.lower() in COMPRESSED else path.stem

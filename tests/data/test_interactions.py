@@ -327,7 +327,7 @@ def test_timed_splits_need_every_timestamp(split):
     for gap in (None, float("nan"), float("inf")):
         with pytest.raises(DataError, match="1 rows have no timestamp"):
             build(log.with_columns(timestamp=pl.Series([1.0, gap, 2.0])), name="toy", split=split)
-    with pytest.raises(DataError, match="timestamp .monday. is not a finite number or a date"):
+    with pytest.raises(DataError, match="timestamp 'monday' is not a finite number"):
         build(log.with_columns(timestamp=pl.lit("monday")), name="toy", split=split)
     assert build(log.with_columns(timestamp=pl.lit(None)), name="toy").notes  # no other split asks for them
 
