@@ -15,6 +15,7 @@ from settings import GIVEN
 pytestmark = pytest.mark.timeout(1200)  # a kernel that starts on a busy machine takes its time
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+QUICK = str(Path(__file__).parent / "quick")  # maps without UMAP
 SMALL = {"num_users": 150, "num_items": 64, "interactions": 2500}
 
 
@@ -64,7 +65,8 @@ def test_hierarchy_leaves_out_what_is_not_there_of_unlabelled_items_that_are_equ
     assert set(numbers["metric"]) >= {"effective_rank", "overlap", "share"} and "r2" not in set(numbers["metric"])
 
 
-def test_figures_draws_every_figure_at_both_widths_and_writes_tables(tmp_path) -> None:
+def test_figures_draws_every_figure_at_both_widths_and_writes_tables(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", QUICK, prepend=os.pathsep)
     settings = {"planted": SMALL, "widths": [2, 4, 8], "least_squares": GIVEN}
     execute("figures", tmp_path, dataset="planted", seeds=[0], epochs=1, settings=settings, processes=1, folder="drawn")
     names = {path.name for path in (tmp_path / "drawn").iterdir()}

@@ -104,9 +104,10 @@ def test_full_set_of_numbers_is_quick_at_the_size_of_ml_100k():
 
 
 LARGE = """
-import resource, sys, time
+import sys, time
 import numpy as np, polars as pl
 from mrl.hierarchy.measure import measure_hierarchy
+from mrl.train import peak_memory_mib  # of this process alone, not of the one that started it
 count, rng, floats = int(sys.argv[1]), np.random.default_rng(0), np.random.default_rng(1).normal
 depths = [rng.integers(0, 1500, count)]  # the deepest first; a branch is in one above it
 for below, number in ((1500, 336), (336, 30)):
@@ -116,7 +117,7 @@ labels = pl.DataFrame({f"depth_{3 - place}": depth for place, depth in enumerate
 popularity = rng.integers(1, 500, count)
 started = time.process_time()
 tables = measure_hierarchy(items, (4, 8), labels=labels, popularity=popularity, permutations=20)
-seconds, mebibytes = time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+seconds, mebibytes = time.process_time() - started, peak_memory_mib()
 best = tables.recovery.filter(metric="ami").group_by("label", maintain_order=True).agg(pl.col("value", "chance").max())
 print(len(tables.rows), len(tables.neighbours), seconds, mebibytes, min(best["value"] - best["chance"]))
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import nbformat
@@ -110,6 +111,8 @@ def test_settings_of_the_training_are_checked_at_once():
 def test_report_notebook_makes_a_page_with_sentences_and_figures(tmp_path, monkeypatch):
     import papermill
 
+    quick = Path(__file__).parents[1] / "quick"  # maps without UMAP
+    monkeypatch.setenv("PYTHONPATH", str(quick), prepend=os.pathsep)
     monkeypatch.chdir(tmp_path)
     small = {"num_users": 150, "num_items": 64, "interactions": 2500}
     source = Path(mrl.__file__).parents[1] / "notebooks" / "report.ipynb"

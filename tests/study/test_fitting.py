@@ -13,6 +13,7 @@ from mrl.data.holdout import hold_out
 from mrl.data.interactions import Interactions
 from mrl.data.synthetic import planted_interactions
 from mrl.evaluation.evaluate import evaluate
+from mrl.least_squares import search
 from mrl.least_squares.axes import rotate
 from mrl.least_squares.ials import ials
 from mrl.study.fitting import (
@@ -89,7 +90,14 @@ def test_past_the_deadline_a_search_ends_with_the_best_so_far(task) -> None:
 
 
 @pytest.mark.parametrize("recipe", ["default", "least_squares"])
-def test_what_a_recipe_found_by_itself_refits_to_what_fit_gives(task, data, tmp_path, recipe) -> None:
+def test_what_a_recipe_found_by_itself_refits_to_what_fit_gives(task, data, tmp_path, recipe, monkeypatch) -> None:
+    for name in ("ALPHA0_GRID", "L2_GRID"):  # every setting is searched, over fewer values
+        monkeypatch.setattr(search, name, getattr(search, name)[2:5])
+    for name in ("POPULARITY_EXPONENTS", "L2_WIDTH_EXPONENTS"):
+        monkeypatch.setattr(search, name, getattr(search, name)[:1])
+    monkeypatch.setattr(search, "DIRECTIONS", {name: (way[0][:1],) for name, way in search.DIRECTIONS.items()})
+    monkeypatch.setattr(search, "CLOSE_TO_BEST", 1.0)
+    monkeypatch.setattr("mrl.least_squares.rotation.STEPS", 20)
     task = replace(task, seed=3)
     searched = fit_recipe(task, {"recipe": recipe})
     run = fit(train_config(dataset="planted", seed=3, recipe=recipe, widths=WIDTHS, run_dir=str(tmp_path)), data)
