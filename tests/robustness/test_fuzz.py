@@ -209,7 +209,7 @@ READERS = [(name, read) for name, read, _, share in KINDS if share > 10]
 def test_any_bytes_are_read_or_refused_in_one_line(tmp_path, full_run, record_property):
     cases = 0
 
-    @settings(max_examples=1000 if full_run else 60, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=2500 if full_run else 120, suppress_health_check=list(HealthCheck))
     @given(st.sampled_from(READERS), st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
     def every(reader, content):
         nonlocal cases
