@@ -89,8 +89,8 @@ def find_columns(
     decided = [role for role, name in columns.items() if not given.get(role) and plain(name) not in plainly]
     if decided:
         words = ", ".join(f"{role} = {columns[role]}" for role in decided)
-        settings = " or ".join(f"{role}_column" for role in decided)
-        notes.append(f"columns found by their usual names: {words}; set {settings} if another is meant")
+        settings = ", ".join(f"{role}_column" for role in decided)
+        notes.append(f"columns found by their usual names: {words}; set {settings} if others are meant")
     return columns
 
 

@@ -133,7 +133,7 @@ def test_a_headed_table_is_read_whatever_it_is_called(tmp_path, name, separator)
     path = write(tmp_path / name, lines([("userID", "movieID", "rating"), *rows], separator))
     data = load_dataset(path, min_rating=3)
     assert pairs(data) == {row[:2] for row in rows if row[2] >= 3}
-    note = "columns found by their usual names: user = userID, item = movieID; set user_column or item_column if"
+    note = "columns found by their usual names: user = userID, item = movieID; set user_column, item_column if"
     assert any(note in text for text in data.notes)
 
 
