@@ -134,15 +134,13 @@ def _find_path(dataset: str | Path) -> Path | None:
 
 
 class _Source(NamedTuple):
-    """A file, or a folder with the parts of one table, which are found again by `stem` (see `find_parts`)."""
+    """A file, or a folder with the parts of one table."""
 
     path: Path
-    stem: str | None = None
+    parts: tuple[Path, ...] = ()
 
     def sniff(self, given: dict[str, str]) -> Format:
-        if self.stem is None:
-            return sniff(self.path, given)
-        return sniff_parts(self.path, find_parts(self.path, self.stem), given)
+        return sniff_parts(self.path, self.parts, given) if self.parts else sniff(self.path, given)
 
 
 @dataclass(frozen=True)
@@ -176,7 +174,7 @@ class _Files:
 
 def _alike(source: _Source, train: Format, given: dict[str, str]) -> Format:
     """The format of a test part: what the training part settles, it need not settle again."""
-    if train.kind in ("table", "atomic", "parquet") or source.stem is not None:
+    if train.kind in ("table", "atomic", "parquet") or source.parts:
         return source.sniff(given)
     return replace(train, path=source.path, content=content_of(source.path), numbers=None)
 
@@ -214,7 +212,7 @@ def _find_files(path: Path) -> _Files | None:
     tables = [file for file in there if suffix_of(file) in TABLES or (file.is_dir() and file.name in ("train", "test"))]
     items = [file for file in tables if stem_of(file).lower() == "items"]
     parts = _find_part_tables(path)
-    inside = [part for source in parts.values() for part in find_parts(*source)]
+    inside = [part for source in parts.values() for part in source.parts]
     tables = [file for file in tables if file not in (*items, *inside) and (file.is_file() or find_parts(file))]
     tables = [file for file in tables if not inside or file.is_dir() or file.stat().st_size]  # Spark leaves empty ones
     if inside and not tables and len(items) < 2 and (len(parts) == 1 or "train" in parts):
@@ -226,8 +224,8 @@ def _find_files(path: Path) -> _Files | None:
 
 def _find_part_tables(folder: Path) -> dict[str, _Source]:
     """The tables whose parts lie in a folder, by what the names of the parts start with."""
-    stems = ("", "train", "test", "valid", "validation")
-    return {stem: _Source(folder, stem) for stem in stems if find_parts(folder, stem)}
+    found = {stem: find_parts(folder, stem) for stem in ("", "train", "test", "valid", "validation")}
+    return {stem: _Source(folder, parts) for stem, parts in found.items() if parts}
 
 
 def _from_file(path: Path) -> _Files:

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from mrl.errors import ConfigError, DataError
-from mrl.files import OpenDates, to_times
+from mrl.files import EXPECTED, OpenDates, to_times
 
 SPLITS = ("auto", "given", "random", "leave_last", "temporal")
 TIMED_SPLITS = ("leave_last", "temporal")
@@ -135,9 +135,9 @@ def finite_times(log: pl.DataFrame, split: str, name: str) -> np.ndarray:
         try:
             times, is_bad = to_times(times)
         except OpenDates as error:
-            raise DataError(f"{name}: timestamp {error}; write dates as 2023-01-31") from None
+            raise DataError(f"{name}: timestamp {error}") from None
         if (bad := log["timestamp"].filter(is_bad)).len():
-            raise DataError(f"{name}: timestamp {bad[0][:40]!r} is not a finite number or a date such as 2023-01-31")
+            raise DataError(f"{name}: timestamp {bad[0][:40]!r} is not {EXPECTED['timestamp']}")
     if times.dtype.is_temporal():
         times = times.to_physical()
     if not times.dtype.is_numeric():

@@ -77,11 +77,6 @@ def content_of(path: Path) -> Path | bytes:
     return content
 
 
-def check_readable(path: Path) -> None:
-    """Raise DataError where `path` is no data that can be read; see `content_of`."""
-    content_of(path)
-
-
 def open_content(content: Path | bytes) -> BinaryIO:
     """What `content_of` gave, as a file to read from."""
     return io.BytesIO(content) if isinstance(content, bytes) else open(content, "rb")

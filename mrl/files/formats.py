@@ -20,7 +20,7 @@ import polars as pl
 from mrl.errors import DataError
 from mrl.files.columns import ROLES, USUAL, is_header, usual
 from mrl.files.content import PARQUET_START, content_of, open_content
-from mrl.files.lists import clean, only_numbers, read_numbers
+from mrl.files.lists import clean, read_numbers
 from mrl.files.tables import BLANK, ParquetTable, PartsTable, TextTable, check_parquet, split_line
 from mrl.files.values import NUMBER, WHOLE, to_times
 
@@ -124,11 +124,12 @@ def _sniff_text(path: Path, content: Path | bytes, head: bytes, given: Mapping[s
     named = [name for name in fields if name]
     counts_up = named == [str(number) for number in range(len(named))]  # as pandas names columns without a name
     values = [name for name in fields if re.fullmatch(NUMBER, name) or _is_date(name)]
-    is_named = is_header(fields, {}) or (is_header(fields, given) and (not values or counts_up))
+    has_usual = is_header(fields, {})
+    is_named = has_usual or (is_header(fields, given) and (not values or counts_up))
     later = [split_line(line, separator, quoted=len(separator) == 1) for line in lines[1:1000]]
     is_row = any(name in column for name, *column in zip(fields, *later, strict=False))  # no name recurs as a value
     is_one = len(fields) == 1 and bool(usual(fields, USUAL["user"]) or usual(fields, USUAL["item"]))
-    if is_one or (len(fields) > 1 and (is_header(fields, {}) or not is_row) and (is_named or not values)):
+    if is_one or (len(fields) > 1 and (has_usual or not is_row) and (is_named or not values)):
         why = "line 1 names a user and an item column" if is_named else "line 1 is taken for its header"
         return Format(path, "table", why, separator, tuple(fields), content=content)
     if separator in ("::", "\t", BLANK):
@@ -140,11 +141,14 @@ def _sniff_text(path: Path, content: Path | bytes, head: bytes, given: Mapping[s
 
 
 def _no_header(path: Path, first: str, separator: str, width: int) -> DataError:
-    header = separator.replace(BLANK, " ").join([*ROLES, *(f"more{number}" for number in range(1, width))][:width])
     return DataError(
         f"{path}:1: {first[:60]!r} is no header line, and values alone do not tell which column is which; put one "
-        f"on top that names the columns in their order, such as {header!r}"
+        f"on top that names the columns in their order, such as {_example_header(separator, width)!r}"
     )
+
+
+def _example_header(separator: str, width: int) -> str:
+    return separator.replace(BLANK, " ").join([*ROLES, *(f"more{number}" for number in range(1, width))][:width])
 
 
 def _separator(lines: list[str]) -> str:
@@ -187,10 +191,8 @@ def _sniff_headless(path: Path, content: Path | bytes, lines: list[str], separat
 
 def _sniff_numbers(path: Path, content: Path | bytes, lines: list[str]) -> Format:
     """Line 1 has whole numbers apart by blanks: lists, lists that start with their length, or a table."""
-    with open_content(content) as file:
-        has_others = not only_numbers(clean(file.read()))
     separator = "\t" if "\t" in lines[0].strip() else BLANK
-    if has_others and len(lines[0].split()) in (3, 4):
+    if len(lines[0].split()) in (3, 4):
         later = {token for line in lines for token in line.split()[2:]}
         if any(re.fullmatch(NUMBER, token) and not re.fullmatch(WHOLE, token) for token in later):
             return _sniff_headless(path, content, lines, separator)
@@ -235,7 +237,7 @@ def _sniff_columns(
         is_list = count >= ENOUGH and not is_rating and all(_alike(items, column, 4) for column in columns[2:])
     if is_list and not is_counted:
         return Format(path, "lists", "every line has whole numbers", content=content, numbers=numbers)
-    header = separator.replace(BLANK, " ").join([*ROLES, *(f"more{number}" for number in range(1, width))][:width])
+    header = _example_header(separator, width)
     raise DataError(
         f"{path}: every line has {width} numbers: a user and {width - 1} items, or columns such as user, item, rating? "
         f"Put a header line on top, such as {header!r}, or write lists as one `user item` pair a line"

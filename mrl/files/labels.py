@@ -12,7 +12,7 @@ import polars as pl
 
 from mrl.errors import DataError
 from mrl.files.columns import TITLES, USUAL, usual
-from mrl.files.content import check_readable, content_of
+from mrl.files.content import content_of, open_content
 from mrl.files.formats import sniff
 from mrl.files.lists import MAX_ID
 from mrl.files.tables import TextTable
@@ -31,17 +31,18 @@ LABEL_NAMES = {
 def read_movies(path: str | Path) -> pl.DataFrame:
     """Read MovieLens' own `u.item` (19 genre flags) or `movies.dat` (genres by name), both Latin-1."""
     path = Path(path)
-    check_readable(path)
+    with open_content(content_of(path)) as file:
+        text = file.read().decode("latin-1")
     flags = path.suffix == ".item"
     separator, width = ("|", 5 + len(U_ITEM_GENRES)) if flags else ("::", 3)
     rows = []
-    for line, text in enumerate(path.read_text(encoding="latin-1").splitlines(), start=1):
-        fields = text.split(separator)
-        if not text.strip():
+    for line, movie in enumerate(text.splitlines(), start=1):
+        fields = movie.split(separator)
+        if not movie.strip():
             continue
         is_id = fields[0].isdecimal() and len(fields[0]) <= len(str(MAX_ID)) and int(fields[0]) <= MAX_ID
         if len(fields) != width or not is_id:
-            raise DataError(f"{path}:{line}: {text[:40]!r} is not `id{separator}title{separator}…` of {width} fields")
+            raise DataError(f"{path}:{line}: {movie[:40]!r} is not `id{separator}title{separator}…` of {width} fields")
         if flags:
             genres = [genre for genre, flag in zip(U_ITEM_GENRES, fields[5:], strict=True) if flag.strip() == "1"]
         else:

@@ -13,11 +13,6 @@ from mrl.files.content import open_content
 MAX_ID = 2**63 - 1
 
 
-def only_numbers(data: bytes) -> bool:
-    """Whether there is nothing but digits and blanks in it."""
-    return not data.translate(None, b"0123456789 \t\n\r")
-
-
 def clean(data: bytes) -> bytes:
     """Without a byte order mark, lines ending in \\n."""
     return data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")

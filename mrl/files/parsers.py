@@ -83,7 +83,7 @@ def _convert(
     except OpenDates as error:
         if not is_needed:
             return None
-        raise DataError(f"{table.path}: {role} {error}; write dates as 2023-01-31 (column {name!r})") from None
+        raise DataError(f"{table.path}: {role} {error} (column {name!r})") from None
     if not (bad_rows := is_bad.arg_true()).len():
         return values
     if not is_needed:

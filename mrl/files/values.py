@@ -43,7 +43,10 @@ NAME_DAY_CLOCK = (
 
 
 class OpenDates(ValueError):
-    """The dates of a column may be read in two ways; the message is one of them."""
+    """The dates of a column may be read in two ways; the message shows one, and says how to write it."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}; write dates as 2023-01-31")
 
 
 def is_missing(value: object) -> bool:

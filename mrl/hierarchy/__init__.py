@@ -13,7 +13,7 @@ Everything but `runs` knows arrays and tables, not models. Every value stands be
 """
 
 from mrl.hierarchy.clusters import check_items, membership, name_branches, normalise_rows, sample_rows
-from mrl.hierarchy.measure import Hierarchy, measure_hierarchy
+from mrl.hierarchy.measure import SAMPLE, Hierarchy, measure_hierarchy
 from mrl.hierarchy.neighbours import item_titles
 from mrl.hierarchy.runs import HierarchyConfig, format_lists, label_of, load_models, map_labels, measure_models
 from mrl.hierarchy.runs import neighbours_of, stack_tables, top_k_of, widths_of, write_tables

@@ -18,6 +18,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from mrl.config import TrainConfig
 from mrl.data import dataset_name
 from mrl.figures.style import SIZES, name_models, save
+from mrl.hierarchy import SAMPLE
 from mrl.parameters import PathText, settings
 from mrl.report.stages import PROJECT, training_config
 
@@ -39,7 +40,7 @@ class FiguresConfig:
     epochs: PositiveInt = 300
     settings: dict[str, Any] = Field(default_factory=dict)
     processes: NonNegativeInt = 0
-    sample: PositiveInt = 20_000
+    sample: PositiveInt = SAMPLE
     folder: PathText = ""
 
     @property

@@ -32,7 +32,7 @@ from mrl.controls.runs import ControlName
 from mrl.data import dataset_name
 from mrl.errors import ConfigError, RunError
 from mrl.figures import draw_accuracy, draw_alluvial, draw_block_probes, draw_cluster_quality, select_models
-from mrl.hierarchy import describe
+from mrl.hierarchy import SAMPLE, describe
 from mrl.parameters import PathText, as_config, settings
 from mrl.runs import Run
 from mrl.words import model_names, readable
@@ -67,7 +67,7 @@ class ReportConfig:
     settings: dict[str, Any] = Field(default_factory=dict)
     controls: tuple[ControlName, ...] = ()
     processes: NonNegativeInt = 0
-    sample: PositiveInt = 20_000
+    sample: PositiveInt = SAMPLE
     folder: PathText = ""
     page: PathText = ""
 

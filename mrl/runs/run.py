@@ -122,13 +122,12 @@ class Run:
             raise RunError(f"{self.path}: has no seen.safetensors; train again, or recommend with exclude_seen=False")
         ranking = VectorRanking(self.users, self.items, (width,))
         hidden = self.met if exclude_seen else []
-        found = [torch.empty(0, dtype=kind) for kind in (torch.int64, torch.int64, torch.int64, torch.float64)]
+        found = []
         for part in rows.split(users_per_batch(len(self.item_ids), "cpu")):
             _, items, scores = next(ranking(part, k, hidden))
             user, rank = (items >= 0).nonzero(as_tuple=True)  # -1 where nothing is left
-            columns = part[user], items[user, rank], rank + 1, scores[user, rank]
-            found = [torch.cat(both) for both in zip(found, columns, strict=True)]
-        user, item, rank, score = (column.numpy() for column in found)
+            found.append((part[user], items[user, rank], rank + 1, scores[user, rank]))
+        user, item, rank, score = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
         # Columns one by one: the threads of polars' queries do not survive a fork, and a server may have forked.
         table = {
             "user": as_series(self.user_ids[user]),
