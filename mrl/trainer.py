@@ -15,7 +15,7 @@ from torch.nn.functional import embedding
 from mrl.config import TrainConfig
 from mrl.data import Positives
 from mrl.errors import RunError
-from mrl.kernels import GraphStep, RowAdam, bpr_gradients, has_short_floats
+from mrl.kernels import GraphStep, RowAdam, bpr_gradients, fast_paths, has_short_floats
 from mrl.loss import NestedLoss, l2_penalty
 from mrl.model import LightGCN, MatrixFactorization
 from mrl.sampler import NegativeSampler
@@ -84,14 +84,14 @@ class Trainer:
         """The step as one CUDA graph, where it is the same work each time: no rule or levels that change on the way."""
         all_levels = self.config.nested_loss.levels_per_step in (0, len(self.config.widths))
         steady = self.config.rule not in ("cns", "dens") and all_levels
-        if self.device.type != "cuda" or not steady:
+        if self.device.type != "cuda" or not steady or fast_paths.is_off(fast_paths.CUDA_GRAPH):
             return None
 
         def set_generator(generator: torch.Generator) -> None:
             self.generator = generator
 
         size = min(self.batch_size, len(self.users))
-        return GraphStep(partial(self._step, levels=None), size, self.generator, set_generator)
+        return GraphStep(partial(self._step, levels=None), size, self.generator, set_generator, self._tensors)
 
     def run_epoch(self) -> tuple[float, list[float]]:
         """One pass over all interactions in random order. Returns the mean loss and the mean of each level's term."""
@@ -208,11 +208,15 @@ class Trainer:
 
     def state(self) -> dict[str, Tensor]:
         """Everything the next step depends on, as named tensors."""
+        return self._tensors() | {"generator": self.generator.get_state(), "epoch": torch.tensor(self.epoch)}
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """What a step changes, in place: the parameters, and the moments of the optimiser."""
         tensors = {f"parameter.{name}": value.detach() for name, value in self.parameters.items()}
         for name, value in self.parameters.items():
             for key, moment in self.optimiser.state[value].items():
                 tensors[f"optimiser.{name}.{key}"] = moment
-        return tensors | {"generator": self.generator.get_state(), "epoch": torch.tensor(self.epoch)}
+        return tensors
 
     @torch.no_grad()
     def load_state(self, tensors: dict[str, Tensor]) -> None:
