@@ -26,10 +26,12 @@ from torch.nn.functional import embedding, softplus
 
 from mrl.data import Positives
 from mrl.errors import ConfigError, DataError
+from mrl.kernels import fast_paths
 from mrl.kernels.candidates import SIMILARITIES, UniformCandidates, level_scores, pick_hardest, similarity
 from mrl.widths import check_widths
 
 RULES = ("rns", "dns", "dns_mn", "mix", "cns", "ahns", "dens")
+CHECKED = 4096  # users of a batch whose scores are compared: float32 scores of all might not fit the memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +56,8 @@ class NegativeSampler(nn.Module):
     topk: of `dns_mn`. hardness: (α, β, p) of `ahns`. warmup: share of the training over which `dens` turns from
     plain hardness to irrelevant factors. contrast: weight of the contrastive loss of `dens`.
     score_dtype: what candidates are scored in where the highest inner products are wanted (dns, dns_mn, cns). bfloat16
-    halves what has to be read of them, and only tells which are picked: the loss has the vectors' own type.
+    halves what has to be read of them, and only tells which are picked: the loss has the vectors' own type. It checks
+    itself against float32 once a run (`mrl.kernels.fast_paths`).
 
     `dens` has parameters (its gates, a set a level), which belong into the optimiser with the model's.
     """
@@ -202,8 +205,7 @@ class NegativeSampler(nn.Module):
                 hardened.append(similarity(self.similarity, anchors, vectors))
             scores = torch.stack(hardened, 1)
         else:
-            vectors = users.to(self.score_dtype), table.to(self.score_dtype)
-            scores = level_scores(self.similarity, *vectors, candidates, step.widths).float()  # (B, K, M)
+            scores = self._scores(users, table, candidates, step.widths)  # (B, K, M)
         if self.rule == "dns_mn":
             highest = scores.topk(self.topk, dim=2).indices
             one = torch.randint(self.topk, (*highest.shape[:2], 1), device=highest.device, generator=step.generator)
@@ -215,6 +217,27 @@ class NegativeSampler(nn.Module):
             easiness = (torch.stack(of_positives, 1) + alpha).clamp_min(0.01)  # (B, K, 1)
             return (scores - beta * easiness.pow(power + 1)).abs().argmin(2)
         return scores[..., : self._active(step.progress)].argmax(2)
+
+    def _scores(self, users: Tensor, table: Tensor, candidates: Tensor, widths: Sequence[int]) -> Tensor:
+        """(B, K, M) float32, made in `score_dtype` where that is accurate on this device."""
+
+        def score(dtype: torch.dtype, batch: slice) -> Tensor:
+            tables = users[batch].to(dtype), table.to(dtype)
+            return level_scores(self.similarity, *tables, candidates[batch], widths).float()
+
+        def difference(fast: Tensor, plain: Tensor) -> str | None:
+            sizes = level_scores(self.similarity, users[some].abs(), table.abs(), candidates[some], widths)
+            return fast_paths.score_difference(fast, plain, sizes)
+
+        everyone, some = slice(None), slice(CHECKED)
+        if self.score_dtype != torch.float32 and fast_paths.is_usable(
+            fast_paths.BFLOAT16_CANDIDATES,
+            lambda: score(self.score_dtype, some),
+            lambda: score(torch.float32, some),
+            difference,
+        ):
+            return score(self.score_dtype, everyone)
+        return score(torch.float32, everyone)
 
     def _mix(self, step: _Step, users: Tensor, positives: Tensor, items: Tensor) -> Negatives:
         """Per level and hop, the hardest mix of a candidate with the positive; the negative is their mean over hops."""

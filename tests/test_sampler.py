@@ -8,7 +8,8 @@ import torch
 
 from mrl.data.interactions import Positives
 from mrl.errors import ConfigError, DataError
-from mrl.kernels.candidates import SIMILARITIES
+from mrl.kernels.candidates import SIMILARITIES, level_scores
+from mrl.kernels.fast_paths import check_anew, verdicts
 from mrl.sampler import RULES, NegativeSampler
 
 WIDTHS = (2, 4, 8)
@@ -153,6 +154,59 @@ def test_every_rule_passes_gradients_to_the_items_and_a_subset_of_levels(rule: s
 def test_bad_settings_are_named(options: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         NegativeSampler(random_positives(0), WIDTHS, **options)
+
+
+def short_and_plain_picks(rule: str, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor, dict[str, str]]:
+    """The second batch of a run, picked by scores in bfloat16 and in float32 of the same candidates; the verdicts."""
+    positives = random_positives(6, 300, 500, 0.1)
+    rows, users, liked, items = (table.to(device) for table in batch_of(positives))
+    with check_anew():
+        picks = []
+        for dtype in (torch.bfloat16, torch.float32):
+            sampler = NegativeSampler(positives.to(device), WIDTHS, rule=rule, score_dtype=dtype)
+            options = {"progress": 0.5, "generator": torch.Generator(device).manual_seed(0)}
+            picks += [sampler(rows, users, liked, items, **options).items for _ in range(2)][-1:]
+        return *picks, verdicts()
+
+
+@pytest.mark.parametrize("rule", ["dns", "dns_mn", "cns"])
+def test_bfloat16_is_used_where_it_flips_near_ties_only(rule: str) -> None:
+    short, plain, found = short_and_plain_picks(rule)
+    assert 0 < (short != plain).double().mean() < 0.05 and found == {"bfloat16_candidates": "used"}
+
+
+@pytest.mark.parametrize("wrong", ["scores", "raises"])
+@pytest.mark.parametrize("rule", ["dns", "dns_mn", "cns"])
+def test_bfloat16_that_is_wrong_is_off_and_negatives_are_those_of_float32(monkeypatch, rule: str, wrong: str) -> None:
+    def broken(kind, users, items, candidates, widths):
+        if users.dtype == torch.bfloat16 and wrong == "raises":
+            raise RuntimeError("CUBLAS_STATUS_NOT_SUPPORTED")
+        return level_scores(kind, users, items.roll(int(users.dtype == torch.bfloat16), 0), candidates, widths)
+
+    monkeypatch.setattr("mrl.sampler.level_scores", broken)
+    with pytest.warns(UserWarning) as warned:
+        short, plain, found = short_and_plain_picks(rule)
+    assert torch.equal(short, plain)
+    (message,) = [str(each.message) for each in warned]
+    why = "of the scores are off by more than bfloat16 rounds" if wrong == "scores" else "CUBLAS_STATUS_NOT_SUPPORTED"
+    assert message.startswith("bfloat16_candidates is off, so candidates are scored in float32: ") and why in message
+    assert found["bfloat16_candidates"].startswith("off: ") and found["bfloat16_candidates"][5:] in message
+
+
+def test_float32_candidates_are_not_compared_with_anything() -> None:
+    with check_anew():
+        positives = random_positives(0)
+        rows, users, liked, items = batch_of(positives)
+        NegativeSampler(positives, WIDTHS, rule="dns_mn")(rows, users, liked, items)
+        assert verdicts() == {}
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("rule", ["dns", "dns_mn", "cns"])
+def test_bfloat16_is_used_on_a_gpu(rule: str) -> None:
+    short, plain, found = short_and_plain_picks(rule, "cuda")
+    assert (short != plain).double().mean() < 0.05 and found == {"bfloat16_candidates": "used"}
 
 
 @pytest.mark.cuda
