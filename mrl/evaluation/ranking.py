@@ -7,7 +7,7 @@ Nested scores are a running sum over blocks of dimensions, so one pass over the 
 are float32 and their rounding depends on the order, the library and the device. They therefore only draw up a
 shortlist, everything within their own error bound of the k-th best; the shortlist is scored again in float64, in the
 order of the dimensions. What comes out is the same for every chunk size, on CPU and on CUDA, where the sums for the
-shortlist are of factors rounded to TF32.
+shortlist are of factors rounded to TF32, if that gives the same lists (`mrl.kernels.fast_paths`).
 
 On the CPU compiled kernels do all of it, a few users at a time in the cache (`mrl.kernels.topk`); elsewhere, and for
 long lists, torch does, with the same result.
@@ -25,8 +25,9 @@ from torch import Tensor
 
 from mrl.data import Positives
 from mrl.errors import RunError
-from mrl.kernels import has_short_floats, in_threads
+from mrl.kernels import fast_paths, has_short_floats, in_threads
 from mrl.kernels import topk as kernels
+from mrl.kernels.fast_paths import TF32_SHORTLISTS
 from mrl.widths import blocks, check_widths
 
 _KERNEL_LIMIT = 256  # the kernel compares shortlisted items pairwise; a longer list is left to torch
@@ -118,14 +119,14 @@ def users_per_batch(num_items: int, device: torch.device | str, budget: int | No
 
 
 @contextmanager
-def _short_products(enabled: bool) -> Iterator[None]:
-    """Matrix products on a GPU from factors rounded to TF32, summed in float32; afterwards as it was before."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = before or enabled
+def _products(tf32: bool) -> Iterator[None]:
+    """Matrix products of factors rounded to TF32 (on a GPU) or not rounded; afterwards as it was before."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+        torch.set_float32_matmul_precision(before)
 
 
 class VectorRanking:
@@ -140,7 +141,7 @@ class VectorRanking:
         self.widths = check_widths(widths, users.shape[1])
         lengths = self.items.norm(dim=1)
         longest = lengths.max() if len(lengths) else lengths.new_zeros(())
-        self.tf32 = has_short_floats(self.items.device)
+        self.tf32 = has_short_floats(self.items.device) and not fast_paths.is_off(TF32_SHORTLISTS)
         # Rounding of a float32 sum in any order (Higham 2002, section 3.1); twice: either of two items may be off.
         unit = (users.shape[1] + len(self.widths) + 2) * 2.0**-24
         if torch.get_float32_matmul_precision() != "highest":
@@ -168,15 +169,29 @@ class VectorRanking:
         if self._by_kernel(k):
             yield from zip(self.widths, *self._by_kernels(rows, k, hidden), strict=True)
             return
+
+        def lists(tf32: bool) -> tuple[Tensor, Tensor]:
+            _, ids, best = zip(*self._by_torch(rows, k, hidden, tf32), strict=True)
+            return torch.stack(ids), torch.stack(best)  # (L, B, k)
+
+        if self.tf32:  # the margins stay those of TF32, which are wide enough for either
+            self.tf32 = fast_paths.is_usable(
+                TF32_SHORTLISTS, lambda: lists(True), lambda: lists(False), fast_paths.list_difference
+            )
+        yield from self._by_torch(rows, k, hidden, self.tf32)
+
+    def _by_torch(
+        self, rows: Tensor, k: int, hidden: Sequence[Positives], tf32: bool
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
         users, margins = self.users[rows], self.margins[rows]
         scores = users.new_zeros(len(rows), len(self.items))  # (B, I)
         for level, (width, block) in enumerate(zip(self.widths, blocks(self.widths), strict=True)):
-            with _short_products(self.tf32):
+            with _products(tf32):
                 torch.addmm(scores, users[:, block], self.items[:, block].T, beta=float(level > 0), out=scores)
             if level == 0:
                 for positives in hidden:  # once: whatever is added to -Inf, it stays
                     mask_positives(scores, rows, positives)
-            listed = k + (_MARGIN_TF32 if self.tf32 else _MARGIN)
+            listed = k + (_MARGIN_TF32 if tf32 else _MARGIN)
             yield width, *_best_torch(scores, margins, users[:, :width], self.items, k, listed)
 
     def _by_kernels(self, rows: Tensor, k: int, hidden: Sequence[Positives]) -> tuple[Tensor, Tensor]:

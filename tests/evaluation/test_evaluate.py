@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import polars as pl
@@ -18,6 +19,7 @@ from mrl.errors import ConfigError, RunError
 from mrl.evaluation import ranking
 from mrl.evaluation.evaluate import FORMULAS, KS, METRICS, Evaluation, evaluate, evaluate_scores
 from mrl.evaluation.ranking import VectorRanking, top_k
+from mrl.kernels.fast_paths import check_anew, verdicts
 
 QUICK = settings(max_examples=40, deadline=None)
 WIDTHS = (1, 2, 4, 8)
@@ -166,6 +168,65 @@ def test_lists_stay_exact_where_scores_are_rougher_than_what_tells_items_apart(m
     assert ranked[0].tolist() == items[:, 1].argsort(descending=True)[:20].tolist()
 
 
+@pytest.mark.parametrize("wrong", ["", "scores", "raises", "memory"])
+def test_shortlists_by_tf32_are_compared_once_and_off_where_lists_differ(monkeypatch, wrong):
+    """As on a GPU: the precision that is set says how products are made."""
+    monkeypatch.setattr(ranking, "_KERNEL_LIMIT", 0)
+    monkeypatch.setattr(ranking, "has_short_floats", lambda _: True)
+    exact, precisions = torch.addmm, []
+
+    def by_precision(x, a, b, **more):
+        precisions.append(torch.get_float32_matmul_precision())
+        if precisions[-1] == "highest":
+            return exact(x, a, b, **more)
+        if wrong == "raises":
+            raise RuntimeError("CUBLAS_STATUS_NOT_SUPPORTED")
+        if wrong == "memory" and len(a) > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return exact(x, as_tf32(a), as_tf32(b.roll(int(wrong == "scores"), 1)), **more)
+
+    data = make_data(3, num_items=700)
+    users, items = make_vectors(3, data)
+    expected = evaluate(users, items, data, widths=WIDTHS, per_user=True).per_user
+    monkeypatch.setattr(torch, "addmm", by_precision)
+    with check_anew(), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            assert_frame_equal(evaluate(users, items, data, widths=WIDTHS, per_user=True).per_user, expected)
+        found = verdicts()["tf32_shortlists"]
+    assert torch.get_float32_matmul_precision() == "highest"
+    if wrong in ("", "memory"):  # out of memory only makes the batches smaller
+        assert not warned and found == "used" and precisions.count("highest") == len(WIDTHS)
+        return
+    (message,) = [str(each.message) for each in warned]
+    assert message == f"tf32_shortlists is off, so items are shortlisted by float32 sums: {found[5:]}"
+    assert found == "off: CUBLAS_STATUS_NOT_SUPPORTED" if wrong == "raises" else found.endswith(" lists differ")
+    assert precisions.count("high") <= len(WIDTHS)
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_the_precision_of_products_is_left_as_it_was_set(monkeypatch, tf32):
+    data = make_data(0)
+    users, items = make_vectors(0, data)
+    expected = evaluate(users, items, data, widths=WIDTHS).table
+    monkeypatch.setattr(ranking, "_KERNEL_LIMIT", 0)
+    monkeypatch.setattr(ranking, "has_short_floats", lambda _: tf32)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        for _ in range(2):
+            assert_frame_equal(evaluate(users, items, data, widths=WIDTHS).table, expected)
+            assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_on_a_cpu_no_list_is_compared():
+    data = make_data(0)
+    with check_anew():
+        evaluate(*make_vectors(0, data), data, widths=WIDTHS, ks=[5, 60])
+        assert verdicts() == {}
+
+
 @QUICK
 @given(st.integers(0, 10**6), st.booleans(), st.sampled_from(["kernels", "torch", "TF32"]))
 def test_ranking_of_vectors_is_the_slow_one(seed, duplicated, way):
@@ -208,7 +269,9 @@ def test_cuda_agrees_with_the_cpu():
     users, items = make_vectors(2, data)
     items[1000:2000] = items[:1000]
     expected = evaluate(users, items, data, widths=WIDTHS, per_user=True)
-    result = evaluate(users.cuda(), items.cuda(), data, widths=WIDTHS, per_user=True)
+    with check_anew():
+        result = evaluate(users.cuda(), items.cuda(), data, widths=WIDTHS, per_user=True)
+        assert set(verdicts().values()) <= {"used"}  # none before Ampere
     assert_frame_equal(result.per_user, expected.per_user, abs_tol=1e-12)
     rows = torch.arange(200)
     for cpu, gpu in zip(
