@@ -28,6 +28,7 @@ from mrl.config import ELSEWHERE, TrainConfig
 from mrl.data import Interactions, Positives, check_held_out, load_data, pick_device, resolve_dataset
 from mrl.errors import DataError
 from mrl.evaluation import Evaluation, evaluate
+from mrl.kernels.fast_paths import check_anew
 from mrl.least_squares import (
     SEARCHED,
     Factors,
@@ -67,7 +68,7 @@ def fit(config: TrainConfig, data: Interactions | None = None, *, progress: bool
         )
     check_held_out(data, config.split, config.protocol)
     started = time.perf_counter()
-    with RunDirectory(run_path(config)) as directory:
+    with RunDirectory(run_path(config)) as directory, check_anew():
         notes = directory.check_data(config, data)
         training = _Training(config, data, device, directory, progress)
         for note in notes:

@@ -434,6 +434,17 @@ FAULTS = (
         ),
     ),
     Row(
+        "a GPU that computes something wrong or not at all: CUDA graphs, bfloat16, TF32",
+        "each is compared with the plain path once a run; where it differs or raises, one warning, and the plain path "
+        "gives the same bits as if it had never been tried",
+        (
+            "kernels/cuda_graph::where_a_replay_is_wrong_steps_go_on_as_if_it_had_not_been",
+            "kernels/cuda_graph::a_trainer_notices_other_negatives_and_goes_on_without_a_graph",
+            "sampler::bfloat16_that_is_wrong_is_off_and_negatives_are_those_of_float32",
+            "evaluation/evaluate::shortlists_by_tf32_are_compared_once_and_off_where_lists_differ",
+        ),
+    ),
+    Row(
         "Ctrl-C in a notebook or papermill",
         "a resumable run directory",
         (

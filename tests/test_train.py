@@ -113,6 +113,7 @@ def test_the_run_directory_holds_what_the_readme_says(tmp_path, data) -> None:
     assert len(refit) == run.environment["best_epoch"]
     assert {"loss", "loss_w2", "loss_w4", "loss_w8", "recall@20_w2", "seconds"} <= set(run.history.columns)
     assert run.environment["fingerprint"] == data.fingerprint
+    assert run.environment["fast_paths"] == {}  # on a CPU
     assert len(run.seen) == len(data.train) + len(data.valid)
 
 
@@ -288,6 +289,7 @@ def test_a_gpu_that_is_not_there_is_refused_in_words() -> None:
 def test_cuda_learns_what_the_cpu_learns(tmp_path, data, backbone: str) -> None:
     run = fit(settings(tmp_path, device="cuda", backbone=backbone), data, progress=False)
     assert value(run, "ndcg@10", 2) > 0.8
+    assert set(run.environment["fast_paths"].values()) == {"used"}
 
 
 @pytest.mark.cuda

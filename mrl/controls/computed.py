@@ -31,6 +31,7 @@ from mrl.controls.models import (
 from mrl.data import Interactions, Positives, datasets, load_data, pick_device
 from mrl.errors import RunError
 from mrl.evaluation import Evaluation
+from mrl.kernels.fast_paths import check_anew
 from mrl.least_squares import ials, rotate
 from mrl.parameters import settings
 from mrl.runs import Run, RunDirectory, default_path, load, run_path
@@ -71,7 +72,7 @@ def compute_control(
     config = replace(config, dataset=datasets.resolve_dataset(config.dataset))
     data = load_data(config) if data is None else data
     started = time.perf_counter()
-    with RunDirectory(run_path(config)) as directory:
+    with RunDirectory(run_path(config)) as directory, check_anew():
         notes = directory.check_data(config, data)
         directory.clear_results()
         directory.write_config(config.to_dict())

@@ -8,7 +8,7 @@
     history.csv             a row an epoch, a trial of the search or a sweep of least squares
     metrics.csv             dataset, model, protocol, seed, split, width, metric, k, value
     per_user.parquet        the same by user, where asked for
-    environment.json        versions, device, seconds, memory, data fingerprint, git commit
+    environment.json        versions, device and its fast paths, seconds, memory, data fingerprint, git commit
     checkpoint.safetensors  while training only
 
 Each file is complete at any moment: written beside its place and renamed. A directory with metrics.csv is a finished

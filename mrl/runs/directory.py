@@ -29,6 +29,7 @@ from torch import Tensor
 from mrl.config import SECTION_OF, TrainConfig, differing
 from mrl.data import DATA_SETTINGS, Interactions, Positives, dataset_name, resolve_dataset
 from mrl.errors import MRLError, RunError
+from mrl.kernels import fast_paths
 from mrl.runs import tensorfile
 from mrl.runs.files import BACKBONE, DROPPED, LABEL, read_ids
 
@@ -257,7 +258,10 @@ def is_earlier(settings: Any) -> bool:
 
 
 def environment(data: Interactions, device: torch.device | str) -> dict[str, Any]:
-    """Where and on what a run was made, for environment.json."""
+    """Where and on what a run was made, for environment.json.
+
+    fast_paths: `used` or `off: <why>` for what a GPU does faster (`mrl.kernels.fast_paths`); empty on a CPU.
+    """
     device = torch.device(device)
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -268,6 +272,7 @@ def environment(data: Interactions, device: torch.device | str) -> dict[str, Any
         "platform": platform.platform(),
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "fast_paths": fast_paths.verdicts() if device.type == "cuda" else {},
         "threads": torch.get_num_threads(),
         "dataset": data.name,
         "fingerprint": data.fingerprint,

@@ -22,6 +22,7 @@ import torch
 from mrl.data.interactions import Interactions, Positives
 from mrl.errors import ConfigError, DataError, RunError
 from mrl.evaluation.evaluate import evaluate
+from mrl.kernels import fast_paths
 from mrl.runs import Run, RunDirectory, check_compatible, default_path, differences, environment, load, tensorfile
 from mrl.runs import directory as run_directory
 
@@ -485,6 +486,17 @@ def test_environment(data, monkeypatch, tmp_path):
     assert facts["git_commit"] is None or len(facts["git_commit"]) == 40
     monkeypatch.setattr(run_directory, "__file__", str(tmp_path / "mrl" / "runs" / "directory.py"))
     assert environment(data, "cpu")["git_commit"] is None
+
+
+def test_environment_tells_which_fast_paths_of_a_gpu_were_used(data, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    with fast_paths.check_anew(), pytest.warns(UserWarning, match="^bfloat16_candidates is off, so "):
+        assert fast_paths.is_usable("cuda_graph", bool, bool, lambda fast, plain: None)
+        fast_paths.turn_off("bfloat16_candidates", "no such kernel")
+        facts = environment(data, "cuda")
+        assert facts["fast_paths"] == {"cuda_graph": "used", "bfloat16_candidates": "off: no such kernel"}
+        assert json.loads(json.dumps(facts)) == facts
+        assert environment(data, "cpu")["fast_paths"] == {}
 
 
 def test_differences(path, tmp_path, data, vectors):
