@@ -2,8 +2,8 @@
 
 A recipe says how vectors come about, and gives the settings that are left out their values:
 
-    default         iALS, propagation, a learned rotation, then a few epochs of matryoshka negative sampling
-    least_squares   nested least squares alone: closed form, the same vectors from the same settings
+    default         wide iALS, propagation, a learned rotation, then epochs of matryoshka negative sampling
+    least_squares   the same without training: seconds, and the same vectors from the same settings
     mrl4rec         the published method (Lai et al., arXiv 2406.07432), on matrix factorisation or LightGCN
 
 Every field is a parameter of `notebooks/train.ipynb`. Settings of one recipe, rule or loss that hardly anybody turns
@@ -41,10 +41,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 BY_RECIPE = tuple(RECIPES["mrl4rec"])  # settings that may be left out
-# Of default and least_squares, what the search has not chosen.
+# Of default and least_squares, where neither settings nor a search say; alpha0 and fit_width depend on the data.
 USUAL = {
-    "popularity_exponent": 0.0, "l2_width_exponent": 0.0, "fit_width": 0, "sweeps": 1, "nu": 1.0, "hops": 2, "l2": 1e-2,
-    "initial_scale": 1.0,
+    "frequency_l2": 0.01, "nu": 1.0, "sweeps": 4, "nested_sweeps": 0, "l2_width_exponent": 0.3,
+    "propagation": (0.5, 0.0), "rotation": True, "hops": 2, "l2": 1e-2, "initial_scale": 1.0,
 }  # fmt: skip
 
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -73,32 +73,32 @@ class HoldoutSettings:
 class LeastSquaresSettings:
     """Least squares and what is made of it, in the recipes default and least_squares.
 
-    None or empty: chosen on validation, together with the settings hops, level_weights and l2. Where frequency_l2 is
-    given, only alpha0, popularity_exponent, l2_width_exponent, propagation and rotation_width are still chosen.
+    None or empty: chosen on validation, as `search` says.
 
+    search: quick; thorough, which also tries other values of nu, l2_width_exponent, hops, level_weights, and of l2 and
+        initial_scale of the training; none: usual values, predicted from the density of the data.
     alpha0: weight of all pairs, beside 1 of observed ones.
     frequency_l2, nu: the penalty of a row is frequency_l2 · (positives + α0 · rows of the other side)^nu
         (Rendle et al., arXiv 2110.14037).
-    l2_width_exponent: the penalty grows with the width d, by (d / 16)^l2_width_exponent above 16.
-    popularity_exponent: how much popular items count in the choice of the first principal axes.
-    fit_width: dimensions that are fitted, of which the first are kept; 0 for twice the widest width.
+    fit_width: dimensions that are fitted, before the rotation cuts them to the widest width.
+    sweeps: of iALS. nested_sweeps: of nested least squares after it, whose penalty grows with the width d, by
+        (d / 16)^l2_width_exponent above 16.
     propagation: weights with which users and items pick up their neighbours' vectors, such as [1.0, 1.0].
-    rotation_width: so many leading dimensions, a width, are rotated; 0: none. Of the recipe default.
+    rotation: whether axes are rotated so that every prefix ranks as the whole does.
     initial_scale: what the vectors are multiplied by before training. Of the recipe default.
-    sweeps: of nested least squares. trials: of alpha0 and frequency_l2, at most, under each propagation.
     """
 
+    search: Literal["quick", "thorough", "none"] = "quick"
     alpha0: Annotated[Positive | None, Optional] = None
     frequency_l2: Annotated[Positive | None, Optional] = None
     nu: Annotated[NotNegative | None, Optional] = None
+    fit_width: Annotated[PositiveInt | None, Optional] = None
+    sweeps: Annotated[PositiveInt | None, Optional] = None
+    nested_sweeps: Annotated[NonNegativeInt | None, Optional] = None
     l2_width_exponent: Annotated[NotNegative | None, Optional] = None
-    popularity_exponent: Annotated[NotNegative | None, Optional] = None
-    fit_width: Annotated[NonNegativeInt | None, Optional] = None
-    sweeps: Annotated[NonNegativeInt | None, Optional] = None
     propagation: Annotated[tuple[NotNegative, ...], Field(max_length=2)] = ()
-    rotation_width: Annotated[NonNegativeInt | None, Optional] = None
+    rotation: Annotated[bool | None, Optional] = None
     initial_scale: Annotated[Positive | None, Optional] = None
-    trials: PositiveInt = 12
 
     @model_validator(mode="after")
     def _both_sides(self) -> LeastSquaresSettings:
@@ -249,13 +249,9 @@ class TrainConfig:
         if (self.backbone == "propagation") != (self.recipe != "mrl4rec"):
             remedy = "recipe='mrl4rec' has mf and lightgcn, the other recipes have propagation"
             raise ConfigError(f"backbone={self.backbone!r}, recipe={self.recipe!r}: {remedy}")
-        fit_width, rotation_width = self.least_squares.fit_width, self.least_squares.rotation_width
+        fit_width = self.least_squares.fit_width
         if fit_width and fit_width < self.widths[-1]:
             raise ConfigError(f"fit_width={fit_width}: must be at least the widest width, {self.widths[-1]}")
-        if rotation_width and self.recipe != "default":
-            raise ConfigError(f"rotation_width={rotation_width}: only recipe='default' has it, not {self.recipe!r}")
-        if rotation_width and rotation_width not in self.widths[1:]:
-            raise ConfigError(f"rotation_width={rotation_width}: must be 0 or one of {list(self.widths[1:])}")
         if self.rule == "dns_mn" and self.sampler.topk > self.candidates:
             raise ConfigError(f"topk={self.sampler.topk}: must be at most candidates={self.candidates}")
         if self.eval_widths:
@@ -291,7 +287,8 @@ class TrainConfig:
 
     def with_usual(self) -> TrainConfig:
         """What is still open of `USUAL` at its usual value."""
-        return self.with_settings(**{name: value for name, value in USUAL.items() if self.setting(name) is None})
+        usual = {name: value for name, value in USUAL.items() if self.setting(name) in (None, ())}
+        return self.with_settings(**usual)
 
     def to_dict(self) -> dict:
         return asdict(self)

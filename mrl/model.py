@@ -67,19 +67,7 @@ class LightGCN(MatrixFactorization):
                 raise ConfigError(f"{name}={share}: must be at least 0 and below 1")
         super().__init__(positives.num_users, positives.num_items, dim, generator=generator)
         self.hops, self.edge_dropout, self.message_dropout = hops, edge_dropout, message_dropout
-        users, items = positives.users.long(), positives.items.long()
-        user_degree, item_degree = positives.counts.float(), positives.item_counts.float()
-        values = (user_degree[users] * item_degree[items]).rsqrt()
-        transposed = torch.argsort(items, stable=True)  # CSR order of the transpose: by item, then user
-        tables = {
-            "values": values,
-            "offsets": positives.offsets.to(torch.int32),
-            "columns": positives.items,
-            "transposed": transposed,
-            "transposed_offsets": F.pad(positives.item_counts.cumsum(0), (1, 0)).to(torch.int32),
-            "transposed_columns": users[transposed].to(torch.int32),
-        }
-        for name, table in tables.items():
+        for name, table in _graph_tables(positives).items():
             self.register_buffer(name, table, persistent=False)  # comes from the data, never from a checkpoint
 
     def _graph(self, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
@@ -91,13 +79,7 @@ class LightGCN(MatrixFactorization):
                 >= self.edge_dropout
             )
             values = values * kept / (1 - self.edge_dropout)
-        shape = (len(self.users), len(self.items))
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-            sparse = partial(torch.sparse_csr_tensor, check_invariants=False)
-            graph = sparse(self.offsets, self.columns, values, shape)
-            values = values[self.transposed]
-            return graph, sparse(self.transposed_offsets, self.transposed_columns, values, shape[::-1])
+        return _sparse_graph(dict(self.named_buffers(recurse=False)) | {"values": values})
 
     def _drop(self, messages: Tensor, generator: torch.Generator | None) -> Tensor:
         if not self.training or self.message_dropout == 0:
@@ -125,3 +107,32 @@ class LightGCN(MatrixFactorization):
     def forward(self, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         users, items = zip(*self._hops(generator), strict=True)
         return sum(users) / len(users), sum(items) / len(items)
+
+
+def normalised_graph(positives: Positives) -> tuple[Tensor, Tensor]:
+    """D_U^-½ X D_I^-½ (U, I) of the interactions X, and its transpose, as sparse CSR."""
+    return _sparse_graph(_graph_tables(positives))
+
+
+def _graph_tables(positives: Positives) -> dict[str, Tensor]:
+    """What both CSR matrices of the graph are made of."""
+    users, items = positives.users.long(), positives.items.long()
+    transposed = torch.argsort(items, stable=True)  # CSR order of the transpose: by item, then user
+    return {
+        "values": (positives.counts.float()[users] * positives.item_counts.float()[items]).rsqrt(),
+        "offsets": positives.offsets.to(torch.int32),
+        "columns": positives.items,
+        "transposed": transposed,
+        "transposed_offsets": F.pad(positives.item_counts.cumsum(0), (1, 0)).to(torch.int32),
+        "transposed_columns": users[transposed].to(torch.int32),
+    }
+
+
+def _sparse_graph(tables: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    shape = (len(tables["offsets"]) - 1, len(tables["transposed_offsets"]) - 1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        sparse = partial(torch.sparse_csr_tensor, check_invariants=False)
+        graph = sparse(tables["offsets"], tables["columns"], tables["values"], shape)
+        values = tables["values"][tables["transposed"]]
+        return graph, sparse(tables["transposed_offsets"], tables["transposed_columns"], values, shape[::-1])

@@ -30,8 +30,8 @@ from mrl.errors import DataError
 from mrl.evaluation import Evaluation, evaluate
 from mrl.kernels.fast_paths import check_anew
 from mrl.least_squares import (
+    REFIT_STEPS,
     SEARCHED,
-    Factors,
     Propagation,
     choose_settings,
     fit_least_squares,
@@ -140,9 +140,6 @@ class _State:
 
     phase: str = SEARCH
     rows: list[dict] = field(default_factory=list)
-    plans: list[dict] = field(default_factory=list)
-    plan: int = 0
-    plan_value: float = -1.0
     chosen: dict = field(default_factory=dict)
     best_epoch: int = 0
     best_value: float = -1.0
@@ -167,12 +164,10 @@ class _State:
         return sum(row["seconds"] for row in self.rows)
 
     def keep_if_best(self, trainer: Trainer, vectors: tuple[Tensor, Tensor], value: float) -> None:
-        """Count the validations without a better one in this plan, and keep the vectors if they are the best of all."""
+        """Count the validations without a better one, and keep the vectors if they are the best so far."""
         self.waited += 1
-        if value > self.plan_value:
-            self.plan_value, self.waited = value, 0
         if value > self.best_value:
-            self.best_epoch, self.best_value, self.chosen = trainer.epoch, value, self.plans[self.plan]
+            self.best_epoch, self.best_value, self.waited = trainer.epoch, value, 0
             self.best = {"best.users": vectors[0].cpu(), "best.items": vectors[1].cpu()}
             self.best |= {f"{EGO}{name}": table.cpu() for name, table in trainer.backbone().items()}
 
@@ -193,27 +188,25 @@ class _Training:
         if self.checkpoint is not None:
             check_compatible(self.checkpoint[1], **_identity(config, data))
         self.state = _State() if self.checkpoint is None else _State.restore(*self.checkpoint)
-        self.factors: Factors | None = None  # of least squares on the positives that are trained on
         self.idle_users = 0
 
     def search(self) -> None:
-        """Choose the settings that are open, then look for the best epoch by each plan that is worth training."""
-        config, state = self.config, self.state
-        if not state.plans:
-            state.plans = self._plans()
-        watched = self.data if config.recipe == "mrl4rec" else sample_validation_users(self.data, config.seed)
-        while state.plan < len(state.plans):
-            resumed = self.checkpoint is not None
-            trainer = self._begin(config.with_settings(**state.plans[state.plan]), self.data.train)
-            if not resumed and config.recipe != "mrl4rec":  # there, epoch 0 is random
-                self._validate(trainer, watched, _row(trainer, SEARCH, 0.0))
-            self._search_epoch(trainer, watched)
-            state.plan, state.plan_value, state.waited = state.plan + 1, -1.0, 0
+        """Choose the settings that are open, then look for the best epoch."""
+        config = self.config
+        resumed, model, watched = self.checkpoint is not None, None, self.data
+        if config.recipe != "mrl4rec":
+            watched = sample_validation_users(self.data, config.seed)
+            if not resumed:
+                model = self._choose_settings()
+        trainer = self._begin(self.data.train, model)
+        if not resumed and config.recipe != "mrl4rec":  # there, epoch 0 is random
+            self._validate(trainer, watched, _row(trainer, SEARCH, 0.0))
+        self._search_epoch(trainer, watched)
 
     def refit(self) -> Trainer:
         """Train on all of train for as many epochs as the search found best."""
-        state, state.phase, self.factors = self.state, REFIT, None
-        trainer = self._begin(self.config.with_settings(**state.chosen), self.data.merge_valid().train)
+        state, state.phase = self.state, REFIT
+        trainer = self._begin(self.data.merge_valid().train)
         with self._bar(trainer, REFIT, state.best_epoch) as bar:
             while trainer.epoch < state.best_epoch:
                 row = _epoch(trainer, REFIT)
@@ -224,10 +217,8 @@ class _Training:
                 bar.update()
         return trainer
 
-    def _plans(self) -> list[dict]:
-        """The settings to train by, best first: what the search chose, nothing for the published method."""
-        if self.config.recipe == "mrl4rec":
-            return [{}]
+    def _choose_settings(self) -> Propagation | None:
+        """Choose what the config leaves open; the initial model by it, where the search has made it."""
 
         def on_trial(row: dict) -> None:
             self.state.rows.append({"phase": SETTINGS} | row)
@@ -235,28 +226,33 @@ class _Training:
             self._print("settings: " + ", ".join(f"{name} {_short(value)}" for name, value in tried.items()))
 
         on_device = replace(self.data, train=self.data.train.to(self.device))
-        plans = choose_settings(self.config, on_device, on_trial)
-        return [{name: plan.setting(name) for name in SEARCHED} for plan in plans]
+        config, model = choose_settings(self.config, on_device, on_trial)
+        self.state.chosen = {name: config.setting(name) for name in SEARCHED}
+        return model
 
-    def _begin(self, config: TrainConfig, positives: Positives) -> Trainer:
-        """A trainer at its start, or where the checkpoint left it."""
+    def _begin(self, positives: Positives, model: Propagation | None = None) -> Trainer:
+        """A trainer at its start, or where the checkpoint left it. model: the initial one, if it is at hand."""
         checkpoint, self.checkpoint = self.checkpoint, None
-        model = None if config.recipe == "mrl4rec" else self._initial(config, positives, log=checkpoint is None)
+        config = self.config.with_settings(**self.state.chosen)
+        if config.recipe != "mrl4rec" and model is None:
+            model = self._initial_model(config, positives.to(self.device), log=checkpoint is None)
         trainer = Trainer(config, positives, self.device, model)
         if checkpoint is not None:
             trainer.load_state(checkpoint[0])
         self.idle_users = trainer.idle_users
         return trainer
 
-    def _initial(self, config: TrainConfig, positives: Positives, *, log: bool) -> Propagation:
-        """The initial model; least squares is fitted once. log: whether its rows are new to the history."""
-        positives = positives.to(self.device)
-        if self.factors is None:
-            sweeps: list[dict] = []
-            self.factors = fit_least_squares(config, positives, on_sweep=sweeps.append)
-            self.state.rows += [{"phase": LEAST_SQUARES} | row for row in sweeps] if log else []
-            self._print(f"least squares: {len(sweeps)} sweeps, {sum(row['seconds'] for row in sweeps):.1f} s")
-        return initial_model(config, positives, self.factors, self.state.rows.append if log else None)
+    def _initial_model(self, config: TrainConfig, positives: Positives, *, log: bool) -> Propagation:
+        """Least squares on these positives, rotated. log: whether its rows are new to the history."""
+        rows, options, started = [], {}, time.perf_counter()
+        if self.state.phase == REFIT:  # the axes are those of the model that was validated
+            like = self.state.best.get(f"{EGO}items", self.state.best["best.items"])
+            options = {"like": like.to(self.device), "steps": REFIT_STEPS}
+        factors = fit_least_squares(config, positives)
+        rows.append({"phase": LEAST_SQUARES, "seconds": time.perf_counter() - started})
+        model = initial_model(config, positives, factors, on_row=rows.append, **options)
+        self.state.rows += rows if log else []
+        return model
 
     def _search_epoch(self, trainer: Trainer, data: Interactions) -> None:
         """Train with validation every few epochs until it stops getting better."""
@@ -307,9 +303,7 @@ def _epoch(trainer: Trainer, phase: str) -> dict:
 
 
 def _row(trainer: Trainer, phase: str, seconds: float) -> dict:
-    row = {"phase": phase, "epoch": trainer.epoch, "seconds": seconds}
-    propagation = trainer.config.least_squares.propagation
-    return row | ({"propagation": str(list(propagation))} if propagation else {})
+    return {"phase": phase, "epoch": trainer.epoch, "seconds": seconds}
 
 
 def _identity(config: TrainConfig, data: Interactions) -> dict:

@@ -113,7 +113,7 @@ def search_ials(
 ) -> tuple[dict[str, float], pl.DataFrame]:
     """`alpha0` and `l2` for `ials` on these data, by validation NDCG@20 of the rotated factors, mean over `widths`.
 
-    Climbs ALPHA0_GRID × L2_GRID from its middle, neighbour by neighbour, until none is better or `trials` are spent.
+    Climbs a grid of half decades from .03 and .01, neighbour by neighbour, until none is better or `trials` are spent.
     A penalty so strong that the optimum is all zero counts as value 0.
     Returns the best settings and a table of all trials: alpha0, l2, value, seconds.
     Raises DataError where there is nothing to validate on.
@@ -127,4 +127,4 @@ def search_ials(
         factors = rotate(*ials(data.train, dim, sweeps=sweeps, generator=generator, alpha0=alpha0, l2=l2))
         return validation_value(factors, data, widths)
 
-    return climb(value_of, trials, on_trial)
+    return climb(value_of, (-3, -4), trials, on_trial=on_trial)

@@ -5,12 +5,8 @@ Any factors can be rotated without changing a score; what changes is what their 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
-
-from mrl.widths import blocks
 
 ROWS = 2**16  # at a time, in float64
 NOTHING = 1e-13  # of the largest square, below which there is only rounding
@@ -23,34 +19,13 @@ def rotate(users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
     score matrix. Where that has fewer than D axes the last columns are zero. The largest entry of each item column is
     positive.
     """
-    return principal_axes(users, items, (users.shape[1],), torch.ones_like(items[:, 0]))
-
-
-def principal_axes(users: Tensor, items: Tensor, widths: Sequence[int], item_weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Principal axes block by block, where the first blocks attend to some items more than to others.
-
-    Block b takes the leading axes of what the blocks before it have left, with the scores of item i weighted by
-    item_weights[i] ** (2 ** −b), item_weights (I,) above 0. With weights of 1 this is `rotate`: the best of its rank by
-    squared error over all items, most of which hardly anybody meets. Weights that grow with popularity give the
-    narrow prefixes to the items that are met. Scores of the full width stay what they are.
-    """
-    alike = not (item_weights != item_weights[:1]).any()
-    user_gram, spans = _gram(users), [slice(0, users.shape[1])] if alike else blocks(widths)
+    (user_root, user_inverse), (item_root, item_inverse) = _root(_gram(users)), _root(_gram(items))
+    left, singular, right = torch.linalg.svd(user_root @ item_root.T)
     # axes that are rounding are set to 0: products of such numbers are subnormal, which slows all that comes after
     least = max(NOTHING, torch.finfo(users.dtype).eps)
-    # what is left of each side for the blocks to come, as a D × D matrix that the side is to be multiplied with
-    left_users = left_items = torch.eye(users.shape[1], dtype=torch.float64, device=users.device)
-    rotated_users, rotated_items = [], []
-    for level, span in enumerate(spans):
-        item_gram = _gram(items if alike else items * (item_weights**0.5**level)[:, None])
-        rotations = _rotations(left_users.T @ user_gram @ left_users, left_items.T @ item_gram @ left_items, least)
-        left_users, left_items = left_users @ rotations[0], left_items @ rotations[1]
-        count = span.stop - span.start
-        rotated_users.append(left_users[:, :count])
-        rotated_items.append(left_items[:, :count])
-        left_users, left_items = left_users[:, count:], left_items[:, count:]
-    users = users @ torch.cat(rotated_users, 1).to(users)
-    items = items @ torch.cat(rotated_items, 1).to(items)
+    scale = torch.where(singular > least * singular[0], singular, 0).sqrt()
+    users = users @ (user_inverse @ left * scale).to(users)
+    items = items @ (item_inverse @ right.T * scale).to(items)
     largest = items.abs().argmax(0, keepdim=True)
     signs = torch.where(items.gather(0, largest) < 0, -1.0, 1.0).to(items)
     return users * signs, items * signs
@@ -63,17 +38,6 @@ def _gram(table: Tensor) -> Tensor:
         rows = rows.double()
         gram.addmm_(rows.T, rows)
     return gram
-
-
-def _rotations(user_gram: Tensor, item_gram: Tensor, least: float) -> tuple[Tensor, Tensor]:
-    """(D, D) each, for users and for items: what rotates factors with these Gram matrices to their principal axes.
-
-    Axes whose share of the largest singular value is `least` or less are zero.
-    """
-    (user_root, user_inverse), (item_root, item_inverse) = _root(user_gram), _root(item_gram)
-    left, singular, right = torch.linalg.svd(user_root @ item_root.T)
-    scale = torch.where(singular > least * singular[0], singular, 0).sqrt()
-    return user_inverse @ left * scale, item_inverse @ right.T * scale
 
 
 def _root(gram: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,3 +58,12 @@ def balance(users: Tensor, items: Tensor, user_l2: Tensor, item_l2: Tensor) -> t
     scale = (item_norm / user_norm) ** 0.25
     scale = torch.where(torch.isfinite(scale) & (scale > 0), scale, torch.ones_like(scale))
     return users * scale, items / scale
+
+
+def aligned(items: Tensor, like: Tensor) -> Tensor:
+    """R (F, D) of orthonormal columns, such that items (I, F) R are nearest to `like` (I, D), whatever its scale.
+
+    Orthogonal Procrustes: Schönemann, Psychometrika 1966.
+    """
+    left, _, right = torch.linalg.svd(items.T @ like, full_matrices=False)
+    return left @ right

@@ -18,9 +18,16 @@ from torch.nn import functional as F
 
 from mrl.data import Positives
 from mrl.errors import ConfigError, RunError
+from mrl.kernels import propagate
+from mrl.model import normalised_graph
 
-CHUNK = 2**22  # numbers in the largest intermediate of a batch of rows: 16 MiB in float32
-SWEEPS = 24  # the wide half of the factors still gains up to here on sparse data; the narrow half is done by 8
+RANK = 1e-6  # of the largest square, below which a direction is rounding
+CHUNK = 2**20  # numbers in the largest intermediate of a batch of rows: 4 MiB in float32, which caches hold
+SWEEPS = 24  # from random factors the wide half still gains up to here on sparse data; the narrow half is done by 8
+CG_STEPS = 3  # of conjugate gradients: as good as exact solves, at a third of the time on dense data
+CG_LEAST = 24  # positives of a row from which on the steps are cheaper than an exact solve
+
+Factors = tuple[Tensor, Tensor]
 
 
 def ials(
@@ -32,36 +39,71 @@ def ials(
     nu: float = 1.0,
     sweeps: int = SWEEPS,
     generator: torch.Generator | None = None,
+    start: Factors | None = None,
     on_sweep: Callable[[dict], None] | None = None,
     chunk: int = CHUNK,
-) -> tuple[Tensor, Tensor]:
-    """Factors that minimise the iALS objective, by exact alternating least squares.
+) -> Factors:
+    """Factors that minimise the iALS objective, by alternating least squares.
 
         L = Σ_{(u,i)∈S} (1 − ⟨p_u, q_i⟩)² + α0 Σ_{u,i} ⟨p_u, q_i⟩² + Σ_u r_u ‖p_u‖² + Σ_i r_i ‖q_i‖²
         r_u = l2 · (|S_u| + α0 · I)^ν,  r_i = l2 · (|S_i| + α0 · U)^ν
 
     alpha0: weight of all pairs, beside the weight 1 of observed ones. sweeps: each solves all users, then all items.
-    generator: a CPU generator, for the start; None for a fresh one with seed 0. Rows without positives are zero.
+    generator: a CPU generator, for random factors to start from; None for a fresh one with seed 0.
+    start: factors to go on from, in its place (`spectral_start`). Rows are then solved by a few steps of conjugate
+    gradients from where they are, else exactly. Rows without positives are zero.
     on_sweep: called after each sweep with `sweep` (from 1), `loss` (the objective) and `seconds` (of the sweep).
     Returns users (U, dim) and items (I, dim), float32, on the device of `positives`.
     Raises ConfigError for impossible settings, RunError where the systems cannot be solved in 32-bit numbers.
     """
     check_ials_settings(dim=dim, alpha0=alpha0, l2=l2, nu=nu, sweeps=sweeps)
-    generator = generator or torch.Generator().manual_seed(0)
     by_item = transpose(positives)
     user_l2 = frequency_l2(positives.counts, positives.num_items, alpha0=alpha0, l2=l2, nu=nu)
     item_l2 = frequency_l2(by_item.counts, positives.num_users, alpha0=alpha0, l2=l2, nu=nu)
-    # drawn on the CPU so that every device starts alike; the scale is that of Rendle et al.
-    items = torch.randn(positives.num_items, dim, dtype=torch.float32, generator=generator) * (0.1 / sqrt(dim))
-    items = items.to(positives.items.device)
+    users, items = start if start is not None else (None, _random_items(positives, dim, generator))
     for sweep in range(1, sweeps + 1):
         started = time.perf_counter()
-        users = solve_rows(items, positives, user_l2, alpha0=alpha0, chunk=chunk)
-        items = solve_rows(users, by_item, item_l2, alpha0=alpha0, chunk=chunk)
+        now = (users, items) if start is not None else (None, None)
+        users = solve_rows(items, positives, user_l2, alpha0=alpha0, start=now[0], chunk=chunk)
+        items = solve_rows(users, by_item, item_l2, alpha0=alpha0, start=now[1], chunk=chunk)
         if on_sweep is not None:
             loss = ials_objective(users, items, positives, alpha0=alpha0, l2=l2, nu=nu, chunk=chunk)
             on_sweep({"sweep": sweep, "loss": loss, "seconds": time.perf_counter() - started})
     return users, items
+
+
+def _random_items(positives: Positives, dim: int, generator: torch.Generator | None) -> Tensor:
+    """(I, dim), drawn on the CPU so that every device starts alike; the scale is that of Rendle et al."""
+    generator = generator or torch.Generator().manual_seed(0)
+    items = torch.randn(positives.num_items, dim, dtype=torch.float32, generator=generator) * (0.1 / sqrt(dim))
+    return items.to(positives.items.device)
+
+
+def spectral_start(positives: Positives, dim: int, *, seed: int = 0) -> Factors:
+    """Users of zeros (U, dim) and items (I, dim), from which iALS needs a few sweeps only, the same for any α0 and λ.
+
+    Items are the leading right singular vectors of D_U^-½ X D_I^-½, times the root of their singular values, by one
+    power iteration on random columns (Halko, Martinsson, Tropp, SIAM Review 2011, arXiv 0909.4061). Columns that the
+    data have no rank for are zero.
+    """
+    graph, transposed = normalised_graph(positives)
+    generator = torch.Generator().manual_seed(seed)
+    items = torch.randn(positives.num_items, dim, dtype=torch.float32, generator=generator).to(positives.items.device)
+    users = _orthonormal(propagate(graph, transposed, items))
+    items = _orthonormal(propagate(transposed, graph, users))
+    users = _orthonormal(propagate(graph, transposed, items))
+    items = propagate(transposed, graph, users)
+    squares, basis = torch.linalg.eigh((items.T @ items).double())
+    squares, basis = squares.flip(0).clamp_min(0), basis.flip(1)
+    scale = torch.where(squares > RANK * squares[0], squares**-0.25, 0)  # from singular values to their roots
+    return torch.zeros_like(users), items @ (basis * scale).to(items)
+
+
+def _orthonormal(table: Tensor) -> Tensor:
+    """Columns that span what those of the table (R, D) span, by its Gram matrix; zero where there is no rank."""
+    squares, basis = torch.linalg.eigh((table.T @ table).double())
+    scale = torch.where(squares > RANK * squares[-1], squares**-0.5, 0)
+    return table @ (basis * scale).to(table)
 
 
 def check_ials_settings(*, dim: int, alpha0: float, l2: float, nu: float, sweeps: int) -> None:
@@ -81,11 +123,21 @@ def frequency_l2(counts: Tensor, others: int, *, alpha0: float, l2: float, nu: f
     return (l2 * (counts.double() + alpha0 * others) ** nu).float()
 
 
-def solve_rows(other: Tensor, positives: Positives, row_l2: Tensor, *, alpha0: float, chunk: int = CHUNK) -> Tensor:
-    """The exact minimiser of the iALS objective for every row, given the other side's factors `other` (I, D).
+def solve_rows(
+    other: Tensor,
+    positives: Positives,
+    row_l2: Tensor,
+    *,
+    alpha0: float,
+    start: Tensor | None = None,
+    chunk: int = CHUNK,
+) -> Tensor:
+    """The minimiser of the iALS objective for every row, given the other side's factors `other` (I, D).
 
     Row u solves (Σ_{i∈S_u} q_i q_iᵀ + α0 QᵀQ + r_u 1) p_u = Σ_{i∈S_u} q_i, with r = row_l2 (R,). Rows need not have
-    been trained on: the positives of new users fold them in. Returns (R, D); rows without positives are zero.
+    been trained on: the positives of new users fold them in. start (R, D): where rows of many positives go on from by
+    CG_STEPS steps of conjugate gradients; None: all are solved exactly.
+    Returns (R, D); rows without positives are zero.
     Raises RunError where the systems cannot be solved in 32-bit numbers.
     """
     # In the eigenbasis of QᵀQ what all rows share is diagonal. A row with n < D positives then needs only an
@@ -95,9 +147,15 @@ def solve_rows(other: Tensor, positives: Positives, row_l2: Tensor, *, alpha0: f
         spectrum, basis = torch.linalg.eigh((other.T @ other).double())
         spectrum, basis = (alpha0 * spectrum.clamp_min(0)).to(other.dtype), basis.to(other.dtype)
         rotated = F.pad(other @ basis, (0, 0, 0, 1))  # (I + 1, D): the last row, all zero, is what padding points to
-        for rows, longest in row_chunks(positives.counts, other.shape[1], chunk):
+        dim = other.shape[1]
+        # rows whose factors fit in a chunk can go on by steps
+        kept = dim if start is None else max(dim, chunk // dim)
+        for rows, longest in row_chunks(positives.counts, dim, chunk, kept):
             diagonal = spectrum + row_l2[rows].to(other.dtype)[:, None]  # (B, D)
-            if longest < other.shape[1]:
+            if start is not None and CG_LEAST <= longest < kept:
+                factors = gather_rows(rotated, positives, rows, 0, longest)
+                solution[rows] = _go_on(factors, start[rows] @ basis, diagonal)
+            elif longest < dim:
                 solution[rows] = _solve_short(rotated, positives, rows, longest, diagonal)
             else:
                 solution[rows] = _solve_long(rotated, positives, rows, longest, diagonal, chunk)
@@ -110,14 +168,18 @@ def solve_rows(other: Tensor, positives: Positives, row_l2: Tensor, *, alpha0: f
     return solution @ basis.T
 
 
-def row_chunks(counts: Tensor, dim: int, chunk: int) -> Iterator[tuple[Tensor, int]]:
-    """Rows with positives, in batches of similar counts, each with its largest count; longest rows first."""
+def row_chunks(counts: Tensor, dim: int, chunk: int, kept: int | None = None) -> Iterator[tuple[Tensor, int]]:
+    """Rows with positives, in batches of similar counts, each with its largest count; longest rows first.
+
+    kept: rows with fewer positives keep the factors of all of them, others a (D, D) matrix; None for D.
+    """
+    kept = kept or dim
     order = torch.argsort(counts, descending=True, stable=True)
     lengths = counts[order].cpu().numpy()
     falling, start, end = -lengths, 0, int((lengths > 0).sum())
     while start < end:
         longest = int(lengths[start])
-        widest = longest if longest < dim else dim  # columns of the largest matrix kept for a row
+        widest = longest if longest < kept else dim  # columns of the largest matrix kept for a row
         fits = max(1, chunk // (widest * dim))
         alike = int(np.searchsorted(falling, -(longest // 2), side="left"))  # at most half of it is padding
         stop = min(start + fits, max(alike, start + 1), end)
@@ -166,6 +228,30 @@ def _solve_short(rotated: Tensor, positives: Positives, rows: Tensor, longest: i
     system.diagonal(dim1=1, dim2=2).add_(1.0)
     weights = torch.cholesky_solve(torch.ones_like(system[:, :, :1]), torch.linalg.cholesky(system))
     return torch.bmm(scaled.transpose(1, 2), weights)[:, :, 0]
+
+
+def _go_on(factors: Tensor, solution: Tensor, diagonal: Tensor) -> Tensor:
+    """(B, D): from `solution` by steps of conjugate gradients towards (Δ + QᵀQ)⁻¹ Qᵀ1, preconditioned by Δ.
+
+    factors Q (B, n, D), zero where a row has fewer than n positives; diagonal Δ (B, D).
+    """
+    across = factors.transpose(1, 2)
+
+    def system(vector: Tensor) -> Tensor:
+        return diagonal * vector + torch.bmm(across, torch.bmm(factors, vector[:, :, None]))[:, :, 0]
+
+    left = factors.sum(1) - system(solution)
+    step = left / diagonal
+    square = (left * step).sum(1, keepdim=True)
+    tiny = torch.finfo(left.dtype).tiny
+    for _ in range(CG_STEPS):
+        moved = system(step)
+        length = square / (step * moved).sum(1, keepdim=True).clamp_min(tiny)
+        solution, left = solution + length * step, left - length * moved
+        scaled, before = left / diagonal, square
+        square = (left * scaled).sum(1, keepdim=True)
+        step = scaled + square / before.clamp_min(tiny) * step
+    return solution
 
 
 def _solve_long(

@@ -26,96 +26,65 @@ from torch.nn import functional as F
 
 from mrl.data import Positives
 from mrl.errors import ConfigError, RunError
-from mrl.least_squares.axes import balance, principal_axes
+from mrl.least_squares.axes import balance, rotate
 from mrl.least_squares.ials import (
     CHUNK,
     add_outer,
     frequency_l2,
     gather_rows,
-    ials,
     ials_objective,
     row_chunks,
     transpose,
 )
 from mrl.widths import blocks, check_level_weights, check_widths
 
-IALS_SWEEPS = 12
 FLAT = 16  # dimensions up to which all are penalised alike: those of dense data want less of a penalty than wider ones
 
 
 def nested_least_squares(
     positives: Positives,
     widths: Sequence[int],
+    factors: tuple[Tensor, Tensor],
     *,
     level_weights: Sequence[float] = (),
     alpha0: float = 0.03,
     l2: float = 0.01,
     nu: float = 1.0,
-    popularity_exponent: float = 0.0,
     l2_width_exponent: float = 0.0,
     sweeps: int = 1,
-    ials_sweeps: int = IALS_SWEEPS,
-    fit_width: int = 0,
-    factors: tuple[Tensor, Tensor] | None = None,
-    generator: torch.Generator | None = None,
     on_sweep: Callable[[dict], None] | None = None,
     chunk: int = CHUNK,
 ) -> tuple[Tensor, Tensor]:
     """Users (U, D) and items (I, D), D = widths[-1], whose every prefix has been fitted; float32.
 
-    popularity_exponent: how much popular items count in the choice of the first axes (`principal_axes`).
-    l2_width_exponent: with which the penalty grows with the width.
-    sweeps: of nested least squares, each all users, then all items; ials_sweeps: before that.
-    fit_width: so many dimensions are fitted and the first D kept, which are better for it; 0 for twice D.
-    factors: those of iALS of that width, if there are any; else iALS starts from `generator`, a CPU generator.
-    on_sweep: called after each sweep with `stage` (ials or nested), `sweep` (from 1), `loss` (the objective of the
-    stage) and `seconds`.
+    factors: those of iALS, of D dimensions; the sweeps start from their principal axes.
+    l2_width_exponent: with which the penalty grows with the width. sweeps: each all users, then all items.
+    on_sweep: called after each sweep with `sweep` (from 1), `loss` (the objective) and `seconds`.
     Raises ConfigError for impossible settings, RunError where the systems cannot be solved in 32-bit numbers.
     """
     widths = check_widths(widths)
     level_weights = check_level_weights(level_weights, widths)
-    widest = widths[-1]
-    dim = fitted_width(widest, fit_width)
-    if dim < widest:
-        raise ConfigError(f"fit_width={fit_width}: must be 0 or at least the widest width, {widest}")
+    if factors[1].shape[1] != widths[-1]:
+        dim = factors[1].shape[1]
+        raise ConfigError(f"factors of {dim} dimensions: give as many as the widest width, {widths[-1]}")
     if not isinstance(sweeps, int) or sweeps < 0:
         raise ConfigError(f"sweeps={sweeps!r}: give a whole number of at least 0")
     if not (isfinite(l2_width_exponent) and l2_width_exponent >= 0):
         raise ConfigError(f"l2_width_exponent={l2_width_exponent!r}: must be finite and not negative; 0 to 1 is usual")
     scale = {"alpha0": alpha0, "l2": l2, "nu": nu}
     by_item = transpose(positives)
-
-    def say(stage: str) -> Callable[[dict], None] | None:
-        return None if on_sweep is None else lambda row: on_sweep({"stage": stage} | row)
-
-    if factors is None:
-        factors = ials(
-            positives, dim, sweeps=ials_sweeps, generator=generator, on_sweep=say("ials"), chunk=chunk, **scale
-        )  # fmt: skip
-    trained = widths if dim == widest else (*widths, dim)
-    weights = level_weights if dim == widest else (*level_weights, level_weights[-1])
-    popularity = by_item.counts.clamp_min(1).to(factors[1]) ** popularity_exponent
-    users, items = principal_axes(*factors, trained, popularity)
     user_l2 = frequency_l2(positives.counts, positives.num_items, **scale)
     item_l2 = frequency_l2(by_item.counts, positives.num_users, **scale)
-    users, items = balance(users, items, user_l2, item_l2)
-    levels = {
-        "widths": trained,
-        "level_weights": weights,
-        "alpha0": alpha0,
-        "l2_width_exponent": l2_width_exponent,
-        "chunk": chunk,
-    }
+    users, items = balance(*rotate(*factors), user_l2, item_l2)
+    levels = {"widths": widths, "level_weights": level_weights, "l2_width_exponent": l2_width_exponent, "chunk": chunk}
     for sweep in range(1, sweeps + 1):
         started = time.perf_counter()
-        users = solve_blocks(users, items, positives, user_l2, **levels)
-        items = solve_blocks(items, users, by_item, item_l2, **levels)
+        users = solve_blocks(users, items, positives, user_l2, alpha0=alpha0, **levels)
+        items = solve_blocks(items, users, by_item, item_l2, alpha0=alpha0, **levels)
         if on_sweep is not None:
-            loss = nested_objective(
-                users, items, positives, trained, weights, l2_width_exponent=l2_width_exponent, chunk=chunk, **scale
-            )
-            say("nested")({"sweep": sweep, "loss": loss, "seconds": time.perf_counter() - started})
-    return users[:, :widest].contiguous(), items[:, :widest].contiguous()
+            loss = nested_objective(users, items, positives, **levels, **scale)
+            on_sweep({"sweep": sweep, "loss": loss, "seconds": time.perf_counter() - started})
+    return users, items
 
 
 def column_penalty(widths: Sequence[int], l2_width_exponent: float) -> Tensor:
@@ -123,11 +92,6 @@ def column_penalty(widths: Sequence[int], l2_width_exponent: float) -> Tensor:
     return _by_column(
         torch.tensor([max(1.0, width / FLAT) ** l2_width_exponent for width in widths], dtype=torch.float64), widths
     )
-
-
-def fitted_width(widest: int, fit_width: int) -> int:
-    """How many dimensions are fitted where `widest` are served: `fit_width`, or twice as many where that is 0."""
-    return fit_width or 2 * widest
 
 
 def nested_objective(

@@ -1,73 +1,32 @@
-"""The initial model of training: factors under propagation, rotated so that every prefix ranks as the whole does.
+"""The learned rotation: axes such that every prefix ranks as the whole does.
 
 The leading axes of a least-squares fit are those that say most of all scores, most of which nobody looks at. But axes
 can be rotated at no cost to the whole: ⟨p R, q R⟩ = ⟨p, q⟩. So one rotation is learned by self-distillation: of the
 items that a user has not seen, every prefix is to rank first what the whole vector ranks first. That asks no positives,
-which a dense model knows by heart, and says of hundreds of items which is better: a few thousand numbers, learned in a
-few hundred steps, which do not over-fit. Where a prefix is better than the whole, as it may be on dense data, only the
-dimensions of that prefix are rotated.
+which a dense model knows by heart, and says of hundreds of items which is better: some thousand numbers, learned in a
+few hundred steps, which do not over-fit. Of the rotation only the columns that are served are learned.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from mrl.config import TrainConfig
 from mrl.data import Positives
-from mrl.least_squares.propagation import Propagation
-
-Factors = tuple[Tensor, Tensor]
 
 STEPS = 300
+REFIT_STEPS = 100  # where it starts from a rotation that was learned on nearly the same data
 USERS = 256  # a step, all of them once before any twice
+PASSES = 50  # over the users at most: of few users, fewer steps do
 ITEMS = 2048  # to rank a step, of a large catalogue at least
 ITEM_SHARE = 0.1  # of it, so that some of what is to be recommended is among them
 TEMPERATURE = 0.35  # of the softmax, in standard deviations of a user's scores
 LEARNING_RATE = 0.01  # falls to 0
 NEVER = -1e9  # the score of an item that a user has seen
-
-
-def propagated(config: TrainConfig, positives: Positives, factors: Factors) -> Propagation:
-    """Factors under the propagation of the config, ready to be served or trained."""
-    chosen, hops = config.with_usual().least_squares, config.with_usual().hops
-    user_share, item_share = chosen.propagation
-    scaled = tuple(chosen.initial_scale * table for table in factors)
-    model = Propagation(positives, scaled, user_share=user_share, item_share=item_share, hops=hops)
-    return model.to(factors[0].device)
-
-
-def initial_model(
-    config: TrainConfig, positives: Positives, factors: Factors, on_row: Callable[[dict], None] | None = None
-) -> Propagation:
-    """The initial model of training: users (U, D) and items (I, D) of least squares, rotated and propagated.
-
-    on_row: called after the rotation with a row of the history.
-    """
-    started = time.perf_counter()
-    model = propagated(config, positives, factors)
-    span = config.least_squares.rotation_width
-    if not span:
-        return model
-    widths = [width for width in config.widths if width <= span]
-    leading = (table[:, :span] for table in model.vectors())
-    level_weights = config.nested_loss.level_weights[: len(widths)]
-    rotation, loss = learn_rotation(*leading, positives, widths, level_weights=level_weights, seed=config.seed)
-    if on_row is not None:
-        on_row({"phase": "rotation", "loss": loss, "seconds": time.perf_counter() - started})
-    # columns do not mix: as if rotated after propagation
-    return propagated(config, positives, rotate_leading(factors, rotation))
-
-
-def rotate_leading(factors: Factors, rotation: Tensor) -> Factors:
-    """users (U, D) and items (I, D) with their leading dimensions rotated by R (d, d): the same scores from d on."""
-    span = len(rotation)
-    return tuple(torch.cat([table[:, :span] @ rotation, table[:, span:]], 1) for table in factors)
 
 
 def learn_rotation(
@@ -77,36 +36,44 @@ def learn_rotation(
     widths: Sequence[int],
     *,
     level_weights: Sequence[float] = (),
+    start: Tensor | None = None,
+    steps: int = STEPS,
     seed: int = 0,
 ) -> tuple[Tensor, float]:
-    """R, such that every level of users (U, D) R and items (I, D) R ranks unseen items as the widest does.
+    """R (F, D), D = widths[-1], such that every level of users (U, F) R and items (I, F) R ranks as the whole does.
 
-    Least is Σ_k w_k KL(P ‖ P_k) over the levels but the widest, P the softmax of what the whole vectors score, in
-    standard deviations of each user's scores, P_k that of a prefix, at a temperature of its own; of some users and over
-    some items each step. R (D, D) is the Cayley transform of a skew-symmetric matrix, which is learned; it starts at 1,
-    and stays there where factors score nothing. Returns the last loss, too: 0 is perfect.
+    Least is Σ_k w_k KL(P ‖ P_k) over the levels narrower than F, P the softmax of what the whole vectors score, in
+    standard deviations of each user's scores, P_k that of a prefix, at a temperature of its own; of unseen items, some
+    users and some items each step. R is the first D columns of the Cayley transform of a skew-symmetric matrix, which
+    is learned; it starts at 1, or at the rotation `start` (F, D), and stays there where factors score nothing.
+    Returns the last loss, too: 0 is perfect.
     """
-    *levels, dim = widths
+    dim, served = users.shape[1], widths[-1]
+    levels = [width for width in widths if width < dim]
     device, count = users.device, positives.num_items
     spread = ((users @ torch.cov(items.T, correction=0)) * users).sum(1).clamp_min(0).sqrt()
     usable = ((positives.counts > 0) & (positives.counts < count) & (spread > 0)).nonzero()[:, 0]
-    if len(usable) == 0:
-        return torch.eye(dim, dtype=users.dtype, device=device), 0.0
+    first = torch.eye(dim, dtype=users.dtype, device=device) if start is None else _completed(start)
+    if len(usable) == 0 or not levels:
+        return first[:, :served], 0.0
     users = users / spread[:, None]
-    weights = level_weights[:-1] if any(level_weights[:-1]) else [1.0] * len(levels)
+    if start is not None:
+        users, items = users @ first, items @ first
+    weights = level_weights[: len(levels)] if any(level_weights[: len(levels)]) else [1.0] * len(levels)
     weights = torch.tensor(weights, dtype=users.dtype, device=device)
     weights /= weights.sum()
-    angles = torch.zeros(dim, dim, dtype=users.dtype, device=device, requires_grad=True)
+    angles = torch.zeros(dim, served, dtype=users.dtype, device=device, requires_grad=True)
     # of each level, its logarithm
     sharpness = torch.zeros(len(levels), dtype=users.dtype, device=device, requires_grad=True)
     groups = [{"params": [angles]}, {"params": [sharpness], "lr": 2 * LEARNING_RATE}]
-    optimiser = torch.optim.Adam(groups, lr=LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, STEPS)
     generator = torch.Generator(device).manual_seed(seed)
     batch_size = min(USERS, len(usable))
-    passes = math.ceil(STEPS * batch_size / len(usable))
+    passes = min(PASSES, math.ceil(steps * batch_size / len(usable)))
+    steps = min(steps, math.ceil(passes * len(usable) / batch_size))
+    optimiser = torch.optim.Adam(groups, lr=LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, steps)
     order = torch.cat([torch.randperm(len(usable), generator=generator, device=device) for _ in range(passes)])
-    for batch in order.split(batch_size)[:STEPS]:
+    for batch in order.split(batch_size)[:steps]:
         rows = usable[batch]
         sample = torch.randperm(count, generator=generator, device=device)[: max(ITEMS, int(ITEM_SHARE * count))]
         known = positives.take(rows)
@@ -117,22 +84,71 @@ def learn_rotation(
         sampled = items[sample]
         target = torch.addmm(unseen, whole, sampled.T).softmax(1)
         rotation = _rotation(angles)
-        rotated_users, rotated_items = whole @ rotation, sampled @ rotation
-        loss = torch.zeros((), dtype=users.dtype, device=device)
-        for level, width in enumerate(levels):
-            prefix = rotated_users[:, :width] * sharpness[level].exp()
-            scores = torch.addmm(unseen, prefix, rotated_items[:, :width].T)
-            loss = loss + weights[level] * cross_entropy(scores, target)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        rotated = whole @ rotation, sampled @ rotation
+        sharpness.grad, gradients = _gradients(rotated, unseen, target, levels, weights, sharpness.detach().exp())
+        angles.grad = None
+        torch.autograd.backward(rotated, gradients)
         optimiser.step()
         schedule.step()
-    entropy = torch.special.entr(target).sum(1).mean()
-    return _rotation(angles).detach(), float(loss.detach() - entropy)
+    return first @ _rotation(angles).detach(), _loss(rotated, unseen, target, levels, weights, sharpness.detach().exp())
+
+
+def _gradients(
+    rotated: tuple[Tensor, Tensor],
+    unseen: Tensor,
+    target: Tensor,
+    levels: Sequence[int],
+    weights: Tensor,
+    sharpness: Tensor,
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Of the loss with respect to log sharpness (L,) and to the rotated users (B, D) and items (M, D).
+
+    By hand, as the gradient of a cross-entropy is P_k − P: a third less time than by autograd.
+    """
+    users, items = (table.detach() for table in rotated)
+    of_sharpness, of_users, of_items = torch.zeros_like(sharpness), torch.zeros_like(users), torch.zeros_like(items)
+    for level, width in enumerate(levels):
+        prefix, others = users[:, :width] * sharpness[level], items[:, :width]
+        wrong = torch.addmm(unseen, prefix, others.T).softmax(1).sub_(target).mul_(weights[level] / len(users))
+        of_prefix = wrong @ others
+        of_sharpness[level] = (of_prefix * prefix).sum()
+        of_users[:, :width] += sharpness[level] * of_prefix
+        of_items[:, :width] += wrong.T @ prefix
+    return of_sharpness, (of_users, of_items)
+
+
+def _loss(
+    rotated: tuple[Tensor, Tensor],
+    unseen: Tensor,
+    target: Tensor,
+    levels: Sequence[int],
+    weights: Tensor,
+    sharpness: Tensor,
+) -> float:
+    """Σ_k w_k KL(P ‖ P_k), mean over the users of a step."""
+    users, items = (table.detach() for table in rotated)
+    loss = -torch.special.entr(target).sum(1).mean()
+    for level, width in enumerate(levels):
+        scores = torch.addmm(unseen, users[:, :width] * sharpness[level], items[:, :width].T)
+        loss = loss + weights[level] * cross_entropy(scores, target)
+    return float(loss)
+
+
+def _completed(columns: Tensor) -> Tensor:
+    """(F, F): a rotation whose first D columns are the orthonormal ones of `columns` (F, D)."""
+    whole = torch.linalg.qr(columns, mode="complete")[0]
+    return torch.cat([columns, whole[:, columns.shape[1] :]], 1)
 
 
 def _rotation(angles: Tensor) -> Tensor:
-    """(D, D): near 0 the exponential of angles − anglesᵀ, at a sixth of the time with its gradient."""
-    skew = (angles - angles.T) / 2
-    one = torch.eye(len(skew), dtype=skew.dtype, device=skew.device)
-    return torch.linalg.solve(one - skew, one + skew)
+    """(F, D): of angles (F, D), the first D columns of a rotation, near 0 the exponential of angles − anglesᵀ.
+
+    The Cayley transform (1 − S)⁻¹ (1 + S) of S = [[A, −Bᵀ], [B, 0]], of which a D × D system gives these columns.
+    """
+    served = angles.shape[1]
+    square, below = angles[:served], angles[served:] / 2
+    skew = (square - square.T) / 2
+    one = torch.eye(served, dtype=angles.dtype, device=angles.device)
+    inner = below.T @ below
+    top = torch.linalg.solve(one - skew + inner, one + skew - inner)
+    return torch.cat([top, below @ (one + top)])

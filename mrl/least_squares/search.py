@@ -1,266 +1,364 @@
-"""Settings chosen on validation: of least squares, of the propagation and rotation of its factors, of the training.
+"""Settings chosen on validation: the whole first, then its prefixes.
 
-A small deterministic search: it climbs over a grid of α0 and λ, then tries a few values of each setting that is left.
+`choose_settings` is the search. α0, λ, the fitted width and the sweeps are judged by the whole vectors, which every
+prefix is then rotated to rank like; the rotation and what is tried after it by all widths that are served.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 
 import numpy as np
 import polars as pl
 
-from mrl.config import TrainConfig
-from mrl.data import Interactions
+from mrl.config import USUAL, TrainConfig
+from mrl.data import Interactions, Positives
 from mrl.errors import DataError
-from mrl.least_squares.validation import ValidationSplit, propagation_options, sample_users, validation_splits
+from mrl.least_squares.axes import rotate
+from mrl.least_squares.fit import fit_least_squares, go_on, initial_model, nest, propagated
+from mrl.least_squares.ials import Factors, spectral_start
+from mrl.least_squares.propagation import Propagation
+from mrl.least_squares.rotation import REFIT_STEPS, STEPS
+from mrl.least_squares.validation import (
+    MOST_INTERACTIONS,
+    sample_users,
+    validation_by_user,
+    validation_splits,
+    validation_value,
+)
+from mrl.trainer import Trainer
 
-ALPHA0_GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-L2_GRID = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
-# along each axis, and along alpha0 · l2, of which rows with few positives feel little else
-NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, 1), (1, -1))
-POPULARITY_EXPONENTS = (0.25, 0.5)  # beside 0
-L2_WIDTH_EXPONENTS = (0.3, 0.6, 1.0)  # beside 0
-NU = 0.75  # beside 1
-# beside the usual value: one direction and the other, each as far as users gain
+# of (alpha0, l2), in half decades: along each axis, and along alpha0 · l2, of which rows with few positives feel most
+NEIGHBOURS = ((0, 1), (0, -1), (1, 0), (-1, 0), (-1, 1), (1, -1))
+POSITIVES_SHARE = 5  # the usual alpha0 · users · items, by the positives: within threefold of the best on all sets
+TRIALS = {"quick": 8, "thorough": 20}  # of alpha0 and l2, at most
+TRIAL_SWEEPS = 2
+FINALISTS = 3  # settings that go on to more sweeps and are rotated
+CLOSE = 0.97  # of the best, so that a finalist may still be better after that
+TRIAL_WIDTH = 256  # dimensions of a trial, at most: its best alpha0 and l2 are those of wider fits, too
+TRIAL_USERS = 4_000  # whose validation a trial looks at
+FITTED = (1, 2, 4, 8)  # times the widest width
+MOST_FITTED = 1024
+SWEEPS = {"quick": (2, 4), "thorough": (2, 4, 8)}  # few are better on dense data, more on sparse data
+BETTER_NARROW = 1.01  # times the value of the widest fit, from which on half of it is tried
+PROPAGATIONS = ((0.0, 0.0), USUAL["propagation"], (1.0, 1.0))  # users alone where there is much data a user, else both
+BY_WHOLE = ("alpha0", "frequency_l2", "fit_width", "sweeps", "nested_sweeps", "propagation", "rotation")
+# what a thorough search tries beside the usual value: one direction, then the other, each as far as users gain
 DIRECTIONS = {
-    "sweeps": ((0,), (2,)),
+    "nu": ((0.75,),),
+    "l2_width_exponent": ((0.6, 1.0), (0.0,)),
     "hops": ((1,), (3,)),
+    "level_weights": (("rising",), ("falling",)),
     "l2": ((0.003, 0.001, 0.0003), (0.03, 0.1)),
     "initial_scale": ((1.4, 2.0, 2.8, 4.0), (0.7, 0.5)),
 }
-OF_TRAINING = ("l2", "initial_scale")  # which only training depends on
-RARELY_MOVED = ("fit_width", "sweeps", "nu", "hops", "level_weights", *OF_TRAINING)  # mostly best at their usual value
-SEARCHED = (
-    *("alpha0", "frequency_l2", "popularity_exponent", "l2_width_exponent"),
-    *RARELY_MOVED,
-    *("propagation", "rotation_width"),
-)
+OF_TRAINING = ("l2", "initial_scale")
+SEARCHED = (*BY_WHOLE, *DIRECTIONS)
+TRIAL_EPOCHS = 2  # of training, by which its own settings are told apart
 CLEAR_GAIN = 2.25  # standard errors: of twelve values that are no better, one is taken in one of seven data sets
-CLOSE_TO_BEST = 0.97  # a propagation that is so good untrained may still be the best once trained
 
-ByUser = Callable[[ValidationSplit, TrainConfig], np.ndarray]  # the values of the users of a split
-
-
-def climb(value_of: Callable[[float, float], float], trials: int, on_trial: Callable[[dict], None] | None = None):
-    """The best alpha0 and l2 of ALPHA0_GRID × L2_GRID, climbing from its middle, neighbour by neighbour.
-
-    Stops where no neighbour is better or `trials` are spent. Returns the settings and a table of all trials: alpha0,
-    l2, value, seconds.
-    """
-    rows: dict[tuple[int, int], dict] = {}
-
-    def attempt(point: tuple[int, int]) -> None:
-        started = time.perf_counter()
-        settings = {"alpha0": ALPHA0_GRID[point[0]], "l2": L2_GRID[point[1]]}
-        rows[point] = {**settings, "value": value_of(**settings), "seconds": time.perf_counter() - started}
-        if on_trial is not None:
-            on_trial({"trial": len(rows), **rows[point]})
-
-    def rank(trial: dict) -> tuple[float, float]:  # where all have collapsed, the way out is down
-        return trial["value"], -trial["alpha0"] * trial["l2"]
-
-    best = (len(ALPHA0_GRID) // 2, len(L2_GRID) // 2)
-    attempt(best)
-    climbing = True
-    while climbing:
-        for point in [(best[0] + a, best[1] + b) for a, b in NEIGHBOURS]:
-            inside = 0 <= point[0] < len(ALPHA0_GRID) and 0 <= point[1] < len(L2_GRID)
-            if inside and point not in rows and len(rows) < trials:
-                attempt(point)
-        ahead = max(rows, key=lambda point: rank(rows[point]))
-        climbing, best = ahead != best, ahead
-    return {name: rows[best][name] for name in ("alpha0", "l2")}, pl.DataFrame(list(rows.values()))
+OnTrial = Callable[[dict], None] | None
 
 
 def choose_settings(
-    config: TrainConfig, data: Interactions, on_trial: Callable[[dict], None] | None = None
-) -> list[TrainConfig]:
-    """The config with all of `SEARCHED` that it leaves open chosen.
+    config: TrainConfig, data: Interactions, on_trial: OnTrial = None
+) -> tuple[TrainConfig, Propagation | None]:
+    """The config with all of `SEARCHED` given, and the initial model by them on these data where the search made it.
 
-    data: on the device to compute on. Each is chosen by the config's monitor on validation, mean over the widths, and
-    over several splits where validation is small.
-    on_trial: called with each trial: the settings tried, value, seconds, trial. Returns the filled configs, best first:
-    one for `least_squares`, which ends here; else one for each propagation that is worth training.
+    data: on the device to compute on. What is open is chosen by the config's monitor on validation, over several splits
+    where validation is small; what the search leaves alone gets its usual value.
+    on_trial: called with each trial: the settings tried, value, seconds, trial.
     Raises DataError where there is nothing to validate on.
     """
-    if config.least_squares.rotation_width is None and (config.recipe == "least_squares" or len(config.widths) == 1):
-        config = config.with_settings(rotation_width=0)
-    names = open_settings(config)
-    config = config.with_usual()
-    if not names:
-        return [config]
+    left = open_settings(config)
+    config = usual_settings(config, data.train)
+    if not left:
+        return config, None
     if len(data.valid) == 0:
         raise DataError(
             f"{data.name}: no validation interactions to choose the settings of least squares on; hold some out,"
-            f" or give {', '.join(names)}"
+            f" give {', '.join(left)}, or take the usual ones with search='none'"
         )
-    sample = sample_users(data, config.seed)
-    search = _Search(validation_splits(config, sample), names, on_trial)
+    search = _Search(config, left, data, on_trial)
     config = search.choose_penalty(config)
-    config = search.choose("popularity_exponent", POPULARITY_EXPONENTS, config)
-    config = search.choose("l2_width_exponent", L2_WIDTH_EXPONENTS, config)
-    config = search.choose_fit_width(config)
-    sampled = search.splits
-    if sample is not data:  # what neighbours give depends on how many there are
-        search.splits = [ValidationSplit(split) for split in validation_splits(config, data)]
-    plans = [search.choose_rotation(plan) for plan in search.choose_propagation(config)]
-    # after the rotation, which makes other ones best
-    first = search.coordinate_search(
-        plans[0], ("sweeps", "nu", "hops", "level_weights"), ValidationSplit.initial_by_user
-    )
-    search.splits = sampled
-    first = search.coordinate_search(first, OF_TRAINING, ValidationSplit.trained_by_user)
-    # all plans are to have the same initial factors
-    shared = {name: first.setting(name) for name in ("frequency_l2", *RARELY_MOVED)}
-    return [plan.with_settings(**shared) for plan in plans]
+    config = search.choose_width(config)
+    config = search.choose_nested(config)
+    config = search.choose_rotation(config)
+    config = search.try_others(config)
+    return config, search.model if search.model_config == config else None
 
 
 def open_settings(config: TrainConfig) -> list[str]:
-    """Those of `SEARCHED` that are to be chosen: not given, nor of what the config does without."""
-    unneeded = set(RARELY_MOVED) if config.least_squares.frequency_l2 is not None else set()
-    if config.epochs == 0:
-        unneeded |= set(OF_TRAINING)
+    """Those of `SEARCHED` that the search is to choose: not given, nor of what the config does without."""
+    kind = config.least_squares.search
+    names = {"none": (), "quick": BY_WHOLE, "thorough": SEARCHED}[kind]
+    unneeded = set(OF_TRAINING) if config.epochs == 0 else set()
     if len(config.widths) == 1:
         unneeded.add("level_weights")
-    return [name for name in SEARCHED if name not in unneeded and config.setting(name) in (None, ())]
+    return [name for name in names if name not in unneeded and config.setting(name) in (None, ())]
+
+
+def usual_settings(config: TrainConfig, positives: Positives) -> TrainConfig:
+    """The config with what it leaves open at its usual value: α0 by the density of the data, the widest fit."""
+    usual = {"alpha0": grid_value(usual_point(positives)[0]), "fit_width": fitted_widths(config.widths, positives)[-1]}
+    return config.with_settings(
+        **{name: value for name, value in usual.items() if config.setting(name) is None}
+    ).with_usual()
+
+
+def usual_point(positives: Positives) -> tuple[int, int]:
+    """The usual alpha0 and l2, in half decades."""
+    density = len(positives) / (positives.num_users * positives.num_items)
+    return max(-8, min(0, round(2 * math.log10(POSITIVES_SHARE * max(density, 1e-9))))), -4
+
+
+def grid_value(half_decades: int) -> float:
+    """1, 3, 10, 30, …: of 0, 1, 2, 3, …"""
+    return float(f"{3 if half_decades % 2 else 1}e{half_decades // 2}")
+
+
+def fitted_widths(widths: Sequence[int], positives: Positives) -> list[int]:
+    """How many dimensions may be fitted: multiples of the widest width that the data have room for."""
+    room = min(MOST_FITTED, min(positives.num_users, positives.num_items) // 2)
+    return [widths[-1], *(times * widths[-1] for times in FITTED[1:] if times * widths[-1] <= room)]
+
+
+def climb(
+    value_of: Callable[[float, float], float],
+    start: tuple[int, int],
+    trials: int,
+    *,
+    moves: Sequence[tuple[int, int]] = NEIGHBOURS,
+    on_trial: OnTrial = None,
+) -> tuple[dict[str, float], pl.DataFrame]:
+    """The best alpha0 and l2 of an endless grid of half decades, climbing from `start`, neighbour by neighbour.
+
+    A direction is followed as long as it is better. Ends where no neighbour is, or after so many trials. Returns the
+    settings and a table of all trials: alpha0, l2, value, seconds.
+    """
+    rows: dict[tuple[int, int], dict] = {}
+
+    def is_better(point: tuple[int, int], than: tuple[int, int] | None) -> bool:
+        if point in rows or len(rows) == trials:
+            return False
+        started = time.perf_counter()
+        settings = {"alpha0": grid_value(point[0]), "l2": grid_value(point[1])}
+        rows[point] = {**settings, "value": value_of(**settings), "seconds": time.perf_counter() - started}
+        if on_trial is not None:
+            on_trial({"trial": len(rows), **rows[point]})
+        return than is None or rank(point) > rank(than)
+
+    def rank(point: tuple[int, int]) -> tuple[float, float]:  # where all have collapsed, the way out is down
+        return rows[point]["value"], -sum(point)
+
+    best, before = start, None
+    is_better(start, None)
+    while best != before:
+        before = best
+        for move in moves:
+            while is_better(ahead := (best[0] + move[0], best[1] + move[1]), best):
+                best = ahead
+    return {name: rows[best][name] for name in ("alpha0", "l2")}, pl.DataFrame(list(rows.values()))
 
 
 class _Search:
-    """Trials of the open settings, each judged by the mean over the validation splits."""
+    """The steps of the search. Each gives the config with more of its open settings chosen, mean over the splits."""
 
-    def __init__(self, splits: Sequence[Interactions], names: Sequence[str], on_trial: Callable[[dict], None] | None):
-        self.splits, self.names, self.on_trial = [ValidationSplit(data) for data in splits], names, on_trial
+    def __init__(self, config: TrainConfig, names: Sequence[str], data: Interactions, on_trial: OnTrial):
+        self.names, self.on_trial, self.kind = names, on_trial, config.least_squares.search
+        sample = sample_users(data, config.seed, MOST_INTERACTIONS[self.kind])
+        self.splits = validation_splits(config, sample, TRIAL_USERS)
+        self.is_whole = sample is data
         self.trials = itertools.count(1)
+        self.factors: list[Factors] = []  # of the best fit so far, by split
+        self.model, self.model_config = None, None
 
-    def log(self, started: float, value: float, **tried: float | str) -> None:
+    def log(self, started: float, value: float, **tried: object) -> None:
         if self.on_trial is not None:
+            tried = {name: tried[name] if isinstance(tried[name], int | float) else str(tried[name]) for name in tried}
             seconds = time.perf_counter() - started
             self.on_trial({"trial": next(self.trials), **tried, "value": value, "seconds": seconds})
 
-    def by_propagation(self, config: TrainConfig, *, keep: bool = False) -> dict[tuple[float, ...], float]:
-        """The value of least squares under each propagation that the config allows."""
-        values = [split.evaluate_fit(config, keep=keep).values for split in self.splits]
-        return {option: float(np.mean([of[option] for of in values])) for option in propagation_options(config)}
+    def whole_value(self, config: TrainConfig, factors: Sequence[Factors]) -> float:
+        """The value of the whole vectors."""
+        monitor, pairs = config.early_stopping.monitor, zip(self.splits, factors, strict=True)
+        return float(
+            np.mean([
+                validation_value(propagated(config, split.train, each).vectors(), split, (each[1].shape[1],), monitor)
+                for split, each in pairs
+            ])
+        )  # fmt: skip
 
     def choose_penalty(self, config: TrainConfig) -> TrainConfig:
-        """The config with the alpha0 and frequency_l2 that are best under some propagation.
+        """alpha0, frequency_l2 and propagation: a climb by the whole of a fit that is not too wide, then a final.
 
-        Each propagation has a climb of its own, as smoothing takes another penalty; all share their trials.
+        The finalists are settings that are close to the best. They go on to more sweeps and are rotated in a hurry;
+        the best mean over the widths wins.
         """
-        given = config.least_squares
-        if given.alpha0 is not None and given.frequency_l2 is not None:
-            return config
-        # no wider than what is kept: at half the cost or less, and what is best is as good at full width
-        narrow = config.with_settings(fit_width=config.widths[-1])
-        values: dict[tuple[float, float], dict[tuple[float, ...], float]] = {}
+        is_open = [name in self.names for name in ("alpha0", "frequency_l2")]
+        given, found = config.least_squares, {}
+        train = self.splits[0].train
+        most = min(TRIAL_WIDTH, min(train.num_users, train.num_items) // 4)
+        allowed = [width for width in fitted_widths(config.widths, train) if width <= most]
+        width = min(given.fit_width, max(allowed, default=config.widths[-1]))
+        starts = [spectral_start(split.train, width, seed=config.seed) for split in self.splits]
 
-        def values_of(alpha0: float, l2: float) -> dict[tuple[float, ...], float]:
-            point = (given.alpha0 or alpha0, given.frequency_l2 or l2)
-            if point not in values:
-                started = time.perf_counter()
-                values[point] = self.by_propagation(narrow.with_settings(alpha0=point[0], frequency_l2=point[1]))
-                self.log(started, max(values[point].values()), alpha0=point[0], frequency_l2=point[1])
-            return values[point]
-
-        for option in propagation_options(config):
-            climb(lambda alpha0, l2, option=option: values_of(alpha0, l2)[option], given.trials)
-        for split in self.splits:
-            split.kept = None  # of another width
-        alpha0, l2 = max(values, key=lambda point: (max(values[point].values()), -point[0] * point[1]))
-        return config.with_settings(alpha0=alpha0, frequency_l2=l2)
-
-    def choose(self, name: str, values: Sequence[float], config: TrainConfig) -> TrainConfig:
-        """The config with the setting `name` of least squares, if open, at 0 or the one of `values` that is best."""
-        if name not in self.names:
-            return config
-        by_value = {}
-        for value in (0.0, *values):
+        def value_of(alpha0: float, l2: float) -> float:
             started = time.perf_counter()
-            by_value[value] = max(self.by_propagation(config.with_settings(**{name: value})).values())
-            self.log(started, by_value[value], **{name: value})
-        return config.with_settings(**{name: max(by_value, key=by_value.get)})
+            settings = {"alpha0": alpha0 if is_open[0] else given.alpha0}
+            settings |= {"frequency_l2": l2 if is_open[1] else given.frequency_l2}
+            tried = config.with_settings(**settings)
+            pairs = zip(self.splits, starts, strict=True)
+            factors = [go_on(tried, split.train, start, TRIAL_SWEEPS) for split, start in pairs]
+            options = PROPAGATIONS if "propagation" in self.names else (given.propagation,)
+            propagations = [tried.with_settings(propagation=option) for option in options]
+            value, tried = max(((self.whole_value(each, factors), each) for each in propagations), key=itemgetter(0))
+            self.log(started, value, **settings, propagation=list(tried.least_squares.propagation))
+            found[value, -alpha0 * l2] = tried, factors
+            for worst in sorted(found)[:-FINALISTS]:
+                del found[worst]
+            return value
 
-    def choose_fit_width(self, config: TrainConfig) -> TrainConfig:
-        """The config with as many dimensions fitted as users gain from, under the propagation that is best."""
-        if "fit_width" not in self.names:
-            return config
-        values = self.by_propagation(config, keep=True)
-        best = config.with_settings(propagation=max(values, key=values.get))
-        best = self.coordinate_search(best, ("fit_width",), ValidationSplit.initial_by_user)
-        return config.with_settings(fit_width=best.least_squares.fit_width)
+        if any(is_open):
+            moves = [move for move in NEIGHBOURS if all(is_open[axis] or not move[axis] for axis in (0, 1))]
+            climb(value_of, usual_point(train), TRIALS[self.kind], moves=moves)
+        finalists = [found[key] for key in sorted(found, reverse=True) if key[0] >= CLOSE * max(found)[0]]
+        self.narrow_value, best = max(found)[0] if found else 0.0, (-1.0, finalists[0][0] if finalists else config)
+        for tried, factors in finalists if len(finalists) > 1 else ():
+            started, pairs = time.perf_counter(), zip(self.splits, factors, strict=True)
+            factors = [rotate(*go_on(tried, split.train, each, TRIAL_SWEEPS)) for split, each in pairs]
+            whole = self.whole_value(tried, factors)
+            value = self.rotated_value(tried, factors, REFIT_STEPS)[0]
+            chosen = tried.least_squares
+            self.log(started, value, alpha0=chosen.alpha0, frequency_l2=chosen.frequency_l2, rotation=True)
+            if value > best[0]:
+                self.narrow_value, best = whole, (value, tried)
+        return best[1]
 
-    def choose_propagation(self, config: TrainConfig) -> list[TrainConfig]:
-        """The config with the propagation that is best, and for a recipe that trains with each that comes close."""
-        if config.least_squares.propagation:
-            return [config]
-        started = time.perf_counter()
-        ranked = sorted(self.by_propagation(config, keep=True).items(), key=lambda pair: -pair[1])
-        for option, value in ranked:
-            self.log(started, value, propagation=str(list(option)))
-        (first, best), *others = ranked
-        worth = [first]
-        if config.recipe != "least_squares":
-            # none at all is worth a training of its own only where it is the best to start with
-            worth += [option for option, value in others if value >= CLOSE_TO_BEST * best and any(option)]
-        return [config.with_settings(propagation=option) for option in worth]
-
-    def choose_rotation(self, plan: TrainConfig) -> TrainConfig:
-        """The plan with its axes rotated where all levels together gain from it: all of them, or fewer as long as
-        that is better."""
-        if plan.least_squares.rotation_width is not None:
-            return plan
-        (best,) = self.by_propagation(plan, keep=True).values()
-        chosen = plan.with_settings(rotation_width=0)
-        for width in reversed(plan.widths[1:]):
-            started = time.perf_counter()
-            rotated = plan.with_settings(rotation_width=width)
-            value = float(np.mean([split.initial_value(rotated) for split in self.splits]))
-            self.log(started, value, propagation=str(list(plan.least_squares.propagation)), rotation_width=width)
-            if value <= best:
+    def choose_width(self, config: TrainConfig) -> TrainConfig:
+        """fit_width and sweeps, by the whole: the widest that is allowed unless narrower is clearly better."""
+        widths = fitted_widths(config.widths, self.splits[0].train) if "fit_width" in self.names else []
+        widths = widths or [config.least_squares.fit_width]
+        best = self.try_width(config, widths.pop())
+        while widths and self.narrow_value > BETTER_NARROW * best[0]:
+            tried = self.try_width(config, widths.pop())
+            if tried[0] <= best[0]:
                 break
-            best, chosen = value, rotated
-        return chosen
+            best = tried
+        self.whole, config, self.factors = best
+        return config
 
-    def coordinate_search(self, config: TrainConfig, names: Sequence[str], by_user: ByUser) -> TrainConfig:
-        """The config with those of `names` that are open moved to other values wherever users gain clearly.
+    def try_width(self, config: TrainConfig, width: int) -> tuple[float, TrainConfig, list[Factors]]:
+        """The best value of the whole of so many dimensions, the config with its sweeps, its factors."""
+        lengths = SWEEPS[self.kind] if "sweeps" in self.names else (config.least_squares.sweeps,)
+        factors = [spectral_start(split.train, width, seed=config.seed) for split in self.splits]
+        best, done = (-1.0, config, factors), 0
+        for sweeps in lengths:
+            started = time.perf_counter()
+            pairs = zip(self.splits, factors, strict=True)
+            factors = [go_on(config, split.train, each, sweeps - done) for split, each in pairs]
+            value = self.whole_value(config, factors)
+            self.log(started, value, fit_width=width, sweeps=sweeps)
+            if value <= best[0]:
+                break
+            best, done = (value, config.with_settings(fit_width=width, sweeps=sweeps), factors), sweeps
+        return best
 
-        names: of `RARELY_MOVED`. Most data gain nothing from another value, so that the best of several would be so by
-        luck.
-        """
-        names = [name for name in names if name in self.names]
-        if not names:
-            return config
-        self.by_propagation(config, keep=True)
-        best = [by_user(split, config) for split in self.splits]
-        for name in names:
-            for direction in alternatives(config, name, self.splits[0].data):
-                moved, best = self.line_search(direction, name, best, by_user)
-                if moved is not None:
-                    config = moved
+    def choose_nested(self, config: TrainConfig) -> TrainConfig:
+        """nested_sweeps, by the whole; and factors on their axes."""
+        if "nested_sweeps" in self.names:
+            started, tried = time.perf_counter(), config.with_settings(nested_sweeps=1)
+            factors = self.nest(tried)
+            value = self.whole_value(tried, factors)
+            self.log(started, value, nested_sweeps=1)
+            if value > self.whole:
+                self.factors = factors
+                return tried
+        self.factors = self.nest(config)
+        return config
+
+    def nest(self, config: TrainConfig) -> list[Factors]:
+        pairs = zip(self.splits, self.factors, strict=True)
+        return [nest(config, split.train, each) for split, each in pairs]
+
+    def choose_rotation(self, config: TrainConfig) -> TrainConfig:
+        """Whether axes are rotated, by the mean over all widths that are served."""
+        found = {}
+        for rotation in (False, True) if "rotation" in self.names else (config.least_squares.rotation,):
+            started, tried = time.perf_counter(), config.with_settings(rotation=rotation)
+            value, model = self.rotated_value(tried, self.factors)
+            self.log(started, value, rotation=rotation)
+            found[value, rotation] = tried, model
+        config, model = found[max(found)]
+        if self.is_whole:
+            self.model_config, self.model = config, model
+        return config
+
+    def rotated_value(
+        self, config: TrainConfig, factors: Sequence[Factors], steps: int = STEPS
+    ) -> tuple[float, Propagation]:
+        """The mean over the widths of the initial model from factors, and the one of the first split."""
+        pairs = zip(self.splits, factors, strict=True)
+        models = [initial_model(config, split.train, each, steps=steps) for split, each in pairs]
+        return float(np.mean([users.mean() for users in self.by_user(config, models)])), models[0]
+
+    def by_user(self, config: TrainConfig, models: Sequence[Propagation | Trainer]) -> list[np.ndarray]:
+        """The value of each validation user, mean over the widths, split by split."""
+        pairs = zip(models, self.splits, strict=True)
+        monitor = config.early_stopping.monitor
+        return [validation_by_user(model.vectors(), split, config.widths, monitor) for model, split in pairs]
+
+    def values_by_user(self, config: TrainConfig, *, trained: bool) -> list[np.ndarray]:
+        """The same by the settings of the config, all made anew; trained: after some epochs."""
+        models = []
+        for split in self.splits:
+            model = initial_model(config, split.train, fit_least_squares(config, split.train))
+            if trained:
+                model = Trainer(config, split.train, split.train.items.device, model)
+                for _ in range(min(TRIAL_EPOCHS, config.epochs)):
+                    model.run_epoch()
+            models.append(model)
+        return self.by_user(config, models)
+
+    def try_others(self, config: TrainConfig) -> TrainConfig:
+        """Each other setting moved to other values wherever users gain clearly; most data gain from none."""
+        best: list[np.ndarray] | None = None
+        was_trained = False
+        for name in (name for name in DIRECTIONS if name in self.names):
+            trained = name in OF_TRAINING
+            if best is None or trained != was_trained:
+                best, was_trained = self.values_by_user(config, trained=trained), trained
+            for direction in DIRECTIONS[name]:
+                reached = None
+                for value in direction:
+                    started, tried = time.perf_counter(), moved(config, name, value, self.splits[0].train)
+                    values = self.values_by_user(tried, trained=trained)
+                    self.log(started, float(np.mean([users.mean() for users in values])), **{name: value})
+                    if not clearly_better(values, best):
+                        break
+                    reached, best = tried, values
+                if reached is not None:
+                    config = reached
                     break
         return config
 
-    def line_search(
-        self, direction: Sequence[TrainConfig], name: str, best: list[np.ndarray], by_user: ByUser
-    ) -> tuple[TrainConfig | None, list[np.ndarray]]:
-        """The last config of a direction up to which each is clearly better than the one before, and its users' values.
 
-        best: those of users before it. None and `best` where already the first is no better. name: what differs.
-        """
-        reached = None
-        for tried in direction:
-            started = time.perf_counter()
-            values = [by_user(split, tried) for split in self.splits]
-            mean, setting = np.mean([users.mean() for users in values]), tried.setting(name)
-            shown = str([round(weight, 3) for weight in setting]) if name == "level_weights" else setting
-            self.log(started, float(mean), **{name: shown})
-            if not clearly_better(values, best):
-                break
-            reached, best = tried, values
-        return reached, best
+def moved(config: TrainConfig, name: str, value: float | str, positives: Positives) -> TrainConfig:
+    """The config with another value of one of `DIRECTIONS`."""
+    if name == "nu":  # with the penalty that users then have on average the same
+        counts = positives.counts.double() + config.least_squares.alpha0 * positives.num_items
+        before = counts**config.least_squares.nu
+        l2 = config.least_squares.frequency_l2 * float(before.mean() / (counts**value).mean())
+        return config.with_settings(nu=value, frequency_l2=l2)
+    if name == "level_weights":  # that rise or fall from level to level
+        levels = len(config.widths)
+        rising = [level / sum(range(levels + 1)) for level in range(1, levels + 1)]
+        return config.with_settings(level_weights=tuple(rising if value == "rising" else rising[::-1]))
+    return config.with_settings(**{name: value})
 
 
 def clearly_better(values: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> bool:
@@ -273,19 +371,3 @@ def clearly_better(values: Sequence[np.ndarray], others: Sequence[np.ndarray]) -
         [gain.std() / len(gain) ** 0.5 for gain in gains]
     )  # splits share users: no smaller for more of them
     return bool(np.mean([gain.mean() for gain in gains]) > CLEAR_GAIN * error)
-
-
-def alternatives(config: TrainConfig, name: str, data: Interactions) -> list[list[TrainConfig]]:
-    """The configs with other values of one of `RARELY_MOVED` than the usual one, by the direction they lead in."""
-    if name == "fit_width":
-        return [[config.with_settings(fit_width=4 * config.widths[-1])]]  # twice the usual
-    if name == "nu":  # with the penalty that users then have on average the same
-        counts = data.train.counts.double() + config.least_squares.alpha0 * data.num_items
-        l2 = config.least_squares.frequency_l2 * float(counts.mean() / (counts**NU).mean())
-        return [[config.with_settings(nu=NU, frequency_l2=l2)]]
-    if name == "level_weights":  # that rise or fall from level to level
-        rising = [level / sum(range(len(config.widths) + 1)) for level in range(1, len(config.widths) + 1)]
-        return [[config.with_settings(level_weights=tuple(weights))] for weights in (rising, rising[::-1])]
-    if name == "hops" and not all(config.least_squares.propagation):
-        return []  # what one side picks up of the other is the same after every hop
-    return [[config.with_settings(**{name: value}) for value in direction] for direction in DIRECTIONS[name]]
