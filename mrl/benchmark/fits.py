@@ -1,9 +1,9 @@
 """Whole fits beside ALS of the library implicit: how long a user waits, and for which NDCG@20.
 
 In turn, of the same interactions and by as many threads: the recipes default and least_squares, with their search, and
-ALS (Hu, Koren and Volinsky, ICDM 2008) by implicit's defaults (15 iterations, conjugate gradient, regularization 0.01)
-with as many factors as the widest width. Which alpha is good depends on the data. So ALS is measured twice: with
-its default, 1, and with the one of ALPHAS that is best on validation, as the recipes choose their settings.
+ALS (Hu, Koren and Volinsky, ICDM 2008) of as many factors as the widest width, by implicit's 15 iterations of conjugate
+gradient. Which alpha and regularization are good depends on the data. So ALS is measured twice: with implicit's
+defaults, 1 and 0.01, and with the best of GRID on validation, since the recipes search, too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import importlib.util
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -28,8 +29,9 @@ from mrl.evaluation import evaluate
 from mrl.train import fit
 
 IMPLICIT = "implicit"
-ITERATIONS, REGULARIZATION, DEFAULT_ALPHA = 15, 0.01, 1.0  # implicit's defaults
-ALPHAS = (DEFAULT_ALPHA, 2.0, 5.0, 10.0, 20.0, 40.0)  # to that of the paper
+ITERATIONS = 15
+DEFAULTS = (1.0, 0.01)  # alpha and regularization of implicit
+GRID = tuple(product((1.0, 5.0, 10.0, 20.0, 40.0, 80.0), (0.01, 10.0, 30.0, 100.0)))  # the paper has an alpha of 40
 
 Fit = Callable[[BenchmarkConfig, str, Interactions], tuple[float, Tensor, Tensor]]  # seconds, users, items
 
@@ -62,7 +64,7 @@ def measure_fits(config: BenchmarkConfig, datasets: dict[str, Interactions]) -> 
     Columns as `mrl.benchmark.measure.measurement` gives them, interactions with validation, and `ndcg@20_w4` and so on:
     of test, at each width. ALS has that of the widest alone: its factors are in no order. Empty without data sets.
     seconds: of a recipe `wall_seconds` of its run, with search, evaluation and files; of ALS from interactions to
-    factors, with the search of alpha where there is one. What is compiled was compiled before.
+    factors, with its search where there is one. What is compiled was compiled before.
     """
     if not datasets:
         return pl.DataFrame()
@@ -72,7 +74,7 @@ def measure_fits(config: BenchmarkConfig, datasets: dict[str, Interactions]) -> 
     }
     if has_implicit():
         fits["ALS", "", IMPLICIT] = _fit_als
-        fits["ALS, alpha searched", "", IMPLICIT] = _search_als
+        fits["ALS, searched", "", IMPLICIT] = _search_als
     small = hold_out(planted_interactions(200, 64, 2000), seed=config.seed)
     rows = []
     before = torch.get_num_threads()
@@ -110,21 +112,21 @@ def _fit_recipe(recipe: str, config: BenchmarkConfig, name: str, data: Interacti
 
 def _fit_als(config: BenchmarkConfig, name: str, data: Interactions) -> tuple[float, Tensor, Tensor]:
     started = time.perf_counter()
-    factors = _als(config, data.merge_valid().train, DEFAULT_ALPHA)
+    factors = _als(config, data.merge_valid().train, *DEFAULTS)
     return time.perf_counter() - started, *factors
 
 
 def _search_als(config: BenchmarkConfig, name: str, data: Interactions) -> tuple[float, Tensor, Tensor]:
-    def validate(alpha: float) -> float:
-        users, items = _als(config, data.train, alpha)
+    def validate(settings: tuple[float, float]) -> float:
+        users, items = _als(config, data.train, *settings)
         return evaluate(users, items, data, split="valid", widths=config.widths[-1:], ks=(20,)).value("ndcg@20")
 
     started = time.perf_counter()
-    factors = _als(config, data.merge_valid().train, max(ALPHAS, key=validate))
+    factors = _als(config, data.merge_valid().train, *max(GRID, key=validate))
     return time.perf_counter() - started, *factors
 
 
-def _als(config: BenchmarkConfig, positives: Positives, alpha: float) -> tuple[Tensor, Tensor]:
+def _als(config: BenchmarkConfig, positives: Positives, alpha: float, regularization: float) -> tuple[Tensor, Tensor]:
     """Factors of users (U, D) and items (I, D), float32, D the widest width: a score is their inner product."""
     from implicit.als import AlternatingLeastSquares
     from threadpoolctl import threadpool_limits
@@ -134,7 +136,7 @@ def _als(config: BenchmarkConfig, positives: Positives, alpha: float) -> tuple[T
     matrix = csr_matrix((ones, positives.items.numpy(), positives.offsets.numpy()), shape)
     with threadpool_limits(1, "blas"):  # as implicit asks: each of its own threads calls BLAS
         model = AlternatingLeastSquares(
-            factors=config.widths[-1], regularization=REGULARIZATION, alpha=alpha, iterations=ITERATIONS,
+            factors=config.widths[-1], alpha=alpha, regularization=regularization, iterations=ITERATIONS,
             use_gpu=False, num_threads=torch.get_num_threads(), random_state=config.seed,
         )  # fmt: skip
         model.fit(matrix, show_progress=False)

@@ -9,7 +9,7 @@ from settings import GIVEN
 from torch import Tensor
 
 from mrl.benchmark import fits
-from mrl.benchmark.fits import ALPHAS, load_fit_datasets, measure_fits
+from mrl.benchmark.fits import DEFAULTS, GRID, load_fit_datasets, measure_fits
 from mrl.benchmark.measure import BenchmarkConfig
 from mrl.data import Interactions, Positives
 from mrl.errors import ConfigError, DataError
@@ -40,18 +40,18 @@ def vectors(positives: Positives, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def test_all_are_fitted_in_turn_on_the_same_interactions_and_evaluated_alike(data, monkeypatch) -> None:
-    seen: list[tuple[Positives, float]] = []
+    seen: list[tuple[Positives, tuple[float, float]]] = []
 
-    def stand_in(config: BenchmarkConfig, positives: Positives, alpha: float) -> tuple[Tensor, Tensor]:
-        seen.append((positives, alpha))
-        return vectors(positives, seed=int(alpha))
+    def stand_in(config: BenchmarkConfig, positives: Positives, *settings: float) -> tuple[Tensor, Tensor]:
+        seen.append((positives, settings))
+        return vectors(positives, seed=GRID.index(settings))
 
     monkeypatch.setattr(fits, "has_implicit", lambda: True)
     monkeypatch.setattr(fits, "_als", stand_in)
     threads = torch.get_num_threads()
     table = measure_fits(CONFIG, {"planted": data})
     assert torch.get_num_threads() == threads
-    models = ["default", "least_squares", "ALS", "ALS, alpha searched"]
+    models = ["default", "least_squares", "ALS", "ALS, searched"]
     assert table["model"].to_list() == 2 * models and table["repeat"].to_list() == 4 * [0] + 4 * [1]
     assert table["code"].to_list() == 2 * ["mrl", "mrl", "implicit", "implicit"]
     assert set(table["threads"]) == {1} and (table["seconds"] > 0).all()
@@ -59,35 +59,34 @@ def test_all_are_fitted_in_turn_on_the_same_interactions_and_evaluated_alike(dat
     assert set(table["interactions"]) == {len(whole)}
 
     each = len(seen) // 3  # of the first on other data, to compile, and of two repeats
-    parts, alphas = zip(*seen[-each:], strict=True)
-    values = {
-        alpha: evaluate(*vectors(whole, int(alpha)), data, split="valid", widths=(8,)).value("ndcg@20")
-        for alpha in ALPHAS
-    }
-    best = max(ALPHAS, key=values.get)
-    assert list(alphas) == [1.0, *ALPHAS, best]
-    assert [part == whole for part in parts] == [True, *(False for _ in ALPHAS), True]
-    assert [part == data.train for part in parts[1:-1]] == [True for _ in ALPHAS]
+    parts, settings = zip(*seen[-each:], strict=True)
 
-    for model, alpha in (("ALS", 1), ("ALS, alpha searched", int(best))):
-        expected = evaluate(*vectors(whole, alpha), data, widths=(8,)).value("ndcg@20")
+    def ndcg(index: int, split: str) -> float:
+        return evaluate(*vectors(whole, index), data, split=split, widths=(8,)).value("ndcg@20")
+
+    best = max(range(len(GRID)), key=lambda index: ndcg(index, "valid"))
+    assert settings == (DEFAULTS, *GRID, GRID[best])
+    assert [part == whole for part in parts] == [True, *(False for _ in GRID), True]
+    assert [part == data.train for part in parts[1:-1]] == [True for _ in GRID]
+    for model, index in (("ALS", GRID.index(DEFAULTS)), ("ALS, searched", best)):
+        expected = ndcg(index, "test")
         assert table.filter(model=model).select("ndcg@20_w2", "ndcg@20_w8").rows() == 2 * [(None, expected)]
     assert (table.filter(code="mrl").select("ndcg@20_w2", "ndcg@20_w8").to_numpy() > 0.2).all()
 
 
 def test_implicit_is_asked_for_what_is_said_and_solves_it(data) -> None:
     pytest.importorskip("implicit")
-    positives, alpha = data.merge_valid().train, 10.0
-    users, items = fits._als(CONFIG, positives, alpha)
+    positives, alpha, regularization = data.merge_valid().train, 10.0, 2.0
+    users, items = fits._als(CONFIG, positives, alpha, regularization)
     assert users.shape == (data.num_users, 8) and items.shape == (data.num_items, 8)
     assert users.dtype == items.dtype == torch.float32
-    # items were solved last: weight alpha of positives, 1 of all others, regularization 0.01
+    # items were solved last: weight alpha of positives, 1 of all others
     met = torch.zeros(len(users), len(items)).index_put_(
         (positives.users.long(), positives.items.long()), torch.ones(())
     )
     for item, vector in enumerate(items):
         weights = 1 + (alpha - 1) * met[:, item]
-        normal = users.T @ (weights[:, None] * users) + 0.01 * torch.eye(8)
+        normal = users.T @ (weights[:, None] * users) + regularization * torch.eye(8)
         expected = torch.linalg.solve(normal, users.T @ (alpha * met[:, item]))
         torch.testing.assert_close(vector, expected, rtol=0.02, atol=0.02 * expected.norm().item())
 
