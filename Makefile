@@ -46,7 +46,7 @@ test: $(VENV)/.installed-test ## lint and run the whole test suite
 robustness: $(VENV)/.installed-test ## every fault and bad input in full, with 100 kills; writes reports/robustness.md
 	$(BIN)/python -m pytest -m robustness --fault-report=reports/robustness.md $(ARGS)
 
-bench: $(VENV)/.installed ## time training and evaluation on DATASET (phone) and growing data; writes reports/benchmark.csv
+bench: $(VENV)/.installed-bench ## time training and evaluation on DATASET (phone), as data grow, and beside implicit: reports/benchmark.csv
 	$(call execute,benchmark)
 
 audit: $(VENV)/audit/bin/pip-audit ## look up known vulnerabilities of every pinned version
@@ -67,7 +67,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/pip
 	$(BIN)/python -m pip install -c constraints.txt -e .
 	@touch $@
 
-# The extras of pyproject.toml: .installed-test, .installed-explore, .installed-study.
+# The extras of pyproject.toml: .installed-test, .installed-explore, .installed-study, .installed-bench.
 $(VENV)/.installed-%: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$*]'
 	@touch $@

@@ -106,7 +106,7 @@ def test_benchmark_writes_a_table_claims_and_a_figure(tmp_path) -> None:
     execute(
         "benchmark", tmp_path, dataset="planted", planted=SMALL, backbones=["mf"], rules=["dns"], widths=[2, 8],
         candidates=4, batch_size=256, threads=[1], gpu=False, repeats=1, slice_batches=2, slice_users=5, sizes=[2000],
-        num_users=50, num_items=128, report="table.csv", figure="drawn",
+        num_users=50, num_items=128, fit_datasets=[], report="table.csv", figure="drawn",
     )  # fmt: skip
     assert {path.name for path in tmp_path.iterdir()} >= {"table.csv", "table-claims.csv", "drawn.pdf", "drawn.png"}
     rows = (tmp_path / "table.csv").read_text().splitlines()

@@ -3,8 +3,10 @@ as data grow to tens of millions of interactions.
 
     yardsticks    the published way and plain PyTorch
     measure       single measurements, in turn
+    fits          whole fits beside ALS of the library implicit
     report        their table, the claims and a figure
 """
 
+from mrl.benchmark.fits import load_fit_datasets, measure_fits
 from mrl.benchmark.measure import BenchmarkConfig, measure_growth, measure_memory, measure_speed
 from mrl.benchmark.report import check_claims, draw_speed, summarise

@@ -45,7 +45,8 @@ class BenchmarkConfig:
     dataset, planted: what is trained on. rules, backbones: which. threads: on the CPU; empty for 1 and all cores.
     gpu: measure a CUDA device too where there is one. gpu_batch_size: on it, of growing data. repeats: of everything.
     slice_batches, slice_users: of the yardsticks. sizes: interactions of the planted data sets; num_users, num_items:
-    of the largest, fewer with the root of the size, so that all are equally dense. report: the table; empty for the
+    of the largest, fewer with the root of the size, so that all are equally dense. fit_datasets: of whole fits
+    (`mrl.benchmark.fits`). report: the table; empty for the
     project's reports/benchmark.csv. figure: likewise.
     """
 
@@ -65,6 +66,7 @@ class BenchmarkConfig:
     sizes: tuple[PositiveInt, ...] = (100_000, 1_000_000, 5_000_000, 20_000_000)
     num_users: PositiveInt = 200_000
     num_items: PositiveInt = 50_000
+    fit_datasets: tuple[PathText, ...] = ("ml-100k", "phone")
     seed: NonNegativeInt = 0
     report: PathText = ""
     figure: PathText = ""
@@ -108,9 +110,9 @@ class BenchmarkConfig:
 
 
 def measure_speed(config: BenchmarkConfig) -> Iterator[pl.DataFrame]:
-    """Time training, evaluation and copying memory, place by place: a row a repeat, with columns as `_row` gives them.
+    """Time training, evaluation and copying memory, place by place: a row a repeat.
 
-    `bytes`: as `BenchmarkConfig.least_bytes` has them.
+    Columns as `measurement` gives them, and `bytes`: as `BenchmarkConfig.least_bytes` has them.
     """
     data = load_data(config.train_config())
     before = torch.get_num_threads()
@@ -139,12 +141,12 @@ def _repeated(
         for case, run in cases.items():
             seconds = run()
             if repeat >= 0:
-                rows.append(_row(config.dataset, data, stage, case, device, threads, repeat, seconds))
+                rows.append(measurement(config.dataset, data, stage, case, device, threads, repeat, seconds))
                 rows[-1]["bytes"] = config.least_bytes(case, len(data.train))
     return pl.DataFrame(rows, schema_overrides={"bytes": pl.Int64})
 
 
-def _row(
+def measurement(
     dataset: str, data: Interactions, stage: str, case: Case, device: str, threads: int, repeat: int, seconds: float
 ) -> dict[str, Any]:
     """One measurement. In evaluation the case is ("one" or "all" widths, "", code); seconds are of a whole epoch."""
@@ -263,10 +265,10 @@ def _grow(config: BenchmarkConfig, size: int, device: str = "cpu") -> list[dict[
         part = torch.randperm(len(users))[:GROWING].to(device)
         trainer.users, trainer.items = users[part], positives[part]
         seconds = _timed(trainer.run_epoch, device) * len(users) / len(part)
-        rows.append(_row("planted", data, "train", case, device, threads, repeat, seconds))
+        rows.append(measurement("planted", data, "train", case, device, threads, repeat, seconds))
         rows[-1]["peak_memory_mib"] = peak_mib(device)
     seconds = _timed(lambda: evaluate(*trainer.vectors(), data, widths=config.widths), device)
-    rows.append(_row("planted", data, "evaluate", ("all widths", "", PROJECT), device, threads, 0, seconds))
+    rows.append(measurement("planted", data, "evaluate", ("all widths", "", PROJECT), device, threads, 0, seconds))
     rows[-1]["peak_memory_mib"] = peak_mib(device)
     return rows
 

@@ -15,14 +15,14 @@ MAX_MIB = 6 * 1024
 GPU_EPOCH_MS, GPU_LARGEST_SECONDS, GPU_EVALUATION_SECONDS = 60.0, 3.0, 10.0  # of a data-centre GPU
 
 
-def summarise(measured: pl.DataFrame, grown: pl.DataFrame, memory: pl.DataFrame) -> pl.DataFrame:
+def summarise(measured: pl.DataFrame, grown: pl.DataFrame, memory: pl.DataFrame, fits: pl.DataFrame) -> pl.DataFrame:
     """One row for everything that was measured: medians and ranges over repeats.
 
     seconds: of an epoch over all interactions, or of an evaluation of all users. speedup: the seconds of the plain loop
     in the same repeat (of plain BPR for plain BPR, with rule dns for every other rule, over as many widths in
     evaluation) divided by these. bandwidth_share: the least bytes of an epoch in these seconds, as a share of the speed
     of a copy in memory in the same repeat; above 1 where caches serve. Rows of growth have the stages `grown train` and
-    `grown evaluate`.
+    `grown evaluate`. Rows of `mrl.benchmark.fits` have the stage `fit`, and NDCG@20 of test by width.
     """
     rule = pl.when(pl.col("rule").is_in(["", BPR])).then("rule").otherwise(pl.lit("dns"))
     by = ["stage", "model", "against", *PLACE, "repeat"]
@@ -36,7 +36,7 @@ def summarise(measured: pl.DataFrame, grown: pl.DataFrame, memory: pl.DataFrame)
         memory.with_columns(stage=pl.lit("train")), on=["stage", "model", "rule", "code"], how="left"
     )
     grown = grown.with_columns(stage="grown " + pl.col("stage"))
-    table = pl.concat([measured, grown], how="diagonal")
+    table = pl.concat([measured, grown, fits], how="diagonal")
     learns = pl.col("stage").str.ends_with("train")
     return (
         table.group_by(KEYS, maintain_order=True)
@@ -50,9 +50,10 @@ def summarise(measured: pl.DataFrame, grown: pl.DataFrame, memory: pl.DataFrame)
             speedup_low=pl.col("speedup").min(),
             speedup_high=pl.col("speedup").max(),
             bandwidth_share=pl.col("bandwidth_share").median(),
+            **{name: pl.col(name).median() for name in fits.columns if name.startswith("ndcg")},
         )
         .with_columns(interactions_per_second=pl.when(learns).then(pl.col("interactions") / pl.col("seconds")).round(0))
-        .with_columns(pl.col("^(seconds|speedup|bandwidth).*$").round_sig_figs(4))
+        .with_columns(pl.col("^(seconds|speedup|bandwidth|ndcg).*$").round_sig_figs(4))
     )
 
 

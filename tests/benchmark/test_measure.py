@@ -63,7 +63,7 @@ def test_everything_is_measured_as_often_as_was_said(measured) -> None:
 
 
 def test_the_table_holds_medians_and_the_ratios_of_each_repeat(measured, grown, peaks) -> None:
-    table = summarise(measured, grown, peaks)
+    table = summarise(measured, grown, peaks, pl.DataFrame())
     own = measured.filter(stage="train", model="mf", code=PROJECT, rule="ahns").sort("repeat")["seconds"]
     plain = measured.filter(stage="train", model="mf", code="plain", rule="dns").sort("repeat")["seconds"]
     row = table.filter(stage="train", model="mf", rule="ahns").row(0, named=True)
@@ -76,6 +76,32 @@ def test_the_table_holds_medians_and_the_ratios_of_each_repeat(measured, grown, 
     assert set(table.filter(stage="evaluate")["speedup"].is_null()) == {False}
 
 
+def test_the_table_holds_whole_fits_with_their_accuracy(measured, grown, peaks) -> None:
+    rows = [
+        measured.filter(stage="train", model="mf", rule=BPR, code=PROJECT)
+        .drop("bytes")
+        .with_columns(
+            stage=pl.lit("fit"), model=pl.lit(model), rule=pl.lit(""), code=pl.lit(code), seconds=pl.Series([2.0, 4.0])
+        )
+        .with_columns(**{name: pl.Series([value, value]) for name, value in accuracy.items()})
+        for model, code, accuracy in (
+            ("default", PROJECT, {"ndcg@20_w2": 0.25, "ndcg@20_w8": 0.5}),
+            ("ALS", "implicit", {"ndcg@20_w8": 0.375}),
+        )
+    ]
+    table = summarise(measured, grown, peaks, pl.concat(rows, how="diagonal"))
+    found = table.filter(stage="fit").select("model", "^seconds.*$", "^ndcg.*$")
+    assert found.rows() == [("default", 3.0, 2.0, 4.0, 0.25, 0.5), ("ALS", 3.0, 2.0, 4.0, None, 0.375)]
+    other = table.filter(stage="fit").select("speedup", "bandwidth_share", "interactions_per_second", "peak_memory_mib")
+    assert other.null_count().row(0) == (2, 2, 2, 2)
+    assert table.filter(pl.col("stage") != "fit").equals(
+        summarise(measured, grown, peaks, pl.DataFrame())
+        .with_columns(pl.lit(None, pl.Float64).alias("ndcg@20_w2"), pl.lit(None, pl.Float64).alias("ndcg@20_w8"))
+        .select(table.columns)
+    )
+    assert draw_speed(table)
+
+
 def test_the_share_of_bandwidth_is_that_of_the_bytes_an_epoch_has_to_move(measured, grown, peaks) -> None:
     config = small()
     # 4 candidates of 2 + 8 numbers are scored; vectors and moments of user, positive and a negative a level are renewed
@@ -83,7 +109,7 @@ def test_the_share_of_bandwidth_is_that_of_the_bytes_an_epoch_has_to_move(measur
     assert config.least_bytes(("mf", BPR, PROJECT), 100) == 100 * 4 * 2 * 3 * 3 * 8
     assert config.least_bytes(("lightgcn", "dns", PROJECT), 100) is None
     known = measured.with_columns(seconds=pl.when(pl.col("stage") == "copy").then(COPIED / 2**30).otherwise(0.5))
-    table = summarise(known, grown, peaks)  # memory moves 2 GiB a second
+    table = summarise(known, grown, peaks, pl.DataFrame())  # memory moves 2 GiB a second
     row = table.filter(stage="train", model="mf", rule="dns", code=PROJECT)
     bytes_ = config.least_bytes(("mf", "dns", PROJECT), row["interactions"][0])
     assert row["bandwidth_share"][0] == pytest.approx(bytes_ / 0.5 / 2**31, rel=1e-3)
@@ -126,7 +152,7 @@ def test_on_a_gpu_it_is_seconds_that_are_claimed(measured, grown) -> None:
 
 
 def test_the_figure_needs_the_table_and_nothing_else(measured, grown, peaks) -> None:
-    table = summarise(measured, grown, peaks)
+    table = summarise(measured, grown, peaks, pl.DataFrame())
     figure = draw_speed(table)
     assert figure.axes[0].get_xlabel() == "times as fast as plain PyTorch"
     assert draw_speed(table.filter(~pl.col("stage").str.starts_with("grown")))
