@@ -8,6 +8,7 @@ done yet, `study_tables` collects it, `write_study` writes it.
     stages          the default recipe after each of its stages
     folder          what is kept of a model on a data set
     jobs            a trial, a test, a timing
+    plan            how long it will take
     run             all of them, shared by processes
     searches        the trials as a table
     tables          the results as one tidy table
@@ -19,6 +20,7 @@ done yet, `study_tables` collects it, `write_study` writes it.
 from mrl.study.config import StudyConfig
 from mrl.study.models import StudyModel, select_models, study_models
 from mrl.study.page import render_page, write_study
+from mrl.study.plan import describe_plan, plan_study
 from mrl.study.run import run_study
 from mrl.study.tables import StudyTables, read_tables, study_tables
 from mrl.study.tex import render_latex
