@@ -34,7 +34,7 @@ report: $(VENV)/.installed ## train on DATASET, make its controls, and write rep
 figures: $(VENV)/.installed ## train what is missing on DATASET and write figures/<dataset>-*: figures and tables of a paper
 	$(call execute,figures)
 
-study: $(VENV)/.installed-study ## every model on every data set: reports/study.*; TRIALS=20 SECONDS=600 RUN=false ... are passed on
+study: $(VENV)/.installed-study ## every model on every data set: reports/study.*, in days; DRY_RUN=true says how long, TRIALS=8 ... are passed on
 	$(call execute,study)
 
 test: $(VENV)/.installed-test ## lint and run the whole test suite

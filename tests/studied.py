@@ -30,7 +30,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, folder: object) -> StudyConfig:
         model("parts-2", "control", (2,), row="parts"),
         model("parts-4", "control", (4,), row="parts"),
         model("flat", "control", (), deterministic=True, max_trials=1),
-        model("best", "recipe", WIDTHS, max_trials=0),
+        model("best", "recipe", WIDTHS, max_trials=1),
         model("second", "recipe", WIDTHS),
     ]
     monkeypatch.setattr(study_models, "study_models", lambda widths: models)
@@ -48,16 +48,17 @@ def keep(
     *,
     seeds: Sequence[int] = (0, 1, 2),
     spent: float = 2.0,
+    trials: int = 1,
 ) -> dict:
     """Keep the numbers of a model: by width, around a mean. Returns the recall of every user, by width and seed.
 
-    spent: seconds of its search, for which there were 60.
+    spent: seconds of its search, for which there were 60. trials: of four.
     """
     (experiment,) = (each for each in config.experiments(all_models=True) if each.model.name == name)
     trial = {"number": 0, "settings": {"l2": 0.125}, "refit_settings": {"epochs": 3}, "value": 0.5, "seconds": spent}
     trial |= {"timed_out": False, "error": None, "max_trials": 4, "max_seconds": 60.0, "epochs": 300, "patience": 10}
-    if experiment.model.max_trials != 0:
-        write_json(experiment.path / "search.json", {"trials": [trial]})
+    search = [trial | {"number": number, "seconds": spent / trials} for number in range(trials)]
+    write_json(experiment.path / "search.json", {"trials": search})
     people = {}
     for seed in seeds:
         rng = np.random.default_rng([seed, crc32(name.encode())])

@@ -102,6 +102,11 @@ def test_study_searches_fits_compares_and_writes_three_files(tmp_path) -> None:
     assert len(list(tmp_path.glob("runs/study/planted/*/search.json"))) == 3
 
 
+def test_a_dry_run_of_the_study_makes_nothing(tmp_path) -> None:
+    execute("study", tmp_path, datasets=["planted"], planted=SMALL, widths=[2, 4], dry_run=True, report="tables/study")
+    assert not (tmp_path / "tables").exists() and not (tmp_path / "runs/study").exists()
+
+
 def test_benchmark_writes_a_table_claims_and_a_figure(tmp_path) -> None:
     execute(
         "benchmark", tmp_path, dataset="planted", planted=SMALL, backbones=["mf"], rules=["dns"], widths=[2, 8],

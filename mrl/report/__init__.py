@@ -5,8 +5,10 @@ What has not changed is not executed again, and a rerun gives the same files.
     stages    notebooks executed one after the other, and a summary of their results
     page      executed notebooks as one self-contained HTML page
     paper     every figure at both widths, every table as CSV and LaTeX
+    reproduction  the published method under its own protocol; figures that others have published
 """
 
 from mrl.report.page import write_page
 from mrl.report.paper import FiguresConfig, draw, write_table
+from mrl.report.reproduction import ReproductionConfig, compare_with_anchors, published_figures
 from mrl.report.stages import ReportConfig, execute, summarise

@@ -1,24 +1,26 @@
-"""Every model on every data set, searched alike, tested with several seeds and compared; and the published numbers
-beside those of this code. `run_study` does what is not done yet, `study_tables` collects it, `write_study` writes it.
+"""Every model on every data set, searched alike, tested with several seeds and compared. `run_study` does what is not
+done yet, `study_tables` collects it, `write_study` writes it.
 
     config          settings of a study
-    models          which models there are, what of their settings is searched
+    datasets        its data sets, and the settings of some of them
+    models          which models there are, at which widths and seeds, what of their settings is searched
     fitting         how each is fitted, in a search and in the refit
+    stages          the default recipe after each of its stages
     folder          what is kept of a model on a data set
     jobs            a trial, a test, a timing
+    plan            how long it will take
     run             all of them, shared by processes
     searches        the trials as a table
     tables          the results as one tidy table
     words           sentences about it
     tex             rows and columns, and LaTeX
     page            the files, one of them a web page
-    reproduction    the published method under its own protocol
 """
 
 from mrl.study.config import StudyConfig
 from mrl.study.models import StudyModel, select_models, study_models
 from mrl.study.page import render_page, write_study
-from mrl.study.reproduction import ReproductionConfig, compare_with_anchors
+from mrl.study.plan import describe_plan, plan_study
 from mrl.study.run import run_study
 from mrl.study.tables import StudyTables, read_tables, study_tables
 from mrl.study.tex import render_latex

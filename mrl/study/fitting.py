@@ -145,10 +145,9 @@ def _train(
 def fit_recipe(task: Task, settings: Mapping[str, Any]) -> FitResult:
     """A recipe that starts from least squares: `mrl.fit`, its own search included, chooses the settings of the refits.
 
-    Settings are those of TrainConfig. With the same seed, the refit gives the very vectors of `mrl.fit`.
+    Settings are those of TrainConfig. The refit is that of `mrl.fit`, but for a rotation that is learned anew.
     """
-    settings = {"widths": task.widths, "seed": task.seed, "device": str(task.device), **settings}
-    config = TrainConfig(dataset=task.data.name, **in_sections(settings))
+    config = recipe_config(task, settings)
     if not task.is_search:
         positives = task.data.train.to(task.device)
         model = initial_model(config, positives, fit_least_squares(config, positives))
@@ -162,3 +161,9 @@ def fit_recipe(task: Task, settings: Mapping[str, Any]) -> FitResult:
         value = run.metrics.filter(split="valid", metric="ndcg", k=K)["value"].mean()
         vectors = run.users.to(task.device, copy=True), run.items.to(task.device, copy=True)
         return FitResult(vectors, refit_settings, value)
+
+
+def recipe_config(task: Task, settings: Mapping[str, Any]) -> TrainConfig:
+    """The config of a recipe on a task."""
+    settings = {"widths": task.widths, "seed": task.seed, "device": str(task.device), **settings}
+    return TrainConfig(dataset=task.data.name, **in_sections(settings))

@@ -4,6 +4,7 @@
         search.json           the finished trials
         seed-<n>-<key>.json   one fit that was tested: settings, metrics by width, seconds, device
         seed-<n>-<key>.parquet  the same metrics by user
+        stages-<n>-<key>.json  metrics after each stage of that fit, of the default recipe
         timing-<key>.json     seconds of a fit that had all cores to itself
 
 The first key is of the data, the widths and what the model fixes and searches; <code> of the code that makes its
@@ -17,7 +18,7 @@ import ast
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,11 +30,14 @@ import mrl
 from mrl.data import dataset_name
 from mrl.errors import RunError
 from mrl.figures import write_whole
+from mrl.study.datasets import DATASETS
 from mrl.study.models import StudyModel
+
+STAGES_CODE = ("study/stages.py",)  # beside the code of the recipe itself
 
 
 class Job(NamedTuple):
-    """A piece of work: trial `number`, or the refit and test of seed `number`."""
+    """A piece of work: trial `number`, the refit and test of seed `number`, or its stages."""
 
     dataset: str
     model: str
@@ -63,8 +67,6 @@ class Experiment:
 
     def best_settings(self) -> dict[str, Any] | None:
         """All settings of the best trial, the earliest of equals; None while there is none."""
-        if self.model.max_trials == 0:
-            return dict(self.model.fixed)
         trials = [trial for trial in self.trials() if not trial["error"]]
         if not trials:
             return None
@@ -74,7 +76,7 @@ class Experiment:
     def jobs(self, *, trials: int, seconds: float, seeds: Sequence[int]) -> list[Job]:
         """What is still to do: trials while there are any to make within the budget, then the fits."""
         max_trials = trials if self.model.max_trials is None else min(trials, self.model.max_trials)
-        done = self.trials() if max_trials else []
+        done = self.trials()
         spent = sum(trial["seconds"] for trial in done)
         if len(done) < max_trials and (not done or spent < seconds):
             missing = sorted({*range(max_trials)} - {trial["number"] for trial in done})
@@ -82,26 +84,36 @@ class Experiment:
         settings = self.best_settings()
         if settings is None:
             return []
-        missing = [seed for seed in self.seeds(seeds) if not self.result_path(seed, settings).exists()]
-        return [Job(self.dataset, self.model.name, "seed", seed) for seed in missing]
-
-    def seeds(self, seeds: Sequence[int]) -> Sequence[int]:
-        """Those that make a difference."""
-        return seeds[:1] if self.model.deterministic else seeds
+        paths = {"seed": self.result_path} | ({"stages": self.stages_path} if self.model.has_stages else {})
+        return [
+            Job(self.dataset, self.model.name, kind, seed)
+            for kind, path in paths.items()
+            for seed in self.model.seeds(seeds)
+            if not path(seed, settings).exists()
+        ]
 
     def result_path(self, seed: int, settings: Mapping[str, Any]) -> Path:
         return self.path / f"seed-{seed}-{digest(settings)}.json"
+
+    def stages_path(self, seed: int, settings: Mapping[str, Any]) -> Path:
+        return self.path / f"stages-{seed}-{digest([dict(settings), code_version(STAGES_CODE)])}.json"
 
     def timing_path(self, settings: Mapping[str, Any]) -> Path:
         return self.path / f"timing-{digest(settings)}.json"
 
     def results(self, seeds: Sequence[int]) -> Iterator[tuple[dict[str, Any], Path]]:
         """The finished fits of `seeds` with the best settings, and where their metrics by user are."""
+        for path in self._existing(self.result_path, seeds):
+            yield read_json(path), path.with_suffix(".parquet")
+
+    def stages(self, seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
+        """The same fits after each of their stages, as far as that is there."""
+        return map(read_json, self._existing(self.stages_path, seeds))
+
+    def _existing(self, path_of: Callable[[int, dict], Path], seeds: Sequence[int]) -> list[Path]:
         settings = self.best_settings()
-        for seed in self.seeds(seeds) if settings is not None else ():
-            path = self.result_path(seed, settings)
-            if path.exists():
-                yield read_json(path), path.with_suffix(".parquet")
+        paths = [path_of(seed, settings) for seed in self.model.seeds(seeds)] if settings is not None else []
+        return [path for path in paths if path.exists()]
 
 
 def find_experiment(
@@ -113,7 +125,8 @@ def find_experiment(
     """
     space = {name: repr(values) for name, values in model.space.items()}
     key = digest([fingerprint, model.name, list(model.widths), dict(model.fixed), space])
-    path = folder / dataset_name(dataset) / f"{model.name}-{key}-{code_version(model.code)}"
+    name = dataset if dataset in DATASETS else dataset_name(dataset)
+    path = folder / name / f"{model.name}-{key}-{code_version(model.code)}"
     if any_code and not path.exists():
         others = [other for other in path.parent.glob(f"{model.name}-{key}-*") if other.is_dir()]
         path = max(others, key=lambda other: other.stat().st_mtime, default=path)

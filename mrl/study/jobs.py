@@ -1,38 +1,38 @@
-"""The pieces of work of the study: a trial, a fit that is tested, the timing of a fit; locked by whoever does it."""
+"""Pieces of work of the study: a trial, a fit that is tested, its stages, its timing; locked by whoever does them."""
 
 from __future__ import annotations
 
 import time
 import zlib
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import filelock
 import polars as pl
 import torch
 
 from mrl.errors import MRLError
+from mrl.evaluation import Evaluation
+from mrl.study.config import StudyConfig
 from mrl.study.fitting import METRICS, objective, rank
 from mrl.study.folder import Experiment, Job, write_json, write_per_user
-from mrl.study.models import Choice, select_models
-
-if TYPE_CHECKING:
-    from mrl.study.config import StudyConfig
+from mrl.study.models import Choice
+from mrl.study.stages import refit_stages
 
 STARTUP_TRIALS = 5  # drawn at random before the search learns from them
 
 
 def do_job(config: StudyConfig, job: Job) -> str | None:
     """Do one piece of work, unless it is done by now. Returns what came out; None where another process is at it."""
-    (model,) = (model for model in select_models((), config.widths) if model.name == job.model)
+    (model,) = (model for model in config.models_on(job.dataset, all_models=True) if model.name == job.model)
     experiment = config.experiment(job.dataset, model)
     experiment.path.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(experiment.path / f".{job.kind}-{job.number}.lock", timeout=0):
-            if job not in experiment.jobs(trials=config.trials, seconds=config.seconds, seeds=config.seeds):
+            if job not in config.jobs(experiment):
                 return "done by another process"
-            do = _run_trial if job.kind == "trial" else _refit_and_test
-            return do(config, experiment, job.number)
+            do = {"trial": _run_trial, "seed": _refit_and_test, "stages": _test_stages}
+            return do[job.kind](config, experiment, job.number)
     except filelock.Timeout:
         return None
 
@@ -91,7 +91,7 @@ def _refit_and_test(config: StudyConfig, experiment: Experiment, seed: int) -> s
     model = experiment.model.fit(task, settings).model
     seconds = task.now() - started
     evaluation = rank(task, model, "test", per_user=True)
-    table = evaluation.table.filter(pl.col("metric").is_in(METRICS)).select("width", "metric", "k", "value")
+    table = _metrics(evaluation)
     path = experiment.result_path(seed, settings)
     write_per_user(path.with_suffix(".parquet"), evaluation.per_user.filter(pl.col("metric").is_in(METRICS)))
     facts = {
@@ -105,6 +105,19 @@ def _refit_and_test(config: StudyConfig, experiment: Experiment, seed: int) -> s
     }
     write_json(path, facts | _cost(seconds, task.device))  # last: with it the fit counts as done
     return f"{table['value'].mean():.4f}"
+
+
+def _test_stages(config: StudyConfig, experiment: Experiment, seed: int) -> str:
+    """Refit with the best settings, and test after each stage."""
+    settings, task = experiment.best_settings(), config.refit_task(experiment, seed)
+    tables = {stage: _metrics(rank(task, model, "test")) for stage, model in refit_stages(task, settings)}
+    metrics = [{"stage": stage, **row} for stage, table in tables.items() for row in table.iter_rows(named=True)]
+    write_json(experiment.stages_path(seed, settings), {"seed": seed, "settings": settings, "metrics": metrics})
+    return ", ".join(f"{stage} {table['value'].mean():.4f}" for stage, table in tables.items())
+
+
+def _metrics(evaluation: Evaluation) -> pl.DataFrame:
+    return evaluation.table.filter(pl.col("metric").is_in(METRICS)).select("width", "metric", "k", "value")
 
 
 def time_fit(config: StudyConfig, experiment: Experiment) -> None:

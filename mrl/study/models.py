@@ -1,4 +1,4 @@
-"""The models of the study: what each is called, how it is fitted, which of its settings are searched, in what range.
+"""The models of the study: what each is called, how and at which widths it is fitted, what of it is searched.
 
 To add one is to add a `StudyModel` to `study_models`. A model of several parts (independent ones, one a width) is one
 row of the tables: its parts share `row`.
@@ -18,6 +18,8 @@ CODE = ("evaluation", "kernels", "study/fitting.py", "widths.py")
 TRAINING_CODE = (*CODE, "loss.py", "model.py", "sampler.py", "trainer.py")
 COMPUTING_CODE = (*CODE, "controls/models.py", "least_squares")
 RECIPE_CODE = (*TRAINING_CODE, "least_squares", "train.py")
+# of trainings, which take minutes where linear models take seconds
+TRAINED_WIDEST, TRAINED_SEEDS = 128, 3
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,10 @@ class StudyModel:
     fit: from a task and settings to a model; the settings are `fixed`, what was drawn from `space`, and in the refit
     what the best trial has chosen on validation. widths: at which it is judged, empty for a model that has none.
     first_trial: settings of the first trial. max_trials: fewer than the study has: 1 where nothing is to be chosen or
-    the fit searches by itself and reports its `refit_settings`; 0 for a fit that splits off, searches and refits by
-    itself (its refit is given the validation part, and it searches for every seed).
-    deterministic: the seed changes nothing, so that one is enough. code: files and folders of `mrl` that make the
-    numbers; when what they do changes, old numbers are no longer used.
+    the fit searches by itself and reports its `refit_settings`.
+    deterministic: the seed changes nothing, so that one is enough. max_seeds: fewer than the study has, for a model
+    that is trained. has_stages: whether `mrl.study.stages` knows its stages. code: files and folders of `mrl` that
+    make the numbers; when what they do changes, old numbers are no longer used.
     """
 
     name: str
@@ -64,6 +66,8 @@ class StudyModel:
     first_trial: Mapping[str, Any] = field(default_factory=dict)
     max_trials: int | None = None
     deterministic: bool = False
+    max_seeds: int | None = None
+    has_stages: bool = False
     row: str = ""
 
     @property
@@ -76,17 +80,27 @@ class StudyModel:
         """The id of its row in the tables."""
         return self.row or self.name
 
+    def seeds(self, seeds: Sequence[int]) -> Sequence[int]:
+        """Those of the study that it is fitted with."""
+        return seeds[:1] if self.deterministic else seeds[: self.max_seeds]
+
+    def is_among(self, names: Iterable[str]) -> bool:
+        """Whether it is one of these names or rows; where there are none, yes."""
+        return not names or bool({self.name, self.model} & set(names))
+
 
 def study_models(widths: Sequence[int]) -> list[StudyModel]:
     """Every model of the study, in the order of the tables."""
     widths = tuple(widths)
-    return [*_recipes(widths), *_mrl4rec(widths), *_controls(widths)]
+    trained = tuple(width for width in widths if width <= TRAINED_WIDEST)
+    return [*_recipes(widths), *(_mrl4rec(trained) if trained else []), *_controls(widths, trained)]
 
 
 def _recipes(widths: tuple[int, ...]) -> list[StudyModel]:
     """The recipes of this project, the default first; each searches by itself."""
+    common = {"fit": fit_recipe, "widths": widths, "code": RECIPE_CODE, "max_trials": 1}
     return [
-        StudyModel(recipe, "recipe", fit_recipe, widths, RECIPE_CODE, fixed={"recipe": recipe}, max_trials=1)
+        StudyModel(recipe, "recipe", fixed={"recipe": recipe}, has_stages=recipe == "default", **common)
         for recipe in ("default", "least_squares")
     ]
 
@@ -105,13 +119,14 @@ def _mrl4rec(widths: tuple[int, ...]) -> list[StudyModel]:
             fixed={"backbone": backbone, "rule": rule, "nested_negatives": nested},
             space=space | hops[backbone][0],
             first_trial=AUTHORS_SETTINGS | hops[backbone][1],
+            max_seeds=TRAINED_SEEDS,
         )
         for backbone in hops
         for rule, nested in (("dns", True), ("dns", False), ("ahns", True))
     ]
 
 
-def _controls(widths: tuple[int, ...]) -> list[StudyModel]:
+def _controls(widths: tuple[int, ...], trained: tuple[int, ...]) -> list[StudyModel]:
     """What nested training has to beat."""
 
     def ials(name: str, dim: int, judged_at: tuple[int, ...], row: str = "") -> StudyModel:
@@ -121,15 +136,16 @@ def _controls(widths: tuple[int, ...]) -> list[StudyModel]:
 
     widest = widths[-1]
     narrower = tuple(width for width in widths if width <= widest // 2)
-    bpr = {"fixed": {"backbone": "mf", "rule": "dns"}, "first_trial": AUTHORS_SETTINGS}
+    bpr = {"fixed": {"backbone": "mf", "rule": "dns"}, "first_trial": AUTHORS_SETTINGS, "max_seeds": TRAINED_SEEDS}
     bpr["space"] = TRAINING_SPACE | {"candidates": Choice((1, 4, 16))}  # 1 is uniform sampling
+    bpr_code = (*TRAINING_CODE, *COMPUTING_CODE)
     l2 = {"space": {"l2": LogRange(10.0, 3000.0)}, "first_trial": {"l2": 300.0}}
     return [
         *([ials(f"ials-{narrower[-1]}", narrower[-1], narrower)] if narrower else []),
         ials(f"ials-{widest}", widest, widths),
         ials(f"ials-{2 * widest}", 2 * widest, widths),
         *(ials(f"ials-alone-{width}", width, (width,), row="ials-alone") for width in widths),
-        StudyModel("bpr-rotated", "control", fit_bpr_rotated, widths, (*TRAINING_CODE, *COMPUTING_CODE), **bpr),
+        *([StudyModel("bpr-rotated", "control", fit_bpr_rotated, trained, bpr_code, **bpr)] if trained else []),
         StudyModel("ease", "control", fit_ease, (), COMPUTING_CODE, deterministic=True, **l2),
         StudyModel("popularity", "control", fit_popularity, (), COMPUTING_CODE, max_trials=1, deterministic=True),
     ]
@@ -141,4 +157,4 @@ def select_models(names: Iterable[str], widths: Sequence[int]) -> list[StudyMode
     known = dict.fromkeys(name for model in models for name in (model.model, model.name))
     if unknown := [name for name in names if name not in known]:
         raise ConfigError(f"models={unknown[0]!r}: unknown; choose of {', '.join(known)}")
-    return [model for model in models if not names or {model.name, model.model} & set(names)]
+    return [model for model in models if model.is_among(names)]

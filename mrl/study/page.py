@@ -23,20 +23,16 @@ from mrl.study.config import StudyConfig
 from mrl.study.fitting import METRICS, K
 from mrl.study.searches import searches
 from mrl.study.tables import StudyTables
-from mrl.study.tex import CellFormat, grid, render_latex
-from mrl.study.words import describe_protocol, format_difference, format_metric, summarise
+from mrl.study.tex import CellFormat, grid, render_latex, stage_rows
+from mrl.study.words import counted, describe_protocol, format_difference, format_metric, summarise
 from mrl.words import model_name
 
 MODELS_DRAWN = 6
 BELOW = "▼"
 HTML = CellFormat(
-    escape=html.escape,
-    bold="<b>%s</b>",
-    half=' <span class="half">±%.0f</span>',
-    below=BELOW,
-    verdicts={"ahead": "*", "behind": "†"},
-    missing="–",
-)
+    escape=html.escape, bold="<b>%s</b>", half=' <span class="half">±%.0f</span>', below=BELOW,
+    verdicts={"ahead": "*", "behind": "†"}, cut="§", fewer="°", missing="–",
+)  # fmt: skip
 STYLE = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
 
 
@@ -59,7 +55,7 @@ def render_page(tables: StudyTables) -> str:
     body = template.render(
         summary=summarise(tables) | {"How it was made": describe_protocol(tables)},
         sets=[_describe_set(tables, dataset) for dataset in tables.means["dataset"].unique(maintain_order=True)],
-        main=model_name(tables.main), widths=tables.widths, below=BELOW, drawn=MODELS_DRAWN,
+        main=model_name(tables.main), below=BELOW, drawn=MODELS_DRAWN,
     )  # fmt: skip
     return wrap_page("Study", CSS + STYLE, body)
 
@@ -72,13 +68,15 @@ def _describe_set(tables: StudyTables, dataset: str) -> dict[str, Any]:
         main_rows = [number for number, row in enumerate(rows) if row.model == tables.main]
         cells = [[Markup(cell) for cell in HTML.write(row)] for row in rows]
         metrics.append({"rows": cells, "main_rows": main_rows} | _draw(tables, dataset, metric))
+    # the marks are the same in the tables of both metrics
+    legend = [Markup(line) for line in HTML.write_legend(rows)]
     settings = []
     for row in tables.costs.filter(dataset=dataset).iter_rows(named=True):
-        trials = "its own search" if row["trials"] is None else f"{row['trials']} trials"
-        chosen = row["settings"] or "nothing to choose"
+        chosen, trials = row["settings"] or "nothing to choose", counted(row["trials"], "trial")
         settings.append(f"{model_name(row['model'])}: {chosen} ({trials}, {row['device']})")
     tests = [_test_row(row) for row in tables.tests.filter(dataset=dataset).iter_rows(named=True)]
-    return {"name": dataset, "metrics": metrics, "tests": tests, "settings": settings}
+    facts = {"legend": legend, "stages": stage_rows(tables, dataset), "widths": tables.widths_on(dataset)}
+    return {"name": dataset, "metrics": metrics, "tests": tests, "settings": settings} | facts
 
 
 def _test_row(row: dict) -> list[str]:
@@ -98,7 +96,11 @@ def _test_row(row: dict) -> list[str]:
 def _draw(tables: StudyTables, dataset: str, metric: str) -> dict[str, Any]:
     """The main model and those that are highest over the widths, others left out: no figure can tell all apart."""
     means = tables.means.filter(dataset=dataset, metric=metric)
-    highest = means.group_by("model", maintain_order=True).agg(pl.col("mean").mean()).sort("mean", descending=True)
+    # beside the best of each width, as not all models are made at all of them
+    at = pl.col("width").fill_null(tables.widths_on(dataset)[-1])
+    share = pl.col("mean") / pl.col("mean").max().over(at)
+    by_model = means.with_columns(share=share).group_by("model", maintain_order=True)
+    highest = by_model.agg(pl.col("share").mean()).sort("share", descending=True, maintain_order=True)
     main_first = highest.sort(pl.col("model") != tables.main, maintain_order=True)
     models = main_first["model"].head(MODELS_DRAWN).to_list()
     means = means.filter(pl.col("model").is_in(models)).sort(pl.col("model").cast(pl.Enum(models)), maintain_order=True)

@@ -63,13 +63,13 @@ def _do_jobs(config: StudyConfig, experiments: Sequence[Experiment], progress: b
     retry_at: dict[Job, float] = {}  # of jobs that another process has
 
     def to_do() -> list[Job]:
-        limits = {"trials": config.trials, "seconds": config.seconds, "seeds": config.seeds}
-        return [job for experiment in experiments for job in experiment.jobs(**limits)]
+        return [job for experiment in experiments for job in config.jobs(experiment)]
 
     jobs = to_do()
     if not jobs:
         return
-    with _pool(processes) as pool, tqdm(desc="study", unit="fit", disable=not progress) as bar:
+    executor = _InlineExecutor() if processes == 1 else worker_pool(processes, threads=1)
+    with executor as pool, tqdm(desc="study", unit="fit", disable=not progress) as bar:
         while jobs:
             now = time.monotonic()
             retry_at = {job: moment for job, moment in retry_at.items() if moment > now}
@@ -116,10 +116,6 @@ class _InlineExecutor(Executor):
         future: Future = Future()
         future.set_result(function(*args, **options))
         return future
-
-
-def _pool(processes: int) -> Executor:
-    return _InlineExecutor() if processes == 1 else worker_pool(processes, threads=1)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ correction over the widths and metrics of a data set. A model without widths (EA
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -24,11 +25,14 @@ from mrl.errors import RunError
 from mrl.study.config import StudyConfig
 from mrl.study.fitting import METRICS, K
 from mrl.study.folder import Experiment, read_json, read_table
+from mrl.study.stages import TRAINED
 
 LEVEL = 0.05
+STAGE = "stage"  # the role of a row that is the default recipe after one of its stages
 DIGITS = 9  # of numbers in the table: the last ones of a sum depend on how threads shared it
 KEYS = {"dataset": pl.String, "model": pl.String}
-POINT = {"width": pl.Int64, "metric": pl.String}
+WIDTH = {"width": pl.Int64}
+POINT = WIDTH | {"metric": pl.String}
 MEANS = {
     "dataset": pl.String, "model": pl.String, "role": pl.String, **POINT, "k": pl.Int64,
     "seeds": pl.Int64, "mean": pl.Float64, "low": pl.Float64, "high": pl.Float64,
@@ -44,6 +48,8 @@ COSTS = {
     "wall_seconds": pl.Float64, "wall_threads": pl.Int64, "wall_search_seconds": pl.Float64, "device": pl.String,
     "settings": pl.String,
 }  # fmt: skip
+# whether the budget has ended the search that a row or a cell is of
+IS_CUT = (pl.col("trials") < pl.col("max_trials")) | (pl.col("trials_timed_out") > 0)
 TIDY = MEANS | {"protocol": pl.String, "split": pl.String} | TESTS | COSTS
 
 
@@ -51,8 +57,9 @@ TIDY = MEANS | {"protocol": pl.String, "split": pl.String} | TESTS | COSTS
 class StudyTables:
     """The results of a study, in the order of `mrl.study.models`, recipes first.
 
-    tidy: all of it, a row a model, width (null where it has none) and metric. datasets, widths: of the study. seeds:
-    how many a model should have. main: the model that is compared; empty where there is none yet.
+    tidy: all of it, a row a model, width (null where it has none) and metric, stages of the default recipe included.
+    datasets, widths: of the study. seeds: how many a model should have, unless it is made with fewer. main: the model
+    that is compared; empty where there is none yet.
     """
 
     tidy: pl.DataFrame
@@ -62,9 +69,25 @@ class StudyTables:
     main: str
 
     @cached_property
+    def results(self) -> pl.DataFrame:
+        """The rows of `tidy` that are models, not stages of one."""
+        return self.tidy.filter(pl.col("role") != STAGE)
+
+    @cached_property
     def means(self) -> pl.DataFrame:
         """Seeds, mean, and low and high, the ends of the 95 % interval (null where there is one seed)."""
-        return self.tidy.select(*MEANS)
+        return self.results.select(*MEANS)
+
+    def stages(self, dataset: str) -> pl.DataFrame:
+        """The means of the default recipe after each stage, the training last; empty where none was measured."""
+        stages = self.tidy.filter(dataset=dataset, role=STAGE).select(*MEANS)
+        trained = self.means.filter(dataset=dataset, model="default").with_columns(model=pl.lit(TRAINED))
+        return pl.concat([stages, trained]) if len(stages) else stages
+
+    def widths_on(self, dataset: str) -> tuple[int, ...]:
+        """Those of the widths that are there of a data set: its smaller side may leave some out."""
+        there = self.means.filter(dataset=dataset)["width"].to_list()
+        return tuple(width for width in self.widths if width in there) or self.widths
 
     @cached_property
     def tests(self) -> pl.DataFrame:
@@ -73,18 +96,20 @@ class StudyTables:
         `best_other` is the highest other row; `is_below`: whether its mean is higher. Against `best_baseline`, the
         highest that is no recipe: difference, its interval, p, p_holm and verdict (ahead, level, behind).
         """
-        tests = self.tidy.drop_nulls("best_baseline").select(*KEYS, *POINT, "mean", *TESTS)
+        tests = self.results.drop_nulls("best_baseline").select(*KEYS, *POINT, "mean", *TESTS)
         place = pl.col("dataset").cast(pl.Enum(self.datasets))
         return tests.sort(place, "metric", "width", descending=[False, True, False])  # recall first
 
     @cached_property
     def costs(self) -> pl.DataFrame:
-        """A row a model: trials made, and max_trials (null where it may not make as many as others), those stopped by
-        the budget, those that failed, seconds of the search and its budget, mean seconds of a fit, both of CPU in
-        processes of one thread (on a GPU of the wall), seconds on the wall of a fit alone on all cores and of a search
-        of its own, device, settings.
+        """A row a model: trials made (of its parts the fewest), and max_trials (null where it may not make as many as
+        others), those stopped by the budget, those that failed, seconds of the search and its budget, mean seconds of a
+        fit, both of CPU in processes of one thread (on a GPU of the wall), seconds on the wall of a fit alone on all
+        cores and of a search of its own, device, settings.
         """
-        return self.tidy.select(*KEYS, *COSTS).unique(maintain_order=True)
+        parts = {"trials": pl.col("trials").min(), "trials_timed_out": pl.col("trials_timed_out").max()}
+        by_row = self.results.group_by(*KEYS, maintain_order=True)
+        return by_row.agg(parts.get(name, pl.col(name).first()) for name in COSTS)
 
 
 def study_tables(config: StudyConfig) -> StudyTables:
@@ -104,11 +129,11 @@ def study_tables(config: StudyConfig) -> StudyTables:
     means = _means(experiments, config)
     main = config.main or next(iter(means.filter(role="recipe")["model"]), "")
     tests = [_tests(means.filter(dataset=dataset), experiments, main, config) for dataset in config.datasets]
-    costs = pl.DataFrame([_costs(parts, config) for parts in rows], schema=KEYS | COSTS)
+    costs = pl.DataFrame([row for parts in rows for row in _costs(parts, config)], schema=KEYS | WIDTH | COSTS)
     tidy = (
         means.with_columns(protocol=pl.lit("honest"), split=pl.lit("test"))
         .join(pl.concat(tests), on=[*KEYS, *POINT], how="left", nulls_equal=True, maintain_order="left")
-        .join(costs, on=[*KEYS], how="left", maintain_order="left")
+        .join(costs, on=[*KEYS, *WIDTH], how="left", nulls_equal=True, maintain_order="left")
         .with_columns(cs.float().round(DIGITS))
     )
     return StudyTables(tidy, config.datasets, config.widths, len(config.seeds), main)
@@ -126,8 +151,9 @@ def read_tables(path: Path) -> StudyTables:
 def _means(experiments: list[Experiment], config: StudyConfig) -> pl.DataFrame:
     rows = [
         {"dataset": one.dataset, "model": one.model.model, "role": one.model.role, **row}
+        | ({"model": row["stage"], "role": STAGE} if "stage" in row else {})
         for one in experiments
-        for result, _ in one.results(config.seeds)
+        for result in (*(result for result, _ in one.results(config.seeds)), *one.stages(config.seeds))
         for row in result["metrics"]
     ]
     keys = ["dataset", "model", "role", *POINT, "k"]
@@ -142,7 +168,10 @@ def _means(experiments: list[Experiment], config: StudyConfig) -> pl.DataFrame:
 
 def _tests(means: pl.DataFrame, experiments: list[Experiment], main: str, config: StudyConfig) -> pl.DataFrame:
     """The rows of `StudyTables.tests` of one data set."""
-    others = means.filter(pl.col("model") != main).with_columns(at=pl.col("width").fill_null(config.widths[-1]))
+    widest = means["width"].max() or config.widths[-1]
+    others = means.filter(pl.col("model") != main, pl.col("role") != STAGE).with_columns(
+        at=pl.col("width").fill_null(widest)
+    )
     rows, main_values, baseline_values = [], [], []
     for row in means.filter(model=main).iter_rows(named=True):
         rivals = others.filter(at=row["width"], metric=row["metric"]).sort("mean", descending=True, maintain_order=True)
@@ -191,23 +220,22 @@ def _values_by_user(experiments: list[Experiment], config: StudyConfig, row: dic
     return means.with_columns(width=pl.lit(width, pl.Int64), metric=pl.lit(row["metric"]), k=pl.lit(K))
 
 
-def _costs(parts: list[Experiment], config: StudyConfig) -> dict:
-    """A row of `StudyTables.costs`; what a model of several parts has spent is their sum."""
+def _costs(parts: list[Experiment], config: StudyConfig) -> Iterator[dict]:
+    """The columns COSTS, by width: of a model of several parts with the sum of what they have spent, and the trials of
+    the part of that width."""
     trials = [trial for part in parts for trial in part.trials()]
     results = [[result for result, _ in part.results(config.seeds)] for part in parts]
     paths = [part.timing_path(part.best_settings()) for part in parts]
     timings = [read_json(path) for path in paths] if all(path.exists() for path in paths) else []
     settings = [f"{part.model.name}: {_chosen_settings(part)}" for part in parts]
     has_trials = parts[0].model.max_trials is None  # as many as others
-    return {
+    row = {
         "dataset": parts[0].dataset,
         "model": parts[0].model.model,
-        "trials": min((len(part.trials()) for part in parts if part.trials()), default=None),
         "max_trials": max((trial["max_trials"] for trial in trials if has_trials), default=None),
-        "trials_timed_out": sum(trial["timed_out"] for trial in trials),
         "trials_failed": sum(trial["error"] is not None for trial in trials),
-        "search_seconds": sum(trial["seconds"] for trial in trials) if trials else None,
-        "max_search_seconds": max((trial["max_seconds"] for trial in trials), default=None),
+        "search_seconds": sum(trial["seconds"] for trial in trials),
+        "max_search_seconds": max(trial["max_seconds"] for trial in trials),
         "fit_seconds": sum(fmean(result["seconds"] for result in part) for part in results),
         "fit_threads": results[0][0]["threads"],
         "wall_seconds": sum(timing["seconds"] for timing in timings) if timings else None,
@@ -216,6 +244,10 @@ def _costs(parts: list[Experiment], config: StudyConfig) -> dict:
         "device": results[0][0]["device"],
         "settings": "; ".join(settings) if len(parts) > 1 else _chosen_settings(parts[0]),
     }
+    for part in parts:
+        timed_out = sum(trial["timed_out"] for trial in part.trials())
+        for width in part.model.widths or (None,):
+            yield row | {"width": width, "trials": len(part.trials()), "trials_timed_out": timed_out}
 
 
 def _chosen_settings(experiment: Experiment) -> str:

@@ -1,12 +1,14 @@
 """The tables of the study, a row a model and a column a width, and those tables in LaTeX.
 
 One table a data set and metric. The best of a column is bold. The main model has a triangle where another row has a
-higher mean, a star where it is significantly above the best baseline, a dagger where below.
+higher mean, a star where it is significantly above the best baseline, a dagger where below. A cell whose search the
+budget has ended is marked, and so is a model that is made at fewer widths or with fewer seeds than others. Published
+figures of other models stand below.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -17,8 +19,11 @@ from jinja2 import Template
 
 from mrl.figures import metric_title
 from mrl.report.paper import escape_latex
+from mrl.report.reproduction import published_figures
 from mrl.study.fitting import METRICS, K
-from mrl.study.tables import StudyTables
+from mrl.study.models import TRAINED_SEEDS, TRAINED_WIDEST, select_models
+from mrl.study.stages import STAGES
+from mrl.study.tables import IS_CUT, StudyTables
 from mrl.study.words import counted, format_metric, format_seconds, short_of_seeds
 from mrl.words import model_name
 
@@ -26,15 +31,18 @@ from mrl.words import model_name
 @dataclass(frozen=True)
 class Row:
     """One model. label: its display name, with the number of seeds where that is lower than it should be. cells: one a
-    width (mean, half of its interval, is_best, is_below, verdict), None where it is narrower. seconds: of search and of
-    a fit, None where unknown.
+    width (mean and, where known, half of its interval, is_best, is_below, is_cut, verdict), or None. seconds: of search
+    and of a fit, None where unknown. has_fewer: whether it is made at fewer widths or with fewer seeds. source: of a
+    published figure.
     """
 
     model: str
     role: str
     label: str
     cells: list[dict[str, Any] | None]
-    seconds: tuple[float | None, float | None]
+    seconds: tuple[float | None, float | None] = (None, None)
+    has_fewer: bool = False
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,39 +54,47 @@ class CellFormat:
     half: str
     below: str
     verdicts: dict[str, str]
+    cut: str
+    fewer: str
     missing: str
 
     def write(self, row: Row) -> list[str]:
         """The texts of a row: label, a cell a width, seconds of search and fit."""
         seconds = [self.missing if value is None else format_seconds(value) for value in row.seconds]
-        return [self.escape(row.label), *map(self._write_cell, row.cells), *seconds]
+        return [self.escape(row.label) + self.fewer * row.has_fewer, *map(self._write_cell, row.cells), *seconds]
 
     def _write_cell(self, cell: dict[str, Any] | None) -> str:
         if cell is None:
             return self.missing
-        text = (self.bold if cell["is_best"] else "%s") % format_metric(cell["mean"])
-        half = "" if cell["half"] is None else self.half % (1e4 * cell["half"])
-        return text + (self.below if cell["is_below"] else "") + self.verdicts.get(cell["verdict"], "") + half
+        text = (self.bold if cell.get("is_best") else "%s") % format_metric(cell["mean"])
+        half = "" if cell.get("half") is None else self.half % (1e4 * cell["half"])
+        marks = self.below * bool(cell.get("is_below")) + self.verdicts.get(cell.get("verdict"), "")
+        return text + marks + self.cut * bool(cell.get("is_cut")) + half
+
+    def write_legend(self, rows: Sequence[Row]) -> list[str]:
+        """What the marks mean that are in a table, and where published figures are from."""
+        cut = any(cell and cell.get("is_cut") for row in rows for cell in row.cells)
+        fewer = any(row.has_fewer for row in rows)
+        lines = [f"{self.cut} the budget ended its search."] * cut
+        lines += [f"{self.fewer} trained, so made up to width {TRAINED_WIDEST} and with {TRAINED_SEEDS} seeds."] * fewer
+        sources = [self.escape(f"{row.model}: {row.source}") for row in rows if row.source]
+        return lines + [f"Published figures, by a protocol of their own. {'; '.join(sources)}."] * bool(sources)
 
 
 LATEX = CellFormat(
-    escape=escape_latex,
-    bold=r"\textbf{%s}",
-    half=r"{\tiny$\pm$%.0f}",
-    below=r"$^{\bigtriangledown}$",
-    verdicts={"ahead": r"$^{*}$", "behind": r"$^{\dagger}$"},
-    missing="--",
-)
+    escape=escape_latex, bold=r"\textbf{%s}", half=r"{\tiny$\pm$%.0f}", below=r"$^{\bigtriangledown}$",
+    verdicts={"ahead": r"$^{*}$", "behind": r"$^{\dagger}$"}, cut=r"$^{\S}$", fewer=r"$^{\circ}$", missing="--",
+)  # fmt: skip
 
 
 def grid(tables: StudyTables, dataset: str, metric: str) -> list[Row]:
-    """The table of one data set and metric. A model without widths stands in the widest column."""
-    means = tables.tidy.filter(dataset=dataset, metric=metric).with_columns(
-        pl.col("width").fill_null(tables.widths[-1])
-    )
-    means = means.with_columns(
-        half=(pl.col("high") - pl.col("low")) / 2, is_best=pl.col("mean") == pl.col("mean").max().over("width")
-    )
+    """The table of one data set and metric, a column for each of its widths; a model without widths stands in the
+    widest. Published figures are last."""
+    widths = tables.widths_on(dataset)
+    means = tables.results.filter(dataset=dataset, metric=metric).with_columns(pl.col("width").fill_null(widths[-1]))
+    is_best = pl.col("mean") == pl.col("mean").max().over("width")
+    means = means.with_columns(half=(pl.col("high") - pl.col("low")) / 2, is_best=is_best, is_cut=IS_CUT)
+    models = {model.model: model for model in select_models((), widths)}
     timed = means["wall_seconds"].null_count() == 0
     few_seeds = short_of_seeds(tables, means)
     rows = []
@@ -86,21 +102,41 @@ def grid(tables: StudyTables, dataset: str, metric: str) -> list[Row]:
         by_width = {cell["width"]: cell for cell in part.iter_rows(named=True)}
         label = model_name(model) + (f" ({counted(few_seeds[model], 'seed')})" if model in few_seeds else "")
         seconds = part["search_seconds"][0], part["wall_seconds" if timed else "fit_seconds"][0]
-        rows.append(Row(model, role, label, [by_width.get(width) for width in tables.widths], seconds))
+        cells = [by_width.get(width) for width in widths]
+        limited = model in models and models[model].max_seeds is not None
+        has_fewer = limited and (None in cells or part["seeds"].max() < tables.seeds)
+        rows.append(Row(model, role, label, cells, seconds, has_fewer))
+    for figure in published_figures(dataset):
+        if (figure["metric"], figure["k"]) == (metric, K):
+            cells = [{"mean": figure["value"]} if width == figure["width"] else None for width in widths]
+            label = f"{figure['model']}, published"
+            rows.append(Row(figure["model"], "published", label, cells, source=figure["source"]))
     return rows
+
+
+def stage_rows(tables: StudyTables, dataset: str) -> list[list[str]]:
+    """Metric, stage of the default recipe, and a mean a width; recall first."""
+    stages = tables.stages(dataset).sort("metric", descending=True, maintain_order=True)
+    return [
+        [metric_title(metric, K), STAGES[stage], *(format_metric(mean) for mean in part.sort("width")["mean"])]
+        for (metric, stage), part in stages.group_by("metric", "model", maintain_order=True)
+    ]
 
 
 def render_latex(tables: StudyTables) -> str:
     """A table environment a data set and metric; needs \\usepackage{booktabs} and nothing else."""
-    found = []
+    found, staged = [], []
     for dataset in tables.means["dataset"].unique(maintain_order=True):
         for metric in METRICS:
-            by_role = groupby(grid(tables, dataset, metric), key=lambda row: row.role)
-            roles = [[LATEX.write(row) for row in rows] for _, rows in by_role]
-            title, name = metric_title(metric, K), f"{dataset}-{metric}"
-            found.append({"title": title, "dataset": escape_latex(dataset), "name": name, "roles": roles})
+            rows = grid(tables, dataset, metric)
+            roles = [[LATEX.write(row) for row in group] for _, group in groupby(rows, key=lambda row: row.role)]
+            facts = {"title": metric_title(metric, K), "dataset": escape_latex(dataset), "name": f"{dataset}-{metric}"}
+            facts |= {"legend": LATEX.write_legend(rows), "widths": tables.widths_on(dataset)}
+            found.append(facts | {"roles": roles})
+        if rows := stage_rows(tables, dataset):
+            staged.append({"dataset": facts["dataset"], "name": dataset, "widths": facts["widths"], "rows": rows})
     main = escape_latex(model_name(tables.main)) if tables.main else ""
     options = {"variable_start_string": "<<", "variable_end_string": ">>", "trim_blocks": True, "lstrip_blocks": True}
     text = Path(__file__).with_name("tables.tex").read_text(encoding="utf-8")
     template = Template(text, block_start_string="<%", block_end_string="%>", comment_start_string="<#", **options)
-    return template.render(tables=found, widths=tables.widths, seeds=tables.seeds, main=main)
+    return template.render(tables=found, staged=staged, seeds=tables.seeds, main=main)

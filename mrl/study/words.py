@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import polars as pl
 
 from mrl.figures import metric_title
+from mrl.study.datasets import DATASETS, describe_options
 from mrl.study.fitting import K
 from mrl.study.models import select_models
 from mrl.study.searches import KNOWN_SETTINGS
-from mrl.study.tables import LEVEL, StudyTables
+from mrl.study.tables import IS_CUT, LEVEL, StudyTables
 from mrl.words import listed, model_name
 
 TRIED = (
@@ -138,30 +139,33 @@ def caveats(tables: StudyTables) -> list[str]:
     """What a reader must know: rows that are missing, short of seeds, of earlier code, or whose search was stopped or
     longer than others."""
     sentences = []
-    rows = list(dict.fromkeys(model.model for model in select_models((), tables.widths)))
     for dataset in tables.datasets:
+        widths = tables.widths_on(dataset)
+        rows = list(dict.fromkeys(model.model for model in select_models((), widths)))
         there = tables.means.filter(dataset=dataset)
         costs = tables.costs.filter(dataset=dataset)
-        limited = costs.filter((pl.col("trials") < pl.col("max_trials")) | (pl.col("trials_timed_out") > 0))
+        limited = costs.filter(IS_CUT)
         # nothing ends a search that is a model's own
-        longer = costs.filter(
-            pl.col("max_trials").is_null() & (pl.col("search_seconds") > pl.col("max_search_seconds"))
-        )
+        longer = costs.filter(pl.col("max_trials").is_null(), pl.col("search_seconds") > pl.col("max_search_seconds"))
         budget = f"{longer['max_search_seconds'].max() or 0:.0f} s"
         lists = {
-            "not there yet: {}.": [model_name(model) for model in rows if model not in there["model"].to_list()],
+            "above its smaller side, and left out: {}.": [
+                f"width {width}" for width in tables.widths if width not in widths
+            ],
+            "without numbers: {}.": [model_name(model) for model in rows if model not in there["model"].to_list()],
             "the budget ended the search of {}. More might serve them better.": [
                 f"{model_name(row['model'])} ({row['trials']} of {counted(row['max_trials'], 'trial')}"
                 + (f", {row['trials_timed_out']} cut short)" if row["trials_timed_out"] else ")")
                 for row in limited.iter_rows(named=True)
             ],
             f"a search of its own took more than the {budget} that others were granted: {{}}.": [
-                f"{model_name(row['model'])} ({format_seconds(row['search_seconds'])} s)"
-                for row in longer.iter_rows(named=True)
+                f"{model_name(model)} ({format_seconds(seconds)} s)"
+                for model, seconds in longer.select("model", "search_seconds").iter_rows()
             ],
             "trials that failed and count as 0: {}.": [
-                f"{model_name(row['model'])} ({row['trials_failed']})"
-                for row in costs.filter(pl.col("trials_failed") > 0).iter_rows(named=True)
+                f"{model_name(model)} ({failed})"
+                for model, failed in costs.select("model", "trials_failed").iter_rows()
+                if failed
             ],
             f"fewer than {counted(tables.seeds, 'seed')}: {{}}.": [
                 f"{model_name(model)} ({seeds})" for model, seeds in short_of_seeds(tables, there).items()
@@ -178,9 +182,10 @@ def caveats(tables: StudyTables) -> list[str]:
 
 def short_of_seeds(tables: StudyTables, means: pl.DataFrame) -> dict[str, int]:
     """The models of these means that have fewer seeds than they should, and how many."""
-    deterministic = {model.model for model in select_models((), tables.widths) if model.deterministic}
+    models = select_models((), tables.widths)
+    expected = {model.model: len(model.seeds(range(tables.seeds))) for model in models}
     fewest = means.group_by("model", maintain_order=True).agg(pl.col("seeds").min()).iter_rows()
-    return {model: seeds for model, seeds in fewest if seeds < tables.seeds and model not in deterministic}
+    return {model: seeds for model, seeds in fewest if seeds < expected.get(model, tables.seeds)}
 
 
 def describe_protocol(tables: StudyTables) -> list[str]:
@@ -193,10 +198,10 @@ def describe_protocol(tables: StudyTables) -> list[str]:
     timed = tables.costs["wall_threads"].drop_nulls()
     all_timed = len(timed) == len(tables.costs)
     clock = f", on the wall, alone on {_range(timed)} threads" if all_timed else ", likewise"
-    includes_search = " Where no search is given, the fit includes it."
     return [
         "Protocol honest: settings and epochs from validation (a seeded tenth of each user's training items), then a "
         "refit on all of train, and test touched once. One split for all models and seeds.",
+        *(describe_options(dataset) for dataset in tables.datasets if DATASETS.get(dataset)),
         f"Each search (Optuna, TPE) maximises validation NDCG@20, mean over the widths, by {trials} at most, "
         f"the same for all with something to choose, within {seconds} s, summed over its trials.",
         *([f"By its own search on the same validation part, not by Optuna: {own_search}."] if own_search else []),
@@ -206,7 +211,7 @@ def describe_protocol(tables: StudyTables) -> list[str]:
         "user by user, each user's metric averaged over the seeds; a sign-flip permutation test, Holm's correction "
         "over the widths and metrics of a data set. It speaks of other users, not of other seeds.",
         f"Seconds: search is the sum over the trials {_clock(tables)}, in processes of one thread; fit is that of one "
-        f"fit with its settings known{clock}." + includes_search * (tables.costs["search_seconds"].null_count() > 0),
+        f"fit with its settings known{clock}.",
     ]
 
 

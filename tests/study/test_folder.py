@@ -147,12 +147,6 @@ def test_what_a_trial_found_is_among_the_settings_of_the_refit(tmp_path, ials) -
     assert experiment.best_settings()["epochs"] == 7
 
 
-def test_a_model_that_searches_by_itself_has_no_trials(tmp_path, ials) -> None:
-    experiment = find_experiment(tmp_path, "tool", "aa", replace(ials, max_trials=0, space={}))
-    assert experiment.best_settings() == {"dim": 8}
-    assert [job.kind for job in experiment.jobs(**ALL)] == ["seed", "seed"]
-
-
 def test_digests_do_not_depend_on_the_order_of_names() -> None:
     assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}) != digest({"a": 1, "b": [3]})
 

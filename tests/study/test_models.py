@@ -6,7 +6,7 @@ import pytest
 
 from mrl import TrainConfig
 from mrl.errors import ConfigError
-from mrl.study.fitting import fit_mrl4rec
+from mrl.study.fitting import fit_bpr_rotated, fit_mrl4rec
 from mrl.study.models import Choice, LogRange, StudyModel, select_models, study_models
 
 WIDTHS = (4, 8, 16, 32, 64, 128)
@@ -36,7 +36,7 @@ def test_each_row_has_one_number_a_width_and_none_where_it_is_too_narrow() -> No
 @each
 def test_the_first_trial_lies_in_the_space(model: StudyModel) -> None:
     if not model.space:
-        assert model.max_trials in (0, 1) and not model.first_trial
+        assert model.max_trials == 1 and not model.first_trial
         return
     assert set(model.first_trial) == set(model.space) and not set(model.space) & set(model.fixed)
     for name, range_ in model.space.items():
@@ -51,6 +51,16 @@ def test_settings_of_trainings_are_those_of_train_config(model: StudyModel) -> N
         config = TrainConfig(dataset="tool", widths=model.widths, **model.fixed, **model.first_trial)
         name = config.run_name.replace("lightgcn2", "lightgcn")
         assert name == model.name
+
+
+def test_trainings_stop_at_a_width_and_have_fewer_seeds() -> None:
+    for model in study_models((4, 128, 256, 512)):
+        is_trained = model.fit in (fit_mrl4rec, fit_bpr_rotated)
+        assert (model.max_seeds == 3) == is_trained and len(model.seeds(range(5))) == (
+            1 if model.deterministic else 3 if is_trained else 5
+        )
+        assert not is_trained or model.widths == (4, 128)
+    assert {model.role for model in study_models((256, 512))} == {"recipe", "control"}  # none is left to train
 
 
 def test_models_are_chosen_by_name_or_row() -> None:

@@ -11,8 +11,10 @@ import pytest
 from studied import keep, pretend
 
 from mrl.errors import RunError
-from mrl.study.page import write_study
-from mrl.study.tables import study_tables
+from mrl.report.stages import PROJECT
+from mrl.study import models as study_models
+from mrl.study.page import render_page, write_study
+from mrl.study.tables import read_tables, study_tables
 from mrl.study.tex import grid, render_latex
 from mrl.study.words import caveats, describe_protocol, losses, summarise
 
@@ -74,7 +76,7 @@ def test_the_summary_names_where_the_main_model_wins_and_loses(config) -> None:
 def test_the_summary_says_what_is_missing_or_short(config) -> None:
     sentences = summarise(study_tables(config))["To be known"]
     assert sentences == [
-        "planted: not there yet: second.",
+        "planted: without numbers: second.",
         "planted: the budget ended the search of wide (1 of 4 trials) and parts (1 of 4 trials). More might serve "
         "them better.",
         "planted: fewer than 3 seeds: wide (2).",
@@ -137,7 +139,7 @@ def test_the_files_are_written_and_the_page_needs_nothing_else(config) -> None:
     csv, trials, tex, page = write_study(tables, config)
     names = ["study.csv", "study-searches.csv", "study.tex", "study.html"]
     assert [path.name for path in (csv, trials, tex, page)] == names
-    assert set(pl.read_csv(trials)["model"]) == {"wide", "parts-2", "flat"}
+    assert set(pl.read_csv(trials)["model"]) == {"best", "wide", "parts-2", "flat"}
     assert len(pl.read_csv(csv)) == len(tables.tidy) and tex.read_text() == render_latex(tables)
     reader = Balanced()
     reader.feed(page.read_text())
@@ -186,3 +188,64 @@ def test_a_file_that_is_no_table_of_a_study_is_refused(config, tmp_path) -> None
     for name in ("none.csv", "other.csv"):
         with pytest.raises(RunError, match=rf"table='.*{name}': no table of a study"):
             study_tables(replace(config, table=str(tmp_path / name)))
+
+
+def marked(config, tmp_path, monkeypatch):
+    """`wide` is a training, made at 2 alone with two seeds; of `parts` only the search of width 4 was cut."""
+    models = [
+        replace(model, widths=(2,), max_seeds=2) if model.name == "wide" else model
+        for model in study_models.study_models((2, 4))
+    ]
+    monkeypatch.setattr(study_models, "study_models", lambda widths: models)
+    config = replace(config, folder=str(tmp_path / "marked"))
+    keep(config, "best", {2: 0.42, 4: 0.42})
+    keep(config, "wide", {2: 0.30}, seeds=(0, 1), trials=4)
+    keep(config, "parts-2", {2: 0.2}, trials=4)
+    keep(config, "parts-4", {4: 0.2}, trials=1)
+    return config
+
+
+def test_fewer_widths_and_seeds_and_searches_that_were_cut_are_marked(config, tmp_path, monkeypatch) -> None:
+    tables = study_tables(marked(config, tmp_path, monkeypatch))
+    rows = {row.model: row for row in grid(tables, "planted", "recall")}
+    assert [name for name, row in rows.items() if row.has_fewer] == ["wide"]
+    assert rows["wide"].label == "wide" and rows["wide"].cells[1] is None
+    cut = {name: [bool(cell and cell["is_cut"]) for cell in row.cells] for name, row in rows.items()}
+    assert cut == {"best": [False, False], "wide": [False, False], "parts": [False, True]}
+    assert set(tables.tests["width"]) == {2, 4}
+    page, text = render_page(tables), render_latex(tables)
+    assert len(re.findall(r"<td>wide°</td>", page)) == 2 and len(re.findall(r"\.\d{4}§", page)) == 2
+    assert page.count("§ the budget ended its search.") == page.count("° trained, so made up to width 128") == 1
+    assert text.count(r"wide$^{\circ}$ &") == 2 and len(re.findall(r"\.\d{4}\$\^{\\S}\$", text)) == 2
+    assert text.count(r"$^{\S}$ the budget ended its search.") == 2  # in the captions
+    assert not any("fewer than" in sentence for sentence in caveats(tables))
+
+
+def test_where_nothing_is_to_be_marked_no_mark_is_explained(config, tmp_path) -> None:
+    other = replace(config, folder=str(tmp_path / "other"))
+    keep(other, "best", {2: 0.3, 4: 0.1})
+    assert "§" not in render_page(study_tables(other)) and "°" not in render_page(study_tables(other))
+
+
+def test_a_width_above_the_smaller_side_is_left_out(config) -> None:
+    tables = replace(study_tables(config), widths=(2, 4, 8))
+    assert "planted: above its smaller side, and left out: width 8." in caveats(tables)
+    assert all(len(row.cells) == 2 for row in grid(tables, "planted", "recall"))
+
+
+def test_published_figures_stand_below_those_of_their_split(config) -> None:
+    tables = study_tables(config)
+    named = tables.tidy.with_columns(dataset=pl.lit("gowalla"), width=pl.col("width").replace({4: 64}))
+    gowalla = replace(tables, tidy=named, datasets=("gowalla",), widths=(2, 64))
+    *_, light, ultra = grid(gowalla, "gowalla", "recall")
+    assert (light.label, light.cells) == ("LightGCN, published", [None, {"mean": 0.183}])
+    assert (ultra.label, ultra.cells) == ("UltraGCN, published", [None, {"mean": 0.1862}])
+    page, text = render_page(gowalla), render_latex(gowalla)
+    assert ".1554" in page and "UltraGCN: Mao et al., CIKM 2021, arXiv 2110.15114." in page
+    assert r"LightGCN, published & -- & .1830 & -- & -- \\" in text and "arXiv 2002.02126" in text
+    assert "published" not in render_page(tables).replace("published method", "")
+
+
+def test_the_committed_table_can_be_read_and_shown() -> None:
+    tables = read_tables(PROJECT / "reports" / "study.csv")
+    assert tables.main == "default" and '<h2 id="phone">' in render_page(tables)

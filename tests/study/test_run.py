@@ -165,22 +165,6 @@ def test_a_training_stops_when_the_budget_is_spent(config) -> None:
     assert len(list(experiment.results(config.seeds))) == 1
 
 
-def test_a_model_with_a_search_of_its_own_is_given_validation_and_not_tested_on_it(config, monkeypatch) -> None:
-    seen = []
-
-    def fit(task, settings):
-        seen.append((len(task.data.valid) > 0, settings))
-        return fitting.fit_ials(task, {"dim": 4, "alpha0": 0.1, "l2": 0.01})
-
-    own = study_models.StudyModel(
-        "own", "recipe", fit, (2, 4), ("least_squares.ials",), fixed={"depth": 1}, max_trials=0
-    )
-    monkeypatch.setattr(study_models, "study_models", lambda widths: [own])
-    (experiment,) = run_study(replace(config, models=("own",)), progress=False)
-    assert seen == [(True, {"depth": 1})] * 2
-    assert len(list(experiment.results(config.seeds))) == 2
-
-
 def test_a_timed_fit_has_all_cores(config, monkeypatch) -> None:
     monkeypatch.setattr(study.os, "cpu_count", lambda: 2)
     experiments = run_study(replace(config, timing=True, trials=1), progress=False)

@@ -30,10 +30,10 @@ def fresh(experiments, tmp_path) -> list[study_folder.Experiment]:
 
 def test_what_was_searched_once_is_taken_over_as_it_is(experiments, tmp_path) -> None:
     table = searches(experiments)
-    assert table.schema == pl.Schema(COLUMNS) and set(table["model"]) == {"second", "wide"}  # `best` has no search
+    assert table.schema == pl.Schema(COLUMNS) and set(table["model"]) == {"best", "second", "wide"}
     table.write_csv(tmp_path / "searches.csv")
     others = fresh(experiments, tmp_path)
-    assert take_over(others, tmp_path / "searches.csv") == 2
+    assert take_over(others, tmp_path / "searches.csv") == 3
     assert [experiment.trials() for experiment in others] == [experiment.trials() for experiment in experiments]
     assert [experiment.best_settings() for experiment in others] == [
         experiment.best_settings() for experiment in experiments
@@ -50,8 +50,8 @@ def test_searches_that_chose_a_setting_which_no_longer_exists_are_left_alone(exp
     old = pl.when(model="wide").then(pl.lit('{"narrow": 8}')).otherwise("refit_settings")
     searches(experiments).with_columns(refit_settings=old).write_csv(tmp_path / "searches.csv")
     others = fresh(experiments, tmp_path)
-    assert take_over(others, tmp_path / "searches.csv") == 1
-    assert [each.model.name for each in others if each.trials()] == ["second"]
+    assert take_over(others, tmp_path / "searches.csv") == 2
+    assert [each.model.name for each in others if each.trials()] == ["best", "second"]
 
 
 def test_a_file_that_is_no_table_of_searches_is_refused(experiments, tmp_path) -> None:

@@ -14,9 +14,11 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from mrl.config import TrainConfig
 from mrl.parameters import PathText, settings
+from mrl.report.stages import PROJECT
 from mrl.runs import Run
 from mrl.widths import DEFAULT_WIDTHS
 
+PUBLISHED = PROJECT / "reports" / "published.csv"
 ALONE = "mf-dns-alone"
 FEW_CANDIDATES = {"ml100k": 8}  # M is 16 elsewhere
 
@@ -99,3 +101,11 @@ def compare_with_anchors(runs: Iterable[Run], anchors: pl.DataFrame) -> pl.DataF
         .with_columns(pl.col("mean", "low", "high").round(4))
         .sort("dataset", "model", "metric", "width", descending=[False, False, True, False])  # recall first
     )
+
+
+def published_figures(dataset: str) -> list[dict]:
+    """What others have published on this very split, as they measured it: model, width, metric, k, value, source.
+
+    Empty where there is none, and in an installed package, which has no reports.
+    """
+    return pl.read_csv(PUBLISHED).filter(dataset=dataset).to_dicts() if PUBLISHED.exists() else []

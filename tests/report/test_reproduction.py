@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import polars as pl
 import pytest
 
-from mrl.study.reproduction import ReproductionConfig, compare_with_anchors
+from mrl.report.reproduction import ReproductionConfig, compare_with_anchors, published_figures
 
 ANCHORS = Path(__file__).resolve().parents[2] / "reports" / "anchors.csv"
 
@@ -52,3 +52,15 @@ def test_the_committed_anchors_are_whole() -> None:
     anchors = pl.read_csv(ANCHORS)
     assert anchors.select("dataset", "model", "width", "metric").is_unique().all()
     assert anchors["value"].is_between(0, 1).all()
+
+
+def test_published_figures_are_those_of_their_split_with_a_source() -> None:
+    figures = {(row["model"], row["metric"]): row["value"] for row in published_figures("gowalla")}
+    assert figures == {
+        ("LightGCN", "recall"): 0.183,
+        ("LightGCN", "ndcg"): 0.1554,
+        ("UltraGCN", "recall"): 0.1862,
+        ("UltraGCN", "ndcg"): 0.158,
+    }
+    assert all(row["width"] == 64 and "arXiv" in row["source"] for row in published_figures("gowalla"))
+    assert published_figures("planted") == []

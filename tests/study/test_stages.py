@@ -1,0 +1,89 @@
+"""The default recipe stage by stage: each is what the one before it is, and one step more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mrl.data.holdout import hold_out
+from mrl.data.synthetic import planted_interactions
+from mrl.study.config import StudyConfig
+from mrl.study.fitting import Task, fit_recipe
+from mrl.study.folder import read_json, write_json
+from mrl.study.page import write_study
+from mrl.study.run import run_study
+from mrl.study.stages import STAGES, TRAINED, refit_stages
+from mrl.study.tables import read_tables, study_tables
+
+pytest.importorskip("optuna")
+
+CHOSEN = {
+    "recipe": "default", "alpha0": 0.1, "frequency_l2": 0.01, "sweeps": 1, "propagation": [0.5, 0.0], "epochs": 0,
+    "rotation_width": 8,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    data = hold_out(planted_interactions(num_users=120, num_items=64, interactions=2000), seed=0)
+    return Task(data.merge_valid(), (2, 4, 8))
+
+
+def scores(vectors: tuple[torch.Tensor, torch.Tensor], width: int = 8) -> np.ndarray:
+    users, items = (table[:, :width].numpy() for table in vectors)
+    return users @ items.T
+
+
+def test_each_stage_is_one_step_more(task) -> None:
+    stages = dict(refit_stages(task, CHOSEN))
+    assert [*stages, TRAINED] == list(STAGES)
+    assert all(users.shape == (120, 8) and items.shape == (64, 8) for users, items in stages.values())
+    assert not np.allclose(scores(stages["ials"]), scores(stages["nested"]), atol=1e-3)
+    assert not np.allclose(scores(stages["nested"]), scores(stages["propagated"]), atol=1e-3)
+    # a rotation changes prefixes, and no score of the whole
+    assert np.allclose(scores(stages["propagated"]), scores(stages["rotated"]), atol=1e-4)
+    assert not np.allclose(scores(stages["propagated"], 2), scores(stages["rotated"], 2), atol=1e-3)
+
+
+def test_what_is_trained_starts_from_the_last_stage(task) -> None:
+    last = list(refit_stages(task, CHOSEN))[-1][1]
+    assert np.allclose(scores(last), scores(fit_recipe(task, CHOSEN).model), atol=1e-6)
+
+
+def test_a_step_that_was_not_chosen_changes_nothing(task) -> None:
+    stages = dict(refit_stages(task, CHOSEN | {"sweeps": 0, "propagation": [0.0, 0.0], "rotation_width": 0}))
+    assert all(np.allclose(scores(stages["ials"]), scores(each), atol=1e-5) for each in stages.values())
+
+
+def test_the_study_keeps_and_shows_them(tmp_path) -> None:
+    small = {"num_users": 120, "num_items": 64, "interactions": 2000}
+    config = StudyConfig(
+        datasets=("planted",), planted=small, widths=(2, 4), seeds=(0, 1), processes=1, device="cpu", timing=False,
+        models=("default",), folder=str(tmp_path / "study"), report=str(tmp_path / "report"), resamples=100,
+    )  # fmt: skip
+    (experiment,) = config.experiments()
+    chosen = {name: value for name, value in CHOSEN.items() if name != "recipe"} | {"rotation_width": 4}
+    trial = {"number": 0, "settings": {}, "refit_settings": chosen, "value": 0.5, "seconds": 1.0, "timed_out": False}
+    trial |= {"error": None, "max_trials": 8, "max_seconds": 60.0, "epochs": 300, "patience": 10}
+    write_json(experiment.path / "search.json", {"trials": [trial]})
+    assert [job.kind for job in config.jobs(experiment)] == ["seed"] * 2 + ["stages"] * 2
+    run_study(config, progress=False)
+    assert config.jobs(experiment) == []
+    path = experiment.stages_path(1, experiment.best_settings())
+    assert len(read_json(path)["metrics"]) == 4 * 2 * 2  # stages, widths, metrics
+    tables = study_tables(config)
+    stages = tables.stages("planted")
+    assert stages.filter(metric="recall", width=4)["model"].to_list() == list(STAGES)
+    assert set(tables.means["model"]) == set(tables.costs["model"]) == {"default"}
+    ends = [stages.filter(model=stage, metric="ndcg")["mean"].to_list() for stage in ("rotated", TRAINED)]
+    assert ends[0] == pytest.approx(ends[1], abs=1e-6)  # no epoch was chosen
+    csv, _, tex, page = write_study(tables, config)
+    assert "The default recipe stage by stage" in page.read_text() and "iALS on its principal axes" in tex.read_text()
+    assert tex.read_text().count(r"\begin{table}") == 3
+    again = replace(config, table=str(csv), report=str(tmp_path / "again"))
+    assert read_tables(csv).stages("planted").equals(stages)
+    rewritten = [path.read_bytes() for path in write_study(study_tables(again), again)]
+    assert rewritten == [tex.read_bytes(), page.read_bytes()]
