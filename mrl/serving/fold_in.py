@@ -85,10 +85,12 @@ def _fold_in(run: Run, log: Any, side: str, alpha0: float | None, l2: float | No
         raise DataError(f"log: {side} {nobody!r} has no rating of min_rating={settings['min_rating']} or more")
 
     scale = _vector_scale(run)
-    widths, rotation_width = settings["widths"], chosen.get("rotation_width") or 0
+    widths, nested_l2 = settings["widths"], 0.0
     levels = check_level_weights(chosen.get("level_weights", settings.get("level_weights", ())), widths)
-    # prefixes of axes that were rotated rank as all of those do, but are no factors of least squares themselves
-    levels = [weight * (width >= rotation_width) for width, weight in zip(widths, levels, strict=True)]
+    if chosen.get("rotation"):  # prefixes rank as the whole does, but are no factors of least squares themselves
+        levels = [0.0] * (len(widths) - 1) + [1.0]
+    elif chosen.get("nested_sweeps"):
+        nested_l2 = chosen["l2_width_exponent"]
 
     def folded(positives: Positives) -> Tensor:
         return scale * fold_in(
@@ -100,7 +102,7 @@ def _fold_in(run: Run, log: Any, side: str, alpha0: float | None, l2: float | No
             alpha0=alpha0,
             l2=l2,
             nu=1.0 if nu is None else nu,
-            l2_width_exponent=chosen.get("l2_width_exponent", 0.0),
+            l2_width_exponent=nested_l2,
         )
 
     vectors = folded(positives)
