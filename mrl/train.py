@@ -30,7 +30,6 @@ from mrl.errors import DataError
 from mrl.evaluation import Evaluation, evaluate
 from mrl.kernels.fast_paths import check_anew
 from mrl.least_squares import (
-    REFIT_STEPS,
     SEARCHED,
     Propagation,
     choose_settings,
@@ -244,13 +243,10 @@ class _Training:
 
     def _initial_model(self, config: TrainConfig, positives: Positives, *, log: bool) -> Propagation:
         """Least squares on these positives, rotated. log: whether its rows are new to the history."""
-        rows, options, started = [], {}, time.perf_counter()
-        if self.state.phase == REFIT:  # the axes are those of the model that was validated
-            like = self.state.best.get(f"{EGO}items", self.state.best["best.items"])
-            options = {"like": like.to(self.device), "steps": REFIT_STEPS}
+        rows, started = [], time.perf_counter()
         factors = fit_least_squares(config, positives)
         rows.append({"phase": LEAST_SQUARES, "seconds": time.perf_counter() - started})
-        model = initial_model(config, positives, factors, on_row=rows.append, **options)
+        model = initial_model(config, positives, factors, on_row=rows.append)
         self.state.rows += rows if log else []
         return model
 

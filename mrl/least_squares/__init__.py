@@ -15,6 +15,6 @@ from mrl.least_squares.fit import fit_least_squares, initial_model
 from mrl.least_squares.ials import Factors, ials, mean_score, transpose
 from mrl.least_squares.nested import fold_in, nested_least_squares
 from mrl.least_squares.propagation import Propagation
-from mrl.least_squares.rotation import REFIT_STEPS, learn_rotation
+from mrl.least_squares.rotation import learn_rotation
 from mrl.least_squares.search import SEARCHED, choose_settings, climb
 from mrl.least_squares.validation import sample_validation_users, validation_value

@@ -58,12 +58,3 @@ def balance(users: Tensor, items: Tensor, user_l2: Tensor, item_l2: Tensor) -> t
     scale = (item_norm / user_norm) ** 0.25
     scale = torch.where(torch.isfinite(scale) & (scale > 0), scale, torch.ones_like(scale))
     return users * scale, items / scale
-
-
-def aligned(items: Tensor, like: Tensor) -> Tensor:
-    """R (F, D) of orthonormal columns, such that items (I, F) R are nearest to `like` (I, D), whatever its scale.
-
-    Orthogonal Procrustes: Schönemann, Psychometrika 1966.
-    """
-    left, _, right = torch.linalg.svd(items.T @ like, full_matrices=False)
-    return left @ right

@@ -8,11 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from torch import Tensor
 
 from mrl.config import TrainConfig
 from mrl.data import Positives
-from mrl.least_squares.axes import aligned, rotate
+from mrl.least_squares.axes import rotate
 from mrl.least_squares.ials import Factors, ials, spectral_start
 from mrl.least_squares.nested import nested_least_squares
 from mrl.least_squares.propagation import Propagation
@@ -81,14 +80,12 @@ def initial_model(
     positives: Positives,
     factors: Factors,
     *,
-    like: Tensor | None = None,
     steps: int = STEPS,
     on_row: Log = None,
 ) -> Propagation:
     """The model that is served, or training starts from: factors (F wide) propagated, rotated and cut to the widest.
 
-    like: items (I, D) of a model before, not propagated, whose axes are taken up. steps: of the rotation.
-    on_row: called after the rotation with a row of the history.
+    steps: of the rotation. on_row: called after the rotation with a row of the history.
     """
     started, widest = time.perf_counter(), config.widths[-1]
     if not config.least_squares.rotation:
@@ -98,7 +95,6 @@ def initial_model(
         positives,
         config.widths,
         level_weights=config.nested_loss.level_weights,
-        start=None if like is None else aligned(factors[1], like),
         steps=steps,
         seed=config.seed,
     )

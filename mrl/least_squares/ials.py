@@ -61,11 +61,11 @@ def ials(
     user_l2 = frequency_l2(positives.counts, positives.num_items, alpha0=alpha0, l2=l2, nu=nu)
     item_l2 = frequency_l2(by_item.counts, positives.num_users, alpha0=alpha0, l2=l2, nu=nu)
     users, items = start if start is not None else (None, _random_items(positives, dim, generator))
+    options, go_on = {"alpha0": alpha0, "chunk": chunk}, start is not None
     for sweep in range(1, sweeps + 1):
         started = time.perf_counter()
-        now = (users, items) if start is not None else (None, None)
-        users = solve_rows(items, positives, user_l2, alpha0=alpha0, start=now[0], chunk=chunk)
-        items = solve_rows(users, by_item, item_l2, alpha0=alpha0, start=now[1], chunk=chunk)
+        users, items = _solve_rotated(items, positives, user_l2, start=users if go_on else None, **options)
+        items, users = _solve_rotated(users, by_item, item_l2, start=items if go_on else None, **options)
         if on_sweep is not None:
             loss = ials_objective(users, items, positives, alpha0=alpha0, l2=l2, nu=nu, chunk=chunk)
             on_sweep({"sweep": sweep, "loss": loss, "seconds": time.perf_counter() - started})
@@ -140,16 +140,32 @@ def solve_rows(
     Returns (R, D); rows without positives are zero.
     Raises RunError where the systems cannot be solved in 32-bit numbers.
     """
-    # In the eigenbasis of QᵀQ what all rows share is diagonal. A row with n < D positives then needs only an
-    # n × n system (Woodbury), which is most rows of most data sets.
-    solution = torch.zeros(positives.num_users, other.shape[1], dtype=other.dtype, device=other.device)
+    solution, _, basis = _in_eigenbasis(other, positives, row_l2, alpha0=alpha0, start=start, chunk=chunk)
+    return solution @ basis.T
+
+
+def _solve_rotated(other: Tensor, *arguments, **options) -> Factors:
+    """The same rows and the other side, rotated alike: their scores stay, and nothing has to be rotated back."""
+    solution, rotated, _ = _in_eigenbasis(other, *arguments, **options)
+    return solution, rotated
+
+
+def _in_eigenbasis(
+    other: Tensor, positives: Positives, row_l2: Tensor, *, alpha0: float, start: Tensor | None, chunk: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`solve_rows` in the eigenbasis of QᵀQ; the other side in it, and the basis (D, D).
+
+    There what all rows share is diagonal. A row with n < D positives then needs only an n × n system (Woodbury), which
+    is most rows of most data sets.
+    """
+    dim = other.shape[1]
+    solution = torch.zeros(positives.num_users, dim, dtype=other.dtype, device=other.device)
+    # rows whose factors fit in a chunk can go on by steps
+    kept = dim if start is None else max(dim, chunk // dim)
     try:
         spectrum, basis = torch.linalg.eigh((other.T @ other).double())
         spectrum, basis = (alpha0 * spectrum.clamp_min(0)).to(other.dtype), basis.to(other.dtype)
         rotated = F.pad(other @ basis, (0, 0, 0, 1))  # (I + 1, D): the last row, all zero, is what padding points to
-        dim = other.shape[1]
-        # rows whose factors fit in a chunk can go on by steps
-        kept = dim if start is None else max(dim, chunk // dim)
         for rows, longest in row_chunks(positives.counts, dim, chunk, kept):
             diagonal = spectrum + row_l2[rows].to(other.dtype)[:, None]  # (B, D)
             if start is not None and CG_LEAST <= longest < kept:
@@ -165,7 +181,7 @@ def solve_rows(
     if not solved:
         least = float(row_l2.min())
         raise RunError(f"iALS: L2 of {least:.2g} a row is too little for 32-bit numbers; raise l2 or alpha0")
-    return solution @ basis.T
+    return solution, rotated[:-1], basis
 
 
 def row_chunks(counts: Tensor, dim: int, chunk: int, kept: int | None = None) -> Iterator[tuple[Tensor, int]]:

@@ -24,7 +24,9 @@ class Propagation(LightGCN):
     def __init__(
         self, positives: Positives, start: tuple[Tensor, Tensor], *, user_share: float, item_share: float, hops: int = 1
     ):
-        super().__init__(positives, start[0].shape[1], hops=hops if user_share or item_share else 0)
+        # what one side alone picks up of the other is the same after every hop
+        is_used, is_mutual = bool(user_share or item_share), bool(user_share and item_share)
+        super().__init__(positives, start[0].shape[1], hops=hops if is_mutual else min(hops, int(is_used)))
         self.user_share, self.item_share = user_share, item_share
         with torch.no_grad():
             self.users.copy_(start[0])

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from mrl.data import Positives
 
 STEPS = 300
-REFIT_STEPS = 100  # where it starts from a rotation that was learned on nearly the same data
+HURRIED = 100  # steps that tell settings apart
 USERS = 256  # a step, all of them once before any twice
 PASSES = 50  # over the users at most: of few users, fewer steps do
 ITEMS = 2048  # to rank a step, of a large catalogue at least
@@ -36,7 +36,6 @@ def learn_rotation(
     widths: Sequence[int],
     *,
     level_weights: Sequence[float] = (),
-    start: Tensor | None = None,
     steps: int = STEPS,
     seed: int = 0,
 ) -> tuple[Tensor, float]:
@@ -45,20 +44,16 @@ def learn_rotation(
     Least is Σ_k w_k KL(P ‖ P_k) over the levels narrower than F, P the softmax of what the whole vectors score, in
     standard deviations of each user's scores, P_k that of a prefix, at a temperature of its own; of unseen items, some
     users and some items each step. R is the first D columns of the Cayley transform of a skew-symmetric matrix, which
-    is learned; it starts at 1, or at the rotation `start` (F, D), and stays there where factors score nothing.
-    Returns the last loss, too: 0 is perfect.
+    is learned; it starts at 1, and stays there where factors score nothing. Returns the last loss, too: 0 is perfect.
     """
     dim, served = users.shape[1], widths[-1]
     levels = [width for width in widths if width < dim]
     device, count = users.device, positives.num_items
     spread = ((users @ torch.cov(items.T, correction=0)) * users).sum(1).clamp_min(0).sqrt()
     usable = ((positives.counts > 0) & (positives.counts < count) & (spread > 0)).nonzero()[:, 0]
-    first = torch.eye(dim, dtype=users.dtype, device=device) if start is None else _completed(start)
     if len(usable) == 0 or not levels:
-        return first[:, :served], 0.0
+        return torch.eye(dim, served, dtype=users.dtype, device=device), 0.0
     users = users / spread[:, None]
-    if start is not None:
-        users, items = users @ first, items @ first
     weights = level_weights[: len(levels)] if any(level_weights[: len(levels)]) else [1.0] * len(levels)
     weights = torch.tensor(weights, dtype=users.dtype, device=device)
     weights /= weights.sum()
@@ -90,7 +85,8 @@ def learn_rotation(
         torch.autograd.backward(rotated, gradients)
         optimiser.step()
         schedule.step()
-    return first @ _rotation(angles).detach(), _loss(rotated, unseen, target, levels, weights, sharpness.detach().exp())
+    sharp = sharpness.detach().exp()
+    return _rotation(angles).detach(), _loss(rotated, unseen, target, levels, weights, sharp)
 
 
 def _gradients(
@@ -132,12 +128,6 @@ def _loss(
         scores = torch.addmm(unseen, users[:, :width] * sharpness[level], items[:, :width].T)
         loss = loss + weights[level] * cross_entropy(scores, target)
     return float(loss)
-
-
-def _completed(columns: Tensor) -> Tensor:
-    """(F, F): a rotation whose first D columns are the orthonormal ones of `columns` (F, D)."""
-    whole = torch.linalg.qr(columns, mode="complete")[0]
-    return torch.cat([columns, whole[:, columns.shape[1] :]], 1)
 
 
 def _rotation(angles: Tensor) -> Tensor:

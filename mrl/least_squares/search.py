@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -22,7 +23,7 @@ from mrl.least_squares.axes import rotate
 from mrl.least_squares.fit import fit_least_squares, go_on, initial_model, nest, propagated
 from mrl.least_squares.ials import Factors, spectral_start
 from mrl.least_squares.propagation import Propagation
-from mrl.least_squares.rotation import REFIT_STEPS, STEPS
+from mrl.least_squares.rotation import HURRIED
 from mrl.least_squares.validation import (
     MOST_INTERACTIONS,
     sample_users,
@@ -37,13 +38,13 @@ NEIGHBOURS = ((0, 1), (0, -1), (1, 0), (-1, 0), (-1, 1), (1, -1))
 POSITIVES_SHARE = 5  # the usual alpha0 · users · items, by the positives: within threefold of the best on all sets
 TRIALS = {"quick": 8, "thorough": 20}  # of alpha0 and l2, at most
 TRIAL_SWEEPS = 2
-FINALISTS = 3  # settings that go on to more sweeps and are rotated
-CLOSE = 0.97  # of the best, so that a finalist may still be better after that
+FINALISTS = 2  # settings that go on to more sweeps and are rotated
+CLOSE = 0.95  # of the best, so that a finalist may still be better after that
 TRIAL_WIDTH = 256  # dimensions of a trial, at most: its best alpha0 and l2 are those of wider fits, too
 TRIAL_USERS = 4_000  # whose validation a trial looks at
 FITTED = (1, 2, 4, 8)  # times the widest width
 MOST_FITTED = 1024
-SWEEPS = {"quick": (2, 4), "thorough": (2, 4, 8)}  # few are better on dense data, more on sparse data
+SWEEPS = (2, 4, 8)  # few are better on dense data, more on sparse data
 BETTER_NARROW = 1.01  # times the value of the widest fit, from which on half of it is tried
 PROPAGATIONS = ((0.0, 0.0), USUAL["propagation"], (1.0, 1.0))  # users alone where there is much data a user, else both
 BY_WHOLE = ("alpha0", "frequency_l2", "fit_width", "sweeps", "nested_sweeps", "propagation", "rotation")
@@ -174,6 +175,7 @@ class _Search:
         self.splits = validation_splits(config, sample, TRIAL_USERS)
         self.is_whole = sample is data
         self.trials = itertools.count(1)
+        self.narrow_value = 0.0  # of the whole in a trial by the penalty that is chosen
         self.factors: list[Factors] = []  # of the best fit so far, by split
         self.model, self.model_config = None, None
 
@@ -227,12 +229,13 @@ class _Search:
             moves = [move for move in NEIGHBOURS if all(is_open[axis] or not move[axis] for axis in (0, 1))]
             climb(value_of, usual_point(train), TRIALS[self.kind], moves=moves)
         finalists = [found[key] for key in sorted(found, reverse=True) if key[0] >= CLOSE * max(found)[0]]
-        self.narrow_value, best = max(found)[0] if found else 0.0, (-1.0, finalists[0][0] if finalists else config)
+        self.narrow_value = max(found)[0] if found else 0.0
+        best = -1.0, finalists[0][0] if finalists else config
         for tried, factors in finalists if len(finalists) > 1 else ():
             started, pairs = time.perf_counter(), zip(self.splits, factors, strict=True)
             factors = [rotate(*go_on(tried, split.train, each, TRIAL_SWEEPS)) for split, each in pairs]
             whole = self.whole_value(tried, factors)
-            value = self.rotated_value(tried, factors, REFIT_STEPS)[0]
+            value = self.rotated_value(tried, factors, steps=HURRIED)[0]
             chosen = tried.least_squares
             self.log(started, value, alpha0=chosen.alpha0, frequency_l2=chosen.frequency_l2, rotation=True)
             if value > best[0]:
@@ -254,7 +257,7 @@ class _Search:
 
     def try_width(self, config: TrainConfig, width: int) -> tuple[float, TrainConfig, list[Factors]]:
         """The best value of the whole of so many dimensions, the config with its sweeps, its factors."""
-        lengths = SWEEPS[self.kind] if "sweeps" in self.names else (config.least_squares.sweeps,)
+        lengths = SWEEPS if "sweeps" in self.names else (config.least_squares.sweeps,)
         factors = [spectral_start(split.train, width, seed=config.seed) for split in self.splits]
         best, done = (-1.0, config, factors), 0
         for sweeps in lengths:
@@ -269,8 +272,11 @@ class _Search:
         return best
 
     def choose_nested(self, config: TrainConfig) -> TrainConfig:
-        """nested_sweeps, by the whole; and factors on their axes."""
-        if "nested_sweeps" in self.names:
+        """nested_sweeps, by the whole; and factors on their axes.
+
+        Their growing penalty is for data that over-fit, on which the fewest sweeps are best.
+        """
+        if "nested_sweeps" in self.names and (config.least_squares.sweeps == SWEEPS[0] or self.kind == "thorough"):
             started, tried = time.perf_counter(), config.with_settings(nested_sweeps=1)
             factors = self.nest(tried)
             value = self.whole_value(tried, factors)
@@ -299,11 +305,11 @@ class _Search:
         return config
 
     def rotated_value(
-        self, config: TrainConfig, factors: Sequence[Factors], steps: int = STEPS
+        self, config: TrainConfig, factors: Sequence[Factors], **options: Any
     ) -> tuple[float, Propagation]:
-        """The mean over the widths of the initial model from factors, and the one of the first split."""
+        """The mean over the widths of the initial model from factors, and that of the first split."""
         pairs = zip(self.splits, factors, strict=True)
-        models = [initial_model(config, split.train, each, steps=steps) for split, each in pairs]
+        models = [initial_model(config, split.train, each, **options) for split, each in pairs]
         return float(np.mean([users.mean() for users in self.by_user(config, models)])), models[0]
 
     def by_user(self, config: TrainConfig, models: Sequence[Propagation | Trainer]) -> list[np.ndarray]:
