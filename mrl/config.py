@@ -119,7 +119,7 @@ class GraphSettings:
 class NestedLossSettings:
     """The loss over the levels.
 
-    level_weights: one a width; empty: equal, or chosen on validation by the recipes default and least_squares.
+    level_weights: one a width; empty: equal, or chosen by a thorough search of the recipes default and least_squares.
     levels_per_step: a random subset of so many levels a step; 0 for all. margin: of cml. uniformity: of dau.
     """
 

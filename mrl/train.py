@@ -5,8 +5,8 @@
 
 Under `honest` the epoch with the best validation metric (averaged over the widths) is looked for first, then a
 fresh model is trained on all of train for that many epochs and tested once; under `paper` test is validation, as
-in the published code (Lai et al., arXiv 2406.07432), and every table says so. The recipes that start from nested
-least squares look for its settings before that; their epoch 0 is the closed form itself.
+in the published code (Lai et al., arXiv 2406.07432), and every table says so. The recipes that start from least
+squares look for its settings before that; their epoch 0 is the initial model: propagated, rotated, not trained.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def is_most(row: dict) -> bool:
 # What figures, tables and pages call the models that run directories and the study name.
 MODELS = {
     "default": "default recipe",
-    "least_squares": "nested least squares",
+    "least_squares": "default recipe, untrained",
     "mrl4rec": "MRL4Rec (MNS)",
     "shared": "MRL4Rec, shared negatives",
     "bpr": "BPR, truncated",

@@ -15,9 +15,10 @@ from mrl.least_squares import validation
 GIVEN = {
     "alpha0": 0.1,
     "frequency_l2": 0.01,
-    "popularity_exponent": 0.0,
-    "l2_width_exponent": 0.0,
+    "sweeps": 2,
+    "nested_sweeps": 0,
     "propagation": [0.5, 0.0],  # a list, as papermill passes it
+    "rotation": True,
 }
 
 

@@ -30,7 +30,7 @@ from mrl.data import DATASETS
 
 ROOT = Path(__file__).resolve().parents[1]
 USERS, ITEMS, INTERACTIONS = 943, 1682, 100_000  # of MovieLens-100K
-SETTINGS = USUAL | GIVEN | {"rotation_width": 0, "fit_width": 64}
+SETTINGS = USUAL | GIVEN | {"rotation": False, "fit_width": 64}
 
 
 class Block(NamedTuple):
@@ -90,7 +90,7 @@ def test_every_block_is_known() -> None:
 @pytest.mark.timeout(600)
 def test_python_blocks_run_as_they_stand(as_a_reader, monkeypatch, capsys) -> None:
     monkeypatch.setitem(RECIPES, "default", RECIPES["default"] | {"epochs": 1})
-    monkeypatch.setattr(train, "choose_settings", lambda config, *_: [config.with_settings(**SETTINGS)])
+    monkeypatch.setattr(train, "choose_settings", lambda config, *_: (config.with_settings(**SETTINGS), None))
     namespace: dict = {}
     for block in blocks():
         if block.language == "python":

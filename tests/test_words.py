@@ -12,8 +12,8 @@ from mrl.words import is_most, listed, model_name, model_names, percent, readabl
     [
         ("default", "default recipe"),
         ("default-ahns-shared", "default recipe (ahns, shared)"),
-        ("least-squares", "nested least squares"),
-        ("least_squares", "nested least squares"),
+        ("least-squares", "default recipe, untrained"),
+        ("least_squares", "default recipe, untrained"),
         ("mf-dns-mns", "MRL4Rec (MNS)"),
         ("mf-dns-shared", "MRL4Rec, shared negatives"),
         ("mf-bce-ahns-mns", "MRL4Rec (MNS, BCE, AHNS)"),

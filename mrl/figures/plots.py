@@ -74,15 +74,6 @@ def best_epoch(history: pl.DataFrame, monitor: str = "ndcg@20") -> int | None:
     return int(mean["epoch"][int(mean["value"].arg_max())]) if len(mean) else None
 
 
-def _best_propagation(history: pl.DataFrame, monitor: str) -> pl.DataFrame:
-    """Of a model that was trained under several propagations, the one with the best epoch."""
-    columns = list(columns_by_width(history, monitor).values())
-    if "propagation" not in history.columns or not columns:
-        return history
-    best = history.sort(pl.mean_horizontal(columns), descending=True, nulls_last=True)["propagation"][0]
-    return history.filter(pl.col("propagation").eq_missing(best))
-
-
 @style.styled
 def draw_learning_curves(
     history: pl.DataFrame, *, metric: str = "recall@20", monitor: str = "ndcg@20", size: str = "page"
@@ -90,11 +81,10 @@ def draw_learning_curves(
     """Loss of each level, and the validation metric of each width, by epoch; the best epoch is marked.
 
     history: columns phase (`search`, `refit`), epoch, loss_w4, … and `<metric>_w4`, … at validated epochs. The refit
-    runs without validation; its loss is dashed. Where several propagations were trained, the best is drawn.
+    runs without validation; its loss is dashed.
     """
     style.check_table(history, "phase", "epoch")
     history = history.filter(pl.col("phase").is_in(["search", "refit"]))  # not the search of settings before that
-    history = _best_propagation(history, monitor)
     losses, values = columns_by_width(history, "loss"), columns_by_width(history, metric)
     if not losses:
         raise DataError(f"history has no column loss_w…; it has {', '.join(history.columns)}")

@@ -33,6 +33,8 @@ from mrl.kernels import fast_paths
 from mrl.runs import tensorfile
 from mrl.runs.files import BACKBONE, DROPPED, LABEL, read_ids
 
+GONE = ("popularity_exponent", "rotation_width", "trials")  # settings of least_squares before 2026-11-28
+
 
 def default_path(dataset: str, name: str, seed: int) -> Path:
     """runs/<dataset>-<name>-<seed>, under the working directory."""
@@ -253,8 +255,12 @@ def check_compatible(meta: Mapping[str, Any], **expected: Any) -> None:
 
 
 def is_earlier(settings: Any) -> bool:
-    """Whether a version of mrl wrote these settings that had none in sections."""
-    return isinstance(settings, dict) and any(name in SECTION_OF for name in settings)
+    """Whether an earlier version of mrl wrote these settings: none in sections, or some that are gone since."""
+    if not isinstance(settings, dict):
+        return False
+    least_squares = settings.get("least_squares")
+    names = least_squares if isinstance(least_squares, dict) else ()
+    return any(name in SECTION_OF for name in settings) or any(name in GONE for name in names)
 
 
 def environment(data: Interactions, device: torch.device | str) -> dict[str, Any]:

@@ -165,8 +165,8 @@ def load(path: str | os.PathLike[str]) -> Run:
     config = parse_file(path / "config.json", _read_json)
     if is_earlier(config):
         raise RunError(
-            f"{path}: an earlier version of mrl wrote this run, and its settings had other names; remove it and train "
-            "again, or read it with that version"
+            f"{path}: an earlier version of mrl wrote this run, with other settings; remove it and train again, or "
+            "read it with that version"
         )
     weights = read_weights(path)
     user_ids, item_ids, labels = read_ids(path / "ids.parquet")

@@ -3,7 +3,7 @@
     with_new = fold_in_users(run, {"user": "a new user", "item": [50, 172, 181]})
     with_new.recommend(["a new user"], width=8)
 
-The vectors of the other side stay what they are, whatever made them: nested least squares, or a training on top of it.
+The vectors of the other side stay what they are, whatever made them: least squares, or a training on top of it.
 New items compete with those that were trained, so they are made as long, column by column, as folding in those again
 shows them to be.
 """

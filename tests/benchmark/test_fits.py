@@ -30,7 +30,7 @@ def data() -> Interactions:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch) -> None:
     """Fits without a search."""
-    given = GIVEN | {"rotation_width": 0, "epochs": 0}
+    given = GIVEN | {"search": "none", "epochs": 0}
     monkeypatch.setattr(fits, "fit", lambda config, *data, **rest: fit(config.with_settings(**given), *data, **rest))
 
 

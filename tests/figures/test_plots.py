@@ -87,12 +87,12 @@ def test_learning_curves(size: str) -> None:
     check_readable(figure)
 
 
-def test_of_several_searches_the_one_with_the_best_epoch_is_drawn() -> None:
-    worse = history().with_columns(pl.col("ndcg@20_w4", "ndcg@20_w16") * 0.5, propagation=pl.lit("[0.5, 0.0]"))
-    better = history().with_columns(propagation=pl.lit("[1.0, 1.0]"))
-    settings = pl.DataFrame({"phase": ["settings"], "propagation": ["[0.5, 0.0]"], "value": [0.9]})
-    several = pl.concat([settings, worse.filter(phase="search"), better], how="diagonal")
-    assert [points(line) for ax in draw_learning_curves(several).axes for line in ax.lines] == [
+def test_the_search_of_settings_and_the_initial_model_are_not_drawn_as_epochs() -> None:
+    settings = pl.DataFrame(
+        {"phase": ["settings", "rotation"], "propagation": ["[0.5, 0.0]", None], "loss": [None, 0.1]}
+    )
+    searched = pl.concat([settings, history()], how="diagonal")
+    assert [points(line) for ax in draw_learning_curves(searched).axes for line in ax.lines] == [
         points(line) for ax in draw_learning_curves(history()).axes for line in ax.lines
     ]
 

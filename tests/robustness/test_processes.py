@@ -169,7 +169,7 @@ def test_serving_is_the_same_with_any_default_dtype(run, dtype) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        GIVEN | {"epochs": 1, "rotation_width": 4},
+        GIVEN | {"epochs": 1},
         {"recipe": "mrl4rec", "loss": "bce", "rule": "dens", "levels_per_step": 2},
         {"recipe": "mrl4rec", "backbone": "lightgcn", "edge_dropout": 0.1, "message_dropout": 0.1, "loss": "dau"},
     ],

@@ -204,10 +204,16 @@ def test_json_that_is_no_object(path):
 
 @pytest.mark.robustness
 @pytest.mark.parametrize(
-    "earlier", [{"recipe": "refined", "shares": [1.0, 1.0], "turn": 8, "alpha0": 0.1}, {"test_fraction": 0.2}]
+    "earlier",
+    [
+        {"recipe": "refined", "shares": [1.0, 1.0], "turn": 8, "alpha0": 0.1},
+        {"test_fraction": 0.2},
+        {"least_squares": {"alpha0": 0.1, "rotation_width": 8, "trials": 12}},
+    ],
 )
 def test_a_run_of_an_earlier_version_says_so_in_one_line(path, earlier):
-    """As the default recipe and a control that is computed had their settings, before there were sections."""
+    """As the default recipe and a control that is computed had their settings before there were sections, and as the
+    default recipe had them before its fit was wide."""
     config = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps(config | earlier))
     with pytest.raises(RunError, match=r"an earlier version of mrl wrote this run, .* train again, or read") as error:
@@ -343,8 +349,10 @@ def test_a_checkpoint_of_another_run_is_refused():
     with pytest.raises(RunError, match=r"made with l2 0\.1, not 0\.2"):
         check_compatible({"config": {"l2": 0.1, "seed": 0}}, config={"l2": 0.2, "seed": 0})
     earlier, settings = {"l2": 0.1, "alpha0": 0.3}, {"l2": 0.1, "least_squares": {"alpha0": 0.3}}
-    with pytest.raises(RunError, match=r"made by an earlier version of mrl, with which it can be resumed; .*resume"):
-        check_compatible(META | {"settings": earlier}, fingerprint="abc", widths=(4, 8), settings=settings)
+    gone = {"l2": 0.1, "least_squares": {"alpha0": 0.3, "popularity_exponent": 0.5}}
+    for made in (earlier, gone):
+        with pytest.raises(RunError, match=r"made by an earlier version of mrl, with which it can be .*; .*resume"):
+            check_compatible(META | {"settings": made}, fingerprint="abc", widths=(4, 8), settings=settings)
     check_compatible(META | {"settings": settings}, fingerprint="abc", widths=(4, 8), settings=settings)
 
 
