@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-
 from mrl.config import TrainConfig
 from mrl.data import Positives
 from mrl.least_squares.axes import rotate
