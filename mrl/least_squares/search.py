@@ -176,7 +176,7 @@ class _Search:
                 del found[worst]
             return value
 
-        if any(is_open):
+        if any(is_open) or "propagation" in self.names:  # then the given penalty is the one trial
             moves = [move for move in NEIGHBOURS if all(is_open[axis] or not move[axis] for axis in (0, 1))]
             climb(value_of, usual_point(train), TRIALS[self.kind], moves=moves)
         finalists = [found[key] for key in sorted(found, reverse=True) if key[0] >= CLOSE * max(found)[0]]
