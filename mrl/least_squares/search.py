@@ -281,7 +281,9 @@ class _Search:
         """Each other setting moved to other values wherever users gain clearly; most data gain from none."""
         best: list[np.ndarray] | None = None
         was_trained = False
-        for name in (name for name in DIRECTIONS if name in self.names):
+        for name in DIRECTIONS:
+            if name not in self.names or changes_nothing(config, name):
+                continue
             trained = name in OF_TRAINING
             if best is None or trained != was_trained:
                 best, was_trained = self.values_by_user(config, trained=trained), trained
@@ -298,6 +300,16 @@ class _Search:
                     config = reached
                     break
         return config
+
+
+def changes_nothing(config: TrainConfig, name: str) -> bool:
+    """Whether a setting of `DIRECTIONS` has no effect on the initial model, by what was chosen before it."""
+    chosen = config.least_squares
+    if name == "hops":  # with one side alone, every hop gives the same
+        return not all(chosen.propagation)
+    if name == "level_weights":
+        return not (chosen.rotation or chosen.nested_sweeps)
+    return name == "l2_width_exponent" and not chosen.nested_sweeps
 
 
 def moved(config: TrainConfig, name: str, value: float | str, positives: Positives) -> TrainConfig:
