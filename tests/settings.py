@@ -11,10 +11,11 @@ import pytest
 from mrl.config import TrainConfig, in_sections
 from mrl.least_squares import validation
 
-# of least squares: nothing is left to search, where the search is not what is tested
+# of least squares: nothing is left for the quick search, where the search is not what is tested
 GIVEN = {
     "alpha0": 0.1,
     "frequency_l2": 0.01,
+    "fit_width": 8,  # where the widest width is at most that
     "sweeps": 2,
     "nested_sweeps": 0,
     "propagation": [0.5, 0.0],  # a list, as papermill passes it

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mrl.analysis.comparison import EvaluateConfig
-from mrl.config import SECTION_OF, TrainConfig, differing, flat, in_sections
+from mrl.config import SECTION_OF, USUAL, TrainConfig, differing, flat, in_sections
 from mrl.controls.runs import ControlsConfig
 from mrl.errors import ConfigError
 from mrl.hierarchy.runs import HierarchyConfig
@@ -87,11 +87,16 @@ def test_settings_left_out_are_those_of_the_recipe() -> None:
         ({"recipe": "mrl4rec", "epochs": 0}, "epochs=0: recipe='mrl4rec' needs at least 1"),
         ({"recipe": "least_squares", "epochs": 3}, "epochs=3: recipe='least_squares' has none"),
         ({"least_squares": {"propagation": [1.0]}}, "give two, of users and of items, or none"),
-        ({"least_squares": {"rotation_width": -1}}, "rotation_width=-1: must be greater than or equal to 0"),
-        ({"least_squares": {"rotation_width": 4}}, "rotation_width=4: must be 0 or one of [8, 16, 32, 64]"),
         (
-            {"least_squares": {"rotation_width": 8}, "recipe": "least_squares"},
-            "rotation_width=8: only recipe='default' has it, not 'least_squares'",
+            {"least_squares": {"nested_sweeps": -1}},
+            "least_squares.nested_sweeps=-1: must be greater than or equal to 0",
+        ),
+        ({"least_squares": {"sweeps": 0}}, "least_squares.sweeps=0: must be greater than 0"),
+        ({"least_squares": {"rotation": 1}}, "least_squares.rotation=1: must be true or false"),
+        ({"least_squares": {"search": "slow"}}, "least_squares.search='slow': must be 'quick', 'thorough' or 'none'"),
+        *(
+            ({"least_squares": {name: value}}, f"least_squares: unknown setting '{name}'")
+            for name, value in (("popularity_exponent", 0.5), ("rotation_width", 8), ("trials", 12))
         ),
         ({"least_squares": {"fit_width": 32}}, "fit_width=32: must be at least the widest width, 64"),
         ({"least_squares": {"alpha0": 0}}, "least_squares.alpha0=0: must be greater than 0"),
@@ -123,6 +128,11 @@ def test_settings_are_found_and_changed_by_name_whatever_their_section() -> None
     names = flat(config.to_dict())
     assert set(SECTION_OF) < set(names) and names["level_weights"] == (1, 2, 3, 4, 5)
     assert TrainConfig(**in_sections(names)) == config
+    usual = TrainConfig().with_usual()  # alpha0 and fit_width depend on the data
+    assert {name: usual.setting(name) for name in USUAL} == USUAL and usual.with_usual() == usual
+    assert usual.least_squares.alpha0 is usual.least_squares.fit_width is None
+    given = {"sweeps": 3, "nested_sweeps": 0, "rotation": False, "propagation": (0.0, 0.0), "hops": 0, "l2": 0.0}
+    assert {name: TrainConfig(**in_sections(given)).with_usual().setting(name) for name in given} == given
     with pytest.raises(ConfigError, match=re.escape("did you mean least_squares={'alpha0': …}?")):
         TrainConfig(alpha0=0.1)
 

@@ -18,7 +18,8 @@ from mrl.data.holdout import as_paper, hold_out
 from mrl.data.interactions import Interactions, Positives
 from mrl.data.load import pick_device
 from mrl.errors import ConfigError, DataError, RunError
-from mrl.least_squares.rotation import propagated
+from mrl.least_squares.fit import fit_least_squares, initial_model, propagated
+from mrl.least_squares.rotation import REFIT_STEPS
 from mrl.model import LightGCN
 from mrl.runs.run import Run, load
 from mrl.train import fit
@@ -161,9 +162,11 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing in the code catches it."""
 
 
-def check_resumed(config: TrainConfig, data: Interactions, whole: Run, monkeypatch, method: str, calls: int) -> None:
-    """Killed after so many calls of a method of the trainer, a run goes on to what `whole` came to undisturbed."""
-    called, done = getattr(Trainer, method), 0
+def check_resumed(
+    config: TrainConfig, data: Interactions, whole: Run, monkeypatch, method: str, calls: int, of: type = Trainer
+) -> None:
+    """Killed after so many calls of a method, a run goes on to what `whole` came to undisturbed."""
+    called, done = getattr(of, method), 0
 
     def killing(self, *arguments):
         nonlocal done
@@ -172,14 +175,16 @@ def check_resumed(config: TrainConfig, data: Interactions, whole: Run, monkeypat
             raise Killed
         return called(self, *arguments)
 
-    monkeypatch.setattr(Trainer, method, killing)
+    monkeypatch.setattr(of, method, killing)
     with pytest.raises(Killed):
         fit(config, data, progress=False)
-    monkeypatch.setattr(Trainer, method, called)
+    monkeypatch.setattr(of, method, called)
     resumed = fit(config, data, progress=False)
     assert torch.equal(whole.users, resumed.users) and torch.equal(whole.items, resumed.items)
     assert whole.metrics.equals(resumed.metrics)
     assert whole.history.drop("seconds").equals(resumed.history.drop("seconds"))
+    for fact in ("best_epoch", "chosen"):
+        assert whole.environment.get(fact) == resumed.environment.get(fact)
 
 
 @pytest.mark.robustness
@@ -312,43 +317,65 @@ def test_no_step_on_a_gpu_waits_for_the_host(tmp_path, data, backbone: str) -> N
 
 
 def closed_form(tmp_path: Path, **changes) -> TrainConfig:
-    base = {"dataset": "checkerboard", "widths": (2, 4), "trials": 3, "batch_size": 256, "candidates": 4, "epochs": 4}
+    base = {"dataset": "checkerboard", "widths": (2, 4), "batch_size": 256, "candidates": 4, "epochs": 4}
     return train_config(**base | {"device": "cpu", "run_dir": str(tmp_path / "run")} | changes)
 
 
-def test_the_default_recipe_searches_refines_and_tells_of_it(tmp_path, data) -> None:
+@pytest.fixture(scope="module")
+def searched(data, tmp_path_factory) -> Run:
+    """A run of the default recipe that has chosen all of its settings and was not interrupted."""
     with one_validation_split():
-        run = fit(closed_form(tmp_path), data, progress=False)
+        return fit(closed_form(tmp_path_factory.mktemp("searched")), data, progress=False)
+
+
+def test_the_default_recipe_searches_refines_and_tells_of_it(data, searched) -> None:
+    run = searched
     phases = run.history["phase"].unique(maintain_order=True).to_list()
-    assert [phase for phase in phases if phase != "rotation"][:3] == ["settings", "least_squares", "search"]
+    # the search hands on the initial model that it has made; only the refit makes it anew
+    refit = ["refit"] if run.environment["best_epoch"] else []
+    assert phases == ["settings", "search", "least_squares", "rotation", *refit]
+    settings = run.history.filter(phase="settings")
+    assert settings["trial"].to_list() == list(range(1, settings.height + 1))
     chosen = run.environment["chosen"]
-    least_squares = {"alpha0", "frequency_l2", "popularity_exponent", "l2_width_exponent", "sweeps", "nu", "fit_width"}
-    rest = {"propagation", "rotation_width", "hops", "level_weights", "initial_scale", "l2"}
-    assert set(chosen) == least_squares | rest
-    assert chosen["alpha0"] > 0
+    assert set(chosen) == {
+        "alpha0", "frequency_l2", "fit_width", "sweeps", "nested_sweeps", "propagation", "rotation", "nu",
+        "l2_width_exponent", "hops", "level_weights", "l2", "initial_scale",
+    }  # fmt: skip
+    assert all(chosen[name] is not None for name in chosen) and chosen["fit_width"] >= 4
+    assert chosen["nu"] == USUAL["nu"]  # which a quick search leaves alone
     assert run.environment["best_epoch"] <= 4 and run.config["least_squares"]["alpha0"] is None
     start = run.history.filter(phase="search", epoch=0)
-    assert start.height >= 1 and start["loss"].null_count() == start.height  # epoch 0 is least squares itself
-    sweeps = run.history.filter(phase="least_squares")
-    assert sweeps["stage"].to_list()[-1] == "nested" and sweeps["loss"].is_not_null().all()
+    assert start.height == 1 and start["loss"].null_count() == 1  # epoch 0 is least squares itself
     assert run.by_width()["recall@20"].min() > 0.9  # all of one's own half of the board
     assert run.backbone["users"].shape == run.users.shape
 
 
-def test_what_was_chosen_refits_to_the_same_vectors(tmp_path, data) -> None:
-    settings = GIVEN | {
-        "propagation": (1.0, 1.0),
-        "rotation_width": 4,
-    }
-    run = fit(closed_form(tmp_path, **settings), data, progress=False)
-    assert run.environment["chosen"]["rotation_width"] == 4
+def test_what_was_chosen_can_be_given_again(tmp_path, data, searched) -> None:
+    given = closed_form(tmp_path, **searched.environment["chosen"])
+    other = fit(given, data, progress=False)
+    assert torch.equal(searched.users, other.users) and torch.equal(searched.items, other.items)
+    assert other.environment["chosen"] == searched.environment["chosen"]
+    phases = other.history["phase"].unique(maintain_order=True).to_list()
+    assert phases[:3] == ["least_squares", "rotation", "search"]  # there is nothing to search
+
+
+def test_the_refit_is_on_all_of_train_with_the_axes_that_were_validated(tmp_path, data) -> None:
+    config = closed_form(tmp_path, **GIVEN, recipe="least_squares", epochs=0)
+    run = fit(config, data, progress=False)
+    usual = config.with_usual()
+    before = initial_model(usual, data.train, fit_least_squares(usual, data.train))
+    everything = data.merge_valid().train
+    factors = fit_least_squares(usual, everything)
+    model = initial_model(usual, everything, factors, like=before.items.detach(), steps=REFIT_STEPS)
+    assert torch.equal(run.users, model.vectors()[0]) and torch.equal(run.items, model.vectors()[1])
     assert run.history.filter(phase="rotation").height == 2  # before the search and before the refit
-    other = fit(closed_form(tmp_path, **settings, run_dir=str(tmp_path / "other")), data, progress=False)
-    assert torch.equal(run.users, other.users) and torch.equal(run.items, other.items)
+    alike = torch.cosine_similarity(run.items, before.vectors()[1], dim=0)
+    assert alike[:2].min() > 0.9  # the board has two axes, the others are noise
 
 
 def test_least_squares_has_no_epochs_and_does_not_depend_on_them(tmp_path, data) -> None:
-    one = fit(closed_form(tmp_path, recipe="least_squares", epochs=None), data, progress=False)
+    with one_validation_split():
+        one = fit(closed_form(tmp_path, recipe="least_squares", epochs=None), data, progress=False)
     assert one.environment["best_epoch"] == 0 and one.history.filter(phase="refit").is_empty()
     chosen = one.environment["chosen"]
     given = closed_form(tmp_path, recipe="least_squares", epochs=None, run_dir=str(tmp_path / "given"), **chosen)
@@ -359,28 +386,50 @@ def test_least_squares_has_no_epochs_and_does_not_depend_on_them(tmp_path, data)
     assert set(paper.metrics["split"]) == {"test"}
 
 
+def test_without_a_search_the_usual_settings_are_taken(tmp_path, data) -> None:
+    run = fit(closed_form(tmp_path, search="none", epochs=1), data, progress=False)
+    assert run.history.filter(phase="settings").is_empty()
+    usual = {name: list(value) if isinstance(value, tuple) else value for name, value in USUAL.items()}
+    assert run.environment["chosen"].items() >= usual.items()
+
+
 @pytest.mark.robustness
-@pytest.mark.parametrize(("rotation_width", "epochs"), [(0, 0), (0, 2), (0, 5), (0, 7), (4, 6)])
-def test_a_killed_refinement_resumes_to_the_same_bits(
-    tmp_path, data, monkeypatch, rotation_width: int, epochs: int
+@pytest.mark.parametrize(("method", "calls"), [("_print", 3), ("_begin", 0), ("_save", 1), ("refit", 0), ("_begin", 1)])
+def test_a_killed_search_of_settings_resumes_to_the_same_bits(
+    tmp_path, data, searched, monkeypatch, method: str, calls: int
 ) -> None:
-    given = {
-        "alpha0": 0.1,
-        "frequency_l2": 0.01,
-        "popularity_exponent": 0.0,
-        "l2_width_exponent": 0.0,
-        "rotation_width": rotation_width,
-    }
-    changes = {"patience": 5, "eval_every": 1, **given}
-    monkeypatch.setattr(
-        "mrl.least_squares.search.CLOSE_TO_BEST", 0.0
-    )  # several propagations are trained, one after the other
+    """After three trials, after all of them, after the first validation, and before the refit."""
+    with one_validation_split():
+        check_resumed(closed_form(tmp_path), data, searched, monkeypatch, method, calls, train_module._Training)
+
+
+@pytest.fixture
+def every_epoch_is_the_best(monkeypatch) -> None:
+    """So that there are epochs in the refit: this board is solved before the first."""
+    keep = train_module._State.keep_if_best
+
+    def keep_always(self, *arguments) -> None:
+        self.best_value = -1.0
+        keep(self, *arguments)
+
+    monkeypatch.setattr(train_module._State, "keep_if_best", keep_always)
+
+
+@pytest.mark.robustness
+@pytest.mark.usefixtures("every_epoch_is_the_best")
+@pytest.mark.parametrize("epochs", [0, 2, 3, 5])
+@pytest.mark.parametrize("rotation", [False, True])
+def test_a_killed_refinement_resumes_to_the_same_bits(tmp_path, data, monkeypatch, rotation: bool, epochs: int) -> None:
+    """Before the first epoch, between two, before those of the refit, between two of those."""
+    changes = GIVEN | {"epochs": 3, "eval_every": 1, "learning_rate": 0.02, "rotation": rotation}
     whole = fit(closed_form(tmp_path, run_dir=str(tmp_path / "whole"), **changes), data, progress=False)
+    assert whole.environment["best_epoch"] == 3 and whole.history.filter(phase="refit").height == 3
     check_resumed(closed_form(tmp_path, **changes), data, whole, monkeypatch, "run_epoch", epochs)
 
 
 def test_settings_are_searched_where_a_catalogue_has_fewer_items_than_dimensions(tmp_path, data) -> None:
-    run = fit(closed_form(tmp_path, widths=(4, 64), epochs=1), data, progress=False)
+    with one_validation_split():
+        run = fit(closed_form(tmp_path, widths=(4, 64), epochs=1), data, progress=False)
     assert run.users.shape == (60, 64) and run.users.isfinite().all() and run.items.isfinite().all()
 
 
@@ -414,7 +463,7 @@ def test_the_smallest_data_that_can_be_held_out_train(tmp_path, recipe, pairs) -
     }[pairs]
     path = tmp_path / "small.csv"
     path.write_text("user,item\n" + "".join(f"{user},{item}\n" for user, item in table))
-    given = GIVEN | USUAL | {"rotation_width": 0, "level_weights": (0.5, 0.5)} if recipe != "mrl4rec" else {}
+    given = GIVEN | {"fit_width": 64} if recipe != "mrl4rec" else {}
     epochs = 0 if recipe == "least_squares" else 1
     place = {"dataset": str(path), "run_dir": str(tmp_path / "run")}
     config = train_config(**place, recipe=recipe, epochs=epochs, widths=(4, 64), **given)  # wider than there are items

@@ -7,14 +7,16 @@ propagation.py   vectors that pick up a share of their neighbours'
 rotation.py      the learned rotation, such that every prefix ranks as the whole does
 fit.py           what a config says of all that: a wide fit, rotated and cut
 validation.py    validation users and splits, and the value that settings are judged by
+climb.py         the climb to the best alpha0 and penalty, neighbour by neighbour
 search.py        the settings, chosen on validation: the whole first, then its prefixes
 """
 
 from mrl.least_squares.axes import rotate
+from mrl.least_squares.climb import climb
 from mrl.least_squares.fit import fit_least_squares, initial_model
 from mrl.least_squares.ials import Factors, ials, mean_score, transpose
 from mrl.least_squares.nested import fold_in, nested_least_squares
 from mrl.least_squares.propagation import Propagation
 from mrl.least_squares.rotation import learn_rotation
-from mrl.least_squares.search import SEARCHED, choose_settings, climb
+from mrl.least_squares.search import SEARCHED, choose_settings
 from mrl.least_squares.validation import sample_validation_users, validation_value

@@ -9,17 +9,17 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from mrl.config import USUAL, TrainConfig
 from mrl.data import Interactions, Positives
 from mrl.errors import DataError
 from mrl.least_squares.axes import rotate
+from mrl.least_squares.climb import NEIGHBOURS, OnTrial, climb, grid_value
 from mrl.least_squares.fit import fit_least_squares, go_on, initial_model, nest, propagated
 from mrl.least_squares.ials import Factors, spectral_start
 from mrl.least_squares.propagation import Propagation
@@ -33,8 +33,6 @@ from mrl.least_squares.validation import (
 )
 from mrl.trainer import Trainer
 
-# of (alpha0, l2), in half decades: along each axis, and along alpha0 · l2, of which rows with few positives feel most
-NEIGHBOURS = ((0, 1), (0, -1), (1, 0), (-1, 0), (-1, 1), (1, -1))
 POSITIVES_SHARE = 5  # the usual alpha0 · users · items, by the positives: within threefold of the best on all sets
 TRIALS = {"quick": 8, "thorough": 20}  # of alpha0 and l2, at most
 TRIAL_SWEEPS = 2
@@ -61,8 +59,6 @@ OF_TRAINING = ("l2", "initial_scale")
 SEARCHED = (*BY_WHOLE, *DIRECTIONS)
 TRIAL_EPOCHS = 2  # of training, by which its own settings are told apart
 CLEAR_GAIN = 2.25  # standard errors: of twelve values that are no better, one is taken in one of seven data sets
-
-OnTrial = Callable[[dict], None] | None
 
 
 def choose_settings(
@@ -117,53 +113,10 @@ def usual_point(positives: Positives) -> tuple[int, int]:
     return max(-8, min(0, round(2 * math.log10(POSITIVES_SHARE * max(density, 1e-9))))), -4
 
 
-def grid_value(half_decades: int) -> float:
-    """1, 3, 10, 30, …: of 0, 1, 2, 3, …"""
-    return float(f"{3 if half_decades % 2 else 1}e{half_decades // 2}")
-
-
 def fitted_widths(widths: Sequence[int], positives: Positives) -> list[int]:
     """How many dimensions may be fitted: multiples of the widest width that the data have room for."""
     room = min(MOST_FITTED, min(positives.num_users, positives.num_items) // 2)
     return [widths[-1], *(times * widths[-1] for times in FITTED[1:] if times * widths[-1] <= room)]
-
-
-def climb(
-    value_of: Callable[[float, float], float],
-    start: tuple[int, int],
-    trials: int,
-    *,
-    moves: Sequence[tuple[int, int]] = NEIGHBOURS,
-    on_trial: OnTrial = None,
-) -> tuple[dict[str, float], pl.DataFrame]:
-    """The best alpha0 and l2 of an endless grid of half decades, climbing from `start`, neighbour by neighbour.
-
-    A direction is followed as long as it is better. Ends where no neighbour is, or after so many trials. Returns the
-    settings and a table of all trials: alpha0, l2, value, seconds.
-    """
-    rows: dict[tuple[int, int], dict] = {}
-
-    def is_better(point: tuple[int, int], than: tuple[int, int] | None) -> bool:
-        if point in rows or len(rows) == trials:
-            return False
-        started = time.perf_counter()
-        settings = {"alpha0": grid_value(point[0]), "l2": grid_value(point[1])}
-        rows[point] = {**settings, "value": value_of(**settings), "seconds": time.perf_counter() - started}
-        if on_trial is not None:
-            on_trial({"trial": len(rows), **rows[point]})
-        return than is None or rank(point) > rank(than)
-
-    def rank(point: tuple[int, int]) -> tuple[float, float]:  # where all have collapsed, the way out is down
-        return rows[point]["value"], -sum(point)
-
-    best, before = start, None
-    is_better(start, None)
-    while best != before:
-        before = best
-        for move in moves:
-            while is_better(ahead := (best[0] + move[0], best[1] + move[1]), best):
-                best = ahead
-    return {name: rows[best][name] for name in ("alpha0", "l2")}, pl.DataFrame(list(rows.values()))
 
 
 class _Search:
@@ -225,7 +178,7 @@ class _Search:
                 del found[worst]
             return value
 
-        if any(is_open):
+        if any(is_open) or "propagation" in self.names:  # then the given penalty is the one trial
             moves = [move for move in NEIGHBOURS if all(is_open[axis] or not move[axis] for axis in (0, 1))]
             climb(value_of, usual_point(train), TRIALS[self.kind], moves=moves)
         finalists = [found[key] for key in sorted(found, reverse=True) if key[0] >= CLOSE * max(found)[0]]
@@ -334,7 +287,9 @@ class _Search:
         """Each other setting moved to other values wherever users gain clearly; most data gain from none."""
         best: list[np.ndarray] | None = None
         was_trained = False
-        for name in (name for name in DIRECTIONS if name in self.names):
+        for name in DIRECTIONS:
+            if name not in self.names or changes_nothing(config, name):
+                continue
             trained = name in OF_TRAINING
             if best is None or trained != was_trained:
                 best, was_trained = self.values_by_user(config, trained=trained), trained
@@ -351,6 +306,16 @@ class _Search:
                     config = reached
                     break
         return config
+
+
+def changes_nothing(config: TrainConfig, name: str) -> bool:
+    """Whether a setting of `DIRECTIONS` has no effect on the initial model, by what was chosen before it."""
+    chosen = config.least_squares
+    if name == "hops":  # with one side alone, every hop gives the same
+        return not all(chosen.propagation)
+    if name == "level_weights":
+        return not (chosen.rotation or chosen.nested_sweeps)
+    return name == "l2_width_exponent" and not chosen.nested_sweeps
 
 
 def moved(config: TrainConfig, name: str, value: float | str, positives: Positives) -> TrainConfig:

@@ -159,8 +159,8 @@ def fit_recipe(task: Task, settings: Mapping[str, Any]) -> FitResult:
         run = fit(replace(config, run_dir=folder), task.data, progress=False)
         refit_settings = run.environment["chosen"] | {"epochs": run.environment["best_epoch"]}
         value = run.metrics.filter(split="valid", metric="ndcg", k=K)["value"].mean()
-        vectors = run.users.to(task.device, copy=True), run.items.to(task.device, copy=True)
-        return FitResult(vectors, refit_settings, value)
+        users, items = (table.to(task.device, copy=True) for table in (run.users, run.items))
+        return FitResult((users, items), refit_settings, value)
 
 
 def recipe_config(task: Task, settings: Mapping[str, Any]) -> TrainConfig:

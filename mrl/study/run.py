@@ -65,8 +65,7 @@ def _do_jobs(config: StudyConfig, experiments: Sequence[Experiment], progress: b
     def to_do() -> list[Job]:
         return [job for experiment in experiments for job in config.jobs(experiment)]
 
-    jobs = to_do()
-    if not jobs:
+    if not (jobs := to_do()):
         return
     executor = _InlineExecutor() if processes == 1 else worker_pool(processes, threads=1)
     with executor as pool, tqdm(desc="study", unit="fit", disable=not progress) as bar:

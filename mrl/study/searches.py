@@ -23,8 +23,7 @@ KNOWN_SETTINGS = {*SECTION_OF, *(field.name for field in fields(TrainConfig))}
 
 
 def searches(experiments: Sequence[Experiment]) -> pl.DataFrame:
-    """Every trial of every experiment, a row each; `key` changes with data, widths and what is searched, not with
-    code."""
+    """Every trial of every experiment, a row each; `key` changes with data, widths and what is searched, not code."""
     rows = [
         {"dataset": experiment.dataset, "model": experiment.model.name, "key": experiment.key}
         | trial

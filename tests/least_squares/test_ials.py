@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from mrl.data.interactions import Positives
 from mrl.errors import ConfigError, RunError
-from mrl.least_squares.ials import frequency_l2, ials, ials_objective, solve_rows, transpose
+from mrl.least_squares.axes import balance, rotate
+from mrl.least_squares.ials import (
+    CG_LEAST,
+    frequency_l2,
+    ials,
+    ials_objective,
+    solve_rows,
+    spectral_start,
+    transpose,
+)
 
 SETTINGS = {"alpha0": 0.2, "l2": 0.05, "nu": 0.7}
 
@@ -50,6 +59,139 @@ def test_rows_solve_the_dense_normal_equations(num_users, num_items, dim, share,
         mine = q[dense[user]]
         system = mine.T @ mine + 0.2 * q.T @ q + float(row_l2[user]) * np.eye(dim)
         np.testing.assert_allclose(solved[user], np.linalg.solve(system, mine.sum(0)), rtol=1e-3, atol=1e-4)
+
+
+def long_rows(num_users: int = 30, num_items: int = 80, dim: int = 6):
+    """Rows with so many positives that they go on by steps, random factors and what they solve to, exactly."""
+    dense, positives = random_positives(num_users, num_items, 0.5, 8)
+    assert int(positives.counts.min()) >= CG_LEAST
+    other = 0.3 * torch.randn(num_items, dim, generator=torch.Generator().manual_seed(8))
+    row_l2 = torch.linspace(0.3, 2.0, num_users)
+    q = other.double().numpy()
+    exact = np.empty((num_users, dim))
+    for user in range(num_users):
+        mine = q[dense[user]]
+        system = mine.T @ mine + 0.2 * q.T @ q + float(row_l2[user]) * np.eye(dim)
+        exact[user] = np.linalg.solve(system, mine.sum(0))
+    return positives, other, row_l2, torch.from_numpy(exact)
+
+
+def test_without_a_start_rows_are_solved_exactly_and_by_steps_nearly_so():
+    positives, other, row_l2, exact = long_rows()
+    exactly = solve_rows(other, positives, row_l2, alpha0=0.2).double()
+    torch.testing.assert_close(exactly, exact, rtol=1e-4, atol=1e-5)
+    noise = torch.randn(exact.shape, generator=torch.Generator().manual_seed(9))
+    errors = []
+    for distance in (0.3, 0.03):
+        start = exact.float() * (1 + distance * noise)
+        found = solve_rows(other, positives, row_l2, alpha0=0.2, start=start).double()
+        errors.append(float((found - exact).norm() / exact.norm()))
+        assert errors[-1] < 0.02 * distance  # a fiftieth of what was wrong, by three steps
+    assert errors[1] < errors[0] / 5
+    assert float((exactly - exact).norm() / exact.norm()) < errors[1]
+    there = solve_rows(other, positives, row_l2, alpha0=0.2, start=exact.float()).double()
+    torch.testing.assert_close(there, exact, rtol=1e-4, atol=1e-5)  # who is there stays there
+
+
+@pytest.mark.parametrize("chunk", [1, 600, 2**20])
+def test_short_rows_and_those_that_do_not_fit_are_exact_whatever_the_start(chunk):
+    _, positives = random_positives(12, 60, 0.2, 10)
+    other = torch.randn(60, 5, generator=torch.Generator().manual_seed(10))
+    row_l2, far = torch.linspace(0.3, 2.0, 12), torch.full((12, 5), 100.0)
+    expected = solve_rows(other, positives, row_l2, alpha0=0.2)
+    assert int(positives.counts.max()) < CG_LEAST
+    found = solve_rows(other, positives, row_l2, alpha0=0.2, start=far, chunk=chunk)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    positives, other, row_l2, exact = long_rows()
+    found = solve_rows(other, positives, row_l2, alpha0=0.2, start=torch.full((30, 6), 100.0), chunk=1)
+    torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-5)  # a chunk of one number holds no row
+
+
+def test_steps_end_where_exact_solves_do():
+    _, positives = random_positives(40, 60, 0.5, 11)
+    by_steps = ials(positives, 4, sweeps=30, start=spectral_start(positives, 4), **SETTINGS)
+    exactly = ials(positives, 4, sweeps=30, **SETTINGS)
+    losses = [ials_objective(*factors, positives, **SETTINGS) for factors in (by_steps, exactly)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_sweeps_may_be_taken_in_two_goes():
+    _, positives = random_positives(40, 60, 0.5, 12)
+    start = spectral_start(positives, 5)
+    whole = ials(positives, 5, sweeps=3, start=start, **SETTINGS)
+    half = ials(positives, 5, sweeps=1, start=start, **SETTINGS)
+    rest = ials(positives, 5, sweeps=2, start=half, **SETTINGS)
+    assert all(torch.equal(one, other) for one, other in zip(whole, rest, strict=True))
+
+
+def planted(seed: int = 0) -> Positives:
+    """Six groups of users that like six groups of items, and some noise: axes that are worth finding."""
+    rng = np.random.default_rng(seed)
+    alike = np.arange(150)[:, None] % 6 == np.arange(90)[None, :] % 6
+    return Positives.from_pairs(*np.nonzero(rng.random((150, 90)) < np.where(alike, 0.5, 0.05)), 150, 90)
+
+
+@pytest.mark.parametrize("alpha0", [0.1, 0.3, 1.0])  # 0.6 is usual at this density
+def test_from_the_spectral_start_few_sweeps_come_further_than_from_random_factors(alpha0):
+    """As the scores tell: the sides, of which the start has one, are balanced before the penalties are compared."""
+    positives, scale = planted(), SETTINGS | {"alpha0": alpha0}
+    user_l2 = frequency_l2(positives.counts, positives.num_items, **scale)
+    item_l2 = frequency_l2(positives.item_counts, positives.num_users, **scale)
+
+    def loss(**start) -> float:
+        factors = rotate(*ials(positives, 12, sweeps=3, **start, **scale))
+        return ials_objective(*balance(*factors, user_l2, item_l2), positives, **scale)
+
+    random = [loss(generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
+    assert loss(start=spectral_start(positives, 12)) < min(random)
+
+
+def test_the_spectral_start_is_that_of_the_normalised_interactions():
+    """Leading right singular vectors times the roots of their singular values, from numpy; users are zero."""
+    positives = planted()
+    dense = np.zeros((150, 90))
+    dense[positives.users, positives.items] = 1
+    graph = dense / np.sqrt(np.maximum(dense.sum(1), 1)[:, None] * np.maximum(dense.sum(0), 1))
+    _, s, v = np.linalg.svd(graph)
+    users, items = spectral_start(positives, 24)  # more than the planted six, so that those are exact
+    assert users.shape == (150, 24) and not users.any() and items.dtype == torch.float32
+    cosines = np.abs((items.numpy()[:, :6] * v[:6].T).sum(0)) / items[:, :6].norm(dim=0).numpy()
+    assert cosines[0] > 0.999 and cosines.min() > 0.5
+    np.testing.assert_allclose(items[:, :6].square().sum(0), s[:6], rtol=0.02)
+    span = items[:, :6].double() / items[:, :6].norm(dim=0)
+    assert np.linalg.svd(span.numpy().T @ v[:6].T)[1].min() > 0.98  # the same span
+    gram = (items.T @ items).numpy()
+    np.testing.assert_allclose(gram - np.diag(gram.diagonal()), 0, atol=1e-4)
+    assert torch.equal(spectral_start(positives, 24, seed=0)[1], items)
+    other = spectral_start(positives, 24, seed=1)[1]
+    assert not torch.equal(other, items)
+    np.testing.assert_allclose(other.square().sum(0)[:6], s[:6], rtol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("dense", "rank"),
+    [
+        (np.ones((1, 30)), 1),
+        (np.random.default_rng(0).random((5, 40)) < 0.5, 5),
+        (np.random.default_rng(1).random((60, 20)) < 0.4, 20),
+        (np.random.default_rng(2).random((60, 1)) < 0.4, 1),
+        (np.ones((12, 9)), 1),
+        (np.arange(24)[:, None] % 3 == np.arange(30)[None, :] % 3, 3),
+        (np.zeros((4, 6)), 0),
+    ],
+    ids=["one user", "few users", "20 items", "one item", "everybody has everything", "three groups", "nothing"],
+)
+def test_what_the_data_have_no_rank_for_is_zero_and_stays_finite(dense, rank):
+    positives = Positives.from_pairs(*np.nonzero(dense), *dense.shape)
+    users, items = spectral_start(positives, 32)
+    assert users.shape == (dense.shape[0], 32) and items.shape == (dense.shape[1], 32)
+    lengths = items.norm(dim=0)
+    assert (lengths[:rank] > 0.01).all() and not lengths[rank:].any()
+    factors = ials(positives, 32, sweeps=3, start=(users, items), **SETTINGS)
+    assert all(table.isfinite().all() for table in factors)
+    assert not any(table[:, rank:].any() for table in factors)
+    if rank:
+        assert ials_objective(*factors, positives, **SETTINGS) < len(positives)  # what zeros would leave
 
 
 def test_gradient_is_zero_at_each_half_step():

@@ -135,26 +135,36 @@ def test_one_level_is_plain_ials() -> None:
     alpha0 = SCALE["alpha0"]
     found = solve_blocks(users, items, positives, row_l2, widths=(7,), level_weights=(1.0,), alpha0=alpha0)
     torch.testing.assert_close(found, solve_rows(items, positives, row_l2, alpha0=alpha0), atol=1e-8, rtol=1e-6)
-    factors = rotate(*ials(positives, 7, sweeps=3, **SCALE))
-    whole = nested_least_squares(positives, (7,), sweeps=0, ials_sweeps=3, fit_width=7, **SCALE)
-    torch.testing.assert_close(whole[0] @ whole[1].T, factors[0] @ factors[1].T, atol=1e-4, rtol=1e-3)
+
+
+def test_without_sweeps_factors_are_on_their_principal_axes_and_balanced() -> None:
+    _, positives, users, items = made(20, 30, 0.2, 2)
+    found = nested_least_squares(positives, (2, 7), (users, items), sweeps=0, **SCALE)
+    for one, other in zip(found, rotate(users, items), strict=True):
+        torch.testing.assert_close(one / one.norm(dim=0), other / other.norm(dim=0))
+    torch.testing.assert_close(found[0] @ found[1].T, users @ items.T)
+    sides = (found[0], positives.counts, 30), (found[1], transpose(positives).counts, 20)
+    left, right = (frequency_l2(counts, others, **SCALE).double() @ rows**2 for rows, counts, others in sides)
+    torch.testing.assert_close(left, right)
 
 
 def test_sweeps_are_told_and_the_same_settings_give_the_same_vectors() -> None:
     _, positives, *_ = made(30, 40, 0.2, 3)
     told: list[dict] = []
-    options = {"sweeps": 2, "ials_sweeps": 3, "popularity_exponent": 0.5, "l2_width_exponent": 0.8, **SCALE}
-    users, items = nested_least_squares(positives, (2, 4), on_sweep=told.append, **options)
-    assert [(row["stage"], row["sweep"]) for row in told] == [
-        *(("ials", s) for s in (1, 2, 3)),
-        ("nested", 1),
-        ("nested", 2),
-    ]
-    assert told[4]["loss"] < told[3]["loss"] and told[2]["loss"] < told[0]["loss"]
+    options = {"sweeps": 2, "l2_width_exponent": 0.8, **SCALE}
+    plain = ials(positives, 4, sweeps=3, **SCALE)
+    users, items = nested_least_squares(positives, (2, 4), plain, on_sweep=told.append, **options)
+    assert [set(row) for row in told] == [{"sweep", "loss", "seconds"}] * 2 and [row["sweep"] for row in told] == [1, 2]
+    levels = {"level_weights": (0.5, 0.5), "l2_width_exponent": 0.8, **SCALE}
+    assert told[1]["loss"] == pytest.approx(nested_objective(users, items, positives, (2, 4), **levels))
+    before = nested_least_squares(positives, (2, 4), plain, **options | {"sweeps": 0})
+    assert told[1]["loss"] < told[0]["loss"] < nested_objective(*before, positives, (2, 4), **levels)
     assert users.shape == (30, 4) and items.shape == (40, 4) and users.dtype == torch.float32
-    plain = ials(positives, 8, sweeps=3, **SCALE)  # twice the widest width
-    again = nested_least_squares(positives, (2, 4), factors=plain, **options)
+    again = nested_least_squares(positives, (2, 4), plain, **options)
     assert torch.equal(users, again[0]) and torch.equal(items, again[1])
+    turned = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(0)))[0]
+    other = nested_least_squares(positives, (2, 4), tuple(table @ turned for table in plain), **options)
+    torch.testing.assert_close(other[1], items, atol=1e-4, rtol=1e-3)  # whatever the axes of the factors were
 
 
 @pytest.mark.parametrize("l2_width_exponent", L2_WIDTH_EXPONENTS)
@@ -175,21 +185,25 @@ def test_fold_in_is_the_optimum_of_all_blocks_at_once(l2_width_exponent) -> None
 
 
 def test_impossible_settings_are_refused() -> None:
-    _, positives, _, items = made(5, 6, 0.5, 5)
-    with pytest.raises(ConfigError, match="fit_width=3: must be 0 or at least the widest width, 4"):
-        nested_least_squares(positives, (2, 4), fit_width=3)
+    _, positives, users, items = made(5, 6, 0.5, 5, dim=4)
+    factors = users, items
+    for widths in ((2, 3), (2, 8)):
+        with pytest.raises(ConfigError, match=f"factors of 4 dimensions: .*as the widest width, {widths[-1]}"):
+            nested_least_squares(positives, widths, factors)
     with pytest.raises(ConfigError, match="sweeps=-1"):
-        nested_least_squares(positives, (2, 4), sweeps=-1)
+        nested_least_squares(positives, (2, 4), factors, sweeps=-1)
     with pytest.raises(ConfigError, match="l2_width_exponent=nan: must be finite and not negative"):
-        nested_least_squares(positives, (2, 4), l2_width_exponent=float("nan"))
+        nested_least_squares(positives, (2, 4), factors, l2_width_exponent=float("nan"))
     with pytest.raises(RunError, match=r"least squares: L2 of .* is too little"):
-        fold_in(items.float(), positives, 6, widths=(7,), alpha0=1e-30, l2=1e-30)
+        fold_in(items.float(), positives, 6, widths=(4,), alpha0=1e-30, l2=1e-30)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_gives_what_the_cpu_gives() -> None:
     _, positives, *_ = made(60, 80, 0.2, 6)
-    cpu = nested_least_squares(positives, (2, 4), l2_width_exponent=0.8, **SCALE)
-    gpu = nested_least_squares(positives.to("cuda"), (2, 4), l2_width_exponent=0.8, **SCALE)
+    factors = ials(positives, 4, sweeps=3, **SCALE)
+    cpu = nested_least_squares(positives, (2, 4), factors, l2_width_exponent=0.8, **SCALE)
+    there = tuple(table.cuda() for table in factors)
+    gpu = nested_least_squares(positives.to("cuda"), (2, 4), there, l2_width_exponent=0.8, **SCALE)
     for one, other in zip(cpu, gpu, strict=True):
         torch.testing.assert_close(one, other.cpu(), atol=1e-3, rtol=1e-3)

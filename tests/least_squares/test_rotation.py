@@ -1,30 +1,22 @@
-"""The initial model: axes rotated so that prefixes rank better, and the whole as it did."""
+"""The learned rotation: prefixes come to rank as the whole does, and what is cut is better than principal axes cut."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from settings import train_config
+from torch.nn.functional import kl_div
 
 from mrl.data.holdout import hold_out
 from mrl.data.interactions import Interactions, Positives
 from mrl.data.synthetic import planted_interactions
 from mrl.evaluation.evaluate import evaluate
-from mrl.least_squares import rotation
-from mrl.least_squares.rotation import initial_model, learn_rotation, propagated, rotate_leading
-from mrl.least_squares.validation import fit_least_squares
+from mrl.least_squares import rotation as module
+from mrl.least_squares.axes import rotate
+from mrl.least_squares.ials import ials, spectral_start
+from mrl.least_squares.rotation import learn_rotation
 
-CONFIG = train_config(
-    dataset="planted",
-    widths=(2, 4, 12, 24),
-    alpha0=0.1,
-    frequency_l2=0.03,
-    popularity_exponent=0.0,
-    l2_width_exponent=0.0,
-    propagation=(1.0, 0.5),
-    rotation_width=24,
-    device="cpu",
-)
+WIDTHS = (2, 4, 12)
+WIDE = 24
 
 
 @pytest.fixture(scope="module")
@@ -35,98 +27,157 @@ def data() -> Interactions:
 
 @pytest.fixture(scope="module")
 def factors(data) -> tuple[torch.Tensor, torch.Tensor]:
-    return fit_least_squares(CONFIG, data.train)
+    start = spectral_start(data.train, WIDE)
+    return rotate(*ials(data.train, WIDE, alpha0=0.3, l2=0.03, sweeps=4, start=start))
 
 
-@pytest.fixture
-def quick(monkeypatch) -> None:
-    monkeypatch.setattr(rotation, "STEPS", 30)
+@pytest.fixture(scope="module")
+def learned(data, factors) -> tuple[torch.Tensor, float]:
+    return learn_rotation(*factors, data.train, WIDTHS)
 
 
-def ndcg(data: Interactions, vectors, widths=CONFIG.widths) -> list[float]:
+def ndcg(data: Interactions, vectors, widths=WIDTHS) -> list[float]:
     result = evaluate(*vectors, data, split="valid", widths=widths, ks=(20,))
     return [result.value("ndcg@20", width=width) for width in widths]
 
 
-def test_prefixes_rank_better_for_it_and_the_whole_as_before(data, factors) -> None:
-    rows: list[dict] = []
-    plain = propagated(CONFIG, data.train, factors).vectors()
-    better = initial_model(CONFIG, data.train, factors, rows.append).vectors()
-    before, after = ndcg(data, plain), ndcg(data, better)
-    assert sum(after[:2]) > 1.2 * sum(before[:2]) and after[2] > 0.98 * before[2]
-    torch.testing.assert_close(better[0] @ better[1].T, plain[0] @ plain[1].T, rtol=1e-3, atol=1e-4)  # propagated too
-    (row,) = rows
-    assert row["phase"] == "rotation" and 0 < row["loss"] < 1 and row["seconds"] > 0
+def angles_between(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Cosines of the principal angles between the spans of orthonormal columns."""
+    return torch.linalg.svdvals(one.T @ other)
 
 
-def test_fewer_dimensions_may_be_rotated(data, factors) -> None:
-    plain = ndcg(data, propagated(CONFIG, data.train, factors).vectors())
-    fewer = ndcg(data, initial_model(CONFIG.with_settings(rotation_width=12), data.train, factors).vectors())
-    assert fewer[2:] == pytest.approx(plain[2:], rel=1e-3) and sum(fewer[:2]) > 1.1 * sum(plain[:2])
-    rotation = torch.linalg.qr(torch.randn(12, 12, generator=torch.Generator().manual_seed(0)))[0]
-    users, items = rotate_leading(factors, rotation)
-    for width in (12, 24):
-        expected = factors[0][:, :width] @ factors[1][:, :width].T
-        torch.testing.assert_close(users[:, :width] @ items[:, :width].T, expected, rtol=1e-3, atol=1e-4)
-    assert not torch.allclose(users[:, :4] @ items[:, :4].T, factors[0][:, :4] @ factors[1][:, :4].T, atol=1e-2)
+def test_columns_are_orthonormal_and_as_many_as_are_served(data, factors, learned) -> None:
+    found, loss = learned
+    assert found.shape == (WIDE, 12) and 0 < loss < 0.75 * learn_rotation(*factors, data.train, WIDTHS, steps=1)[1]
+    torch.testing.assert_close(found.T @ found, torch.eye(12), atol=1e-5, rtol=0)
+    square, _ = learn_rotation(*factors, data.train, (2, WIDE), steps=20)
+    torch.testing.assert_close(square.T @ square, torch.eye(WIDE), atol=1e-5, rtol=0)
+    users, items = (table @ square for table in factors)
+    torch.testing.assert_close(users @ items.T, factors[0] @ factors[1].T, atol=1e-4, rtol=1e-3)
 
 
-def test_prefixes_come_to_rank_unseen_items_as_the_whole_does(data, factors) -> None:
-    rotation, loss = learn_rotation(*factors, data.train, CONFIG.widths)
-    torch.testing.assert_close(rotation @ rotation.T, torch.eye(24), atol=1e-5, rtol=0)
+def test_a_wide_fit_cut_by_it_ranks_better_than_principal_axes_cut(data, factors, learned) -> None:
+    cut = tuple(table[:, :12].contiguous() for table in factors)
+    before, after = ndcg(data, cut), ndcg(data, [table @ learned[0] for table in factors])
+    assert after[0] > 1.3 * before[0] and sum(after) > 1.1 * sum(before)
+    assert all(value > 0.97 * other for value, other in zip(after, before, strict=True))
+
+
+def test_prefixes_come_to_rank_unseen_items_as_the_whole_does(data, factors, learned) -> None:
     seen = torch.zeros(data.num_users, data.num_items, dtype=torch.bool)
     seen[data.train.users.long(), data.train.items.long()] = True
 
     def alike(users: torch.Tensor, items: torch.Tensor, width: int) -> float:
-        whole, part = users @ items.T, users[:, :width] @ items[:, :width].T
+        whole, part = factors[0] @ factors[1].T, users[:, :width] @ items[:, :width].T
         tops = [scores.masked_fill(seen, -torch.inf).topk(10).indices for scores in (whole, part)]
         return float((tops[0][:, :, None] == tops[1][:, None]).any(2).float().mean())
 
-    users, items = (table @ rotation for table in factors)
-    assert alike(users, items, 2) > 1.5 * alike(*factors, 2) and alike(users, items, 4) > 0.98 * alike(*factors, 4)
-    assert 0 < loss < 0.5
+    rotated = [table @ learned[0] for table in factors]
+    assert alike(*rotated, 2) > 1.3 * alike(*factors, 2)
+    for width in (4, 12):
+        assert alike(*rotated, width) > 0.98 * alike(*factors, width)
 
 
-@pytest.mark.usefixtures("quick")
+def test_gradients_by_hand_are_those_of_autograd(data, factors) -> None:
+    """Of Σ_k w_k KL(P ‖ P_k), written down here anew, through the Cayley transform of the whole matrix."""
+    users, items = (table[:40].double() for table in factors)
+    levels, weights = (2, 5), torch.tensor([0.3, 0.7], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    angles = (0.1 * torch.randn(WIDE, 5, generator=generator, dtype=torch.float64)).requires_grad_()
+    sharpness = (0.3 * torch.randn(2, generator=generator, dtype=torch.float64)).requires_grad_()
+    unseen = (torch.rand(40, 40, generator=generator) < 0.3).double() * module.NEVER
+
+    skew = torch.zeros(WIDE, WIDE, dtype=torch.float64)
+    skew[:, :5] = angles
+    skew = (skew - skew.T) / 2
+    one = torch.eye(WIDE, dtype=torch.float64)
+    rotation = torch.linalg.solve(one - skew, one + skew)[:, :5]
+    torch.testing.assert_close(module._rotation(angles), rotation)
+
+    target = (users @ items.T + unseen).softmax(1)
+    rotated = users @ rotation, items @ rotation
+    loss = 0.0
+    for level, width in enumerate(levels):
+        scores = sharpness[level].exp() * rotated[0][:, :width] @ rotated[1][:, :width].T + unseen
+        loss = loss + weights[level] * kl_div(scores.log_softmax(1), target, reduction="batchmean")
+    expected = torch.autograd.grad(loss, [sharpness, angles], retain_graph=True)
+
+    arguments = rotated, unseen, target, levels, weights, sharpness.detach().exp()
+    of_sharpness, of_rotated = module._gradients(*arguments)
+    torch.testing.assert_close(of_sharpness, expected[0])
+    (of_angles,) = torch.autograd.grad(rotated, [angles], of_rotated)
+    torch.testing.assert_close(of_angles, expected[1])
+    assert expected[1].abs().max() > 1e-3
+    assert module._loss(*arguments) == pytest.approx(loss.item())
+
+
+def test_from_a_rotation_that_was_learned_it_goes_on(data, factors, learned) -> None:
+    """Its span hardly moves in few steps, and it is as good at once."""
+    near, loss = learn_rotation(*factors, data.train, WIDTHS, start=learned[0], steps=2)
+    torch.testing.assert_close(near.T @ near, torch.eye(12), atol=1e-5, rtol=0)
+    assert angles_between(near, learned[0]).min() > 0.99 and loss < 1.2 * learned[1]
+    torch.testing.assert_close(near, learned[0], atol=0.1, rtol=0)
+    afresh, worse = learn_rotation(*factors, data.train, WIDTHS, steps=2)
+    assert angles_between(afresh, learned[0]).min() < 0.9 and worse > 1.2 * loss
+    onward, _ = learn_rotation(*factors, data.train, WIDTHS, start=learned[0], steps=40)
+    assert sum(ndcg(data, [table @ onward for table in factors])) > 0.98 * sum(
+        ndcg(data, [table @ learned[0] for table in factors])
+    )
+
+
+def test_where_there_is_nothing_to_learn_the_start_is_kept(data, factors, learned) -> None:
+    nothing = tuple(torch.zeros_like(table) for table in factors)
+    assert torch.equal(learn_rotation(*nothing, data.train, WIDTHS)[0], torch.eye(WIDE)[:, :12])
+    kept, loss = learn_rotation(*nothing, data.train, WIDTHS, start=learned[0])
+    torch.testing.assert_close(kept, learned[0])
+    assert loss == 0
+    users, items = (axis.flatten() for axis in torch.meshgrid(torch.arange(3), torch.arange(5), indexing="ij"))
+    everything = Positives.from_pairs(users, items, 3, 5)
+    found, _ = learn_rotation(torch.randn(3, 4), torch.randn(5, 4), everything, (2, 4))
+    assert torch.equal(found, torch.eye(4))
+    one_level, _ = learn_rotation(*factors, data.train, (WIDE,))  # the whole ranks as the whole
+    assert torch.equal(one_level, torch.eye(WIDE))
+
+
+@pytest.mark.parametrize(("num_users", "num_items"), [(1, 30), (3, 40), (60, 20)])
+def test_factors_with_columns_of_zeros_stay_finite(num_users, num_items) -> None:
+    some = torch.rand(num_users, num_items, generator=torch.Generator().manual_seed(0)) < 0.4
+    positives = Positives.from_pairs(*some.numpy().nonzero(), num_users, num_items)
+    wide = ials(positives, 32, sweeps=2, alpha0=0.1, l2=0.01, start=spectral_start(positives, 32))
+    assert not wide[0].any(0).all()
+    found, loss = learn_rotation(*rotate(*wide), positives, (2, 16), steps=10)
+    torch.testing.assert_close(found.T @ found, torch.eye(16), atol=1e-5, rtol=0)
+    assert 0 <= loss < 10
+
+
 def test_it_is_the_same_every_time_whatever_the_scale_and_another_by_another_seed(data, factors) -> None:
-    first = learn_rotation(*factors, data.train, CONFIG.widths)
-    second = learn_rotation(*factors, data.train, CONFIG.widths)
+    first = learn_rotation(*factors, data.train, WIDTHS, steps=30)
+    second = learn_rotation(*factors, data.train, WIDTHS, steps=30)
     assert torch.equal(first[0], second[0]) and first[1] == second[1]
-    assert not torch.allclose(first[0], learn_rotation(*factors, data.train, CONFIG.widths, seed=1)[0], atol=0.05)
+    assert not torch.allclose(first[0], learn_rotation(*factors, data.train, WIDTHS, steps=30, seed=1)[0], atol=0.02)
     louder = factors[0] * torch.linspace(0.5, 2, data.num_users)[:, None], factors[1] * 4
-    torch.testing.assert_close(learn_rotation(*louder, data.train, CONFIG.widths)[0], first[0], atol=0.05, rtol=0)
+    other = learn_rotation(*louder, data.train, WIDTHS, steps=30)[0]
+    torch.testing.assert_close(other, first[0], atol=0.05, rtol=0)
 
 
 def test_level_weights_say_for_which_level_it_is(data, factors) -> None:
     def by(*weights: float) -> list[float]:
-        rotation, _ = learn_rotation(*factors, data.train, CONFIG.widths, level_weights=weights)
-        return ndcg(data, [table @ rotation for table in factors])[:2]
+        found, _ = learn_rotation(*factors, data.train, WIDTHS, level_weights=weights, steps=60)
+        return ndcg(data, [table @ found for table in factors])
 
-    first, second = by(1, 0, 0, 0), by(0, 1, 0, 0)
+    first, second = by(1, 0, 0), by(0, 1, 0)
     assert first[0] > 1.02 * second[0] and first[1] < second[1]
-    assert by(0, 0, 0, 1) == pytest.approx(by(1, 1, 1, 1))  # no prefix has a weight: all alike
 
+    def square(*weights: float) -> torch.Tensor:
+        return learn_rotation(*factors, data.train, (2, WIDE), level_weights=weights, steps=5)[0]
 
-def test_without_a_rotation_it_is_least_squares_under_propagation(data, factors) -> None:
-    plain = propagated(CONFIG, data.train, factors).vectors()
-    for other in ({"rotation_width": 0}, {"rotation_width": None}):
-        model = initial_model(CONFIG.with_settings(**other), data.train, factors)
-        assert all(torch.equal(one, other) for one, other in zip(model.vectors(), plain, strict=True))
-
-
-def test_what_leaves_nothing_to_rank_stays_as_it_is(data, factors) -> None:
-    nothing = tuple(torch.zeros_like(table) for table in factors)
-    rotation, loss = learn_rotation(*nothing, data.train, CONFIG.widths)
-    assert torch.equal(rotation, torch.eye(24)) and loss == 0
-    users, items = (axis.flatten() for axis in torch.meshgrid(torch.arange(3), torch.arange(5), indexing="ij"))
-    everything = Positives.from_pairs(users, items, 3, 5)
-    rotation, _ = learn_rotation(torch.randn(3, 4), torch.randn(5, 4), everything, (2, 4))
-    assert torch.equal(rotation, torch.eye(4))
+    # of a level as wide as the factors there is nothing to learn: its weight counts for nothing
+    assert torch.equal(square(0, 1), square(1, 1)) and torch.equal(square(1, 9), square(1, 1))
 
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_rotates_as_well_as_the_cpu(data, factors) -> None:
-    there = initial_model(CONFIG, data.train.to("cuda"), tuple(table.cuda() for table in factors)).vectors()
-    here = initial_model(CONFIG, data.train, factors).vectors()  # other random numbers
-    assert ndcg(data, tuple(table.cpu() for table in there)) == pytest.approx(ndcg(data, here), rel=0.1)
+def test_cuda_rotates_as_well_as_the_cpu(data, factors, learned) -> None:
+    there, _ = learn_rotation(*(table.cuda() for table in factors), data.train.to("cuda"), WIDTHS)
+    found = ndcg(data, [table @ there.cpu() for table in factors])  # other random numbers
+    assert found == pytest.approx(ndcg(data, [table @ learned[0] for table in factors]), rel=0.1)

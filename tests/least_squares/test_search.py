@@ -1,26 +1,30 @@
-"""The search of settings: what it fills in, what it leaves alone, and that it takes the best it has seen."""
+"""The search of settings: what it tries and in which order, what it leaves alone, and that it takes the best it saw."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from settings import GIVEN, train_config
 
-from mrl.config import TrainConfig
+from mrl.config import USUAL, TrainConfig
 from mrl.data.holdout import hold_out
 from mrl.data.interactions import Interactions, Positives
 from mrl.data.synthetic import planted_interactions
 from mrl.errors import DataError
 from mrl.least_squares import search, validation
-from mrl.least_squares.rotation import initial_model, propagated
-from mrl.least_squares.search import choose_settings
-from mrl.least_squares.validation import fit_least_squares, validation_value
+from mrl.least_squares.climb import grid_value
+from mrl.least_squares.fit import fit_least_squares, go_on, initial_model, propagated
+from mrl.least_squares.ials import spectral_start
+from mrl.least_squares.search import choose_settings, fitted_widths, open_settings, usual_point, usual_settings
+from mrl.least_squares.validation import validation_splits, validation_value
+from mrl.trainer import Trainer
 
-SETTINGS = {"dataset": "planted", "widths": (2, 4), "trials": 4, "device": "cpu"}
+SETTINGS = {"dataset": "planted", "widths": (2, 4), "device": "cpu"}
+# of each step, at most: a climb, its finalists, sweeps of every width, nested or not, rotated or not
+QUICK = search.TRIALS["quick"] + search.FINALISTS + len(search.FITTED) * len(search.SWEEPS["quick"]) + 1 + 2
 
 
 @pytest.fixture(scope="module")
@@ -29,136 +33,299 @@ def data() -> Interactions:
     return hold_out(planted, 0.2, seed=0)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def one_split(monkeypatch) -> None:
-    """Settings are judged by the validation of the data alone, however small."""
+    """Settings are judged by the validation of the data alone, however small, unless a test asks for more."""
     monkeypatch.setattr(validation, "ENOUGH_VALIDATION", 0)
 
 
-def test_what_is_left_open_is_filled_with_the_best_that_was_tried(data, one_split) -> None:
+def searched(config: TrainConfig, data: Interactions):
+    """What was chosen, the model that came with it, and the trials."""
     rows: list[dict] = []
-    found = choose_settings(train_config(**SETTINGS, rotation_width=0), data, rows.append)
+    config, model = choose_settings(config, data, rows.append)
     assert [row["trial"] for row in rows] == list(range(1, len(rows) + 1))
-    climbed = [row for row in rows if "alpha0" in row]
-    best = max(climbed, key=lambda row: row["value"])
-    assert len(climbed) <= 3 * 4  # a climb for each of the propagation
-    assert len({(row["alpha0"], row["frequency_l2"]) for row in climbed}) == len(climbed)
-    assert (found[0].least_squares.alpha0, found[0].least_squares.frequency_l2) == (
-        best["alpha0"],
-        best["frequency_l2"],
-    )
-    by_popularity = {row["popularity_exponent"]: row["value"] for row in rows if "popularity_exponent" in row}
-    assert set(by_popularity) == {0.0, 0.25, 0.5} and found[0].least_squares.popularity_exponent == max(
-        by_popularity, key=by_popularity.get
-    )
-    by_width_exponent = {row["l2_width_exponent"]: row["value"] for row in rows if "l2_width_exponent" in row}
-    assert set(by_width_exponent) == {0.0, *search.L2_WIDTH_EXPONENTS} and found[
-        0
-    ].least_squares.l2_width_exponent == max(by_width_exponent, key=by_width_exponent.get)
-    by_propagation = {row["propagation"]: row["value"] for row in rows if "propagation" in row}
-    assert len(by_propagation) == 3 and by_propagation[str(list(found[0].least_squares.propagation))] == max(
-        by_propagation.values()
-    )
-    close = {
-        propagation
-        for propagation, value in by_propagation.items()
-        if value >= search.CLOSE_TO_BEST * max(by_propagation.values())
-    }
-    best = str(list(found[0].least_squares.propagation))
-    assert {str(list(one.least_squares.propagation)) for one in found} == close - {"[0.0, 0.0]"} | {best}
-    (only,) = choose_settings(train_config(**SETTINGS, recipe="least_squares"), data)
-    assert only.least_squares.rotation_width == 0
+    assert all(row["seconds"] >= 0 and 0 <= row["value"] <= 1 for row in rows)
+    return config, model, rows
 
 
-def test_axes_are_rotated_where_all_levels_together_gain_from_it(monkeypatch, one_split) -> None:
-    planted = planted_interactions(num_users=400, num_items=150, interactions=8000, branching=(4, 4), seed=0)
-    data = hold_out(planted, 0.2, seed=0)
-    given = GIVEN | {
-        "frequency_l2": 0.03,
-        "propagation": (1.0, 1.0),
-    }
-    config = train_config(**SETTINGS | {"widths": (2, 4, 12, 24)}, **given)
-    rows: list[dict] = []
-    (found,) = choose_settings(config, data, rows.append)
-    assert [(row["trial"], row["rotation_width"], row["propagation"]) for row in rows] == [
-        (trial, width, "[1.0, 1.0]") for trial, width in enumerate((24, 12, 4)[: len(rows)], 1)
+def tried(row: dict) -> set[str]:
+    return set(row) - {"trial", "value", "seconds"}
+
+
+def best(rows: list[dict]) -> dict:
+    return max(rows, key=lambda row: row["value"])
+
+
+def test_the_usual_point_is_where_alpha0_weighs_all_pairs_five_times_the_positives() -> None:
+    def of(users: int, items: int, positives: int) -> tuple[int, int]:
+        counts = torch.full((users,), positives // users)
+        offsets = torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)])
+        return usual_point(Positives(offsets, torch.zeros(int(offsets[-1]), dtype=torch.int32), items))
+
+    for density, alpha0 in ((0.06, 0.3), (0.006, 0.03), (0.002, 0.01), (0.0002, 0.001)):
+        point = of(100, 10_000, round(density * 1e6))
+        assert grid_value(point[0]) == alpha0 and grid_value(point[1]) == USUAL["frequency_l2"]
+    assert of(10, 10, 100)[0] == 0 and of(1, 10**9, 1)[0] == -8  # no further from 1 than that
+
+
+def test_the_climb_starts_at_the_usual_point_of_the_data(data) -> None:
+    _, _, rows = searched(train_config(**SETTINGS), data)
+    point = usual_point(data.train)
+    assert (rows[0]["alpha0"], rows[0]["frequency_l2"]) == (grid_value(point[0]), grid_value(point[1]))
+
+
+def test_widths_that_are_fitted_are_multiples_that_the_data_have_room_for(data) -> None:
+    assert fitted_widths((2, 4), data.train) == [4, 8, 16]  # 48 items
+    assert fitted_widths((2, 64), data.train) == [64]
+    large = Positives(torch.zeros(10_001, dtype=torch.long), torch.zeros(0, dtype=torch.int32), 10_000)
+    assert fitted_widths((64,), large) == [64, 128, 256, 512] and fitted_widths((256,), large) == [256, 512, 1024]
+    usual = usual_settings(train_config(**SETTINGS), data.train)
+    assert usual.least_squares.fit_width == 16
+    assert usual_settings(train_config(**SETTINGS, fit_width=5), data.train).least_squares.fit_width == 5
+
+
+def test_each_step_takes_the_best_that_it_tried(data) -> None:
+    config, _, rows = searched(train_config(**SETTINGS), data)
+    chosen = config.least_squares
+    kinds = ["alpha0", "fit_width", "nested_sweeps", "rotation"]
+    order = [next(kind for kind in kinds if kind in row) for row in rows]
+    assert order == sorted(order, key=kinds.index) and set(order) == set(kinds)
+
+    climbed = [row for row in rows if "propagation" in row]
+    finals = [row for row in rows if tried(row) == {"alpha0", "frequency_l2", "rotation"}]
+    assert len(climbed) <= search.TRIALS["quick"] and len(finals) <= search.FINALISTS
+    decided = best(finals) if finals else best(climbed)
+    assert (chosen.alpha0, chosen.frequency_l2) == (decided["alpha0"], decided["frequency_l2"])
+    (same,) = (row for row in climbed if (row["alpha0"], row["frequency_l2"]) == (chosen.alpha0, chosen.frequency_l2))
+    assert same["propagation"] == str(list(chosen.propagation))
+
+    fitted = [row for row in rows if "fit_width" in row]
+    decided = best(fitted)
+    assert fitted[0]["fit_width"] == 16 and fitted[0]["sweeps"] == 2  # the widest first
+    assert (chosen.fit_width, chosen.sweeps) == (decided["fit_width"], decided["sweeps"])
+    (nested,) = (row for row in rows if "nested_sweeps" in row)
+    assert chosen.nested_sweeps == (nested["value"] > decided["value"])
+    rotated = [row for row in rows if tried(row) == {"rotation"}]
+    assert [row["rotation"] for row in rotated] == [False, True] and chosen.rotation == best(rotated)["rotation"]
+    assert len(rows) <= QUICK and open_settings(config) == []
+
+
+def test_a_trial_is_worth_what_the_whole_of_its_fit_is_worth(data) -> None:
+    """Under the propagation that suits it best; the trials of a climb are of a fit that is not wide."""
+    _, _, rows = searched(train_config(**SETTINGS), data)
+    usual = usual_settings(train_config(**SETTINGS), data.train)
+    first = usual.with_settings(alpha0=rows[0]["alpha0"], frequency_l2=rows[0]["frequency_l2"])
+    factors = go_on(first, data.train, spectral_start(data.train, 8), search.TRIAL_SWEEPS)  # of 48 items: 16 is wide
+
+    def value(propagation) -> float:
+        vectors = propagated(first.with_settings(propagation=propagation), data.train, factors).vectors()
+        return validation_value(vectors, data, (8,))
+
+    values = {str(list(propagation)): value(propagation) for propagation in search.PROPAGATIONS}
+    assert len(set(values.values())) == 3
+    assert rows[0]["value"] == max(values.values()) == values[rows[0]["propagation"]]
+
+
+@pytest.mark.parametrize("given", [{}, {"rotation": False}, {"fit_width": 6, "nested_sweeps": 1}])
+def test_the_initial_model_that_is_handed_on_is_that_of_the_settings(data, given) -> None:
+    config, model, _ = searched(train_config(**SETTINGS, **given), data)
+    expected = initial_model(config, data.train, fit_least_squares(config, data.train))
+    for one, other in zip(model.vectors(), expected.vectors(), strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(model.users, expected.users) and torch.equal(model.items, expected.items)
+
+
+def test_a_sample_of_very_many_interactions_is_searched_and_hands_on_no_model(data, monkeypatch) -> None:
+    half = len(data.train) // 2
+    monkeypatch.setattr(search, "MOST_INTERACTIONS", {"quick": half})
+    config, model, rows = searched(train_config(**SETTINGS), data)
+    assert model is None and config.least_squares.alpha0 > 0
+    some = validation.sample_users(data, 0, half)
+    _, _, expected = searched(train_config(**SETTINGS), some)
+    # but for fit_width, which is open to as much as all data have room for
+    assert [row["value"] for row in rows if "propagation" in row] == [
+        row["value"] for row in expected if "propagation" in row
     ]
-    values = [row["value"] for row in rows]
-    assert all(before < after for before, after in pairwise(values[:-1]))  # fewer are rotated as long as that is better
-    best = max(rows, key=lambda row: row["value"])
-    factors = fit_least_squares(config, data.train, ials_sweeps=validation.TRIAL_SWEEPS)
-    plain = validation_value(propagated(config, data.train, factors).vectors(), data, config.widths)
-    assert best["value"] > plain and found == config.with_settings(rotation_width=best["rotation_width"]).with_usual()
-    value = validation_value(initial_model(found, data.train, factors).vectors(), data, config.widths)
-    assert value == pytest.approx(best["value"])
-    for width in (12, 0):
-        assert choose_settings(config.with_settings(rotation_width=width), data) == [
-            config.with_settings(rotation_width=width).with_usual()
-        ]
-    monkeypatch.setattr(validation, "initial_model", propagated)
-    assert choose_settings(config, data) == [config.with_settings(rotation_width=0).with_usual()]  # no better than none
-    every = choose_settings(config.with_settings(propagation=()), data)
-    assert all(one.least_squares.propagation and one.least_squares.rotation_width == 0 for one in every)
-    (single,) = choose_settings(replace(config, widths=(4,)), data)
-    assert single.least_squares.rotation_width == 0
 
 
-def test_unusual_settings_are_taken_where_users_gain_clearly(data, monkeypatch, one_split) -> None:
-    users = np.random.default_rng(0).uniform(size=len(data.valid.counts.nonzero()))
-    usual = {"fit_width": 0, "sweeps": 1, "nu": 1.0, "hops": 2, "level_weights": (), "l2": 0.01, "initial_scale": 1.0}
-    gains = {}
+def test_where_validation_is_small_a_trial_is_the_mean_over_several_splits(data, monkeypatch) -> None:
+    monkeypatch.setattr(validation, "ENOUGH_VALIDATION", 3 * len(data.valid))
+    given = GIVEN | {"propagation": (0.0, 0.0), "fit_width": 4, "frequency_l2": None, "rotation": False}
+    config = train_config(**SETTINGS | given, valid_fraction=0.2)
+    found, model, rows = searched(config, data)
+    splits = validation_splits(config, data)
+    assert len(splits) == 3
+    usual = usual_settings(config, data.train).with_settings(frequency_l2=rows[0]["frequency_l2"])
+    values = []
+    for split in splits:
+        factors = go_on(usual, split.train, spectral_start(split.train, 4), search.TRIAL_SWEEPS)
+        values.append(validation_value(factors, split, (4,)))
+    assert len(set(values)) == 3 and rows[0]["value"] == pytest.approx(np.mean(values))
+    expected = initial_model(found, data.train, fit_least_squares(found, data.train))  # of the data, not of a draw
+    assert torch.equal(model.items, expected.items)
 
-    def by_user(split, config: TrainConfig) -> np.ndarray:
-        assert config.least_squares.propagation
-        return users * (1 + sum(gain for (name, value), gain in gains.items() if config.setting(name) == value))
 
-    monkeypatch.setattr(validation.ValidationSplit, "initial_by_user", by_user)
-    monkeypatch.setattr(validation.ValidationSplit, "trained_by_user", by_user)
-    plans = [(1.0, 1.0), (0.5, 0.0)]
+@pytest.mark.parametrize("name", search.BY_WHOLE)
+def test_only_what_is_open_is_tried(data, name) -> None:
+    config = train_config(**SETTINGS | GIVEN | {name: () if name == "propagation" else None})
+    assert open_settings(config) == [name]
+    found, _, rows = searched(config, data)
+    values = {other: {row[other] for row in rows if other in row} for other in GIVEN}
+    for other, value in GIVEN.items():
+        value = tuple(value) if isinstance(value, list) else value
+        if other != name:
+            assert found.setting(other) == value
+            assert values[other] <= {str(list(value)) if isinstance(value, tuple) else value}
+    if name == "propagation":  # all of them are looked at in one trial, by the given penalty
+        assert len(values[name]) == 1 and values[name] == {str(list(found.least_squares.propagation))}
+    elif name == "fit_width":
+        assert values[name] == {16}  # the widest, as nothing says that a narrower one is better
+    elif name in ("alpha0", "frequency_l2"):
+        assert 3 <= len(values[name]) <= search.TRIALS["quick"]
+    else:
+        assert values[name] == {"sweeps": {2, 4}, "nested_sweeps": {1}, "rotation": {False, True}}[name]
+    assert len(rows) <= QUICK
+
+
+def test_what_is_given_is_left_alone_and_needs_no_validation(data) -> None:
+    without = replace(data, valid=Positives.empty(150, 48))
+    given = train_config(**SETTINGS | GIVEN)
+    for each in (data, without):
+        assert searched(given, each) == (given.with_usual(), None, [])
+    with pytest.raises(DataError, match=r"no validation .* give alpha0, or take the usual ones with search='none'"):
+        choose_settings(given.with_settings(alpha0=None), without)
+    with pytest.raises(
+        DataError, match="give alpha0, frequency_l2, fit_width, sweeps, nested_sweeps, propagation, rot"
+    ):
+        choose_settings(train_config(**SETTINGS), without)
+
+
+def test_without_a_search_settings_are_the_usual_ones_and_validation_is_not_needed(data) -> None:
+    without = replace(data, valid=Positives.empty(150, 48))
+    config = train_config(**SETTINGS, search="none", sweeps=7)
+    found, model, rows = searched(config, without)
+    assert model is None and rows == [] and open_settings(config) == []
+    usual = {**USUAL, "alpha0": grid_value(usual_point(data.train)[0]), "fit_width": 16, "sweeps": 7}
+    assert found == config.with_settings(**usual)
+    assert {name: found.setting(name) for name in usual} == usual
+
+
+def test_what_a_search_leaves_open_depends_on_its_kind_and_on_what_the_config_has() -> None:
+    by_whole, others = list(search.BY_WHOLE), ["nu", "l2_width_exponent", "hops", "level_weights"]
+    training = ["l2", "initial_scale"]
+    assert open_settings(train_config(**SETTINGS)) == by_whole
+    assert open_settings(train_config(**SETTINGS, search="thorough")) == by_whole + others + training
+    untrained = train_config(**SETTINGS, search="thorough", recipe="least_squares")
+    assert open_settings(untrained) == by_whole + others
+    one = train_config(**SETTINGS | {"widths": (4,)}, search="thorough", hops=2)
+    assert open_settings(one) == [*by_whole, "nu", "l2_width_exponent", *training]
+    assert open_settings(train_config(**SETTINGS | GIVEN)) == []
+    assert open_settings(train_config(**SETTINGS | GIVEN | {"rotation": False}, nu=0.0, search="thorough")) == [
+        *others[1:], *training,
+    ]  # fmt: skip
+
+
+def test_narrower_fits_are_tried_where_a_narrow_one_was_better(data, monkeypatch) -> None:
+    """The widest that there is room for is taken, unless a trial of the climb was clearly better."""
+    worth = {4: 0.3, 8: 0.35, 16: 0.1}
     monkeypatch.setattr(
-        search._Search,
-        "choose_propagation",
-        lambda _, config: [config.with_settings(propagation=propagation) for propagation in plans],
+        search._Search, "whole_value", lambda self, config, factors: worth[factors[0][1].shape[1]]
+    )  # fmt: skip
+    settings = GIVEN | {"frequency_l2": None, "fit_width": None}
+    found, _, rows = searched(train_config(**SETTINGS | settings), data)
+    assert [row["fit_width"] for row in rows if "fit_width" in row] == [16, 8]
+    assert found.least_squares.fit_width == 8
+    worth |= {16: 0.349}  # within a hundredth
+    found, _, rows = searched(train_config(**SETTINGS | settings), data)
+    assert [row["fit_width"] for row in rows if "fit_width" in row] == [16]
+    worth |= {16: 0.3, 8: 0.31, 4: 0.4}
+    monkeypatch.setattr(search, "TRIAL_WIDTH", 4)
+    found, _, rows = searched(train_config(**SETTINGS | settings), data)
+    assert [row["fit_width"] for row in rows if "fit_width" in row] == [16, 8, 4] and found.least_squares.fit_width == 4
+
+
+@pytest.fixture
+def thorough(data, monkeypatch):
+    """A thorough search of which the first steps are given, and users gain as a test says."""
+    users = np.random.default_rng(0).uniform(size=len(data.valid.counts.nonzero()))
+    gains: dict[tuple, float] = {}
+    calls: list[bool] = []
+
+    def by_user(self, config: TrainConfig, *, trained: bool) -> list[np.ndarray]:
+        calls.append(trained)
+        return [users * (1 + sum(gain for (name, value), gain in gains.items() if config.setting(name) == value))]
+
+    monkeypatch.setattr(search._Search, "values_by_user", by_user)
+
+    def found(**changes) -> tuple[dict, list[str]]:
+        """What is not at its usual value, and the names of what was tried."""
+        given = GIVEN | {"search": "thorough", "nested_sweeps": 1, "propagation": (0.5, 0.5)}
+        config, _, rows = searched(train_config(**SETTINGS | given | changes), data)
+        names = [name for row in rows for name in tried(row) if name in search.DIRECTIONS]
+        usual = {**USUAL, "level_weights": ()}
+        return {n: config.setting(n) for n in search.DIRECTIONS if config.setting(n) != usual[n]}, names
+
+    return gains, found
+
+
+def test_a_thorough_search_tries_what_a_quick_one_does_not_and_takes_clear_gains_only(thorough) -> None:
+    gains, found = thorough
+    both = {"nu": 1, "l2_width_exponent": 2, "hops": 2, "level_weights": 2, "l2": 2, "initial_scale": 2}
+
+    def counted(**changes: int) -> list[str]:
+        return [name for name, count in (both | changes).items() for _ in range(count)]
+
+    assert found() == ({}, counted())  # the first value of each direction
+    assert found(search="quick") == ({}, [])
+    least_squares = {"recipe": "least_squares"}
+    assert found(**least_squares) == ({}, counted(l2=0, initial_scale=0))  # which is not trained
+    gains[("hops", 3)] = 0.1
+    assert found() == ({"hops": 3}, counted())
+    gains |= {("l2_width_exponent", 0.6): 0.1, ("l2_width_exponent", 1.0): 0.05, ("l2", 0.03): 0.1, ("l2", 0.1): 0.2}
+    chosen, names = found()  # a direction that gains is followed as far as it does, and the other is not tried
+    assert chosen == {"hops": 3, "l2_width_exponent": 0.6, "l2": 0.1} and names == counted(l2=3)
+    gains |= {("initial_scale", 1.4): 0.1, ("initial_scale", 2.0): 0.2, ("initial_scale", 2.8): 0.2}
+    assert found()[0]["initial_scale"] == 2.0
+    gains |= {("level_weights", (1 / 3, 2 / 3)): -0.1, ("level_weights", (2 / 3, 1 / 3)): 0.2}
+    assert found()[0]["level_weights"] == (2 / 3, 1 / 3)
+    assert "initial_scale" not in found(initial_scale=1.0, hops=2)[1] and "hops" not in found(hops=2)[1]
+
+
+def test_what_changes_nothing_is_not_tried(thorough) -> None:
+    _, found = thorough
+    assert "l2_width_exponent" not in found(nested_sweeps=0)[1]
+    for propagation in ((0.5, 0.0), (0.0, 0.5), (0.0, 0.0)):  # with one side alone, every hop gives the same
+        assert "hops" not in found(propagation=propagation)[1]
+    assert "level_weights" in found(rotation=False)[1]
+    assert "level_weights" not in found(rotation=False, nested_sweeps=0)[1]
+
+
+def test_another_exponent_of_frequency_has_the_same_penalty_on_average(data) -> None:
+    config = usual_settings(train_config(**SETTINGS | GIVEN), data.train)
+    found = search.moved(config, "nu", 0.75, data.train)
+    counts = (data.train.counts + 0.1 * data.num_items).double()
+    before, after = ((each.least_squares, counts**each.least_squares.nu) for each in (config, found))
+    assert found.least_squares.nu == 0.75
+    assert before[0].frequency_l2 * float(before[1].mean()) == pytest.approx(
+        after[0].frequency_l2 * float(after[1].mean())
     )
-    config = train_config(**SETTINGS, rotation_width=0)
-    fitted = {"fit_width": 1, "sweeps": 2, "nu": 1, "hops": 2, "level_weights": 2}
-    whole = fitted | {"l2": 2, "initial_scale": 2}
 
-    def taken(config: TrainConfig = config, **trials: int) -> dict:
-        """What is not at its usual value; trials: how many of a setting, where not as many as when nothing gains."""
-        rows: list[dict] = []
-        found, other = choose_settings(config, data, rows.append)
-        assert other == found.with_settings(propagation=plans[1])  # of the same factors, trained alike
-        others = [row for row in rows if set(usual) & set(row)]
-        tried = [next(iter(set(row) - {"trial", "value", "seconds"})) for row in others]
-        assert tried == [name for name, count in (whole | trials).items() for _ in range(count)]
-        climbed = max((row for row in rows if "alpha0" in row), key=lambda row: row["value"])
-        counts = data.train.counts + found.least_squares.alpha0 * data.num_items
-        penalty = found.least_squares.frequency_l2 * (counts**found.least_squares.nu).mean()
-        assert float(penalty) == pytest.approx(float(climbed["frequency_l2"] * counts.mean()))  # the same on average
-        return {name: found.setting(name) for name, value in usual.items() if found.setting(name) != value}
 
-    assert taken() == {}
-    least_squares = train_config(**SETTINGS, recipe="least_squares")
-    assert taken(least_squares, l2=0, initial_scale=0) == {}  # which is not trained
-    gains[("sweeps", 2)] = 0.1
-    assert taken() == {"sweeps": 2}
-    gains |= {("sweeps", 0): 0.1, ("nu", 0.75): 0.1, ("fit_width", 16): -0.1, ("l2", 0.03): 0.1}
-    found = {"sweeps": 0, "nu": 0.75, "l2": 0.03}  # where one way gains, the other is not tried
-    assert taken(sweeps=1, l2=3) == found
-    gains |= {
-        ("fit_width", 16): 0.1,
-        ("hops", 3): 0.1,
-        ("initial_scale", 1.4): 0.1,
-        ("initial_scale", 2.0): 0.2,
-        ("initial_scale", 2.8): 0.2,
-    }
-    assert taken(sweeps=1, l2=3, initial_scale=3) == found | {"fit_width": 16, "hops": 3, "initial_scale": 2.0}
-    gains |= {("level_weights", (1 / 3, 2 / 3)): -0.1, ("level_weights", (2 / 3, 1 / 3)): 0.2, ("sweeps", 0): 0.0}
-    assert taken(l2=3, initial_scale=3)["level_weights"] == (2 / 3, 1 / 3)
-    assert "initial_scale" not in taken(config.with_settings(hops=2, initial_scale=1.0), hops=0, initial_scale=0, l2=3)
-    plans.reverse()  # with one side alone, every hop gives the same
-    assert "hops" not in taken(hops=0, initial_scale=3, l2=3)
+def test_other_settings_are_judged_by_models_that_are_made_anew(data) -> None:
+    """Of the initial model, or after some epochs of training from it."""
+    config = train_config(**SETTINGS | GIVEN, batch_size=256, l2=0.1).with_usual()
+    maker = search._Search(config, [], data, None)
+    model = initial_model(config, data.train, fit_least_squares(config, data.train))
+    by_user = validation.validation_by_user
+    (found,) = maker.values_by_user(config, trained=False)
+    np.testing.assert_array_equal(found, by_user(model.vectors(), data, config.widths))
+    (found,) = maker.values_by_user(config, trained=True)
+    trainer = Trainer(config, data.train, torch.device("cpu"), model)
+    for _ in range(search.TRIAL_EPOCHS):
+        trainer.run_epoch()
+    np.testing.assert_allclose(found, by_user(trainer.vectors(), data, config.widths))
+    (other,) = maker.values_by_user(config.with_settings(l2=0.5, initial_scale=2.0), trained=True)
+    assert not np.array_equal(other, found)
 
 
 def test_a_gain_is_clear_by_its_standard_error() -> None:
@@ -173,83 +340,16 @@ def test_a_gain_is_clear_by_its_standard_error() -> None:
     assert not search.clearly_better([users], [users])
 
 
-def test_what_is_given_is_left_alone(data) -> None:
-    fitted = {"alpha0": 0.1, "frequency_l2": 0.01, "popularity_exponent": 0.3, "l2_width_exponent": 0.2}
-    given = train_config(**SETTINGS, **fitted, propagation=(0.2, 0.1), rotation_width=0)
-    rows: list[dict] = []
-    assert choose_settings(given, data, rows.append) == [given.with_usual()] and not rows
-    without = replace(data, valid=Positives.empty(150, 48))
-    assert choose_settings(given, without) == [given.with_usual()]  # what is chosen with the penalty is not missing
-    with pytest.raises(DataError, match="no validation interactions to choose the settings of least squares on"):
-        choose_settings(given.with_settings(alpha0=None), without)
-    others = {
-        "nu": 0.5,
-        "sweeps": 3,
-        "fit_width": 12,
-        "hops": 4,
-        "level_weights": (1, 2),
-        "l2": 0.2,
-        "initial_scale": 3.0,
-    }
-    assert choose_settings(given.with_settings(**others), without) == [given.with_settings(**others)]
-    half = choose_settings(given.with_settings(frequency_l2=None), data)[0]
-    assert half.least_squares.alpha0 == 0.1 and half.least_squares.frequency_l2 in search.L2_GRID
-
-
-def test_of_very_many_interactions_some_are_searched(data, monkeypatch, one_split) -> None:
-    assert validation.sample_users(data, 0) is data
-    whole = choose_settings(train_config(**SETTINGS), data)
-    monkeypatch.setattr(validation, "MOST_INTERACTIONS", len(data.train) // 2)
-    some = validation.sample_users(data, 0)
-    assert 0.8 * validation.MOST_INTERACTIONS < len(some.train) <= validation.MOST_INTERACTIONS
-    rows = [data.user_ids.tolist().index(user) for user in some.user_ids.tolist()]
-    for part in ("train", "valid", "test"):
-        of, all_of = some.split(part), data.split(part)
-        assert of.num_users == len(rows) and all(torch.equal(of.of(n), all_of.of(row)) for n, row in enumerate(rows))
-    tried: list[dict] = []
-    found = choose_settings(train_config(**SETTINGS), data, tried.append)
-    assert [row["trial"] for row in tried] == list(range(1, len(tried) + 1))
-    assert 0.2 < found[0].least_squares.alpha0 / whole[0].least_squares.alpha0 < 5
-    # what is chosen last is chosen on all data
-    factors = fit_least_squares(found[0], data.train, ials_sweeps=validation.TRIAL_SWEEPS)
-    value = validation_value(propagated(found[0], data.train, factors).vectors(), data, found[0].widths)
-    assert value == pytest.approx(
-        max(row["value"] for row in tried if "propagation" in row and "rotation_width" not in row)
-    )
-
-
-def test_the_penalty_is_judged_under_the_propagation_that_suits_it_best(data, one_split) -> None:
-    rows: list[dict] = []
-    config = train_config(**SETTINGS | {"trials": 1}, popularity_exponent=0.0, l2_width_exponent=0.0, rotation_width=0)
-    choose_settings(config, data, rows.append)
-    filled = config.with_settings(alpha0=rows[0]["alpha0"], frequency_l2=rows[0]["frequency_l2"], fit_width=4)
-    factors = fit_least_squares(filled, data.train, ials_sweeps=validation.TRIAL_SWEEPS)
-    by_propagation = {}
-    for propagation in validation.propagation_options(filled):
-        model = propagated(filled.with_settings(propagation=propagation), data.train, factors)
-        by_propagation[propagation] = validation_value(model.vectors(), data, filled.widths)
-    assert len(set(by_propagation.values())) == 3 and rows[0]["value"] == pytest.approx(max(by_propagation.values()))
-
-
-def test_few_validation_interactions_are_drawn_several_times(data, monkeypatch) -> None:
-    config = train_config(**SETTINGS, valid_fraction=0.2, rotation_width=0, seed=3)
-    first, *others = validation.validation_splits(config, data)
-    assert first is data and len(others) == validation.MOST_SPLITS - 1
-    everything = data.train.union(data.valid)
-    for split in others:
-        assert split.train.union(split.valid) == everything and split.test == data.test
-        assert len(split.valid) == len(data.valid) and split.valid != data.valid
-    assert others[0].valid != others[1].valid and validation.validation_splits(config, data)[1].valid == others[0].valid
-    # each trial is judged by all of them
-    rows: list[dict] = []
-    given = config.with_settings(popularity_exponent=0.0, l2_width_exponent=0.0, propagation=(0.0, 0.0), trials=1)
-    choose_settings(given, data, rows.append)
-    tried = given.with_settings(alpha0=rows[0]["alpha0"], frequency_l2=rows[0]["frequency_l2"], fit_width=4)
-    fits = [fit_least_squares(tried, split.train, ials_sweeps=validation.TRIAL_SWEEPS) for split in [data, *others]]
-    values = [validation_value(fit, split, (2, 4)) for fit, split in zip(fits, [data, *others], strict=True)]
-    assert len(set(values)) == validation.MOST_SPLITS and rows[0]["value"] == pytest.approx(np.mean(values))
-
-    monkeypatch.setattr(validation, "ENOUGH_VALIDATION", 2 * len(data.valid))
-    assert len(validation.validation_splits(config, data)) == 2
-    monkeypatch.setattr(validation, "ENOUGH_VALIDATION", len(data.valid))
-    assert validation.validation_splits(config, data) == [data]
+@pytest.mark.parametrize(("num_users", "num_items"), [(1, 30), (4, 40), (60, 20)])
+def test_the_smallest_data_are_searched(num_users, num_items) -> None:
+    some = np.random.default_rng(0).random((num_users, num_items)) < 0.5
+    pairs = Positives.from_pairs(*some.nonzero(), num_users, num_items)
+    names = np.arange(num_users), np.arange(num_items)
+    whole = Interactions(
+        name="small", train=pairs, valid=Positives.empty(num_users, num_items), test=pairs, user_ids=names[0],
+        item_ids=names[1],
+    )  # fmt: skip
+    data = hold_out(replace(whole, test=Positives.empty(num_users, num_items)), 0.2, seed=0)
+    config, model, rows = searched(train_config(**SETTINGS | {"widths": (4, 64)}), data)
+    assert all(table.isfinite().all() for table in model.vectors()) and model.items.shape == (num_items, 64)
+    assert config.least_squares.fit_width == 64 and len(rows) <= QUICK

@@ -28,7 +28,7 @@ def data() -> Interactions:
 
 
 def run_of(data: Interactions, path: Path, **changes) -> Run:
-    settings = {"dataset": "planted", "planted": PLANTED, "widths": WIDTHS, "trials": 3, "device": "cpu"}
+    settings = {"dataset": "planted", "planted": PLANTED, "widths": WIDTHS, "device": "cpu"}
     with one_validation_split():
         return fit(train_config(**settings | {"epochs": 2, "run_dir": str(path)} | changes), data, progress=False)
 
@@ -79,20 +79,25 @@ def test_they_are_penalised_as_the_run_was(run, data) -> None:
     wide = replace(run, config=run.config | {"widths": [16, 32]}, weights=dict(run.weights))
     for side, rows in (("users", 240), ("items", data.num_items)):
         wide.weights[side] = 0.2 * torch.randn(rows, 32, generator=torch.Generator().manual_seed(rows))
-    norms = []
-    for l2_width_exponent in (0.0, 8.0):
-        found = replace(
-            wide, environment={"chosen": run.environment["chosen"] | {"l2_width_exponent": l2_width_exponent}}
-        )
+
+    def lengths(**chosen) -> tuple[torch.Tensor, torch.Tensor]:
+        found = replace(wide, environment={"chosen": run.environment["chosen"] | chosen})
         vectors = fold_in_users(found, log_of(data, range(240, 300))).users[240:]
-        norms.append((vectors[:, :16].norm(), vectors[:, 16:].norm()))
-    assert norms[1][0] > 0.9 * norms[0][0] and norms[1][1] < 0.8 * norms[0][1]
+        return vectors[:, :16].norm(), vectors[:, 16:].norm()
+
+    nested = {"rotation": False, "nested_sweeps": 1, "alpha0": 0.03, "frequency_l2": 0.03}
+    flat, growing = (lengths(**nested, l2_width_exponent=exponent) for exponent in (0.0, 8.0))
+    assert growing[0] > 0.9 * flat[0] and growing[1] < 0.8 * flat[1]
+    for plain in ({"rotation": False, "nested_sweeps": 0}, {"rotation": True, "nested_sweeps": 1}):
+        # without nested sweeps, or where they were rotated after them, no column is penalised more than another
+        assert lengths(**plain, l2_width_exponent=8.0) == lengths(**plain, l2_width_exponent=0.0)
 
 
 @pytest.mark.parametrize(("name", "usual", "other"), [("nu", 1.0, 0.5), ("level_weights", [], [0.1, 0.2, 0.7])])
 def test_new_users_are_fitted_by_what_was_chosen(run, data, name: str, usual, other) -> None:
     log = log_of(data, range(240, 300))
     others = {setting: value for setting, value in run.environment["chosen"].items() if setting != name}
+    others |= {"rotation": False}  # then each level is fitted by its weight
 
     def folded(chosen: dict, **given) -> torch.Tensor:
         made = replace(run, environment={"chosen": others | chosen}, config=in_sections(given, run.config))
@@ -104,16 +109,21 @@ def test_new_users_are_fitted_by_what_was_chosen(run, data, name: str, usual, ot
     assert not torch.allclose(folded({name: other}), folded({name: usual}))
 
 
-def test_they_are_fitted_to_the_axes_that_were_rotated_as_a_whole(run, data) -> None:
+def test_they_are_fitted_to_axes_that_were_rotated_as_a_whole(run, data) -> None:
+    """Such prefixes rank as the whole does, and are no factors of least squares themselves."""
     log = log_of(data, range(240, 300))
 
-    def folded(rotation_width: int, weights: list[float]) -> torch.Tensor:
-        chosen = run.environment["chosen"] | {"rotation_width": rotation_width, "level_weights": weights}
+    def folded(rotation: bool, weights: list[float]) -> torch.Tensor:
+        chosen = run.environment["chosen"] | {"rotation": rotation, "level_weights": weights, "nested_sweeps": 0}
         return fold_in_users(replace(run, environment={"chosen": chosen}), log).users[240:]
 
-    for width, weights in ((8, [0, 0, 1]), (4, [0, 0.5, 0.5])):
-        torch.testing.assert_close(folded(width, []), folded(0, weights))
-        assert not torch.allclose(folded(width, []), folded(0, []), rtol=1e-2)
+    whole = folded(True, [])
+    assert torch.equal(whole, folded(False, [0, 0, 1])) and torch.equal(whole, folded(True, [0.5, 0.3, 0.2]))
+    assert not torch.allclose(whole, folded(False, []), rtol=1e-2)
+    turned = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)))[0]
+    other = replace(run, weights=run.weights | {"users": run.users @ turned, "items": run.items @ turned})
+    other = replace(other, environment={"chosen": run.environment["chosen"] | {"rotation": True}})
+    torch.testing.assert_close(fold_in_users(other, log).users[240:], whole @ turned, atol=1e-4, rtol=1e-3)
 
 
 def test_items_folded_in_go_to_the_users_of_items_alike(run, data) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from settings import GIVEN
 
 from mrl.data.holdout import hold_out
 from mrl.data.synthetic import planted_interactions
@@ -21,8 +22,8 @@ from mrl.study.tables import read_tables, study_tables
 pytest.importorskip("optuna")
 
 CHOSEN = {
-    "recipe": "default", "alpha0": 0.1, "frequency_l2": 0.01, "sweeps": 1, "propagation": [0.5, 0.0], "epochs": 0,
-    "rotation_width": 8,
+    "recipe": "default", **GIVEN, "fit_width": 16, "nested_sweeps": 1, "rotation": True, "epochs": 0, "nu": 1.0,
+    "l2_width_exponent": 0.3, "hops": 2, "l2": 0.01, "initial_scale": 1.0,
 }  # fmt: skip
 
 
@@ -43,7 +44,12 @@ def test_each_stage_is_one_step_more(task) -> None:
     assert all(users.shape == (120, 8) and items.shape == (64, 8) for users, items in stages.values())
     assert not np.allclose(scores(stages["ials"]), scores(stages["nested"]), atol=1e-3)
     assert not np.allclose(scores(stages["nested"]), scores(stages["propagated"]), atol=1e-3)
-    # a rotation changes prefixes, and no score of the whole
+    for width in (2, 8):  # of what was fitted wider another part is cut
+        assert not np.allclose(scores(stages["propagated"], width), scores(stages["rotated"], width), atol=1e-3)
+
+
+def test_a_rotation_of_what_was_not_fitted_wider_changes_prefixes_only(task) -> None:
+    stages = dict(refit_stages(task, CHOSEN | {"fit_width": 8}))
     assert np.allclose(scores(stages["propagated"]), scores(stages["rotated"]), atol=1e-4)
     assert not np.allclose(scores(stages["propagated"], 2), scores(stages["rotated"], 2), atol=1e-3)
 
@@ -54,8 +60,8 @@ def test_what_is_trained_starts_from_the_last_stage(task) -> None:
 
 
 def test_a_step_that_was_not_chosen_changes_nothing(task) -> None:
-    stages = dict(refit_stages(task, CHOSEN | {"sweeps": 0, "propagation": [0.0, 0.0], "rotation_width": 0}))
-    assert all(np.allclose(scores(stages["ials"]), scores(each), atol=1e-5) for each in stages.values())
+    stages = dict(refit_stages(task, CHOSEN | {"nested_sweeps": 0, "propagation": [0.0, 0.0], "rotation": False}))
+    assert all(np.array_equal(scores(stages["ials"]), scores(each)) for each in stages.values())
 
 
 def test_the_study_keeps_and_shows_them(tmp_path) -> None:
@@ -65,7 +71,7 @@ def test_the_study_keeps_and_shows_them(tmp_path) -> None:
         models=("default",), folder=str(tmp_path / "study"), report=str(tmp_path / "report"), resamples=100,
     )  # fmt: skip
     (experiment,) = config.experiments()
-    chosen = {name: value for name, value in CHOSEN.items() if name != "recipe"} | {"rotation_width": 4}
+    chosen = {name: value for name, value in CHOSEN.items() if name != "recipe"}
     trial = {"number": 0, "settings": {}, "refit_settings": chosen, "value": 0.5, "seconds": 1.0, "timed_out": False}
     trial |= {"error": None, "max_trials": 8, "max_seconds": 60.0, "epochs": 300, "patience": 10}
     write_json(experiment.path / "search.json", {"trials": [trial]})
