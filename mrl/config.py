@@ -30,7 +30,7 @@ ELSEWHERE = ("dataset", "resume", "run_dir", "device")
 
 # What each recipe takes where nothing is said. mrl4rec: the authors' settings; default: see `reports/log.md`.
 _DEFAULT = {
-    "backbone": "propagation", "epochs": 12, "batch_size": 0, "learning_rate": 2e-3, "eval_every": 1, "patience": 3,
+    "backbone": "propagation", "epochs": 300, "batch_size": 0, "learning_rate": 2e-3, "eval_every": 1, "patience": 3,
 }  # fmt: skip
 RECIPES: dict[str, dict[str, Any]] = {
     "default": _DEFAULT,
@@ -176,7 +176,8 @@ class TrainConfig:
         sampler: `SamplerSettings`.
     Optimisation
         epochs: at most. early_stopping: `EarlyStoppingSettings`. learning_rate: of Adam. l2: λ on the batch's ego
-        vectors. batch_size: positives a step; 0 for 8192, or a 32nd of all where that is more.
+        vectors. batch_size: positives a step; 0 for 8192, or a 32nd of all where that is more, at up to 2.5 times the
+        learning rate.
         seed: of splits, initial values, shuffling and sampling. device: auto, cpu, cuda, cuda:1, …
     Output
         eval_widths: further widths to report, for example 6, 12, 24, 48. per_user: write every user's metrics too.

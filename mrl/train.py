@@ -22,7 +22,6 @@ from typing import Any
 import polars as pl
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from mrl.config import ELSEWHERE, TrainConfig
 from mrl.data import Interactions, Positives, check_held_out, load_data, pick_device, resolve_dataset
@@ -33,10 +32,12 @@ from mrl.least_squares import (
     SEARCHED,
     Propagation,
     choose_settings,
+    expected_trials,
     fit_least_squares,
     initial_model,
     sample_validation_users,
 )
+from mrl.progress import REFIT_SHARE, Progress, readable_seconds, share_done
 from mrl.runs import Run, RunDirectory, check_compatible, environment, load, run_path
 from mrl.trainer import Trainer
 
@@ -49,7 +50,8 @@ LONGEST_LIST = 20  # of the metrics that every validation looks at
 def fit(config: TrainConfig, data: Interactions | None = None, *, progress: bool = True) -> Run:
     """Train, evaluate and write the run directory; return it, loaded.
 
-    data: as from `load_data`, if it is at hand. progress: bars on stderr (epoch, loss, metric, time left).
+    data: as from `load_data`, if it is at hand. progress: a line on stderr: phase, trial or epoch, best value,
+    time left.
     A run that was interrupted goes on from its last checkpoint where its settings are the same (`config.resume`).
     A finished one is trained anew where settings or data have changed. Raises DataError where nothing can be held out,
     RunError where training diverges or the directory cannot be used, as when it holds a finished run of other data
@@ -71,7 +73,7 @@ def fit(config: TrainConfig, data: Interactions | None = None, *, progress: bool
         notes = directory.check_data(config, data)
         training = _Training(config, data, device, directory, progress)
         for note in notes:
-            training._print(note)
+            training.progress.note(note)
         directory.clear_results()  # first: the metrics of other settings are not those of this config
         directory.write_config(config.to_dict())
         state = training.state
@@ -98,6 +100,7 @@ def fit(config: TrainConfig, data: Interactions | None = None, *, progress: bool
             facts=costs,
         )  # fmt: skip
         directory.drop_checkpoint()
+        training.summarise(costs["wall_seconds"])
     return load(directory.path)
 
 
@@ -182,7 +185,8 @@ class _Training:
     def __init__(
         self, config: TrainConfig, data: Interactions, device: torch.device, directory: RunDirectory, progress: bool
     ):
-        self.config, self.data, self.device, self.directory, self.progress = config, data, device, directory, progress
+        self.config, self.data, self.device, self.directory = config, data, device, directory
+        self.progress, self.started, self.refit_seconds = Progress(shown=progress), time.perf_counter(), 0.0
         self.checkpoint = directory.load_checkpoint() if config.resume else None
         if self.checkpoint is not None:
             check_compatible(self.checkpoint[1], **_identity(config, data))
@@ -205,26 +209,46 @@ class _Training:
     def refit(self) -> Trainer:
         """Train on all of train for as many epochs as the search found best."""
         state, state.phase = self.state, REFIT
+        self.progress.say(REFIT, "on all of train", self.refit_seconds or None)
         trainer = self._begin(self.data.merge_valid().train)
-        with self._bar(trainer, REFIT, state.best_epoch) as bar:
-            while trainer.epoch < state.best_epoch:
-                row = _epoch(trainer, REFIT)
-                state.rows.append(row)
-                if trainer.epoch % trainer.config.early_stopping.eval_every == 0:
-                    self._save(trainer)
-                bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
-                bar.update()
+        while trainer.epoch < state.best_epoch:
+            row = _epoch(trainer, REFIT)
+            state.rows.append(row)
+            if trainer.epoch % trainer.config.early_stopping.eval_every == 0:
+                self._save(trainer)
+            left = (state.best_epoch - trainer.epoch) * row["seconds"]
+            self.progress.say(REFIT, f"epoch {trainer.epoch} of {state.best_epoch}, loss {row['loss']:.4f}", left)
         return trainer
+
+    def summarise(self, seconds: float) -> None:
+        """Say what was chosen, and where the time went."""
+        spent = self.state.history.group_by("phase", maintain_order=True).agg(pl.col("seconds").sum())
+        shares = ", ".join(f"{phase.replace('_', ' ')} {readable_seconds(spent)}" for phase, spent in spent.iter_rows())
+        if self.state.chosen:
+            chosen = ", ".join(
+                f"{name} {value}" for name, value in self.state.chosen.items() if value not in (None, ())
+            )
+            self.progress.note(f"chosen: {chosen}")
+        self.progress.note(f"done in {readable_seconds(seconds)}: {shares}; best epoch {self.state.best_epoch}")
 
     def _choose_settings(self) -> Propagation | None:
         """Choose what the config leaves open; the initial model by it, where the search has made it."""
+        monitor, best = self.config.early_stopping.monitor, 0.0
 
         def on_trial(row: dict) -> None:
+            nonlocal best
             self.state.rows.append({"phase": SETTINGS} | row)
-            tried = {name: value for name, value in row.items() if name not in ("trial", "seconds")}
-            self._print("settings: " + ", ".join(f"{name} {_short(value)}" for name, value in tried.items()))
+            best, share = max(best, row["value"]), share_done(row)
+            elapsed = time.perf_counter() - self.started
+            left = elapsed * (1 - share) / share if self.config.least_squares.alpha0 is None else None
+            self.refit_seconds = (left or 0.0) * REFIT_SHARE
+            tried = {name: value for name, value in row.items() if name not in ("trial", "seconds", "value")}
+            text = ", ".join(f"{name} {value}" for name, value in tried.items())
+            trial = f"trial {row['trial']} of about {max(row['trial'], expected)}"
+            self.progress.say(SETTINGS, f"{trial}, {text}: {monitor} {row['value']:.4f}, best {best:.4f}", left)
 
         on_device = replace(self.data, train=self.data.train.to(self.device))
+        expected = expected_trials(self.config)
         config, model = choose_settings(self.config, on_device, on_trial)
         self.state.chosen = {name: config.setting(name) for name in SEARCHED}
         return model
@@ -253,16 +277,16 @@ class _Training:
     def _search_epoch(self, trainer: Trainer, data: Interactions) -> None:
         """Train with validation every few epochs until it stops getting better."""
         stopping, state, epochs = trainer.config.early_stopping, self.state, trainer.config.epochs
-        with self._bar(trainer, SEARCH, epochs) as bar:
-            while trainer.epoch < epochs and state.waited < stopping.patience:
-                row = _epoch(trainer, SEARCH)
-                if trainer.epoch % stopping.eval_every == 0 or trainer.epoch == epochs:
-                    self._validate(trainer, data, row)
-                else:
-                    state.rows.append(row)
-                best = {stopping.monitor: f"{max(state.best_value, 0):.4f}"}
-                bar.set_postfix({"loss": f"{row['loss']:.4f}"} | best, refresh=False)
-                bar.update()
+        while trainer.epoch < epochs and state.waited < stopping.patience:
+            row = _epoch(trainer, SEARCH)
+            if trainer.epoch % stopping.eval_every == 0 or trainer.epoch == epochs:
+                self._validate(trainer, data, row)
+            else:
+                state.rows.append(row)
+            still = min(epochs - trainer.epoch, (stopping.patience - state.waited) * stopping.eval_every)
+            left = row["seconds"] * (still + state.best_epoch) + self.refit_seconds
+            best = f"best {stopping.monitor} {max(state.best_value, 0):.4f} in epoch {state.best_epoch}"
+            self.progress.say(SEARCH, f"epoch {trainer.epoch}, loss {row['loss']:.4f}, {best}", left)
 
     def _validate(self, trainer: Trainer, data: Interactions, row: dict) -> None:
         """Measure the trainer's vectors on validation, log it, keep them if they are the best so far, and save all."""
@@ -282,13 +306,6 @@ class _Training:
         self.directory.save_checkpoint(trainer.state() | self.state.best, meta)
         self.directory.write_history(self.state.history)
 
-    def _bar(self, trainer: Trainer, phase: str, epochs: int) -> tqdm:
-        return tqdm(total=epochs, initial=trainer.epoch, desc=phase, unit="epoch", disable=not self.progress)
-
-    def _print(self, line: str) -> None:
-        if self.progress:
-            tqdm.write(line, file=sys.stderr)
-
 
 def _epoch(trainer: Trainer, phase: str) -> dict:
     """Train for an epoch; its row of the history."""
@@ -306,10 +323,6 @@ def _identity(config: TrainConfig, data: Interactions) -> dict:
     """What a checkpoint must share with the run that wants to go on from it."""
     settings = {name: value for name, value in config.to_dict().items() if name not in ELSEWHERE}
     return {"fingerprint": data.fingerprint, "widths": list(config.widths), "settings": settings}
-
-
-def _short(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:.4g}"
 
 
 def peak_memory_mib() -> float | None:

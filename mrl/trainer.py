@@ -20,6 +20,9 @@ from mrl.loss import NestedLoss, l2_penalty
 from mrl.model import LightGCN, MatrixFactorization
 from mrl.sampler import NegativeSampler
 
+BATCH = 8192  # positives a step, where nothing is said
+LONGEST_STEP = 2.5  # times the learning rate, of larger batches
+
 
 class Trainer:
     """A model, its loss, sampler, optimiser and random state; one call an epoch.
@@ -65,18 +68,20 @@ class Trainer:
             and config.loss == "bpr"
             and config.rule not in ("mix", "dens")
         )
-        if self.compiled:
-            self.optimiser = RowAdam(list(self.parameters.values()), config.learning_rate)
-        else:
-            fast = {"fused": True, "capturable": device.type == "cuda"}
-            self.optimiser = torch.optim.Adam(self.parameters.values(), lr=config.learning_rate, **fast)
         self.idle_users = int((~self.sampler.trainable).sum())  # they have every item: no negative, so no triplet
         usable = self.sampler.trainable[positives.users.long()]
         self.users, self.items = positives.users.long()[usable], positives.items.long()[usable]
         if len(self.users) == 0:
             raise RunError("there is nothing to train on: no user has both a training item and an unobserved one")
         # steps on a graph cost the same whatever they hold, so large data is not cut into more of them
-        self.batch_size = config.batch_size or max(8192, -(-len(self.users) // 32))
+        self.batch_size = config.batch_size or max(BATCH, -(-len(self.users) // 32))
+        # steps that are fewer for their data are longer
+        rate = config.learning_rate * (1.0 if config.batch_size else min(LONGEST_STEP, self.batch_size / BATCH))
+        if self.compiled:
+            self.optimiser = RowAdam(list(self.parameters.values()), rate)
+        else:
+            fast = {"fused": True, "capturable": device.type == "cuda"}
+            self.optimiser = torch.optim.Adam(self.parameters.values(), lr=rate, **fast)
         self.epoch = 0
         self.graph = self._graph()
 

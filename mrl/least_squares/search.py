@@ -42,6 +42,7 @@ TRIAL_WIDTH = 256  # dimensions of a trial, at most: its best alpha0 and l2 are 
 TRIAL_USERS = 4_000  # whose validation a trial looks at
 FITTED = (1, 2, 4, 8)  # times the widest width
 MOST_FITTED = 1024
+MOST_NUMBERS = 2 * 10**9  # interactions times dimensions: a sweep over more takes minutes
 SWEEPS = (2, 4, 8)  # few are better on dense data, more on sparse data
 BETTER_NARROW = 1.01  # times the value of the widest fit, from which on half of it is tried
 PROPAGATIONS = ((0.0, 0.0), USUAL["propagation"], (1.0, 1.0))  # users alone where there is much data a user, else both
@@ -99,12 +100,18 @@ def open_settings(config: TrainConfig) -> list[str]:
     return [name for name in names if name not in unneeded and config.setting(name) in (None, ())]
 
 
+def expected_trials(config: TrainConfig) -> int:
+    """About how many trials the search makes."""
+    names = open_settings(config)
+    trials = TRIALS[config.least_squares.search] + FINALISTS if "alpha0" in names or "frequency_l2" in names else 0
+    values = {"sweeps": len(SWEEPS), "nested_sweeps": 1, "rotation": 2}
+    return trials + sum(values.get(name, len(DIRECTIONS.get(name, ()))) for name in names)
+
+
 def usual_settings(config: TrainConfig, positives: Positives) -> TrainConfig:
     """The config with what it leaves open at its usual value: α0 by the density of the data, the widest fit."""
     usual = {"alpha0": grid_value(usual_point(positives)[0]), "fit_width": fitted_widths(config.widths, positives)[-1]}
-    return config.with_settings(
-        **{name: value for name, value in usual.items() if config.setting(name) is None}
-    ).with_usual()
+    return config.with_settings(**{name: usual[name] for name in usual if config.setting(name) is None}).with_usual()
 
 
 def usual_point(positives: Positives) -> tuple[int, int]:
@@ -115,7 +122,7 @@ def usual_point(positives: Positives) -> tuple[int, int]:
 
 def fitted_widths(widths: Sequence[int], positives: Positives) -> list[int]:
     """How many dimensions may be fitted: multiples of the widest width that the data have room for."""
-    room = min(MOST_FITTED, min(positives.num_users, positives.num_items) // 2)
+    room = min(MOST_FITTED, min(positives.num_users, positives.num_items) // 2, MOST_NUMBERS // max(len(positives), 1))
     return [widths[-1], *(times * widths[-1] for times in FITTED[1:] if times * widths[-1] <= room)]
 
 

@@ -17,7 +17,7 @@ from mrl.least_squares.ials import Factors
 
 COLLAPSED = 1e-6  # the largest singular value of the scores, below which the penalty has left nothing of them
 MOST_INTERACTIONS = {"quick": 1_000_000, "thorough": 3_000_000}  # of users drawn at random, by search
-MOST_USERS = 20_000  # by whom epochs are judged: enough to tell them apart
+MOST_USERS = 10_000  # by whom epochs are judged: enough to tell them apart
 ENOUGH_VALIDATION = 5_000  # interactions; with fewer, several splits are averaged, or settings are chosen by luck
 MOST_SPLITS = 5
 

@@ -1,0 +1,81 @@
+"""One line that says where a run stands: its phase, the best value so far, and how long it will take still.
+
+It rewrites itself on a terminal and in JupyterLab. Where nobody watches (papermill, a file) a few lines are written.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+RARELY = 20.0  # seconds between the lines that are written where nobody watches
+OFTEN = 0.1  # and between those that rewrite themselves
+# Of a run with a search, how much is done after the trials that choose a setting; roughly, on sets of 10^5 pairs.
+DONE = {"fit_width": 0.45, "nested_sweeps": 0.5, "rotation": 0.62}
+PENALTY_DONE, FINAL_DONE, PENALTY_TRIALS = 0.2, 0.3, 8
+REFIT_SHARE = 0.8  # of what is left after the search, if no epoch gains
+
+
+def share_done(trial: dict) -> float:
+    """How much of a run is done after a trial of its search, a row of the history."""
+    if "alpha0" in trial or "frequency_l2" in trial:
+        return FINAL_DONE if "rotation" in trial else PENALTY_DONE * min(1.0, trial["trial"] / PENALTY_TRIALS)
+    return next((share for name, share in DONE.items() if name in trial), DONE["rotation"])
+
+
+class Progress:
+    """The line of a run, on stderr; nothing where it is not `shown`."""
+
+    def __init__(self, *, shown: bool):
+        self.shown, self.rewrites = shown, is_watched()
+        self.started = self.said = time.monotonic()
+        self.phase, self.length = "", 0
+
+    def say(self, phase: str, text: str = "", seconds_left: float | None = None) -> None:
+        """Where the run stands; a new phase is said at once, the rest every now and then."""
+        now = time.monotonic()
+        if not self.shown or (phase == self.phase and now - self.said < (OFTEN if self.rewrites else RARELY)):
+            return
+        self.phase, self.said = phase, now
+        left = "" if seconds_left is None else f", about {readable_seconds(seconds_left)} left"
+        self._write(f"{phase}{': ' if text else ''}{text} ({readable_seconds(now - self.started)}{left})")
+
+    def note(self, line: str) -> None:
+        """A line that stays."""
+        if self.shown:
+            self._write(line)
+            self.close()
+
+    def close(self) -> None:
+        """End the line that rewrites itself."""
+        if self.shown and self.rewrites and self.length:
+            print(file=sys.stderr)
+            self.length = 0
+
+    def _write(self, line: str) -> None:
+        if self.rewrites:
+            print("\r" + line.ljust(self.length), end="", file=sys.stderr, flush=True)
+            self.length = len(line)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+
+def is_watched() -> bool:
+    """Whether somebody sees a line that rewrites itself: on a terminal, or in a notebook that may ask for input.
+
+    papermill and nbconvert execute cells that may not.
+    """
+    if sys.stderr.isatty():
+        return True
+    kernel = getattr(getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)(), "kernel", None)
+    return bool(getattr(kernel, "_allow_stdin", False))
+
+
+def readable_seconds(seconds: float) -> str:
+    """8 s, 3:05 min, 1:20 h."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{seconds:02d} min"
+    return f"{minutes // 60}:{minutes % 60:02d} h"
