@@ -145,7 +145,7 @@ def _train(
 def fit_recipe(task: Task, settings: Mapping[str, Any]) -> FitResult:
     """A recipe that starts from least squares: `mrl.fit`, its own search included, chooses the settings of the refits.
 
-    Settings are those of TrainConfig. The refit is that of `mrl.fit`, but for a rotation that is learned anew.
+    Settings are those of TrainConfig. The refit is that of `mrl.fit`, bit for bit.
     """
     config = recipe_config(task, settings)
     if not task.is_search:

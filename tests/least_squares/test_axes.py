@@ -1,4 +1,4 @@
-"""Axes: scores stay, prefixes are the best of their rank, and a rotation that was there is found again."""
+"""Axes: scores stay, prefixes are the best of their rank, and both sides are as long."""
 
 from __future__ import annotations
 
@@ -8,17 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrl.least_squares.axes import aligned, balance, rotate
+from mrl.least_squares.axes import balance, rotate
 
 
 def factors(num_users: int, num_items: int, dim: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return tuple(torch.randn(rows, dim, generator=generator, dtype=torch.float64) for rows in (num_users, num_items))
-
-
-def orthonormal(rows: int, columns: int, seed: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.linalg.qr(torch.randn(rows, columns, generator=generator, dtype=torch.float64))[0]
 
 
 @settings(max_examples=30, deadline=None)
@@ -72,30 +67,3 @@ def test_more_dimensions_than_rows_leave_zeros(dim) -> None:
     rotated = rotate(users, items)
     torch.testing.assert_close(rotated[0] @ rotated[1].T, users @ items.T)
     assert not rotated[0][:, 2:].any()
-
-
-@pytest.mark.parametrize("scale", [1.0, 0.01, 30.0])
-def test_a_rotation_that_was_applied_is_found_whatever_the_scale(scale) -> None:
-    _, items = factors(1, 40, 7, 5)
-    whole, cut = orthonormal(7, 7, 6), orthonormal(7, 3, 6)
-    torch.testing.assert_close(aligned(items, scale * items @ whole), whole)
-    even = orthonormal(40, 7, 7)  # as long in every direction: only so is what was cut to fewer columns exact
-    torch.testing.assert_close(aligned(even, scale * even @ cut), cut)
-    assert aligned(items, scale * items @ cut).shape == (7, 3)
-
-
-def test_the_nearest_rotation_has_orthonormal_columns_even_where_axes_are_missing() -> None:
-    _, items = factors(1, 40, 7, 8)
-    items[:, 4:] = 0  # rank 4
-    like = items @ orthonormal(7, 3, 9)
-    like[:, 2] = 0  # an axis without length can lie anywhere
-    for one in (aligned(items, like), aligned(items, torch.zeros(40, 3, dtype=torch.float64))):
-        torch.testing.assert_close(one.T @ one, torch.eye(3, dtype=torch.float64))
-
-
-def test_no_other_rotation_is_nearer() -> None:
-    _, items = factors(1, 40, 6, 10)
-    like = items @ orthonormal(6, 6, 11) + 0.5 * factors(1, 40, 6, 12)[1]
-    best = (items @ aligned(items, like) - like).square().sum()
-    others = [(items @ orthonormal(6, 6, seed) - like).square().sum() for seed in range(20)]
-    assert best < min(others)

@@ -10,7 +10,7 @@ from mrl.config import TrainConfig
 from mrl.data.holdout import hold_out
 from mrl.data.interactions import Interactions
 from mrl.data.synthetic import planted_interactions
-from mrl.least_squares.axes import aligned, rotate
+from mrl.least_squares.axes import rotate
 from mrl.least_squares.fit import fit_least_squares, go_on, initial_model, nest, propagated
 from mrl.least_squares.ials import ials, spectral_start
 from mrl.least_squares.nested import nested_least_squares
@@ -92,24 +92,6 @@ def test_the_rotation_is_learned_of_what_is_served_and_cuts_the_factors(data) ->
         torch.testing.assert_close(found, whole @ rotation, atol=1e-5, rtol=1e-4)
     (row,) = rows
     assert row.keys() == {"phase", "loss", "seconds"} and (row["phase"], row["loss"]) == ("rotation", loss)
-
-
-def test_the_axes_of_a_model_before_are_taken_up(data) -> None:
-    """As in a refit: on a little more data, so that few steps do."""
-    config = given(propagation=(0.0, 0.0))
-    before = initial_model(config, data.train, fit_least_squares(config, data.train))
-    everything = data.merge_valid().train
-    factors = fit_least_squares(config, everything)
-    like = before.items.detach()
-    model = initial_model(config, everything, factors, like=like, steps=1)
-    start = aligned(factors[1], like)
-    torch.testing.assert_close(model.items.detach(), factors[1] @ start, atol=0.05, rtol=0)  # a step of 0.01
-
-    def alike(items: torch.Tensor) -> torch.Tensor:
-        return torch.cosine_similarity(items, like, dim=0)
-
-    assert alike(model.items.detach()).mean() > 0.85
-    assert alike(initial_model(config, everything, factors, steps=1).items.detach()).mean() < 0.75
 
 
 @pytest.mark.parametrize("rotation", [False, True])

@@ -115,6 +115,22 @@ def test_steps_end_where_exact_solves_do():
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
+def test_a_sweep_solves_users_then_items_whatever_the_axes():
+    """Its factors come in other axes than rows solved one side after the other; what they score is the same."""
+    _, positives = random_positives(30, 40, 0.2, 13)
+    by_item, scale = transpose(positives), SETTINGS["alpha0"]
+    sides = (
+        (positives, frequency_l2(positives.counts, 40, **SETTINGS)),
+        (by_item, frequency_l2(by_item.counts, 30, **SETTINGS)),
+    )
+    users, items = spectral_start(positives, 6)
+    for _ in range(2):
+        users = solve_rows(items, *sides[0], alpha0=scale, start=users)
+        items = solve_rows(users, *sides[1], alpha0=scale, start=items)
+    found = ials(positives, 6, sweeps=2, start=spectral_start(positives, 6), **SETTINGS)
+    torch.testing.assert_close(found[0] @ found[1].T, users @ items.T, rtol=1e-3, atol=1e-4)
+
+
 def test_sweeps_may_be_taken_in_two_goes():
     _, positives = random_positives(40, 60, 0.5, 12)
     start = spectral_start(positives, 5)
@@ -189,7 +205,7 @@ def test_what_the_data_have_no_rank_for_is_zero_and_stays_finite(dense, rank):
     assert (lengths[:rank] > 0.01).all() and not lengths[rank:].any()
     factors = ials(positives, 32, sweeps=3, start=(users, items), **SETTINGS)
     assert all(table.isfinite().all() for table in factors)
-    assert not any(table[:, rank:].any() for table in factors)
+    assert not any(table[:, rank:].any() for table in rotate(*factors))
     if rank:
         assert ials_objective(*factors, positives, **SETTINGS) < len(positives)  # what zeros would leave
 
