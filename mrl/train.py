@@ -37,8 +37,18 @@ from mrl.least_squares import (
     initial_model,
     sample_validation_users,
 )
-from mrl.progress import REFIT_SHARE, Progress, readable_seconds, share_done
-from mrl.runs import Run, RunDirectory, check_compatible, environment, load, run_path
+from mrl.runs import (
+    REFIT_SHARE,
+    Progress,
+    Run,
+    RunDirectory,
+    check_compatible,
+    environment,
+    load,
+    readable_seconds,
+    run_path,
+    share_done,
+)
 from mrl.trainer import Trainer
 
 SEARCH, REFIT = "search", "refit"
@@ -233,25 +243,22 @@ class _Training:
 
     def _choose_settings(self) -> Propagation | None:
         """Choose what the config leaves open; the initial model by it, where the search has made it."""
-        monitor, best = self.config.early_stopping.monitor, 0.0
-
-        def on_trial(row: dict) -> None:
-            nonlocal best
-            self.state.rows.append({"phase": SETTINGS} | row)
-            best, share = max(best, row["value"]), share_done(row)
-            elapsed = time.perf_counter() - self.started
-            left = elapsed * (1 - share) / share if self.config.least_squares.alpha0 is None else None
-            self.refit_seconds = (left or 0.0) * REFIT_SHARE
-            tried = {name: value for name, value in row.items() if name not in ("trial", "seconds", "value")}
-            text = ", ".join(f"{name} {value}" for name, value in tried.items())
-            trial = f"trial {row['trial']} of about {max(row['trial'], expected)}"
-            self.progress.say(SETTINGS, f"{trial}, {text}: {monitor} {row['value']:.4f}, best {best:.4f}", left)
-
         on_device = replace(self.data, train=self.data.train.to(self.device))
-        expected = expected_trials(self.config)
-        config, model = choose_settings(self.config, on_device, on_trial)
+        config, model = choose_settings(self.config, on_device, self._log_trial)
         self.state.chosen = {name: config.setting(name) for name in SEARCHED}
         return model
+
+    def _log_trial(self, row: dict) -> None:
+        """Keep a trial of the search, and say where the run stands."""
+        self.state.rows.append({"phase": SETTINGS} | row)
+        best = max(trial["value"] for trial in self.state.rows)
+        elapsed, share = time.perf_counter() - self.started, share_done(row)
+        left = elapsed * (1 - share) / share if self.config.least_squares.alpha0 is None else None
+        self.refit_seconds = (left or 0.0) * REFIT_SHARE
+        tried = [f"{name} {value}" for name, value in row.items() if name not in ("trial", "seconds", "value")]
+        trial = f"trial {row['trial']} of about {max(row['trial'], expected_trials(self.config))}, {', '.join(tried)}"
+        monitor = self.config.early_stopping.monitor
+        self.progress.say(SETTINGS, f"{trial}: {monitor} {row['value']:.4f}, best {best:.4f}", left)
 
     def _begin(self, positives: Positives, model: Propagation | None = None) -> Trainer:
         """A trainer at its start, or where the checkpoint left it. model: the initial one, if it is at hand."""

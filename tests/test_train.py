@@ -388,7 +388,9 @@ def test_without_a_search_the_usual_settings_are_taken(tmp_path, data) -> None:
 
 
 @pytest.mark.robustness
-@pytest.mark.parametrize(("method", "calls"), [("_print", 3), ("_begin", 0), ("_save", 1), ("refit", 0), ("_begin", 1)])
+@pytest.mark.parametrize(
+    ("method", "calls"), [("_log_trial", 3), ("_begin", 0), ("_save", 1), ("refit", 0), ("_begin", 1)]
+)
 def test_a_killed_search_of_settings_resumes_to_the_same_bits(
     tmp_path, data, searched, monkeypatch, method: str, calls: int
 ) -> None:

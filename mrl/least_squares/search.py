@@ -345,7 +345,6 @@ def clearly_better(values: Sequence[np.ndarray], others: Sequence[np.ndarray]) -
     values and others: of the same users, split by split.
     """
     gains = [value - other for value, other in zip(values, others, strict=True)]
-    error = np.mean(
-        [gain.std() / len(gain) ** 0.5 for gain in gains]
-    )  # splits share users: no smaller for more of them
+    # splits share users: no smaller for more of them
+    error = np.mean([gain.std() / len(gain) ** 0.5 for gain in gains])
     return bool(np.mean([gain.mean() for gain in gains]) > CLEAR_GAIN * error)

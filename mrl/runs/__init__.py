@@ -18,7 +18,9 @@ run; one with a checkpoint alone was interrupted, and training with the same set
     directory   the one writer of a run directory
     files       its files read back, in forked processes, too
     tensorfile  tensors on disk, with a checksum and without pickles
+    progress    the line that says where a run stands, and how long it will take
 """
 
 from mrl.runs.directory import RunDirectory, check_compatible, default_path, environment, run_path
+from mrl.runs.progress import REFIT_SHARE, Progress, readable_seconds, share_done
 from mrl.runs.run import Run, differences, load

@@ -98,6 +98,15 @@ class Run:
         table = [{"width": width} | rows[width] for width in widths]
         return pl.DataFrame(table, schema_overrides={"width": pl.Int64}, infer_schema_length=None)
 
+    @property
+    def trials(self) -> pl.DataFrame:
+        """The trials of the search of settings, best first: the settings that differ, value, seconds. Empty without."""
+        if "phase" not in self.history.columns:
+            return pl.DataFrame()
+        trials = self.history.filter(pl.col("phase") == "settings").drop("phase")
+        tried = [column.name for column in trials if column.null_count() < len(column)]
+        return trials.select(tried).sort("value", descending=True) if len(trials) else pl.DataFrame()
+
     def recommend(
         self, user_ids: Any, k: int = 10, width: int | None = None, exclude_seen: bool = True
     ) -> pl.DataFrame:

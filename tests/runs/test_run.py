@@ -103,6 +103,16 @@ def test_by_width(path):
     assert "recall@5" in run.by_width(k=5).columns
 
 
+def test_trials_best_first(path):
+    run = load(path)
+    rows = [{"phase": "settings", "trial": trial, "alpha0": 0.1, "nu": None, "value": trial % 3} for trial in range(4)]
+    trials = replace(
+        run, history=pl.DataFrame([*rows, {"phase": "search", "epoch": 1}], infer_schema_length=None)
+    ).trials
+    assert trials["value"].to_list() == [2, 1, 0, 0] and trials.columns == ["trial", "alpha0", "value"]
+    assert replace(run, history=pl.DataFrame()).trials.is_empty()
+
+
 def test_default_path():
     assert default_path("ml-100k", "mrl", 3) == Path("runs/ml-100k-mrl-3")
     assert default_path("my data/../x", "mrl", 0).parent == Path("runs")

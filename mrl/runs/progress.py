@@ -49,15 +49,16 @@ class Progress:
     def close(self) -> None:
         """End the line that rewrites itself."""
         if self.shown and self.rewrites and self.length:
-            print(file=sys.stderr)
+            sys.stderr.write("\n")
             self.length = 0
 
     def _write(self, line: str) -> None:
         if self.rewrites:
-            print("\r" + line.ljust(self.length), end="", file=sys.stderr, flush=True)
+            sys.stderr.write("\r" + line.ljust(self.length))
             self.length = len(line)
         else:
-            print(line, file=sys.stderr, flush=True)
+            sys.stderr.write(line + "\n")
+        sys.stderr.flush()
 
 
 def is_watched() -> bool:
