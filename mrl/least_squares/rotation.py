@@ -79,55 +79,18 @@ def learn_rotation(
         sampled = items[sample]
         target = torch.addmm(unseen, whole, sampled.T).softmax(1)
         rotation = _rotation(angles)
-        rotated = whole @ rotation, sampled @ rotation
-        sharpness.grad, gradients = _gradients(rotated, unseen, target, levels, weights, sharpness.detach().exp())
-        angles.grad = None
-        torch.autograd.backward(rotated, gradients)
+        rotated_users, rotated_items = whole @ rotation, sampled @ rotation
+        loss = torch.zeros((), dtype=users.dtype, device=device)
+        for level, width in enumerate(levels):
+            prefix = rotated_users[:, :width] * sharpness[level].exp()
+            scores = torch.addmm(unseen, prefix, rotated_items[:, :width].T)
+            loss = loss + weights[level] * cross_entropy(scores, target)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
         optimiser.step()
         schedule.step()
-    sharp = sharpness.detach().exp()
-    return _rotation(angles).detach(), _loss(rotated, unseen, target, levels, weights, sharp)
-
-
-def _gradients(
-    rotated: tuple[Tensor, Tensor],
-    unseen: Tensor,
-    target: Tensor,
-    levels: Sequence[int],
-    weights: Tensor,
-    sharpness: Tensor,
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Of the loss with respect to log sharpness (L,) and to the rotated users (B, D) and items (M, D).
-
-    By hand, as the gradient of a cross-entropy is P_k − P: a third less time than by autograd.
-    """
-    users, items = (table.detach() for table in rotated)
-    of_sharpness, of_users, of_items = torch.zeros_like(sharpness), torch.zeros_like(users), torch.zeros_like(items)
-    for level, width in enumerate(levels):
-        prefix, others = users[:, :width] * sharpness[level], items[:, :width]
-        wrong = torch.addmm(unseen, prefix, others.T).softmax(1).sub_(target).mul_(weights[level] / len(users))
-        of_prefix = wrong @ others
-        of_sharpness[level] = (of_prefix * prefix).sum()
-        of_users[:, :width] += sharpness[level] * of_prefix
-        of_items[:, :width] += wrong.T @ prefix
-    return of_sharpness, (of_users, of_items)
-
-
-def _loss(
-    rotated: tuple[Tensor, Tensor],
-    unseen: Tensor,
-    target: Tensor,
-    levels: Sequence[int],
-    weights: Tensor,
-    sharpness: Tensor,
-) -> float:
-    """Σ_k w_k KL(P ‖ P_k), mean over the users of a step."""
-    users, items = (table.detach() for table in rotated)
-    loss = -torch.special.entr(target).sum(1).mean()
-    for level, width in enumerate(levels):
-        scores = torch.addmm(unseen, users[:, :width] * sharpness[level], items[:, :width].T)
-        loss = loss + weights[level] * cross_entropy(scores, target)
-    return float(loss)
+    entropy = torch.special.entr(target).sum(1).mean()
+    return _rotation(angles).detach(), float(loss.detach() - entropy)
 
 
 def _rotation(angles: Tensor) -> Tensor:

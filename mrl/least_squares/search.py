@@ -34,16 +34,16 @@ from mrl.least_squares.validation import (
 from mrl.trainer import Trainer
 
 POSITIVES_SHARE = 5  # the usual alpha0 · users · items, by the positives: within threefold of the best on all sets
-TRIALS = {"quick": 8, "thorough": 20}  # of alpha0 and l2, at most
+TRIALS = {"quick": 7, "thorough": 20}  # of alpha0 and l2, at most
 TRIAL_SWEEPS = 2
 FINALISTS = 2  # settings that go on to more sweeps and are rotated
 CLOSE = 0.95  # of the best, so that a finalist may still be better after that
 TRIAL_WIDTH = 256  # dimensions of a trial, at most: its best alpha0 and l2 are those of wider fits, too
-TRIAL_USERS = 4_000  # whose validation a trial looks at
+TRIAL_USERS = 3_000  # whose validation a trial looks at
 FITTED = (1, 2, 4, 8)  # times the widest width
 MOST_FITTED = 1024
 MOST_NUMBERS = 2 * 10**9  # interactions times dimensions: a sweep over more takes minutes
-SWEEPS = (2, 4, 8)  # few are better on dense data, more on sparse data
+SWEEPS = (2, 4, 6)  # few are better on dense data, more on sparse data
 BETTER_NARROW = 1.01  # times the value of the widest fit, from which on half of it is tried
 PROPAGATIONS = ((0.0, 0.0), USUAL["propagation"], (1.0, 1.0))  # users alone where there is much data a user, else both
 BY_WHOLE = ("alpha0", "frequency_l2", "fit_width", "sweeps", "nested_sweeps", "propagation", "rotation")
