@@ -5,7 +5,7 @@
     ids.parquet             side, row, raw id, item labels
     seen.safetensors        what each user is known to have met, left out of recommendations: the positives that were
                             trained on, and apart from them what min_rating dropped
-    history.csv             a row an epoch, a trial of the search or a sweep of least squares
+    history.csv             a row an epoch, a trial of the search, a least-squares fit or a rotation
     metrics.csv             dataset, model, protocol, seed, split, width, metric, k, value
     per_user.parquet        the same by user, where asked for
     environment.json        versions, device and its fast paths, seconds, memory, data fingerprint, git commit
