@@ -204,8 +204,9 @@ class _Search:
 
     def choose_width(self, config: TrainConfig) -> TrainConfig:
         """fit_width and sweeps, by the whole: the widest that is allowed unless narrower is clearly better."""
-        widths = fitted_widths(config.widths, self.splits[0].train) if "fit_width" in self.names else []
-        widths = widths or [config.least_squares.fit_width]
+        widest = config.least_squares.fit_width  # that was given, or that all data have room for
+        allowed = fitted_widths(config.widths, self.splits[0].train) if "fit_width" in self.names else [widest]
+        widths = [width for width in allowed if width <= widest]
         best = self.try_width(config, widths.pop())
         while widths and self.narrow_value > BETTER_NARROW * best[0]:
             tried = self.try_width(config, widths.pop())
@@ -292,8 +293,7 @@ class _Search:
 
     def try_others(self, config: TrainConfig) -> TrainConfig:
         """Each other setting moved to other values wherever users gain clearly; most data gain from none."""
-        best: list[np.ndarray] | None = None
-        was_trained = False
+        best, was_trained = None, False  # the values by user of the config so far
         for name in DIRECTIONS:
             if name not in self.names or changes_nothing(config, name):
                 continue

@@ -44,13 +44,9 @@ class Progress:
         """A line that stays."""
         if self.shown:
             self._write(line)
-            self.close()
-
-    def close(self) -> None:
-        """End the line that rewrites itself."""
-        if self.shown and self.rewrites and self.length:
-            sys.stderr.write("\n")
-            self.length = 0
+            if self.rewrites:
+                sys.stderr.write("\n")
+                self.length = 0
 
     def _write(self, line: str) -> None:
         if self.rewrites:

@@ -149,6 +149,16 @@ def test_a_sample_of_very_many_interactions_is_searched_and_hands_on_no_model(da
     ]
 
 
+def test_a_sample_is_fitted_no_wider_than_all_data_have_room_for(data, monkeypatch) -> None:
+    half, widest = len(data.train) // 2, train_config(**SETTINGS).widths[-1]
+    monkeypatch.setattr(search, "MOST_INTERACTIONS", {"quick": half})
+    config, _, _ = searched(train_config(**SETTINGS), data)
+    assert config.least_squares.fit_width > widest
+    monkeypatch.setattr(search, "MOST_NUMBERS", 2 * widest * half)  # twice the widest for the sample, once for all
+    config, _, _ = searched(train_config(**SETTINGS), data)
+    assert config.least_squares.fit_width == widest
+
+
 def test_where_validation_is_small_a_trial_is_the_mean_over_several_splits(data, monkeypatch) -> None:
     monkeypatch.setattr(validation, "ENOUGH_VALIDATION", 3 * len(data.valid))
     given = GIVEN | {"propagation": (0.0, 0.0), "fit_width": 4, "frequency_l2": None, "rotation": False}
