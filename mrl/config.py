@@ -22,7 +22,7 @@ from pydantic_core import ArgsKwargs
 
 from mrl.errors import ConfigError
 from mrl.parameters import PathText, sections_of, settings
-from mrl.widths import DEFAULT_WIDTHS, check_level_weights, check_widths
+from mrl.widths import AUTO, DEFAULT_WIDTHS, NARROWEST, check_level_weights, check_widths
 
 # Settings that say where and whether, not what: two runs of the same data that differ only here are the same run.
 # Whether data are the same is told by their fingerprint, wherever they lie.
@@ -166,7 +166,8 @@ class TrainConfig:
         recipe: default, least_squares or mrl4rec; left out, default, or mrl4rec where the backbone is one of its own.
             Where backbone, epochs, batch_size, learning_rate, eval_every or patience is None, the recipe says; so it
             does with hops and l2 of mrl4rec.
-        widths: nested widths; the widest is the embedding size.
+        widths: nested widths; the widest is the embedding size. "auto": powers of two from 4 up to where the widest
+            stops gaining clearly on validation, in the recipes that search (`mrl.least_squares.search`).
         backbone: mf or lightgcn for mrl4rec, propagation for the others. hops: of graph models. graph: `GraphSettings`.
         least_squares: `LeastSquaresSettings`.
     Loss and negatives
@@ -198,7 +199,7 @@ class TrainConfig:
     planted: dict[str, Any] = Field(default_factory=dict)
 
     recipe: Literal["default", "least_squares", "mrl4rec"] = "default"
-    widths: tuple[int, ...] = DEFAULT_WIDTHS
+    widths: tuple[int, ...] | Literal["auto"] = DEFAULT_WIDTHS
     backbone: Annotated[Literal["mf", "lightgcn", "propagation"] | None, Optional] = None
     hops: Annotated[NonNegativeInt | None, Optional] = None
     graph: GraphSettings = Field(default_factory=GraphSettings)
@@ -241,8 +242,11 @@ class TrainConfig:
                 object.__setattr__(self, section or name, filled)
         if self.user_column is not None and self.user_column == self.item_column:
             raise ConfigError(f"item_column={self.item_column!r}: is user_column too; give two columns")
-        check_widths(self.widths)
-        check_level_weights(self.nested_loss.level_weights, self.widths)
+        if self.widths == AUTO:
+            self._check_auto()
+        else:
+            check_widths(self.widths)
+            check_level_weights(self.nested_loss.level_weights, self.widths)
         if self.recipe == "mrl4rec" and self.epochs < 1:
             raise ConfigError("epochs=0: recipe='mrl4rec' needs at least 1")
         if self.recipe == "least_squares" and self.epochs > 0:
@@ -250,16 +254,28 @@ class TrainConfig:
         if (self.backbone == "propagation") != (self.recipe != "mrl4rec"):
             remedy = "recipe='mrl4rec' has mf and lightgcn, the other recipes have propagation"
             raise ConfigError(f"backbone={self.backbone!r}, recipe={self.recipe!r}: {remedy}")
-        fit_width = self.least_squares.fit_width
-        if fit_width and fit_width < self.widths[-1]:
-            raise ConfigError(f"fit_width={fit_width}: must be at least the widest width, {self.widths[-1]}")
+        fit_width, widest = self.least_squares.fit_width, NARROWEST if self.widths == AUTO else self.widths[-1]
+        if fit_width and fit_width < widest:
+            raise ConfigError(f"fit_width={fit_width}: must be at least the widest width, {widest}")
         if self.rule == "dns_mn" and self.sampler.topk > self.candidates:
             raise ConfigError(f"topk={self.sampler.topk}: must be at most candidates={self.candidates}")
         if self.eval_widths:
-            check_widths(self.report_widths, self.widths[-1])
+            check_widths(self.report_widths, widest)
         if (few := self.nested_loss.levels_per_step) > len(self.widths):
             raise ConfigError(f"levels_per_step={few}: there are {len(self.widths)} levels")
         return self
+
+    def _check_auto(self) -> None:
+        """Refuse what does not go with widths that are yet to be found."""
+        remedy = f"give widths such as {list(DEFAULT_WIDTHS)}"
+        if self.recipe == "mrl4rec":
+            raise ConfigError(f"widths='auto': recipe='mrl4rec' has no search; {remedy}, or recipe='default'")
+        if self.least_squares.search == "none":
+            raise ConfigError(f"widths='auto': are found by a search; {remedy}, or search='quick'")
+        for name in ("level_weights", "levels_per_step", "eval_widths"):
+            if value := self.setting(name):
+                value = list(value) if isinstance(value, tuple) else value
+                raise ConfigError(f"{name}={value}: how many widths 'auto' finds is not known yet; {remedy}")
 
     @property
     def run_name(self) -> str:

@@ -28,7 +28,7 @@ def finished(config: TrainConfig, known: dict[str, str] | None = None) -> Run | 
     if not (path / "metrics.csv").is_file():
         return None
     run = load(path)
-    if differing(run.config, config.to_dict()):
+    if differing(run.asked, config.to_dict()):
         return None
     return run if run.environment.get("fingerprint") == current_fingerprint(config, known) else None
 

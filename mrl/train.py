@@ -11,12 +11,9 @@ squares look for its settings before that; their epoch 0 is the initial model: p
 
 from __future__ import annotations
 
-import re
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -32,6 +29,7 @@ from mrl.least_squares import (
     SEARCHED,
     Propagation,
     choose_settings,
+    describe_widths,
     expected_trials,
     fit_least_squares,
     initial_model,
@@ -50,6 +48,7 @@ from mrl.runs import (
     share_done,
 )
 from mrl.trainer import Trainer
+from mrl.widths import AUTO
 
 SEARCH, REFIT = "search", "refit"
 SETTINGS, LEAST_SQUARES = "settings", "least_squares"
@@ -89,10 +88,16 @@ def fit(config: TrainConfig, data: Interactions | None = None, *, progress: bool
         state = training.state
         if state.phase == SEARCH:
             training.search()
+        if "widths" in state.chosen:  # they were found; whoever reads the run wants to know which
+            config = replace(config, widths=state.chosen["widths"])
+            directory.write_config(config.to_dict())
         users, items, backbone = state.best_tables(device)
-        results = []
+        results, advice = [], ""
         if config.protocol == "honest":
             results.append(evaluate(users, items, data, split="valid", widths=config.report_widths))
+            monitor = config.early_stopping.monitor
+            values = {width: results[0].value(monitor, width) for width in config.widths}
+            advice = describe_widths(monitor, state.wider, values)
             trainer = training.refit()
             users, items, backbone = *trainer.vectors(), trainer.backbone()
         results.append(
@@ -104,13 +109,13 @@ def fit(config: TrainConfig, data: Interactions | None = None, *, progress: bool
             "wall_seconds": round(time.perf_counter() - started, 3),
             "users_with_every_item": training.idle_users,
             "notes": [*data.notes, *notes],
-        } | ({"chosen": state.chosen} if state.chosen else {})
+        } | {name: fact for name, fact in {"chosen": state.chosen, "advice": advice}.items() if fact}
         write_run(
             directory, config, data, results, device, history=state.history, vectors=(users, items), backbone=backbone,
             facts=costs,
         )  # fmt: skip
         directory.drop_checkpoint()
-        training.summarise(costs["wall_seconds"])
+        training.summarise(costs["wall_seconds"], advice)
     return load(directory.path)
 
 
@@ -137,9 +142,7 @@ def write_run(
     directory.write_seen(data.merge_valid().train if config.protocol == "honest" else data.train, data.dropped)
     if vectors is not None:
         directory.write_weights(*vectors, backbone)
-    memory = peak_memory_mib()
-    memory = {} if memory is None else {"peak_memory_mib": round(memory)}
-    directory.write_environment(environment(data, device) | memory | dict(facts or {}))
+    directory.write_environment(environment(data, device) | dict(facts or {}))
     if results[-1].per_user is not None:
         directory.write_per_user(results[-1].per_user)
     # last: a run with metrics is a finished one
@@ -153,6 +156,7 @@ class _State:
     phase: str = SEARCH
     rows: list[dict] = field(default_factory=list)
     chosen: dict = field(default_factory=dict)
+    wider: list | None = None  # widths and gains of vectors that would be wider
     best_epoch: int = 0
     best_value: float = -1.0
     waited: int = 0
@@ -161,7 +165,7 @@ class _State:
     @classmethod
     def restore(cls, tensors: dict[str, Tensor], meta: dict) -> _State:
         best = {name: tensor for name, tensor in tensors.items() if name.startswith("best.")}
-        return cls(**{each.name: meta[each.name] for each in fields(cls) if each.name != "best"}, best=best)
+        return cls(**{each.name: meta[each.name] for each in fields(cls) if each.name in meta}, best=best)
 
     def meta(self) -> dict:
         return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "best"}
@@ -230,8 +234,8 @@ class _Training:
             self.progress.say(REFIT, f"epoch {trainer.epoch} of {state.best_epoch}, loss {row['loss']:.4f}", left)
         return trainer
 
-    def summarise(self, seconds: float) -> None:
-        """Say what was chosen, and where the time went."""
+    def summarise(self, seconds: float, advice: str) -> None:
+        """Say what was chosen, where the time went, and which width to take."""
         spent = self.state.history.group_by("phase", maintain_order=True).agg(pl.col("seconds").sum())
         shares = ", ".join(f"{phase.replace('_', ' ')} {readable_seconds(spent)}" for phase, spent in spent.iter_rows())
         if self.state.chosen:
@@ -240,12 +244,16 @@ class _Training:
             )
             self.progress.note(f"chosen: {chosen}")
         self.progress.note(f"done in {readable_seconds(seconds)}: {shares}; best epoch {self.state.best_epoch}")
+        if advice:
+            self.progress.note(advice)
 
     def _choose_settings(self) -> Propagation | None:
         """Choose what the config leaves open; the initial model by it, where the search has made it."""
         on_device = replace(self.data, train=self.data.train.to(self.device))
-        config, model = choose_settings(self.config, on_device, self._log_trial)
+        config, model, self.state.wider = choose_settings(self.config, on_device, self._log_trial)
         self.state.chosen = {name: config.setting(name) for name in SEARCHED}
+        if self.config.widths == AUTO:
+            self.state.chosen = {"widths": config.widths} | self.state.chosen
         return model
 
     def _log_trial(self, row: dict) -> None:
@@ -329,20 +337,4 @@ def _row(trainer: Trainer, phase: str, seconds: float) -> dict:
 def _identity(config: TrainConfig, data: Interactions) -> dict:
     """What a checkpoint must share with the run that wants to go on from it."""
     settings = {name: value for name, value in config.to_dict().items() if name not in ELSEWHERE}
-    return {"fingerprint": data.fingerprint, "widths": list(config.widths), "settings": settings}
-
-
-def peak_memory_mib() -> float | None:
-    """The most memory this process has held so far, MiB; None where it is not told (Windows).
-
-    On Linux not what its parent held when it was started.
-    """
-    status = Path("/proc/self/status")
-    if status.exists() and (peak := re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"))):
-        return int(peak[1]) / 2**10
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes on macOS, else KiB
+    return {"fingerprint": data.fingerprint, "widths": config.widths, "settings": settings}

@@ -17,6 +17,8 @@ from torch import Tensor
 from mrl.errors import ConfigError
 
 DEFAULT_WIDTHS = (4, 8, 16, 32, 64)
+AUTO = "auto"  # powers of two, as far as validation gains: found by the search of settings
+NARROWEST = 4  # of them
 
 
 def check_widths(widths: Sequence[int], dim: int | None = None) -> tuple[int, ...]:
@@ -38,6 +40,11 @@ def check_widths(widths: Sequence[int], dim: int | None = None) -> tuple[int, ..
     if dim is not None and checked[-1] > dim:
         raise ConfigError(f"widths={list(checked)}: {checked[-1]} is wider than the {dim} dimensions there are")
     return checked
+
+
+def powers_of_two(widest: int) -> tuple[int, ...]:
+    """4, 8, 16, … up to `widest`; at least 4."""
+    return tuple(2**power for power in range(2, max(widest, NARROWEST).bit_length()))
 
 
 def check_level_weights(level_weights: Sequence[float] | None, widths: Sequence[int]) -> tuple[float, ...]:

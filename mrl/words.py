@@ -6,12 +6,21 @@ import re
 from collections.abc import Iterable, Sequence
 
 MOST = 0.5  # share of all items beyond which what is typical of a cluster says little
+METRICS = {"recall": "Recall", "precision": "Precision", "ndcg": "NDCG", "hit": "Hit ratio", "mrr": "MRR", "map": "MAP"}
 READABLE = {"popularity": "popularity (log)", "year": "release year", "genres": "genres"}
 
 
 def percent(value: float) -> str:
     """A share as words: `62 %`, `0.6 %` where it is small."""
     return f"{100 * value:.1f} %" if 0 < abs(value) < 0.0095 else f"{100 * value:.0f} %"
+
+
+def metric_title(metric: str, k: int | None = None) -> str:
+    """A metric as readers see it: `recall`, 20 or `recall@20` gives `Recall@20`."""
+    name, _, cut = metric.partition("@")
+    cut = cut or ("" if k is None else str(k))
+    title = METRICS.get(name, name[:1].upper() + name[1:].replace("_", " "))
+    return f"{title}@{cut}" if cut else title
 
 
 def listed(words: Sequence[str]) -> str:

@@ -35,6 +35,20 @@ from mrl.study.config import StudyConfig
         ({"rule": "dns_mn", "sampler": {"topk": 17}}, "topk=17"),
         ({"nested_loss": {"levels_per_step": 6}}, "there are 5 levels"),
         ({"eval_widths": [128]}, "128 is wider than the 64"),
+        (
+            {"widths": "auto", "recipe": "mrl4rec"},
+            "widths='auto': recipe='mrl4rec' has no search; give",
+        ),
+        ({"widths": "auto", "backbone": "mf"}, "or recipe='default'"),
+        ({"widths": "auto", "least_squares": {"search": "none"}}, "give widths such as [4, 8, 16, 32, 64], or search="),
+        ({"widths": "auto", "least_squares": {"fit_width": 3}}, "fit_width=3: must be at least the widest width, 4"),
+        (
+            {"widths": "auto", "eval_widths": [6]},
+            "eval_widths=[6]: how many widths 'auto' finds is not known",
+        ),
+        ({"widths": "auto", "nested_loss": {"level_weights": [1, 2]}}, "level_weights=[1.0, 2.0]: how many"),
+        ({"widths": "auto", "nested_loss": {"levels_per_step": 1}}, "levels_per_step=1: how many"),
+        ({"widths": "wide"}, "widths='wide': must be a list such as [4, 8]"),
         ({"device": "gpu"}, "device='gpu'"),
         ({"epochs": 2.5}, "epochs=2.5"),
         ({"holdout": {"valid_fraction": 1.0}}, "holdout.valid_fraction=1.0"),
@@ -52,6 +66,7 @@ def test_impossible_settings_are_refused_in_one_line_that_names_them(values: dic
 
 def test_text_from_a_command_line_becomes_the_right_type() -> None:
     text = {"widths": "[4, 8]", "nested_negatives": "false", "learning_rate": "1e-2", "min_rating": "4", "epochs": "7"}
+    assert as_config(TrainConfig, {"widths": "auto"}).widths == TrainConfig(widths="auto").widths == "auto"
     config = as_config(TrainConfig, text)
     assert config.widths == (4, 8) and config.nested_negatives is False
     assert (config.learning_rate, config.min_rating, config.epochs) == (0.01, 4.0, 7)

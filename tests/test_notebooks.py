@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -42,9 +43,10 @@ def train_small(tmp_path: Path, **parameters) -> Path:
 
 
 def test_train_leaves_a_run_directory_under_the_folder_it_ran_in(tmp_path) -> None:
-    run = train_small(tmp_path)
+    run = train_small(tmp_path, widths="auto")
     assert run.name == "planted-default-0"
     assert (run / "metrics.csv").is_file()
+    assert json.loads((run / "config.json").read_text())["widths"] in ([4], [4, 8])  # of a fit of 8
 
 
 # controls, evaluate and hierarchy are executed by test_report.py, as stages of a report.

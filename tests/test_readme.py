@@ -90,7 +90,7 @@ def test_every_block_is_known() -> None:
 @pytest.mark.timeout(600)
 def test_python_blocks_run_as_they_stand(as_a_reader, monkeypatch, capsys) -> None:
     monkeypatch.setitem(RECIPES, "default", RECIPES["default"] | {"epochs": 1})
-    monkeypatch.setattr(train, "choose_settings", lambda config, *_: (config.with_settings(**SETTINGS), None))
+    monkeypatch.setattr(train, "choose_settings", lambda config, *_: (config.with_settings(**SETTINGS), None, None))
     namespace: dict = {}
     for block in blocks():
         if block.language == "python":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from settings import GIVEN, train_config
 
 from mrl import sweep
 from mrl.config import TrainConfig
@@ -51,6 +52,16 @@ def test_a_run_counts_as_finished_only_with_its_very_settings(tmp_path) -> None:
     assert finished(config).config["seed"] == 0
     assert finished(replace(config, resume=False)) is not None
     assert finished(replace(config, epochs=2)) is None
+
+
+def test_a_run_whose_widths_were_found_is_finished_for_whoever_asks_for_them_to_be_found(tmp_path) -> None:
+    config = train_config(
+        **GIVEN, recipe="least_squares", dataset="planted", planted=PLANTED, widths="auto", device="cpu",
+        run_dir=str(tmp_path),
+    )  # fmt: skip
+    run = sweep.fit(config, progress=False)
+    assert finished(config).config["widths"] == run.config["widths"] != "auto"
+    assert finished(replace(config, widths=tuple(run.config["widths"]))) is None
 
 
 def write_log(path: Path, seed: int) -> Path:

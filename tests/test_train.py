@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,12 +18,14 @@ from mrl.config import USUAL, TrainConfig
 from mrl.data.holdout import as_paper, hold_out
 from mrl.data.interactions import Interactions, Positives
 from mrl.data.load import pick_device
+from mrl.data.synthetic import planted_interactions
 from mrl.errors import ConfigError, DataError, RunError
 from mrl.least_squares.fit import fit_least_squares, initial_model, propagated
 from mrl.model import LightGCN
 from mrl.runs.run import Run, load
 from mrl.train import fit
 from mrl.trainer import Trainer
+from mrl.words import percent
 
 
 def checkerboard(num_users: int = 60, num_items: int = 40) -> Interactions:
@@ -421,6 +424,86 @@ def test_a_killed_refinement_resumes_to_the_same_bits(tmp_path, data, monkeypatc
     whole = fit(closed_form(tmp_path, run_dir=str(tmp_path / "whole"), **changes), data, progress=False)
     assert whole.environment["best_epoch"] == 3 and whole.history.filter(phase="refit").height == 3
     check_resumed(closed_form(tmp_path, **changes), data, whole, monkeypatch, "run_epoch", epochs)
+
+
+@pytest.fixture(scope="module")
+def groups() -> Interactions:
+    """600 users with interests of 32 groups, which take as many dimensions."""
+    return hold_out(planted_interactions(600, 320, 12_000, branching=(32,), noise=0.1, seed=0), 0.1, seed=0)
+
+
+def auto(folder: Path, **changes) -> TrainConfig:
+    """Widths to be found, by a penalty that is given, and so little else that there is something wider to fit."""
+    given = GIVEN | {"fit_width": None, "frequency_l2": 0.03, "alpha0": 0.3, "epochs": 2}
+    return closed_form(folder, **given | {"dataset": "planted", "widths": "auto", "batch_size": 2048} | changes)
+
+
+@pytest.fixture(scope="module")
+def found(groups, tmp_path_factory) -> Run:
+    with one_validation_split():
+        return fit(auto(tmp_path_factory.mktemp("auto")), groups, progress=False)
+
+
+def test_widths_that_were_found_are_those_of_the_run(groups, found) -> None:
+    widths = found.config["widths"]
+    assert widths == [2**power for power in range(2, len(widths) + 2)] and len(widths) > 1
+    assert found.environment["chosen"]["widths"] == widths and found.asked == found.config | {"widths": "auto"}
+    assert found.users.shape == (600, widths[-1]) and found.items.shape == (320, widths[-1])
+    assert found.metrics["width"].unique().sort().to_list() == widths
+    assert found.recommend([int(found.user_ids[0])], k=3, width=widths[0]).height == 3
+    tried = found.history.filter(phase="settings").drop_nulls("width")
+    assert tried["width"].to_list() == [4, 8, 16, 32, 64]
+    start = found.history.filter(phase="search", epoch=0)
+    assert {f"ndcg@20_w{width}" for width in widths} <= set(start.columns)
+
+
+def test_widths_that_were_found_train_to_the_same_as_if_they_were_given(tmp_path, groups, found) -> None:
+    other = fit(auto(tmp_path, **found.environment["chosen"]), groups, progress=False)
+    assert torch.equal(found.users, other.users) and found.metrics.equals(other.metrics)
+    assert other.asked == other.config and "widths" not in other.environment["chosen"]
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize(("method", "calls", "searches"), [("_begin", 0, 2), ("_save", 1, 1), ("refit", 0, 1)])
+def test_a_killed_run_that_has_found_its_widths_does_not_search_again(
+    tmp_path, groups, found, monkeypatch, method: str, calls: int, searches: int
+) -> None:
+    searched, choose = [], train_module.choose_settings
+    monkeypatch.setattr(train_module, "choose_settings", lambda *given: searched.append(given) or choose(*given))
+    with one_validation_split():
+        check_resumed(auto(tmp_path), groups, found, monkeypatch, method, calls, train_module._Training)
+    resumed = load(tmp_path / "run")
+    assert len(searched) == searches and resumed.config["widths"] == found.config["widths"]
+    assert resumed.advice == found.advice
+
+
+def test_the_last_line_says_what_wider_vectors_would_gain_and_narrower_ones_keep(
+    tmp_path, groups, found, capsys
+) -> None:
+    narrow = {"widths": (4, 8), "frequency_l2": None}
+    with one_validation_split():
+        run = fit(auto(tmp_path, **narrow), groups)
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line == run.advice == run.environment["advice"]
+    assert re.fullmatch(r"on validation, (\d+ dimensions would gain \d+ % in NDCG@20(, \d+ \d+ %)*)(; .*)?", line)
+    gain = int(re.search(r"32 (?:dimensions would gain )?(\d+) %", line)[1]) / 100
+    wider = found.by_width("valid").filter(width=32)["ndcg@20"].item()
+    assert gain == pytest.approx(wider / run.by_width("valid").filter(width=8)["ndcg@20"].item() - 1, abs=0.1)
+    values = dict(run.by_width("valid").select("width", "ndcg@20").rows())
+    assert ("keep" in line) == (values[4] >= 0.9 * values[8])
+
+
+@pytest.mark.parametrize("changes", [{"search": "none"}, {"recipe": "mrl4rec"}, {"protocol": "paper"}], ids=str)
+def test_what_was_not_measured_is_not_said(tmp_path, data, changes) -> None:
+    config = closed_form(tmp_path, epochs=1, **changes)
+    run = fit(config, as_paper(data) if "protocol" in changes else data, progress=False)
+    if "protocol" in changes:
+        assert run.advice == ""
+    else:
+        values = dict(run.by_width("valid").select("width", "ndcg@20").rows())
+        assert values[2] >= 0.9 * values[4]  # two dimensions tell the two tastes apart
+        share = percent(values[2] / values[4])
+        assert run.advice == f"on validation, 2 dimensions keep {share} of the NDCG@20 of 4"
 
 
 def test_settings_are_searched_where_a_catalogue_has_fewer_items_than_dimensions(tmp_path, data) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrl.errors import ConfigError
-from mrl.widths import blocks, check_level_weights, check_widths, level_mask, prefix_scores
+from mrl.widths import blocks, check_level_weights, check_widths, level_mask, powers_of_two, prefix_scores
 
 increasing = st.lists(st.integers(1, 40), min_size=1, max_size=6, unique=True).map(sorted)
 
@@ -35,6 +35,11 @@ def test_bad_widths_are_named_with_the_remedy(widths: object, words: str) -> Non
         check_widths(widths, dim=64)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_powers_of_two_begin_at_four() -> None:
+    found = {widest: powers_of_two(widest) for widest in (0, 4, 7, 8, 100)}
+    assert found == {0: (4,), 4: (4,), 7: (4,), 8: (4, 8), 100: (4, 8, 16, 32, 64)}
 
 
 @pytest.mark.parametrize("weights", [[1.0], [0, 0], [-1, 2], [float("nan"), 1], [float("inf"), 1]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mrl.words import is_most, listed, model_name, model_names, percent, readable
+from mrl.words import is_most, listed, metric_title, model_name, model_names, percent, readable
 
 
 @pytest.mark.parametrize(
@@ -45,5 +45,6 @@ def test_two_models_are_never_called_alike():
 def test_numbers_and_lists_in_words():
     assert [percent(value) for value in (0.62, 0.006, 0.0)] == ["62 %", "0.6 %", "0 %"]
     assert [listed(words) for words in ((), "a", "ab", "abc")] == ["", "a", "a and b", "a, b and c"]
+    assert (metric_title("ndcg@20"), metric_title("recall", 10)) == ("NDCG@20", "Recall@10")
     assert (readable("depth_1"), readable("year")) == ("true depth 1", "release year")
     assert is_most({"share": 0.6}) and not is_most({"share": None})

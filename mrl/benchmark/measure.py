@@ -24,8 +24,8 @@ from mrl.config import TrainConfig
 from mrl.data import Interactions, load_data, planted_interactions
 from mrl.evaluation import evaluate
 from mrl.parameters import PathText, settings
+from mrl.runs import peak_memory_mib
 from mrl.sampler import RULES
-from mrl.train import peak_memory_mib
 from mrl.trainer import Trainer
 from mrl.widths import DEFAULT_WIDTHS, check_widths
 

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator, PercentFormatter
 
 from mrl.figures import style
-from mrl.figures.plots import metric_title
 from mrl.figures.style import GREY, MARKERS, PALETTE
+from mrl.words import metric_title
 
 TITLES = {
     "coverage": "share of items recommended",

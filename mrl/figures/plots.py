@@ -19,16 +19,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from mrl.errors import DataError
 from mrl.figures import style
 from mrl.figures.style import GREY, MARKERS, PALETTE
-
-METRICS = {"recall": "Recall", "precision": "Precision", "ndcg": "NDCG", "hit": "Hit ratio", "mrr": "MRR", "map": "MAP"}
-
-
-def metric_title(metric: str, k: int | None = None) -> str:
-    """A metric as an axis names it: `recall`, 20 or `recall@20` gives `Recall@20`."""
-    name, _, cut = metric.partition("@")
-    cut = cut or ("" if k is None else str(k))
-    title = METRICS.get(name, name[:1].upper() + name[1:].replace("_", " "))
-    return f"{title}@{cut}" if cut else title
+from mrl.words import metric_title
 
 
 @style.styled

@@ -6,7 +6,9 @@ nested.py        nested least squares: every level at once, block by block in cl
 propagation.py   vectors that pick up a share of their neighbours'
 rotation.py      the learned rotation, such that every prefix ranks as the whole does
 fit.py           what a config says of all that: a wide fit, rotated and cut
+gains.py         gains by width: whether they are clear, what wider vectors would gain and narrower ones keep
 validation.py    validation users and splits, and the value that settings are judged by
+usual.py         usual settings by the data, how wide these can be fitted, what a thorough search tries beside
 climb.py         the climb to the best alpha0 and penalty, neighbour by neighbour
 search.py        the settings, chosen on validation: the whole first, then its prefixes
 """
@@ -14,6 +16,7 @@ search.py        the settings, chosen on validation: the whole first, then its p
 from mrl.least_squares.axes import rotate
 from mrl.least_squares.climb import climb
 from mrl.least_squares.fit import fit_least_squares, initial_model
+from mrl.least_squares.gains import describe_widths
 from mrl.least_squares.ials import Factors, ials, mean_score, transpose
 from mrl.least_squares.nested import fold_in, nested_least_squares
 from mrl.least_squares.propagation import Propagation

@@ -40,6 +40,16 @@ def validation_by_user(
     return table.filter(metric=metric).group_by("user").agg(pl.col("value").mean()).sort("user")["value"].to_numpy()
 
 
+def validation_by_width(
+    factors: Factors, data: Interactions, widths: Sequence[int], monitor: str = "ndcg@20"
+) -> list[np.ndarray]:
+    """The same of each width."""
+    metric, k = _metric_of(monitor, data)
+    table = evaluate(*factors, data, split="valid", widths=widths, ks=(k,), per_user=True).per_user
+    table = table.filter(metric=metric).sort("user")
+    return [table.filter(width=width)["value"].to_numpy() for width in widths]
+
+
 def _metric_of(monitor: str, data: Interactions) -> tuple[str, int]:
     """Metric and list length of a monitor, the length at most the whole catalogue."""
     metric, k = monitor.split("@")

@@ -8,7 +8,8 @@
     history.csv             a row an epoch, a trial of the search, a least-squares fit or a rotation
     metrics.csv             dataset, model, protocol, seed, split, width, metric, k, value
     per_user.parquet        the same by user, where asked for
-    environment.json        versions, device and its fast paths, seconds, memory, data fingerprint, git commit
+    environment.json        versions, device and its fast paths, seconds, memory, data fingerprint, git commit; what was
+                            chosen, widths that were found included; what wider and narrower vectors would do
     checkpoint.safetensors  while training only
 
 Each file is complete at any moment: written beside its place and renamed. A directory with metrics.csv is a finished
@@ -21,6 +22,6 @@ run; one with a checkpoint alone was interrupted, and training with the same set
     progress    the line that says where a run stands, and how long it will take
 """
 
-from mrl.runs.directory import RunDirectory, check_compatible, default_path, environment, run_path
+from mrl.runs.directory import RunDirectory, check_compatible, default_path, environment, peak_memory_mib, run_path
 from mrl.runs.progress import REFIT_SHARE, Progress, readable_seconds, share_done
 from mrl.runs.run import Run, differences, load

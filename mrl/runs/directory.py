@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -284,7 +285,23 @@ def environment(data: Interactions, device: torch.device | str) -> dict[str, Any
         "fingerprint": data.fingerprint,
         "notes": list(data.notes),
         "git_commit": _git_commit(),
-    }
+    } | ({} if (memory := peak_memory_mib()) is None else {"peak_memory_mib": round(memory)})
+
+
+def peak_memory_mib() -> float | None:
+    """The most memory this process has held so far, MiB; None where it is not told (Windows).
+
+    On Linux not what its parent held when it was started.
+    """
+    status = Path("/proc/self/status")
+    if status.exists() and (peak := re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"))):
+        return int(peak[1]) / 2**10
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes on macOS, else KiB
 
 
 def _git_commit() -> str | None:

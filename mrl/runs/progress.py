@@ -11,7 +11,7 @@ import time
 RARELY = 20.0  # seconds between the lines that are written where nobody watches
 OFTEN = 0.1  # and between those that rewrite themselves
 # Of a run with a search, how much is done after the trials that choose a setting; roughly, on sets of 10^5 pairs.
-DONE = {"fit_width": 0.45, "nested_sweeps": 0.5, "rotation": 0.62}
+DONE = {"width": 0.35, "fit_width": 0.45, "nested_sweeps": 0.5, "rotation": 0.62}
 PENALTY_DONE, FINAL_DONE, PENALTY_TRIALS = 0.2, 0.3, 7
 REFIT_SHARE = 0.8  # of what is left after the search, if no epoch gains
 

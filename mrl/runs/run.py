@@ -23,7 +23,7 @@ from mrl.evaluation import VectorRanking, users_per_batch
 from mrl.runs import tensorfile
 from mrl.runs.directory import is_earlier
 from mrl.runs.files import BACKBONE, DROPPED, parse_file, read_frame, read_ids, read_weights
-from mrl.widths import check_widths
+from mrl.widths import AUTO, check_widths
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +97,16 @@ class Run:
         widths = sorted(rows, key=lambda width: width or 0)
         table = [{"width": width} | rows[width] for width in widths]
         return pl.DataFrame(table, schema_overrides={"width": pl.Int64}, infer_schema_length=None)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The settings as they were given: those of `config`, but for widths that the search found."""
+        return self.config | ({"widths": AUTO} if "widths" in self.environment.get("chosen", {}) else {})
+
+    @property
+    def advice(self) -> str:
+        """What wider vectors would gain and narrower ones keep, on validation; empty where the training cannot say."""
+        return self.environment.get("advice", "")
 
     @property
     def trials(self) -> pl.DataFrame:

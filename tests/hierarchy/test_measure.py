@@ -107,7 +107,7 @@ LARGE = """
 import sys, time
 import numpy as np, polars as pl
 from mrl.hierarchy.measure import measure_hierarchy
-from mrl.train import peak_memory_mib  # of this process alone, not of the one that started it
+from mrl.runs import peak_memory_mib  # of this process alone, not of the one that started it
 count, rng, floats = int(sys.argv[1]), np.random.default_rng(0), np.random.default_rng(1).normal
 depths = [rng.integers(0, 1500, count)]  # the deepest first; a branch is in one above it
 for below, number in ((1500, 336), (336, 30)):

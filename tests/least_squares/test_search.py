@@ -14,17 +14,18 @@ from mrl.data.holdout import hold_out
 from mrl.data.interactions import Interactions, Positives
 from mrl.data.synthetic import planted_interactions
 from mrl.errors import DataError
-from mrl.least_squares import search, validation
+from mrl.least_squares import gains, search, usual, validation
 from mrl.least_squares.climb import grid_value
 from mrl.least_squares.fit import fit_least_squares, go_on, initial_model, propagated
 from mrl.least_squares.ials import spectral_start
-from mrl.least_squares.search import choose_settings, fitted_widths, open_settings, usual_point, usual_settings
+from mrl.least_squares.search import choose_settings, open_settings
+from mrl.least_squares.usual import fitted_widths, usual_point, usual_settings
 from mrl.least_squares.validation import validation_splits, validation_value
 from mrl.trainer import Trainer
 
 SETTINGS = {"dataset": "planted", "widths": (2, 4), "device": "cpu"}
 # of each step, at most: a climb, its finalists, sweeps of every width, nested or not, rotated or not
-QUICK = search.TRIALS["quick"] + search.FINALISTS + len(search.FITTED) * len(search.SWEEPS) + 1 + 2
+QUICK = search.TRIALS["quick"] + search.FINALISTS + len(usual.FITTED) * len(search.SWEEPS) + 1 + 2
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def one_split(monkeypatch) -> None:
 def searched(config: TrainConfig, data: Interactions):
     """What was chosen, the model that came with it, and the trials."""
     rows: list[dict] = []
-    config, model = choose_settings(config, data, rows.append)
+    config, model, _ = choose_settings(config, data, rows.append)
     assert [row["trial"] for row in rows] == list(range(1, len(rows) + 1))
     assert all(row["seconds"] >= 0 and 0 <= row["value"] <= 1 for row in rows)
     return config, model, rows
@@ -56,32 +57,10 @@ def best(rows: list[dict]) -> dict:
     return max(rows, key=lambda row: row["value"])
 
 
-def test_the_usual_point_is_where_alpha0_weighs_all_pairs_five_times_the_positives() -> None:
-    def of(users: int, items: int, positives: int) -> tuple[int, int]:
-        counts = torch.full((users,), positives // users)
-        offsets = torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)])
-        return usual_point(Positives(offsets, torch.zeros(int(offsets[-1]), dtype=torch.int32), items))
-
-    for density, alpha0 in ((0.06, 0.3), (0.006, 0.03), (0.002, 0.01), (0.0002, 0.001)):
-        point = of(100, 10_000, round(density * 1e6))
-        assert grid_value(point[0]) == alpha0 and grid_value(point[1]) == USUAL["frequency_l2"]
-    assert of(10, 10, 100)[0] == 0 and of(1, 10**9, 1)[0] == -8  # no further from 1 than that
-
-
 def test_the_climb_starts_at_the_usual_point_of_the_data(data) -> None:
     _, _, rows = searched(train_config(**SETTINGS), data)
     point = usual_point(data.train)
     assert (rows[0]["alpha0"], rows[0]["frequency_l2"]) == (grid_value(point[0]), grid_value(point[1]))
-
-
-def test_widths_that_are_fitted_are_multiples_that_the_data_have_room_for(data) -> None:
-    assert fitted_widths((2, 4), data.train) == [4, 8, 16]  # 48 items
-    assert fitted_widths((2, 64), data.train) == [64]
-    large = Positives(torch.zeros(10_001, dtype=torch.long), torch.zeros(0, dtype=torch.int32), 10_000)
-    assert fitted_widths((64,), large) == [64, 128, 256, 512] and fitted_widths((256,), large) == [256, 512, 1024]
-    usual = usual_settings(train_config(**SETTINGS), data.train)
-    assert usual.least_squares.fit_width == 16
-    assert usual_settings(train_config(**SETTINGS, fit_width=5), data.train).least_squares.fit_width == 5
 
 
 def test_each_step_takes_the_best_that_it_tried(data) -> None:
@@ -154,7 +133,7 @@ def test_a_sample_is_fitted_no_wider_than_all_data_have_room_for(data, monkeypat
     monkeypatch.setattr(search, "MOST_INTERACTIONS", {"quick": half})
     config, _, _ = searched(train_config(**SETTINGS), data)
     assert config.least_squares.fit_width > widest
-    monkeypatch.setattr(search, "MOST_NUMBERS", 2 * widest * half)  # twice the widest for the sample, once for all
+    monkeypatch.setattr(usual, "MOST_NUMBERS", 2 * widest * half)  # twice the widest for the sample, once for all
     config, _, _ = searched(train_config(**SETTINGS), data)
     assert config.least_squares.fit_width == widest
 
@@ -320,17 +299,6 @@ def test_what_changes_nothing_is_not_tried(thorough) -> None:
     assert "level_weights" not in found(rotation=False, nested_sweeps=0)[1]
 
 
-def test_another_exponent_of_frequency_has_the_same_penalty_on_average(data) -> None:
-    config = usual_settings(train_config(**SETTINGS | GIVEN), data.train)
-    found = search.moved(config, "nu", 0.75, data.train)
-    counts = (data.train.counts + 0.1 * data.num_items).double()
-    before, after = ((each.least_squares, counts**each.least_squares.nu) for each in (config, found))
-    assert found.least_squares.nu == 0.75
-    assert before[0].frequency_l2 * float(before[1].mean()) == pytest.approx(
-        after[0].frequency_l2 * float(after[1].mean())
-    )
-
-
 def test_other_settings_are_judged_by_models_that_are_made_anew(data) -> None:
     """Of the initial model, or after some epochs of training from it."""
     config = train_config(**SETTINGS | GIVEN, batch_size=256, l2=0.1).with_usual()
@@ -348,16 +316,69 @@ def test_other_settings_are_judged_by_models_that_are_made_anew(data) -> None:
     assert not np.array_equal(other, found)
 
 
-def test_a_gain_is_clear_by_its_standard_error() -> None:
-    users = np.random.default_rng(0).normal(size=400)
-    noise = np.random.default_rng(1).normal(size=400)
-    noise -= noise.mean()
-    error = noise.std() / 20
-    for several in (1, 3):  # splits share users, so more of them are no surer
-        clear, unclear = ([users + noise + gain * error] * several for gain in (2.3, 2.2))
-        assert search.clearly_better(clear, [users] * several)
-        assert not search.clearly_better(unclear, [users] * several)
-    assert not search.clearly_better([users], [users])
+def planted(*branching: int) -> Interactions:
+    """600 users, whose interests are of so many groups."""
+    return hold_out(planted_interactions(600, 320, 12_000, branching=branching, noise=0.1, seed=0), 0.2, seed=0)
+
+
+@pytest.mark.parametrize(("groups", "widest"), [((2, 2), 4), ((32,), 32)])
+def test_as_many_widths_are_found_as_the_data_have_interests(groups, widest) -> None:
+    config, _, rows = searched(train_config(**SETTINGS | {"widths": "auto"}), planted(*groups))
+    assert config.widths == tuple(width for width in (4, 8, 16, 32) if width <= widest)
+    assert config.least_squares.fit_width in fitted_widths(config.widths, planted(*groups).train)
+    tried_widths = [row["width"] for row in rows if "width" in row]
+    assert tried_widths == [4, 8, 16, 32, 64]  # of 320 items
+    penalties = [number for number, row in enumerate(rows) if "alpha0" in row]
+    assert max(penalties) < next(number for number, row in enumerate(rows) if "width" in row)
+
+
+def test_the_widths_that_were_found_can_be_given(data) -> None:
+    """Which widths a penalty is tried for hardly matters, and everything after it is the same."""
+    given = SETTINGS | GIVEN | {"rotation": None, "fit_width": None, "alpha0": 0.3}
+    found, model, rows = searched(train_config(**given | {"widths": "auto"}), data)
+    again, other, expected = searched(train_config(**given | {"widths": found.widths}), data)
+    assert found == again and torch.equal(model.users, other.users)
+    after = [row for row in rows if "width" not in row]
+    assert [row["value"] for row in after] == [row["value"] for row in expected]
+    assert [row["width"] for row in rows if "width" in row] == [4, 8]
+
+
+def test_widths_are_judged_by_one_wide_fit_rotated_in_a_hurry(data) -> None:
+    config, _, rows = searched(train_config(**SETTINGS | GIVEN | {"widths": "auto", "fit_width": 12}), data)
+    assert config.least_squares.fit_width == 12
+    fitted = train_config(**SETTINGS | GIVEN | {"widths": (4, 8), "fit_width": 12}).with_usual()
+    factors = go_on(fitted, data.train, spectral_start(data.train, 12), search.TRIAL_SWEEPS)
+    served = initial_model(fitted, data.train, factors, steps=search.HURRIED).vectors()
+    expected = [validation_value(served, data, (width,)) for width in (4, 8)]
+    assert [row["value"] for row in rows if "width" in row] == pytest.approx(expected)
+
+
+def test_widths_are_not_found_without_validation(data) -> None:
+    without = replace(data, valid=Positives.empty(150, 48))
+    for given in ({}, GIVEN):
+        with pytest.raises(DataError, match=r"no validation .* hold some out, or give widths such as \[4, 8, 16"):
+            choose_settings(train_config(**SETTINGS | given | {"widths": "auto"}), without)
+
+
+def test_what_wider_vectors_would_gain_is_measured_on_what_the_search_has_fitted(data, monkeypatch) -> None:
+    """Never on a test set, nor where nothing wider was fitted or nothing searched."""
+    monkeypatch.setattr(gains, "LEAST_GAIN", -1.0)  # whatever is measured is told
+    monkeypatch.setattr(gains, "CLEAR_GAIN", -1e9)
+    open_ = SETTINGS | GIVEN | {"rotation": None, "fit_width": 16}
+    config, model, wider = choose_settings(train_config(**open_), data)
+    factors = fit_least_squares(config, data.train)
+    whole, served = propagated(config, data.train, factors).vectors(), model.vectors()
+    rest = torch.linalg.svd((whole[0] @ whole[1].T - served[0] @ served[1].T).double())
+    values = {4: validation_value(served, data, (4,))}
+    for width in (8, 16):  # behind the served dimensions, the truncated SVD of what they leave
+        scale = rest.S[: width - 4].sqrt()
+        behind = [(side[:, : width - 4] * scale).float() for side in (rest.U, rest.Vh.T)]
+        wide = [torch.cat(tables, 1) for tables in zip(served, behind, strict=True)]
+        values[width] = validation_value(wide, data, (width,))
+    assert [width for width, _ in wider] == [8, 16] and len(set(values.values())) == 3
+    assert [gain for _, gain in wider] == pytest.approx([values[width] / values[4] - 1 for width in (8, 16)], abs=1e-3)
+    for changes in ({"fit_width": 4}, {"protocol": "paper"}, {"rotation": True}, {"search": "none"}):
+        assert choose_settings(train_config(**open_ | changes), data).wider is None
 
 
 @pytest.mark.parametrize(("num_users", "num_items"), [(1, 30), (4, 40), (60, 20)])
