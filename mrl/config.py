@@ -2,7 +2,7 @@
 
 A recipe says how vectors come about, and gives the settings that are left out their values:
 
-    default         wide iALS, propagation, a learned rotation, then epochs of matryoshka negative sampling
+    default         wide iALS, propagation, a learned rotation, then epochs of a nested softmax on the graph
     least_squares   the same without training: seconds, and the same vectors from the same settings
     mrl4rec         the published method (Lai et al., arXiv 2406.07432), on matrix factorisation or LightGCN
 
@@ -30,22 +30,25 @@ ELSEWHERE = ("dataset", "resume", "run_dir", "device")
 
 # What each recipe takes where nothing is said. mrl4rec: the authors' settings; default: see `reports/log.md`.
 _DEFAULT = {
-    "backbone": "propagation", "epochs": 300, "batch_size": 0, "learning_rate": 2e-3, "eval_every": 1, "patience": 3,
+    "backbone": "propagation", "loss": "softmax", "epochs": 300, "batch_size": 0, "learning_rate": 2e-3,
+    "eval_every": 1, "patience": 3,
 }  # fmt: skip
 RECIPES: dict[str, dict[str, Any]] = {
     "default": _DEFAULT,
     "least_squares": _DEFAULT | {"epochs": 0},
     "mrl4rec": {
-        "backbone": "mf", "epochs": 300, "batch_size": 2048, "learning_rate": 1e-3, "l2": 1e-4, "hops": 2,
-        "eval_every": 5, "patience": 10,
+        "backbone": "mf", "loss": "bpr", "epochs": 300, "batch_size": 2048, "learning_rate": 1e-3, "l2": 1e-4,
+        "hops": 2, "eval_every": 5, "patience": 10,
     },
 }  # fmt: skip
 BY_RECIPE = tuple(RECIPES["mrl4rec"])  # settings that may be left out
 # Of default and least_squares, where neither settings nor a search say; alpha0 and fit_width depend on the data.
 USUAL = {
     "frequency_l2": 0.01, "nu": 1.0, "sweeps": 4, "nested_sweeps": 0, "l2_width_exponent": 0.3,
-    "propagation": (0.5, 0.0), "rotation": True, "hops": 2, "l2": 1e-2, "initial_scale": 1.0,
+    "propagation": (0.5, 0.0), "rotation": True, "hops": 3, "l2": 0.5, "initial_scale": 1.2,
 }  # fmt: skip
+
+OF_PAIRS = {"l2": 1e-2}  # of losses other than softmax
 
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -85,7 +88,7 @@ class LeastSquaresSettings:
         (d / 16)^l2_width_exponent above 16.
     propagation: weights with which users and items pick up their neighbours' vectors, such as [1.0, 1.0].
     rotation: whether axes are rotated so that every prefix ranks as the whole does.
-    initial_scale: what the vectors are multiplied by before training. Of the recipe default.
+    initial_scale: standard deviation of a user's scores when training begins. Of the recipe default.
     """
 
     search: Literal["quick", "thorough", "none"] = "quick"
@@ -164,14 +167,15 @@ class TrainConfig:
         planted: settings of `mrl.data.synthetic.planted_interactions`, for the data set `planted`.
     Model
         recipe: default, least_squares or mrl4rec; left out, default, or mrl4rec where the backbone is one of its own.
-            Where backbone, epochs, batch_size, learning_rate, eval_every or patience is None, the recipe says; so it
-            does with hops and l2 of mrl4rec.
+            Where backbone, loss, epochs, batch_size, learning_rate, eval_every or patience is None, the recipe says; so
+            it does with hops and l2 of mrl4rec.
         widths: nested widths; the widest is the embedding size. "auto": powers of two from 4 up to where the widest
             stops gaining clearly on validation, in the recipes that search (`mrl.least_squares.search`).
         backbone: mf or lightgcn for mrl4rec, propagation for the others. hops: of graph models. graph: `GraphSettings`.
         least_squares: `LeastSquaresSettings`.
     Loss and negatives
-        loss: bpr, bce, cml, dau or uib. nested_loss: `NestedLossSettings`.
+        loss: softmax, bpr, bce, cml, dau or uib. nested_loss: `NestedLossSettings`. What follows is not for softmax,
+            which has its own negatives.
         rule: rns, dns, dns_mn, mix, cns, ahns or dens. candidates: M, drawn for each negative.
         nested_negatives: each level its own candidates and negative (MNS), or one negative for all levels.
         sampler: `SamplerSettings`.
@@ -205,7 +209,7 @@ class TrainConfig:
     graph: GraphSettings = Field(default_factory=GraphSettings)
     least_squares: LeastSquaresSettings = Field(default_factory=LeastSquaresSettings)
 
-    loss: Literal["bpr", "bce", "cml", "dau", "uib"] = "bpr"
+    loss: Annotated[Literal["softmax", "bpr", "bce", "cml", "dau", "uib"] | None, Optional] = None
     nested_loss: NestedLossSettings = Field(default_factory=NestedLossSettings)
     rule: Literal["rns", "dns", "dns_mn", "mix", "cns", "ahns", "dens"] = "dns"
     candidates: PositiveInt = 16
@@ -257,6 +261,13 @@ class TrainConfig:
         fit_width, widest = self.least_squares.fit_width, NARROWEST if self.widths == AUTO else self.widths[-1]
         if fit_width and fit_width < widest:
             raise ConfigError(f"fit_width={fit_width}: must be at least the widest width, {widest}")
+        unused = {"rule": "dns", "candidates": 16, "nested_negatives": True}
+        changed = [name for name, value in unused.items() if self.loss == "softmax" and getattr(self, name) != value]
+        if changed:
+            raise ConfigError(
+                f"{changed[0]}={getattr(self, changed[0])!r}: loss='softmax' weighs all items that it draws; loss='bpr'"
+                " picks negatives"
+            )
         if self.rule == "dns_mn" and self.sampler.topk > self.candidates:
             raise ConfigError(f"topk={self.sampler.topk}: must be at most candidates={self.candidates}")
         if self.eval_widths:
@@ -283,11 +294,13 @@ class TrainConfig:
         if self.name:
             return self.name
         if self.recipe != "mrl4rec":
-            parts = [self.recipe.replace("_", "-")] + ([self.rule] if self.epochs and self.rule != "dns" else [])
-            return "-".join(parts + (["shared"] if self.epochs and not self.nested_negatives else []))
-        backbone = self.backbone if self.backbone == "mf" else f"lightgcn{self.hops}"
-        parts = [backbone, *([self.loss] if self.loss != "bpr" else []), self.rule]
-        return "-".join([*parts, "mns" if self.nested_negatives else "shared"])
+            parts = [self.recipe.replace("_", "-")]
+        else:
+            parts = [self.backbone if self.backbone == "mf" else f"lightgcn{self.hops}"]
+        if self.loss == "softmax" or not self.epochs:
+            return "-".join(parts + [self.loss] * (self.recipe == "mrl4rec"))
+        negatives = [self.rule, "mns" if self.nested_negatives else "shared"]
+        return "-".join([*parts, *([self.loss] if self.loss != "bpr" else []), *negatives])
 
     @property
     def report_widths(self) -> tuple[int, ...]:
@@ -302,9 +315,13 @@ class TrainConfig:
         """The config with other settings, by name, whatever section they stand in."""
         return type(self)(**in_sections(changes, asdict(self)))
 
+    def usual(self) -> dict[str, Any]:
+        """`USUAL` for the loss of this config."""
+        return USUAL if self.loss == "softmax" else USUAL | OF_PAIRS
+
     def with_usual(self) -> TrainConfig:
         """What is still open of `USUAL` at its usual value."""
-        usual = {name: value for name, value in USUAL.items() if self.setting(name) in (None, ())}
+        usual = {name: value for name, value in self.usual().items() if self.setting(name) in (None, ())}
         return self.with_settings(**usual)
 
     def to_dict(self) -> dict:

@@ -42,6 +42,9 @@ class MatrixFactorization(nn.Module):
         """Users (U, D) and items (I, D), as they score."""
         return self.users, self.items
 
+    def start_training(self, hops: int, spread: float | None = None) -> None:
+        """Called once before the first epoch, and without `spread` before any other: nothing to do here."""
+
 
 class LightGCN(MatrixFactorization):
     """Linear propagation over the user–item graph, mean over hops 0…h.

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.functional import embedding
 
 from mrl.config import TrainConfig
@@ -19,9 +20,11 @@ from mrl.kernels import GraphStep, RowAdam, bpr_gradients, fast_paths, has_short
 from mrl.loss import NestedLoss, l2_penalty
 from mrl.model import LightGCN, MatrixFactorization
 from mrl.sampler import NegativeSampler
+from mrl.softmax import NestedSoftmax
 
 BATCH = 8192  # positives a step, where nothing is said
 LONGEST_STEP = 2.5  # times the learning rate, of larger batches
+NEWEST = 0.02  # share of the last step in the mean that is served where items are sampled: of some 50 steps
 
 
 class Trainer:
@@ -46,9 +49,12 @@ class Trainer:
         self.model = model.to(device)
         positives = positives.to(device)
         nested = config.nested_loss
-        self.loss = NestedLoss(
-            config.widths, nested.level_weights, kind=config.loss, margin=nested.margin, uniformity=nested.uniformity
-        ).to(device)
+        self.by_user = config.loss == "softmax"  # a step is some users with all that they like, not some pairs
+        if self.by_user:
+            self.loss = NestedSoftmax(positives, config.widths, nested.level_weights).to(device)
+        else:
+            options = {"margin": nested.margin, "uniformity": nested.uniformity}
+            self.loss = NestedLoss(config.widths, nested.level_weights, kind=config.loss, **options).to(device)
         self.sampler = NegativeSampler(
             positives,
             config.widths,
@@ -75,6 +81,7 @@ class Trainer:
             raise RunError("there is nothing to train on: no user has both a training item and an unobserved one")
         # steps on a graph cost the same whatever they hold, so large data is not cut into more of them
         self.batch_size = config.batch_size or max(BATCH, -(-len(self.users) // 32))
+        self.active = self.users.unique() if self.by_user else self.users
         # steps that are fewer for their data are longer
         rate = config.learning_rate * (1.0 if config.batch_size else min(LONGEST_STEP, self.batch_size / BATCH))
         if self.compiled:
@@ -83,12 +90,14 @@ class Trainer:
             fast = {"fused": True, "capturable": device.type == "cuda"}
             self.optimiser = torch.optim.Adam(self.parameters.values(), lr=rate, **fast)
         self.epoch = 0
+        # the mean over steps of what is trained, where their noise is large
+        self.averages = {name: table.detach().clone() for name, table in self.model.named_parameters() if self.by_user}
         self.graph = self._graph()
 
     def _graph(self) -> GraphStep | None:
         """The step as one CUDA graph, where it is the same work each time: no rule or levels that change on the way."""
         all_levels = self.config.nested_loss.levels_per_step in (0, len(self.config.widths))
-        steady = self.config.rule not in ("cns", "dens") and all_levels
+        steady = self.config.rule not in ("cns", "dens") and all_levels and not self.by_user
         if self.device.type != "cuda" or not steady or fast_paths.is_off(fast_paths.CUDA_GRAPH):
             return None
 
@@ -100,17 +109,24 @@ class Trainer:
 
     def run_epoch(self) -> tuple[float, list[float]]:
         """One pass over all interactions in random order. Returns the mean loss and the mean of each level's term."""
+        if self.epoch == 0:
+            self.model.start_training(self.config.hops, self.config.least_squares.initial_scale)
+            self._average(1.0)
         self.model.train()
-        order = torch.randperm(len(self.users), device=self.device, generator=self.generator)
+        order = torch.randperm(len(self.active), device=self.device, generator=self.generator)
         total = torch.zeros((), dtype=torch.float32, device=self.device)
         by_level = torch.zeros(len(self.config.widths), dtype=torch.float32, device=self.device)
         seen = torch.zeros(len(self.config.widths), dtype=torch.float64)  # on the host: counting makes no GPU work
         if self.compiled:
             self.optimiser.start_epoch(-(-len(order) // self.batch_size))
-        batches = order.split(self.batch_size)
+        batches = order.split(-(-self.batch_size * len(order) // len(self.users)))
         step = self._step if self.graph is None else lambda users, items, _: self.graph(users, items)
-        for batch, levels in zip(batches, self._levels(len(batches)), strict=True):
-            loss, terms = step(self.users[batch], self.items[batch], levels)
+        for number, (batch, levels) in enumerate(zip(batches, self._levels(len(batches)), strict=True)):
+            if self.by_user:
+                loss, terms = self._user_step(self.active[batch], levels)
+                self._average(max(NEWEST, 1 / (self.epoch * len(batches) + number + 1)))
+            else:
+                loss, terms = step(self.users[batch], self.items[batch], levels)
             total += loss * len(batch)
             if levels is None:
                 by_level += terms * len(batch)
@@ -122,7 +138,7 @@ class Trainer:
         if self.compiled:
             self.optimiser.finish_epoch()
         self.epoch += 1
-        loss = total.item() / len(self.users)
+        loss = total.item() / len(order)
         if not math.isfinite(loss) or not all(p.isfinite().all() for p in self.parameters.values()):
             raise _diverged(self.epoch, loss)
         return loss, (by_level.cpu() / seen).tolist()
@@ -169,13 +185,26 @@ class Trainer:
             ego = (anchors, positives) if negatives is None else (anchors, positives, negatives)
         else:
             ego = (embedding(user_rows, self.model.users), embedding(rows, self.model.items))
-        total = loss + auxiliary + l2_penalty(self.config.l2, *ego)
+        return self._descend(loss + auxiliary + l2_penalty(self.config.l2, *ego)), terms
+
+    def _user_step(self, user_rows: Tensor, levels: Sequence[int] | None) -> tuple[Tensor, Tensor]:
+        users, items = self.model(self.generator)
+        loss, terms = self.loss(user_rows, embedding(user_rows, users), items, levels, self.generator)
+        return self._descend(loss + self.loss.penalty(self.config.l2, self.model.users, self.model.items)), terms
+
+    def _descend(self, total: Tensor) -> Tensor:
         if self.device.type == "cpu" and not math.isfinite(total.item()):  # on a GPU the epoch's end tells
             raise _diverged(self.epoch + 1, total.item())
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         self.optimiser.step()
-        return total.detach(), terms
+        return total.detach()
+
+    @torch.no_grad()
+    def _average(self, newest: float) -> None:
+        """Let the means have so much of what the parameters are now."""
+        for name, average in self.averages.items():
+            average.lerp_(self.parameters[f"model.{name}"], newest)
 
     @torch.no_grad()
     def _compiled_step(
@@ -205,11 +234,12 @@ class Trainer:
     def vectors(self) -> tuple[Tensor, Tensor]:
         """Users (U, D) and items (I, D) as they score now, without dropout."""
         self.model.eval()
-        return tuple(table.detach().clone() for table in self.model())
+        return tuple(table.detach().clone() for table in functional_call(self.model, self.averages, ()))
 
     def backbone(self) -> dict[str, Tensor]:
         """What the vectors do not tell of the model and training on would need: the ego embeddings of a graph model."""
-        return {name: table.detach().clone() for name, table in self.model.state_dict().items() if self.model.hops}
+        tables = self.model.state_dict() | self.averages
+        return {name: table.detach().clone() for name, table in tables.items() if self.model.hops}
 
     def state(self) -> dict[str, Tensor]:
         """Everything the next step depends on, as named tensors."""
@@ -221,7 +251,7 @@ class Trainer:
         for name, value in self.parameters.items():
             for key, moment in self.optimiser.state[value].items():
                 tensors[f"optimiser.{name}.{key}"] = moment
-        return tensors
+        return tensors | {f"average.{name}": table for name, table in self.averages.items()}
 
     @torch.no_grad()
     def load_state(self, tensors: dict[str, Tensor]) -> None:
@@ -230,9 +260,13 @@ class Trainer:
             prefix = f"optimiser.{name}."
             moments = {key.removeprefix(prefix): moment for key, moment in tensors.items() if key.startswith(prefix)}
             self.optimiser.state[value] = {key: moment.to(self.device, copy=True) for key, moment in moments.items()}
+        for name, table in self.averages.items():
+            table.copy_(tensors[f"average.{name}"])
         self.generator.set_state(tensors["generator"].cpu())
         self.graph = self._graph()  # a graph knows the moments by where they lie
         self.epoch = int(tensors["epoch"])
+        if self.epoch:
+            self.model.start_training(self.config.hops)
 
 
 def _diverged(epoch: int, loss: float) -> RunError:

@@ -69,8 +69,7 @@ def propagated(config: TrainConfig, positives: Positives, factors: Factors) -> P
     """Factors under the propagation of the config, ready to be served or trained."""
     chosen = config.least_squares
     user_share, item_share = chosen.propagation
-    scaled = tuple(chosen.initial_scale * table for table in factors)
-    model = Propagation(positives, scaled, user_share=user_share, item_share=item_share, hops=config.hops)
+    model = Propagation(positives, factors, user_share=user_share, item_share=item_share, hops=config.hops)
     return model.to(factors[0].device)
 
 

@@ -43,6 +43,20 @@ class Propagation(LightGCN):
             )
         return users, items
 
+    @torch.no_grad()
+    def start_training(self, hops: int, spread: float | None = None) -> None:
+        """Both sides pick up all of their neighbours' from now on, `hops` times.
+
+        spread: scaled such that a user's scores have that standard deviation, mean over the users.
+        """
+        self.user_share, self.item_share, self.hops = 1.0, 1.0, hops
+        if spread is None:
+            return
+        users, items = self.vectors()
+        found = ((users @ torch.cov(items.T, correction=0)) * users).sum(1).clamp_min(0).sqrt().mean()
+        for table in (self.users, self.items):
+            table.mul_((spread / found.clamp_min(1e-9)).sqrt())
+
     def by_hop(self, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """The final vectors as if they were of one hop: (U, 1, D) and (I, 1, D)."""
         users, items = self(generator)

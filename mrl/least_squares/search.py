@@ -59,7 +59,7 @@ SWEEPS = (2, 4, 6)  # few are better on dense data, more on sparse data
 BETTER_NARROW = 1.01  # times the value of the widest fit, from which on half of it is tried
 PROPAGATIONS = ((0.0, 0.0), USUAL["propagation"], (1.0, 1.0))  # users alone where there is much data a user, else both
 BY_WHOLE = ("alpha0", "frequency_l2", "fit_width", "sweeps", "nested_sweeps", "propagation", "rotation")
-OF_TRAINING = ("l2", "initial_scale")
+OF_TRAINING = ("hops", "l2", "initial_scale")
 SEARCHED = (*BY_WHOLE, *DIRECTIONS)
 TRIAL_EPOCHS = 2  # of training, by which its own settings are told apart
 

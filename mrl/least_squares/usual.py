@@ -19,10 +19,10 @@ MOST_NUMBERS = 2 * 10**9  # interactions times dimensions: a sweep over more tak
 DIRECTIONS = {
     "nu": ((0.75,),),
     "l2_width_exponent": ((0.6, 1.0), (0.0,)),
-    "hops": ((1,), (3,)),
     "level_weights": (("rising",), ("falling",)),
-    "l2": ((0.003, 0.001, 0.0003), (0.03, 0.1)),
-    "initial_scale": ((1.4, 2.0, 2.8, 4.0), (0.7, 0.5)),
+    "hops": ((2,), (4,)),
+    "l2": ((0.3, 0.1, 0.03), (3.0, 10.0)),  # times the usual value
+    "initial_scale": ((1.4, 2.0, 2.8, 4.0), (0.7, 0.5)),  # likewise
 }
 
 
@@ -64,8 +64,6 @@ def room(positives: Positives, share: int) -> int:
 def changes_nothing(config: TrainConfig, name: str) -> bool:
     """Whether a setting of `DIRECTIONS` has no effect on the initial model, by what was chosen before it."""
     chosen = config.least_squares
-    if name == "hops":  # with one side alone, every hop gives the same
-        return not all(chosen.propagation)
     if name == "level_weights":
         return len(config.widths) == 1 or not (chosen.rotation or chosen.nested_sweeps)
     return name == "l2_width_exponent" and not chosen.nested_sweeps
@@ -82,4 +80,4 @@ def moved(config: TrainConfig, name: str, value: float | str, positives: Positiv
         levels = len(config.widths)
         rising = [level / sum(range(levels + 1)) for level in range(1, levels + 1)]
         return config.with_settings(level_weights=tuple(rising if value == "rising" else rising[::-1]))
-    return config.with_settings(**{name: value})
+    return config.with_settings(**{name: value * config.usual()[name] if name in ("l2", "initial_scale") else value})

@@ -1,0 +1,151 @@
+"""Nested sampled softmax: each level ranks every positive above all items that it might confuse it with.
+
+    L = Σ_k w_k · mean over (u, i) of softplus(log Z_k(u) − s_k(u, i)),      Z_k(u) = Σ_j exp s_k(u, j)
+
+over the items j that u is not known to like. It is the BPR of `mrl.loss` with log Z in place of the score of one
+negative. Matryoshka negative sampling takes the highest of a few candidates at every level; here every level weighs all
+of them by its own softmax, so that each has hard negatives of its own (Wu et al., arXiv 2201.02327, on one level).
+
+Z is estimated from items that are drawn once a step for all users and levels, popular ones more often: they have most
+of it. Each counts by one over its chance to be drawn (Horvitz and Thompson, 1952).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from mrl.data import Positives
+from mrl.widths import check_level_weights, check_widths
+
+ITEMS = 4096  # drawn a step, of a large catalogue at least
+ITEM_SHARE = 0.1  # of it
+POPULARITY = 0.5  # the power of an item's positives that it is drawn by
+NEVER = -1e9  # the score of an item that a user has seen
+
+
+class NestedSoftmax(nn.Module):
+    """The weighted sum over levels of a sampled softmax, and the penalty that belongs to it.
+
+    positives: what each user is known to like. widths, level_weights: K of each; weights default to 1/K.
+    """
+
+    def __init__(self, positives: Positives, widths: Sequence[int], level_weights: Sequence[float] | None = None):
+        super().__init__()
+        self.positives, self.widths = positives, check_widths(widths)
+        self.level_weights = check_level_weights(level_weights, self.widths)
+        popularity = (positives.item_counts.float() + 1) ** POPULARITY
+        self.drawn = min(positives.num_items, max(ITEMS, int(ITEM_SHARE * positives.num_items)))
+        self.register_buffer("popularity", popularity, persistent=False)
+        self.register_buffer("log_chance", _chances(popularity, self.drawn).log(), persistent=False)
+
+    def forward(
+        self,
+        user_rows: Tensor,
+        users: Tensor,
+        items: Tensor,
+        levels: Sequence[int] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the total (scalar) and the term of each level (K,), detached.
+
+        user_rows: (B,), all of whose positives count. users: (B, D) their vectors. items: (I, D), of all items.
+        levels: which levels count in this step, all if None. A subset is scaled by K/n, so that its expectation is the
+        whole loss.
+        """
+        some = range(len(self.widths)) if levels is None else levels
+        widths = [self.widths[level] for level in some]
+        weights = [self.level_weights[level] * len(self.widths) / len(some) for level in some]
+        known = self.positives.take(user_rows)
+        sample = torch.arange(len(items), device=items.device)
+        if self.drawn < len(items):
+            sample = torch.multinomial(self.popularity, self.drawn, generator=generator)
+        place = torch.full((len(items),), -1, device=items.device).index_copy_(
+            0, sample, torch.arange(self.drawn, device=items.device)
+        )
+        pairs = known.users.long(), known.items.long(), place[known.items.long()]
+        loss, terms = _Loss.apply(users, items, *pairs, sample, self.log_chance[sample], widths, weights)
+        return loss, terms
+
+    def penalty(self, l2: float, users: Tensor, items: Tensor) -> Tensor:
+        """λ/2 of the mean over positives of Σ_k w_k (‖p[:d_k]‖² + ‖q[:d_k]‖²/2 + mean over all items of the same).
+
+        users (U, D), items (I, D): the ego vectors. A level shrinks what it sees, so that wide ones do not shrink more
+        than they learn; an item as often as it is a positive or, as likely as any other, a negative.
+        """
+        of_dimension = torch.zeros(users.shape[1], dtype=users.dtype, device=users.device)
+        for width, weight in zip(self.widths, self.level_weights, strict=True):
+            of_dimension[:width] += weight
+        count = len(self.positives)
+        of_user = self.positives.counts.to(users.dtype) / count
+        of_item = (self.positives.item_counts.to(users.dtype) / count + 1 / len(items)) / 2
+        norms = [(rows.square() @ of_dimension) @ of_row for rows, of_row in ((users, of_user), (items, of_item))]
+        return l2 / 2 * (norms[0] + norms[1])
+
+
+def _chances(popularity: Tensor, drawn: int) -> Tensor:
+    """The chance of each item (I,) to be among so many that are drawn without repeats, by popularity (I,).
+
+    1 − exp(−t · popularity), as where items wait for an exponential time and the first to come are drawn; t such that
+    chances sum up to their number.
+    """
+    weights = popularity.double() / popularity.sum()
+    if drawn == len(weights):
+        return torch.ones_like(popularity)
+    time = torch.tensor(float(drawn), dtype=torch.float64, device=weights.device)
+    for _ in range(50):  # Newton, on a concave function from its left
+        kept = (-time * weights).exp()
+        time = time + (drawn - (1 - kept).sum()) / (weights * kept).sum()
+    return (1 - (-time * weights).exp()).to(popularity.dtype)
+
+
+class _Loss(torch.autograd.Function):
+    """The loss with its gradients in the same pass: scores of all levels are never kept for later."""
+
+    @staticmethod
+    def forward(ctx, users, items, rows, liked, places, sample, log_chance, widths, weights):
+        """rows, liked, places (P,): of each positive the row in `users`, the item, its place in `sample`, else −1."""
+        blocks = [stop - start for start, stop in zip([0, *widths], widths, strict=False)]
+        count, served = len(rows), widths[-1]
+        of_users, of_items, sampled = users[rows], items[liked], items[sample]
+        blockwise = (of_users * of_items)[:, :served].split(blocks, 1)
+        positive = torch.stack([block.sum(1) for block in blockwise], 1).cumsum(1)  # (P, K)
+        is_drawn = places >= 0
+        seen = rows[is_drawn], places[is_drawn]
+        scores = users.new_zeros(len(users), len(sample))
+        pushes, pulls, terms, start = [], [], [], 0
+        for level, (stop, weight) in enumerate(zip(widths, weights, strict=True)):
+            scores.addmm_(users[:, start:stop], sampled[:, start:stop].T)
+            start = stop
+            softmax = scores - log_chance
+            softmax[seen] = NEVER
+            log_z = softmax.logsumexp(1)
+            softmax.sub_(log_z[:, None]).exp_()
+            gap = log_z[rows] - positive[:, level]
+            terms.append(softplus(gap).mean())
+            pull = gap.sigmoid().mul_(weight / count)
+            pushes.append(softmax.mul_(users.new_zeros(len(users)).index_add_(0, rows, pull)[:, None]))
+            pulls.append(pull)
+        user_out, item_out = torch.zeros_like(users), torch.zeros_like(items)
+        sample_out = torch.zeros_like(sampled)
+        push, pull = torch.zeros_like(scores), torch.zeros_like(pulls[0])
+        for level in reversed(range(len(widths))):  # a dimension is seen by its own level and all wider ones
+            columns = slice(widths[level] - blocks[level], widths[level])
+            push, pull = push.add_(pushes.pop()), pull.add_(pulls.pop())
+            user_out[:, columns] = push @ sampled[:, columns]
+            user_out[:, columns].index_add_(0, rows, -pull[:, None] * of_items[:, columns])
+            sample_out[:, columns] = push.T @ users[:, columns]
+            item_out[:, columns].index_add_(0, liked, -pull[:, None] * of_users[:, columns])
+        item_out.index_add_(0, sample, sample_out)
+        ctx.save_for_backward(user_out, item_out)
+        terms = torch.stack(terms)
+        ctx.mark_non_differentiable(terms)
+        return terms @ terms.new_tensor(weights), terms
+
+    @staticmethod
+    def backward(ctx, of_loss, _):
+        users, items = ctx.saved_tensors
+        return of_loss * users, of_loss * items, *[None] * 7
