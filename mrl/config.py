@@ -22,33 +22,12 @@ from pydantic_core import ArgsKwargs
 
 from mrl.errors import ConfigError
 from mrl.parameters import PathText, sections_of, settings
+from mrl.recipes import OF_PAIRS, RECIPES, USUAL
 from mrl.widths import AUTO, DEFAULT_WIDTHS, NARROWEST, check_level_weights, check_widths
 
 # Settings that say where and whether, not what: two runs of the same data that differ only here are the same run.
 # Whether data are the same is told by their fingerprint, wherever they lie.
 ELSEWHERE = ("dataset", "resume", "run_dir", "device")
-
-# What each recipe takes where nothing is said. mrl4rec: the authors' settings; default: see `reports/log.md`.
-_DEFAULT = {
-    "backbone": "propagation", "loss": "softmax", "epochs": 300, "batch_size": 0, "learning_rate": 2e-3,
-    "eval_every": 1, "patience": 3,
-}  # fmt: skip
-RECIPES: dict[str, dict[str, Any]] = {
-    "default": _DEFAULT,
-    "least_squares": _DEFAULT | {"epochs": 0},
-    "mrl4rec": {
-        "backbone": "mf", "loss": "bpr", "epochs": 300, "batch_size": 2048, "learning_rate": 1e-3, "l2": 1e-4,
-        "hops": 2, "eval_every": 5, "patience": 10,
-    },
-}  # fmt: skip
-BY_RECIPE = tuple(RECIPES["mrl4rec"])  # settings that may be left out
-# Of default and least_squares, where neither settings nor a search say; alpha0 and fit_width depend on the data.
-USUAL = {
-    "frequency_l2": 0.01, "nu": 1.0, "sweeps": 4, "nested_sweeps": 0, "l2_width_exponent": 0.3,
-    "propagation": (0.5, 0.0), "rotation": True, "hops": 3, "l2": 0.5, "initial_scale": 1.2,
-}  # fmt: skip
-
-OF_PAIRS = {"l2": 1e-2}  # of losses other than softmax
 
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -78,8 +57,8 @@ class LeastSquaresSettings:
 
     None or empty: chosen on validation, as `search` says.
 
-    search: quick; thorough, which also tries other values of nu, l2_width_exponent, hops, level_weights, and of l2 and
-        initial_scale of the training; none: usual values, predicted from the density of the data.
+    search: quick; thorough, which also tries other values of nu, l2_width_exponent and level_weights, and of hops, l2
+        and initial_scale of the training; none: usual values, predicted from the density of the data.
     alpha0: weight of all pairs, beside 1 of observed ones.
     frequency_l2, nu: the penalty of a row is frequency_l2 · (positives + α0 · rows of the other side)^nu
         (Rendle et al., arXiv 2110.14037).
@@ -180,8 +159,8 @@ class TrainConfig:
         nested_negatives: each level its own candidates and negative (MNS), or one negative for all levels.
         sampler: `SamplerSettings`.
     Optimisation
-        epochs: at most. early_stopping: `EarlyStoppingSettings`. learning_rate: of Adam. l2: λ on the batch's ego
-        vectors. batch_size: positives a step; 0 for 8192, or a 32nd of all where that is more, at up to 2.5 times the
+        epochs: at most. early_stopping: `EarlyStoppingSettings`. learning_rate: of Adam. l2: λ on ego vectors,
+        of the batch or, under softmax, all. batch_size: positives a step; 0 for 8192, or a 32nd of all where that is more, at up to 2.5 times the
         learning rate.
         seed: of splits, initial values, shuffling and sampling. device: auto, cpu, cuda, cuda:1, …
     Output

@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from mrl.analysis.comparison import EvaluateConfig
-from mrl.config import SECTION_OF, USUAL, TrainConfig, differing, flat, in_sections
+from mrl.config import SECTION_OF, TrainConfig, differing, flat, in_sections
 from mrl.controls.runs import ControlsConfig
 from mrl.errors import ConfigError
 from mrl.hierarchy.runs import HierarchyConfig
 from mrl.parameters import as_config
+from mrl.recipes import OF_PAIRS, USUAL
 from mrl.report.stages import ReportConfig
 from mrl.study.config import StudyConfig
 
@@ -32,7 +33,11 @@ from mrl.study.config import StudyConfig
         ({"nested_loss": {"level_weights": [1, 2]}}, "2 weights for 5 widths"),
         ({"nested_loss": {"level_weights": [0, 0, 0, 0, 0]}}, "not all zero"),
         ({"rule": "hard"}, "rule='hard'"),
-        ({"rule": "dns_mn", "sampler": {"topk": 17}}, "topk=17"),
+        ({"rule": "dns_mn", "loss": "bpr", "sampler": {"topk": 17}}, "topk=17"),
+        ({"rule": "ahns"}, "rule='ahns': loss='softmax' weighs all items that it draws; loss='bpr' picks negatives"),
+        ({"recipe": "mrl4rec", "loss": "softmax", "candidates": 4}, "candidates=4: loss='softmax'"),
+        ({"nested_negatives": False}, "nested_negatives=False: loss='softmax'"),
+        ({"loss": "hinge"}, "loss='hinge': must be 'softmax', 'bpr'"),
         ({"nested_loss": {"levels_per_step": 6}}, "there are 5 levels"),
         ({"eval_widths": [128]}, "128 is wider than the 64"),
         (
@@ -66,6 +71,7 @@ def test_impossible_settings_are_refused_in_one_line_that_names_them(values: dic
 
 def test_text_from_a_command_line_becomes_the_right_type() -> None:
     text = {"widths": "[4, 8]", "nested_negatives": "false", "learning_rate": "1e-2", "min_rating": "4", "epochs": "7"}
+    text |= {"loss": "bpr"}
     assert as_config(TrainConfig, {"widths": "auto"}).widths == TrainConfig(widths="auto").widths == "auto"
     config = as_config(TrainConfig, text)
     assert config.widths == (4, 8) and config.nested_negatives is False
@@ -74,8 +80,12 @@ def test_text_from_a_command_line_becomes_the_right_type() -> None:
 
 def test_the_name_of_a_run_says_what_sets_it_apart() -> None:
     assert TrainConfig().run_name == "default"
-    assert TrainConfig(rule="ahns", nested_negatives=False).run_name == "default-ahns-shared"
+    assert TrainConfig(loss="bpr").run_name == "default-dns-mns"
+    assert TrainConfig(loss="bpr", rule="ahns", nested_negatives=False).run_name == "default-ahns-shared"
+    assert TrainConfig(loss="bce").run_name == "default-bce-dns-mns"
     assert TrainConfig(recipe="least_squares").run_name == "least-squares"
+    assert TrainConfig(epochs=0, loss="bpr").run_name == "default"
+    assert TrainConfig(backbone="mf", loss="softmax").run_name == "mf-softmax"
     assert TrainConfig(recipe="mrl4rec").run_name == "mf-dns-mns"
     assert TrainConfig(backbone="lightgcn", hops=3, nested_negatives=False).run_name == "lightgcn3-dns-shared"
     assert TrainConfig(backbone="mf", loss="bce", rule="ahns").run_name == "mf-bce-ahns-mns"
@@ -89,6 +99,9 @@ def test_settings_left_out_are_those_of_the_recipe() -> None:
     assert TrainConfig(backbone="lightgcn").recipe == "mrl4rec"  # only there is it a choice
     assert TrainConfig(epochs=None, backbone="").epochs == TrainConfig().epochs
     assert TrainConfig(recipe="least_squares").epochs == 0
+    losses = {recipe: TrainConfig(recipe=recipe).loss for recipe in ("default", "least_squares", "mrl4rec")}
+    assert losses == {"default": "softmax", "least_squares": "softmax", "mrl4rec": "bpr"}
+    assert TrainConfig(loss="").loss == "softmax" and TrainConfig(loss="bpr").loss == "bpr"
     again = as_config(TrainConfig, json.loads(json.dumps(published.to_dict())))
     assert again == published
 
@@ -145,6 +158,8 @@ def test_settings_are_found_and_changed_by_name_whatever_their_section() -> None
     assert TrainConfig(**in_sections(names)) == config
     usual = TrainConfig().with_usual()  # alpha0 and fit_width depend on the data
     assert {name: usual.setting(name) for name in USUAL} == USUAL and usual.with_usual() == usual
+    pairs = TrainConfig(loss="bpr").with_usual()
+    assert {name: pairs.setting(name) for name in USUAL} == USUAL | OF_PAIRS
     assert usual.least_squares.alpha0 is usual.least_squares.fit_width is None
     given = {"sweeps": 3, "nested_sweeps": 0, "rotation": False, "propagation": (0.0, 0.0), "hops": 0, "l2": 0.0}
     assert {name: TrainConfig(**in_sections(given)).with_usual().setting(name) for name in given} == given
@@ -167,6 +182,7 @@ def test_settings_are_taken_from_what_python_programs_hold(tmp_path, monkeypatch
         eval_widths=range(3, 4),
         nested_loss={"level_weights": pl.Series([1.0, 2.0])},
         nested_negatives=np.bool_(False),
+        loss="bpr",
     )
     assert config.dataset == str(tmp_path / "clicks.csv") and config.run_dir == str(tmp_path / "runs/one")
     assert (config.epochs, config.learning_rate, config.l2, config.widths) == (3, 0.01, 0.5, (2, 4))

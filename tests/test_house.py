@@ -31,7 +31,8 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 # The method itself and what it stands on; all else is a wing.
 TOP = {
-    "errors", "words", "widths", "config", "parameters", "model", "loss", "sampler", "softmax", "trainer", "train", "sweep",
+    "errors", "words", "widths", "config", "parameters", "recipes", "model", "loss", "sampler", "softmax", "trainer",
+    "train", "sweep",
 }  # fmt: skip
 LARGEST_WING = 1900  # lines
 EXTRAS = PROJECT["optional-dependencies"]

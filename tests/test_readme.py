@@ -25,7 +25,7 @@ import yaml
 from settings import GIVEN
 
 from mrl import train
-from mrl.config import RECIPES, USUAL
+from mrl.recipes import RECIPES, USUAL
 from mrl.data import DATASETS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,7 +14,7 @@ import torch
 from settings import GIVEN, one_validation_split, train_config
 
 from mrl import train as train_module
-from mrl.config import USUAL, TrainConfig
+from mrl.config import TrainConfig
 from mrl.data.holdout import as_paper, hold_out
 from mrl.data.interactions import Interactions, Positives
 from mrl.data.load import pick_device
@@ -22,6 +22,7 @@ from mrl.data.synthetic import planted_interactions
 from mrl.errors import ConfigError, DataError, RunError
 from mrl.least_squares.fit import fit_least_squares, initial_model, propagated
 from mrl.model import LightGCN
+from mrl.recipes import USUAL
 from mrl.runs.run import Run, load
 from mrl.train import fit
 from mrl.trainer import Trainer
@@ -319,7 +320,7 @@ def test_no_step_on_a_gpu_waits_for_the_host(tmp_path, data, backbone: str) -> N
 
 
 def closed_form(tmp_path: Path, **changes) -> TrainConfig:
-    base = {"dataset": "checkerboard", "widths": (2, 4), "batch_size": 256, "candidates": 4, "epochs": 4}
+    base = {"dataset": "checkerboard", "widths": (2, 4), "batch_size": 256, "epochs": 4}
     return train_config(**base | {"device": "cpu", "run_dir": str(tmp_path / "run")} | changes)
 
 

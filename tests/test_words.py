@@ -11,6 +11,7 @@ from mrl.words import is_most, listed, metric_title, model_name, model_names, pe
     ("model", "name"),
     [
         ("default", "default recipe"),
+        ("default-dns-mns", "default recipe (dns, mns)"),
         ("default-ahns-shared", "default recipe (ahns, shared)"),
         ("least-squares", "default recipe, untrained"),
         ("least_squares", "default recipe, untrained"),

@@ -23,11 +23,12 @@ import polars as pl
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from tqdm import tqdm
 
-from mrl.config import BY_RECIPE, Positive, TrainConfig, in_sections
+from mrl.config import Positive, TrainConfig, in_sections
 from mrl.controls.computed import ComputedConfig, compute_control
 from mrl.data import datasets, load_data
 from mrl.errors import ConfigError, RunError
 from mrl.parameters import PathText, as_config, settings
+from mrl.recipes import BY_RECIPE
 from mrl.runs import Run, default_path, load
 from mrl.sweep import current_fingerprint, finished, fit_all
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from mrl.config import USUAL, TrainConfig
+from mrl.config import TrainConfig
 from mrl.data import Interactions
 from mrl.errors import DataError
 from mrl.least_squares.axes import rotate
@@ -44,6 +44,7 @@ from mrl.least_squares.validation import (
     validation_splits,
     validation_value,
 )
+from mrl.recipes import USUAL
 from mrl.trainer import Trainer
 from mrl.widths import AUTO, DEFAULT_WIDTHS, powers_of_two
 

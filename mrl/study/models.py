@@ -17,7 +17,7 @@ from mrl.study.fitting import FitFunction, fit_bpr_rotated, fit_ease, fit_ials, 
 CODE = ("evaluation", "kernels", "study/fitting.py", "widths.py")
 TRAINING_CODE = (*CODE, "loss.py", "model.py", "sampler.py", "trainer.py")
 COMPUTING_CODE = (*CODE, "controls/models.py", "least_squares")
-RECIPE_CODE = (*TRAINING_CODE, "least_squares", "train.py")
+RECIPE_CODE = (*TRAINING_CODE, "least_squares", "recipes.py", "softmax.py", "train.py")
 # of trainings, which take minutes where linear models take seconds
 TRAINED_WIDEST, TRAINED_SEEDS = 128, 3
 

@@ -68,18 +68,18 @@ def test_steps_taken_one_by_one_are_the_fit(data) -> None:
 
 
 def test_without_a_rotation_the_initial_model_is_the_leading_axes_propagated(data) -> None:
-    config = given(rotation=False, initial_scale=2.0)
+    config = given(rotation=False)
     factors = fit_least_squares(config, data.train)
     rows: list[dict] = []
     model = initial_model(config, data.train, factors, on_row=rows.append)
-    assert not rows and equal((model.users, model.items), [2 * table[:, :4] for table in factors])
+    assert not rows and equal((model.users, model.items), [table[:, :4] for table in factors])
     cut = [table[:, :4] for table in factors]
     assert equal(model.vectors(), propagated(config, data.train, cut).vectors())
-    assert model.users.is_contiguous() and (model.user_share, model.item_share, model.hops) == (0.5, 0.3, 2)
+    assert model.users.is_contiguous() and (model.user_share, model.item_share, model.hops) == (0.5, 0.3, 3)
 
 
 def test_the_rotation_is_learned_of_what_is_served_and_cuts_the_factors(data) -> None:
-    config = given(initial_scale=2.0, level_weights=(3, 1))
+    config = given(level_weights=(3, 1))
     factors = fit_least_squares(config, data.train)
     rows: list[dict] = []
     model = initial_model(config, data.train, factors, steps=STEPS, on_row=rows.append)
@@ -87,7 +87,7 @@ def test_the_rotation_is_learned_of_what_is_served_and_cuts_the_factors(data) ->
     options = {"level_weights": (3, 1), "steps": STEPS, "seed": config.seed}
     rotation, loss = learn_rotation(*served, data.train, (2, 4), **options)
     assert rotation.shape == (8, 4)
-    assert equal((model.users, model.items), [2 * (table @ rotation) for table in factors])
+    assert equal((model.users, model.items), [table @ rotation for table in factors])
     for found, whole in zip(model.vectors(), served, strict=True):  # as if rotated after propagation
         torch.testing.assert_close(found, whole @ rotation, atol=1e-5, rtol=1e-4)
     (row,) = rows

@@ -9,7 +9,7 @@ import pytest
 import torch
 from settings import GIVEN, train_config
 
-from mrl.config import USUAL, TrainConfig
+from mrl.config import TrainConfig
 from mrl.data.holdout import hold_out
 from mrl.data.interactions import Interactions, Positives
 from mrl.data.synthetic import planted_interactions
@@ -21,6 +21,7 @@ from mrl.least_squares.ials import spectral_start
 from mrl.least_squares.search import choose_settings, open_settings
 from mrl.least_squares.usual import fitted_widths, usual_point, usual_settings
 from mrl.least_squares.validation import validation_splits, validation_value
+from mrl.recipes import USUAL
 from mrl.trainer import Trainer
 
 SETTINGS = {"dataset": "planted", "widths": (2, 4), "device": "cpu"}

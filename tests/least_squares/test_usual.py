@@ -6,12 +6,12 @@ import pytest
 import torch
 from settings import GIVEN, train_config
 
-from mrl.config import USUAL
 from mrl.data.holdout import hold_out
 from mrl.data.interactions import Interactions, Positives
 from mrl.data.synthetic import planted_interactions
 from mrl.least_squares.climb import grid_value
 from mrl.least_squares.usual import (
+    changes_nothing,
     fitted_widths,
     moved,
     possible_widths,
@@ -19,6 +19,7 @@ from mrl.least_squares.usual import (
     usual_settings,
     widest_fit,
 )
+from mrl.recipes import USUAL
 
 SETTINGS = {"dataset": "planted", "widths": (2, 4), "device": "cpu"}
 

@@ -15,7 +15,7 @@ from mrl.runs import tensorfile
 from mrl.runs.run import Run, load
 
 KINDS = (
-    {"alpha0": 0.1, "frequency_l2": 0.01},  # a search, least squares and its rotation, then training
+    {"alpha0": 0.1, "frequency_l2": 0.01, "candidates": 16},  # a search, least squares and its rotation, then training
     {"recipe": "mrl4rec"},
     {"backbone": "lightgcn", "hops": 1, "edge_dropout": 0.1, "message_dropout": 0.1, "rule": "dens"},
     {"recipe": "mrl4rec", "protocol": "paper", "loss": "uib", "levels_per_step": 1},

@@ -72,10 +72,11 @@ def test_the_code_version_follows_what_code_does_and_not_how_it_reads() -> None:
         *(("default", f"kernels/{name}", True) for name in ("bpr.py", "candidates.py", "sparse.py")),
         *(("default", f"least_squares/{name}", True) for name in ("rotation.py", "search.py")),
         *(("default", name, True) for name in ("evaluation/ranking.py", "loss.py", "sampler.py", "trainer.py")),
+        *(("default", name, True) for name in ("recipes.py", "softmax.py")),
         *(("default", name, False) for name in ("figures/plots.py", "study/words.py", "report/page.py", "config.py")),
         *(("ials-4", name, True) for name in ("least_squares/ials.py", "kernels/topk.py", "study/fitting.py")),
         *(("ials-4", name, False) for name in ("sampler.py", "train.py")),
-        *(("mf-dns-mns", name, False) for name in ("least_squares/search.py", "controls/models.py")),
+        *(("mf-dns-mns", name, False) for name in ("least_squares/search.py", "controls/models.py", "softmax.py")),
     ],
 )
 def test_a_change_of_code_changes_the_version_of_the_models_that_it_makes(monkeypatch, model, module, counts) -> None:
