@@ -159,9 +159,9 @@ class TrainConfig:
         nested_negatives: each level its own candidates and negative (MNS), or one negative for all levels.
         sampler: `SamplerSettings`.
     Optimisation
-        epochs: at most. early_stopping: `EarlyStoppingSettings`. learning_rate: of Adam. l2: λ on ego vectors,
-        of the batch or, under softmax, all. batch_size: positives a step; 0 for 8192, or a 32nd of all where that is more, at up to 2.5 times the
-        learning rate.
+        epochs: at most. early_stopping: `EarlyStoppingSettings`. learning_rate: of Adam. l2: λ on ego vectors, of the
+        batch or, under softmax, all. batch_size: positives a step; 0 for 8192, or a 32nd of all where that is more, at
+        up to 2.5 times the learning rate.
         seed: of splits, initial values, shuffling and sampling. device: auto, cpu, cuda, cuda:1, …
     Output
         eval_widths: further widths to report, for example 6, 12, 24, 48. per_user: write every user's metrics too.

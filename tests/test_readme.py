@@ -25,8 +25,8 @@ import yaml
 from settings import GIVEN
 
 from mrl import train
-from mrl.recipes import RECIPES, USUAL
 from mrl.data import DATASETS
+from mrl.recipes import RECIPES, USUAL
 
 ROOT = Path(__file__).resolve().parents[1]
 USERS, ITEMS, INTERACTIONS = 943, 1682, 100_000  # of MovieLens-100K

@@ -50,6 +50,9 @@ def data() -> Interactions:
     return hold_out(checkerboard(), 0.1, seed=0)
 
 
+SOFTMAX = {"loss": "softmax", "candidates": 16}  # which it has no use for
+
+
 def settings(tmp_path: Path, **changes) -> TrainConfig:
     base = {
         "dataset": "checkerboard",
@@ -89,6 +92,9 @@ def value(run: Run, metric: str, width: int) -> float:
         {"loss": "uib"},
         {"levels_per_step": 1},
         {"widths": (8,)},
+        SOFTMAX,
+        SOFTMAX | {"backbone": "lightgcn", "hops": 1, "edge_dropout": 0.1},
+        SOFTMAX | {"levels_per_step": 1},
     ],
     ids=lambda changes: "-".join(f"{key}={value}" for key, value in changes.items()) or "default",
 )
@@ -161,6 +167,18 @@ def test_a_seed_repeats_bit_for_bit_and_another_does_not(tmp_path, data) -> None
     assert not torch.equal(runs[0].users, runs[2].users)
 
 
+@pytest.fixture
+def every_epoch_is_the_best(monkeypatch) -> None:
+    """So that there are epochs in the refit: this board is solved before the first."""
+    keep = train_module._State.keep_if_best
+
+    def keep_always(self, *arguments) -> None:
+        self.best_value = -1.0
+        keep(self, *arguments)
+
+    monkeypatch.setattr(train_module._State, "keep_if_best", keep_always)
+
+
 class Killed(BaseException):
     """Stands for SIGKILL: nothing in the code catches it."""
 
@@ -197,6 +215,17 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, data, monkeypatch, step
     changes = {"epochs": 8, "patience": 2, "backbone": backbone, "edge_dropout": 0.1, "rule": "dens"}
     whole = fit(settings(tmp_path, run_dir=str(tmp_path / "whole"), **changes), data, progress=False)
     check_resumed(settings(tmp_path, **changes), data, whole, monkeypatch, "_step", steps)
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize("backbone", ["mf", "lightgcn"])
+@pytest.mark.parametrize("steps", [3, 22, 34])
+def test_a_killed_run_with_a_softmax_resumes_to_the_same_bits(tmp_path, data, monkeypatch, steps, backbone) -> None:
+    """In the first epoch, later in the search, in the refit; the means over steps go on, too."""
+    changes = SOFTMAX | {"epochs": 6, "eval_every": 1, "backbone": backbone, "edge_dropout": 0.1}
+    whole = fit(settings(tmp_path, run_dir=str(tmp_path / "whole"), **changes), data, progress=False)
+    assert whole.history.filter(phase="refit").height > 1
+    check_resumed(settings(tmp_path, **changes), data, whole, monkeypatch, "_user_step", steps)
 
 
 @pytest.mark.robustness
@@ -248,6 +277,81 @@ def test_users_who_have_every_item_yield_no_triplet(tmp_path) -> None:
         Trainer(settings(tmp_path, widths=(2,)), full, torch.device("cpu"))
 
 
+@pytest.mark.parametrize("backbone", ["mf", "propagation"])
+def test_a_softmax_does_no_harm_to_users_with_every_item_or_none(tmp_path, backbone) -> None:
+    likes = np.random.default_rng(0).random((6, 30)) < 0.3
+    likes[0], likes[1] = True, False
+    train = Positives.from_pairs(*np.nonzero(likes), 6, 30)
+    config, model = settings(tmp_path, **SOFTMAX), None
+    if backbone == "propagation":
+        config = closed_form(tmp_path, **GIVEN, widths=(2, 4, 8))
+        model = initial_model(config.with_usual(), train, fit_least_squares(config.with_usual(), train))
+    trainer = Trainer(config, train, torch.device("cpu"), model)
+    assert trainer.active.tolist() == [2, 3, 4, 5] and trainer.idle_users == 1
+    for _ in range(3):
+        loss, by_level = trainer.run_epoch()
+    assert math.isfinite(loss) and np.isfinite(by_level).all()
+    assert all(table.isfinite().all() for table in trainer.vectors())
+
+
+def test_every_user_is_in_one_step_of_a_softmax_with_all_that_they_like(tmp_path, data, monkeypatch) -> None:
+    used, step = [], Trainer._user_step
+    monkeypatch.setattr(Trainer, "_user_step", lambda self, rows, levels: used.append(rows) or step(self, rows, levels))
+    trainer = Trainer(settings(tmp_path, **SOFTMAX, batch_size=100), data.train, torch.device("cpu"))
+    trainer.run_epoch()
+    assert torch.cat(used).sort().values.tolist() == list(range(60))
+    assert {len(rows) for rows in used[:-1]} == {math.ceil(100 * 60 / len(data.train))}  # who like about 100
+
+
+def test_what_is_served_of_a_softmax_is_the_mean_over_its_steps(tmp_path, data) -> None:
+    """Of all of them while they are few, then of the last 50 or so; a loss of pairs serves its last step."""
+    trainer = Trainer(settings(tmp_path, **SOFTMAX), data.train, torch.device("cpu"))
+    seen, descend = [], trainer._descend
+    trainer._descend = lambda total: (descend(total), seen.append(trainer.model.items.detach().clone()))[0]
+    for _ in range(3):
+        trainer.run_epoch()
+    assert len(seen) < 50
+    torch.testing.assert_close(trainer.vectors()[1], torch.stack(seen).mean(0), rtol=1e-4, atol=1e-5)
+    while len(seen) < 100:
+        trainer.run_epoch()
+    mean = torch.zeros_like(seen[0])
+    for number, table in enumerate(seen, 1):
+        mean.lerp_(table, max(0.02, 1 / number))
+    torch.testing.assert_close(trainer.vectors()[1], mean, rtol=1e-4, atol=1e-5)
+    pairs = Trainer(settings(tmp_path), data.train, torch.device("cpu"))
+    pairs.run_epoch()
+    assert torch.equal(pairs.vectors()[1], pairs.model.items) and not pairs.averages
+
+
+@pytest.mark.parametrize("loss", ["softmax", "bpr"])
+def test_the_vectors_of_epoch_0_are_those_of_the_initial_model_and_training_takes_the_whole_graph(
+    tmp_path, data, loss
+) -> None:
+    config = closed_form(tmp_path, **GIVEN, loss=loss, learning_rate=1e-12, initial_scale=0.7, hops=2).with_usual()
+    model = initial_model(config, data.train, fit_least_squares(config, data.train))
+    expected = [table.clone() for table in model.vectors()]
+    trainer = Trainer(config, data.train, torch.device("cpu"), model)
+    assert all(map(torch.equal, trainer.vectors(), expected))
+    trainer.run_epoch()
+    assert (model.user_share, model.item_share, model.hops) == (1.0, 1.0, 2)
+    users, items = trainer.vectors()
+    scores = users @ items.T
+    assert scores.std(1, correction=0).mean().item() == pytest.approx(0.7, rel=1e-3)
+    trainer.run_epoch()  # once only
+    users, items = trainer.vectors()
+    torch.testing.assert_close(users @ items.T, scores, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.usefixtures("every_epoch_is_the_best")
+@pytest.mark.parametrize("protocol", ["honest", "paper"])
+def test_the_backbone_of_the_default_recipe_propagates_to_the_vectors_of_the_run(tmp_path, data, protocol) -> None:
+    config = closed_form(tmp_path, **GIVEN, epochs=2, protocol=protocol)
+    run = fit(config, as_paper(data) if protocol == "paper" else data, progress=False)
+    model = propagated(config.with_usual(), run.seen, (run.backbone["users"], run.backbone["items"]))
+    model.start_training(config.with_usual().hops)
+    torch.testing.assert_close(model.vectors()[0], run.users)
+
+
 def test_every_interaction_is_used_once_an_epoch(tmp_path, data, monkeypatch) -> None:
     used = []
     step = Trainer._step
@@ -294,17 +398,18 @@ def test_a_gpu_that_is_not_there_is_refused_in_words() -> None:
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("backbone", ["mf", "lightgcn"])
-def test_cuda_learns_what_the_cpu_learns(tmp_path, data, backbone: str) -> None:
-    run = fit(settings(tmp_path, device="cuda", backbone=backbone), data, progress=False)
+@pytest.mark.parametrize("changes", [{}, SOFTMAX], ids=["bpr", "softmax"])
+def test_cuda_learns_what_the_cpu_learns(tmp_path, data, backbone: str, changes: dict) -> None:
+    run = fit(settings(tmp_path, device="cuda", backbone=backbone, **changes), data, progress=False)
     assert value(run, "ndcg@10", 2) > 0.8
-    assert set(run.environment["fast_paths"].values()) == {"used"}
+    assert changes or set(run.environment["fast_paths"].values()) == {"used"}
 
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("backbone", ["mf", "lightgcn", "propagation"])
 def test_no_step_on_a_gpu_waits_for_the_host(tmp_path, data, backbone: str) -> None:
-    graph = {"recipe": "default", "propagation": (1.0, 1.0)} if backbone == "propagation" else {}
+    graph = {"recipe": "default", "loss": "bpr", "propagation": (1.0, 1.0)} if backbone == "propagation" else {}
     config, model = settings(tmp_path, device="cuda", backbone=backbone, **graph), None
     if graph:
         start = torch.randn(data.num_users, config.widths[-1]), torch.randn(data.num_items, config.widths[-1])
@@ -403,25 +508,13 @@ def test_a_killed_search_of_settings_resumes_to_the_same_bits(
         check_resumed(closed_form(tmp_path), data, searched, monkeypatch, method, calls, train_module._Training)
 
 
-@pytest.fixture
-def every_epoch_is_the_best(monkeypatch) -> None:
-    """So that there are epochs in the refit: this board is solved before the first."""
-    keep = train_module._State.keep_if_best
-
-    def keep_always(self, *arguments) -> None:
-        self.best_value = -1.0
-        keep(self, *arguments)
-
-    monkeypatch.setattr(train_module._State, "keep_if_best", keep_always)
-
-
 @pytest.mark.robustness
 @pytest.mark.usefixtures("every_epoch_is_the_best")
 @pytest.mark.parametrize("epochs", [0, 2, 3, 5])
-@pytest.mark.parametrize("rotation", [False, True])
-def test_a_killed_refinement_resumes_to_the_same_bits(tmp_path, data, monkeypatch, rotation: bool, epochs: int) -> None:
+@pytest.mark.parametrize("loss", ["softmax", "bpr"])
+def test_a_killed_refinement_resumes_to_the_same_bits(tmp_path, data, monkeypatch, loss: str, epochs: int) -> None:
     """Before the first epoch, between two, before those of the refit, between two of those."""
-    changes = GIVEN | {"epochs": 3, "eval_every": 1, "learning_rate": 0.02, "rotation": rotation}
+    changes = GIVEN | {"epochs": 3, "eval_every": 1, "learning_rate": 0.02, "rotation": loss == "bpr", "loss": loss}
     whole = fit(closed_form(tmp_path, run_dir=str(tmp_path / "whole"), **changes), data, progress=False)
     assert whole.environment["best_epoch"] == 3 and whole.history.filter(phase="refit").height == 3
     check_resumed(closed_form(tmp_path, **changes), data, whole, monkeypatch, "run_epoch", epochs)

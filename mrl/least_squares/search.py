@@ -339,7 +339,8 @@ class _Search:
                 for value in direction:
                     started, tried = time.perf_counter(), moved(config, name, value, self.splits[0].train)
                     values = self.values_by_user(tried, trained=trained)
-                    self.log(started, mean_over_splits(values), **{name: value})
+                    told = value if isinstance(value, str) else tried.setting(name)
+                    self.log(started, mean_over_splits(values), **{name: told})
                     if not clearly_better(values, best):
                         break
                     reached, best = tried, values

@@ -48,3 +48,28 @@ def test_gradients_go_back_to_the_neighbours() -> None:
     (dense_users.square().sum() + dense_items.sum()).backward()
     torch.testing.assert_close(model.users.grad, own[0].grad)
     torch.testing.assert_close(model.items.grad, own[1].grad)
+
+
+@pytest.mark.parametrize("spread", [None, 1.2])
+def test_training_starts_with_all_of_the_neighbours_and_scores_of_a_given_spread(spread) -> None:
+    positives, start, graph = made()
+    model = Propagation(positives, start, user_share=0.5, item_share=0.0, hops=3)
+    assert model.hops == 1
+    model.start_training(2, spread)
+    scale = model.users[0, 0] / start[0][0, 0]
+    users, items = own = [scale * table for table in start]  # both sides alike, so that their balance is kept
+    for _ in range(2):
+        users, items = own[0] + graph @ items, own[1] + graph.T @ users
+    for found, expected in zip(model.vectors(), (users, items), strict=True):
+        torch.testing.assert_close(found, expected)
+    if spread is None:
+        assert scale == 1
+    else:
+        assert (users @ items.T).std(1, correction=0).mean().item() == pytest.approx(spread, rel=1e-5)
+
+
+def test_vectors_of_nothing_start_training_as_nothing() -> None:
+    positives, start, _ = made()
+    model = Propagation(positives, [0 * table for table in start], user_share=0.5, item_share=0.0)
+    model.start_training(3, 1.2)
+    assert all(table.eq(0).all() for table in model.vectors())

@@ -202,14 +202,14 @@ def test_without_a_search_settings_are_the_usual_ones_and_validation_is_not_need
 
 
 def test_what_a_search_leaves_open_depends_on_its_kind_and_on_what_the_config_has() -> None:
-    by_whole, others = list(search.BY_WHOLE), ["nu", "l2_width_exponent", "hops", "level_weights"]
-    training = ["l2", "initial_scale"]
+    by_whole, others = list(search.BY_WHOLE), ["nu", "l2_width_exponent", "level_weights"]
+    training = ["hops", "l2", "initial_scale"]
     assert open_settings(train_config(**SETTINGS)) == by_whole
     assert open_settings(train_config(**SETTINGS, search="thorough")) == by_whole + others + training
     untrained = train_config(**SETTINGS, search="thorough", recipe="least_squares")
     assert open_settings(untrained) == by_whole + others
     one = train_config(**SETTINGS | {"widths": (4,)}, search="thorough", hops=2)
-    assert open_settings(one) == [*by_whole, "nu", "l2_width_exponent", *training]
+    assert open_settings(one) == [*by_whole, "nu", "l2_width_exponent", *training[1:]]
     assert open_settings(train_config(**SETTINGS | GIVEN)) == []
     assert open_settings(train_config(**SETTINGS | GIVEN | {"rotation": False}, nu=0.0, search="thorough")) == [
         *others[1:], *training,
@@ -270,7 +270,7 @@ def thorough(data, monkeypatch):
 
 def test_a_thorough_search_tries_what_a_quick_one_does_not_and_takes_clear_gains_only(thorough) -> None:
     gains, found = thorough
-    both = {"nu": 1, "l2_width_exponent": 2, "hops": 2, "level_weights": 2, "l2": 2, "initial_scale": 2}
+    both = {"nu": 1, "l2_width_exponent": 2, "level_weights": 2, "hops": 2, "l2": 2, "initial_scale": 2}
 
     def counted(**changes: int) -> list[str]:
         return [name for name, count in (both | changes).items() for _ in range(count)]
@@ -278,24 +278,33 @@ def test_a_thorough_search_tries_what_a_quick_one_does_not_and_takes_clear_gains
     assert found() == ({}, counted())  # the first value of each direction
     assert found(search="quick") == ({}, [])
     least_squares = {"recipe": "least_squares"}
-    assert found(**least_squares) == ({}, counted(l2=0, initial_scale=0))  # which is not trained
-    gains[("hops", 3)] = 0.1
-    assert found() == ({"hops": 3}, counted())
-    gains |= {("l2_width_exponent", 0.6): 0.1, ("l2_width_exponent", 1.0): 0.05, ("l2", 0.03): 0.1, ("l2", 0.1): 0.2}
+    assert found(**least_squares) == ({}, counted(hops=0, l2=0, initial_scale=0))  # which is not trained
+    gains[("hops", 4)] = 0.1
+    assert found() == ({"hops": 4}, counted())
+    gains |= {("l2_width_exponent", 0.6): 0.1, ("l2_width_exponent", 1.0): 0.05, ("l2", 1.5): 0.1, ("l2", 5.0): 0.2}
     chosen, names = found()  # a direction that gains is followed as far as it does, and the other is not tried
-    assert chosen == {"hops": 3, "l2_width_exponent": 0.6, "l2": 0.1} and names == counted(l2=3)
-    gains |= {("initial_scale", 1.4): 0.1, ("initial_scale", 2.0): 0.2, ("initial_scale", 2.8): 0.2}
-    assert found()[0]["initial_scale"] == 2.0
+    assert chosen == {"hops": 4, "l2_width_exponent": 0.6, "l2": 5.0} and names == counted(l2=3)
+    scales = [1.2 * times for times in (1.4, 2.0, 2.8)]  # tried as multiples of the usual value
+    gains |= {("initial_scale", scale): gain for scale, gain in zip(scales, (0.1, 0.2, 0.2), strict=True)}
+    assert found()[0]["initial_scale"] == 2.4
     gains |= {("level_weights", (1 / 3, 2 / 3)): -0.1, ("level_weights", (2 / 3, 1 / 3)): 0.2}
     assert found()[0]["level_weights"] == (2 / 3, 1 / 3)
     assert "initial_scale" not in found(initial_scale=1.0, hops=2)[1] and "hops" not in found(hops=2)[1]
 
 
+def test_a_trial_says_the_value_that_it_tried_and_penalties_of_pairs_have_their_own(data, monkeypatch) -> None:
+    monkeypatch.setattr(search._Search, "values_by_user", lambda self, config, *, trained: [np.ones(5)])
+    given = GIVEN | {"search": "thorough", "nu": 1.0, "hops": 3, "initial_scale": 1.2}
+    for loss, expected in (("softmax", [0.15, 1.5]), ("bpr", [0.003, 0.03])):
+        _, _, rows = searched(train_config(**SETTINGS | given, loss=loss), data)
+        assert [row["l2"] for row in rows if "l2" in row] == pytest.approx(expected)
+        assert [row["level_weights"] for row in rows if "level_weights" in row] == ["rising", "falling"]
+
+
 def test_what_changes_nothing_is_not_tried(thorough) -> None:
     _, found = thorough
     assert "l2_width_exponent" not in found(nested_sweeps=0)[1]
-    for propagation in ((0.5, 0.0), (0.0, 0.5), (0.0, 0.0)):  # with one side alone, every hop gives the same
-        assert "hops" not in found(propagation=propagation)[1]
+    assert "hops" in found(propagation=(0.0, 0.0))[1]  # which training goes, whatever the initial model does
     assert "level_weights" in found(rotation=False)[1]
     assert "level_weights" not in found(rotation=False, nested_sweeps=0)[1]
 
@@ -324,7 +333,7 @@ def planted(*branching: int) -> Interactions:
 
 @pytest.mark.parametrize(("groups", "widest"), [((2, 2), 4), ((32,), 32)])
 def test_as_many_widths_are_found_as_the_data_have_interests(groups, widest) -> None:
-    config, _, rows = searched(train_config(**SETTINGS | {"widths": "auto"}), planted(*groups))
+    config, _, rows = searched(train_config(**SETTINGS | {"widths": "auto"}, hops=2), planted(*groups))
     assert config.widths == tuple(width for width in (4, 8, 16, 32) if width <= widest)
     assert config.least_squares.fit_width in fitted_widths(config.widths, planted(*groups).train)
     tried_widths = [row["width"] for row in rows if "width" in row]

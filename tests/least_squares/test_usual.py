@@ -71,3 +71,14 @@ def test_another_exponent_of_frequency_has_the_same_penalty_on_average(data) -> 
     assert before[0].frequency_l2 * float(before[1].mean()) == pytest.approx(
         after[0].frequency_l2 * float(after[1].mean())
     )
+
+
+def test_settings_of_the_training_are_moved_by_multiples_of_the_usual_value(data) -> None:
+    config = usual_settings(train_config(**SETTINGS), data.train)
+    assert moved(config, "l2", 0.3, data.train).l2 == pytest.approx(0.15)
+    assert moved(config, "initial_scale", 2.0, data.train).least_squares.initial_scale == 2.4
+    assert moved(config, "hops", 4, data.train).hops == 4
+    pairs = usual_settings(train_config(**SETTINGS, loss="bpr"), data.train)
+    assert pairs.l2 == 0.01 and moved(pairs, "l2", 0.3, data.train).l2 == pytest.approx(0.003)
+    one_side = config.with_settings(propagation=(0.5, 0.0))
+    assert not any(changes_nothing(one_side, name) for name in ("hops", "l2", "initial_scale"))
