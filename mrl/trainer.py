@@ -81,7 +81,7 @@ class Trainer:
             raise RunError("there is nothing to train on: no user has both a training item and an unobserved one")
         # steps on a graph cost the same whatever they hold, so large data is not cut into more of them
         self.batch_size = config.batch_size or max(BATCH, -(-len(self.users) // 32))
-        self.active = self.users.unique() if self.by_user else self.users
+        self.active = self.users.unique() if self.by_user else None
         # steps that are fewer for their data are longer
         rate = config.learning_rate * (1.0 if config.batch_size else min(LONGEST_STEP, self.batch_size / BATCH))
         if self.compiled:
@@ -113,7 +113,8 @@ class Trainer:
             self.model.start_training(self.config.hops, self.config.least_squares.initial_scale)
             self._average(1.0)
         self.model.train()
-        order = torch.randperm(len(self.active), device=self.device, generator=self.generator)
+        steps_of = self.active if self.by_user else self.users
+        order = torch.randperm(len(steps_of), device=self.device, generator=self.generator)
         total = torch.zeros((), dtype=torch.float32, device=self.device)
         by_level = torch.zeros(len(self.config.widths), dtype=torch.float32, device=self.device)
         seen = torch.zeros(len(self.config.widths), dtype=torch.float64)  # on the host: counting makes no GPU work

@@ -30,9 +30,9 @@ def tables(rows: int = USERS, items: int = ITEMS, dtype: torch.dtype = torch.flo
     return [torch.randn(count, 6, dtype=dtype, generator=generator).requires_grad_() for count in (rows, items)]
 
 
-def drawing(monkeypatch, drawn: int, positives: Positives | None = None, **more) -> NestedSoftmax:
+def drawing(monkeypatch, drawn: int, positives: Positives | None = None) -> NestedSoftmax:
     monkeypatch.setattr(softmax, "ITEMS", drawn)
-    return NestedSoftmax(positives or liked(), WIDTHS, WEIGHTS, **more)
+    return NestedSoftmax(positives or liked(), WIDTHS, WEIGHTS)
 
 
 def seeded(seed: int = 3) -> torch.Generator:
