@@ -7,7 +7,7 @@ from typing import Any
 # What each recipe takes where nothing is said. mrl4rec: the authors' settings; default: see `reports/log.md`.
 _DEFAULT = {
     "backbone": "propagation", "loss": "softmax", "epochs": 300, "batch_size": 0, "learning_rate": 2e-3,
-    "eval_every": 1, "patience": 3,
+    "eval_every": 1, "patience": 5,
 }  # fmt: skip
 RECIPES: dict[str, dict[str, Any]] = {
     "default": _DEFAULT,

@@ -22,7 +22,7 @@ from mrl.data import Positives
 from mrl.widths import check_level_weights, check_widths
 
 ITEMS = 4096  # drawn a step, of a large catalogue at least
-ITEM_SHARE = 0.1  # of it
+ITEM_SHARE = 0.2  # of it
 POPULARITY = 0.5  # the power of an item's positives that it is drawn by
 NEVER = -1e9  # the score of an item that a user has seen
 

@@ -33,6 +33,7 @@ from mrl.least_squares import (
     expected_trials,
     fit_least_squares,
     initial_model,
+    most_epochs,
     sample_validation_users,
 )
 from mrl.runs import (
@@ -272,6 +273,8 @@ class _Training:
         """A trainer at its start, or where the checkpoint left it. model: the initial one, if it is at hand."""
         checkpoint, self.checkpoint = self.checkpoint, None
         config = self.config.with_settings(**self.state.chosen)
+        if config.recipe == "default":
+            config = config.with_settings(epochs=most_epochs(config, self.data.train))
         if config.recipe != "mrl4rec" and model is None:
             model = self._initial_model(config, positives.to(self.device), log=checkpoint is None)
         trainer = Trainer(config, positives, self.device, model)

@@ -113,8 +113,8 @@ class Trainer:
             self.model.start_training(self.config.hops, self.config.least_squares.initial_scale)
             self._average(1.0)
         self.model.train()
-        steps_of = self.active if self.by_user else self.users
-        order = torch.randperm(len(steps_of), device=self.device, generator=self.generator)
+        count = len(self.active if self.by_user else self.users)
+        order = torch.randperm(count, device=self.device, generator=self.generator)
         total = torch.zeros((), dtype=torch.float32, device=self.device)
         by_level = torch.zeros(len(self.config.widths), dtype=torch.float32, device=self.device)
         seen = torch.zeros(len(self.config.widths), dtype=torch.float64)  # on the host: counting makes no GPU work

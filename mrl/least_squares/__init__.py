@@ -22,4 +22,5 @@ from mrl.least_squares.nested import fold_in, nested_least_squares
 from mrl.least_squares.propagation import Propagation
 from mrl.least_squares.rotation import learn_rotation
 from mrl.least_squares.search import SEARCHED, choose_settings, expected_trials
+from mrl.least_squares.usual import most_epochs
 from mrl.least_squares.validation import sample_validation_users, validation_value

@@ -4,8 +4,8 @@
     z_i = e_i + b Σ_{u∈S_i} z_u / √(|S_u| |S_i|)      `hops` times, from z = e
 
 After APPNP (Gasteiger, Bojchevski, Günnemann, ICLR 2019, arXiv 1810.05997) on the graph of LightGCN. Untrained, it
-improves factors of sparse data; as the backbone of a training that starts from good factors, it lets rare users and
-items learn from their neighbours. LightGCN's mean over hops is a = b = 1 up to scale.
+improves factors of sparse data; as the backbone of a training that starts from good factors, with a = b = 1 (LightGCN's
+mean over hops up to scale), it lets rare users and items learn from their neighbours.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ FITTED = (1, 2, 4, 8)  # times the widest width
 SHARE_FITTED, SHARE_SERVED = 2, 4  # one dimension in so many users or items, at most
 MOST_FITTED = 1024
 MOST_NUMBERS = 2 * 10**9  # interactions times dimensions: a sweep over more takes minutes
+MOST_VISITS = 5 * 10**7  # interactions times epochs of training after a quick search: minutes, and as many of the refit
+FEWEST_EPOCHS = 8  # fewer are not begun: sparse data begin to gain clearly after some
 # what a thorough search tries beside the usual value: one direction, then the other, each as far as users gain
 DIRECTIONS = {
     "nu": ((0.75,),),
@@ -48,6 +50,14 @@ def possible_widths(config: TrainConfig, positives: Positives) -> tuple[int, ...
     """The widths that 'auto' may find: what the data have room for, as far as they are fitted."""
     most = room(positives, SHARE_SERVED)
     return powers_of_two(min(most, config.least_squares.fit_width or most))
+
+
+def most_epochs(config: TrainConfig, positives: Positives) -> int:
+    """How many epochs of training at most: those of the config, fewer on large data after a quick search."""
+    if config.least_squares.search != "quick":
+        return config.epochs
+    affordable = MOST_VISITS // max(len(positives), 1)
+    return min(config.epochs, affordable) if affordable >= FEWEST_EPOCHS else 0
 
 
 def widest_fit(positives: Positives) -> int:
