@@ -86,6 +86,19 @@ def test_gradients_are_those_of_finite_differences(monkeypatch, drawn) -> None:
     assert torch.autograd.gradcheck(lambda *both: loss(rows, *both, None, seeded())[0], (users, items))
 
 
+@pytest.mark.parametrize("at_a_time", [1, 3, 7])
+def test_users_may_be_taken_some_at_a_time(monkeypatch, at_a_time) -> None:
+    found = []
+    for numbers in (10**6, at_a_time * ITEMS):
+        monkeypatch.setattr(softmax, "NUMBERS", (numbers, numbers))
+        users, items = tables()
+        total, terms = NestedSoftmax(liked(), WIDTHS, WEIGHTS)(torch.arange(USERS), users, items)
+        total.backward()
+        found.append((total.detach(), terms, users.grad, items.grad))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_the_draws_come_from_the_generator(monkeypatch) -> None:
     loss, rows = drawing(monkeypatch, 6), torch.arange(USERS)
     one, again, other = (loss(rows, *tables(), generator=seeded(seed))[0] for seed in (0, 0, 1))

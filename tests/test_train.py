@@ -20,6 +20,7 @@ from mrl.data.interactions import Interactions, Positives
 from mrl.data.load import pick_device
 from mrl.data.synthetic import planted_interactions
 from mrl.errors import ConfigError, DataError, RunError
+from mrl.least_squares import usual
 from mrl.least_squares.fit import fit_least_squares, initial_model, propagated
 from mrl.model import LightGCN
 from mrl.recipes import USUAL
@@ -343,6 +344,17 @@ def test_the_vectors_of_epoch_0_are_those_of_the_initial_model_and_training_take
 
 
 @pytest.mark.usefixtures("every_epoch_is_the_best")
+@pytest.mark.parametrize(("affordable", "epochs"), [(9, 9), (7, 0)])
+def test_very_large_data_are_trained_for_as_long_as_minutes_allow(
+    tmp_path, data, monkeypatch, affordable, epochs
+) -> None:
+    monkeypatch.setattr(usual, "MOST_VISITS", affordable * len(data.train))
+    run = fit(closed_form(tmp_path, **GIVEN, epochs=12), data, progress=False)
+    assert run.history.filter(phase="search")["epoch"].max() == run.environment["best_epoch"] == epochs
+    assert run.config["epochs"] == 12
+
+
+@pytest.mark.usefixtures("every_epoch_is_the_best")
 @pytest.mark.parametrize("protocol", ["honest", "paper"])
 def test_the_backbone_of_the_default_recipe_propagates_to_the_vectors_of_the_run(tmp_path, data, protocol) -> None:
     config = closed_form(tmp_path, **GIVEN, epochs=2, protocol=protocol)
@@ -470,8 +482,8 @@ def test_what_was_chosen_can_be_given_again(tmp_path, data, searched) -> None:
 def test_the_refit_is_the_initial_model_of_all_of_train(tmp_path, data) -> None:
     config = closed_form(tmp_path, **GIVEN, recipe="least_squares", epochs=0)
     run = fit(config, data, progress=False)
-    usual, everything = config.with_usual(), data.merge_valid().train
-    model = initial_model(usual, everything, fit_least_squares(usual, everything))
+    config, everything = config.with_usual(), data.merge_valid().train
+    model = initial_model(config, everything, fit_least_squares(config, everything))
     assert torch.equal(run.users, model.vectors()[0]) and torch.equal(run.items, model.vectors()[1])
     assert run.history.filter(phase="rotation").height == 2  # before the search and before the refit
 
@@ -492,8 +504,8 @@ def test_least_squares_has_no_epochs_and_does_not_depend_on_them(tmp_path, data)
 def test_without_a_search_the_usual_settings_are_taken(tmp_path, data) -> None:
     run = fit(closed_form(tmp_path, search="none", epochs=1), data, progress=False)
     assert run.history.filter(phase="settings").is_empty()
-    usual = {name: list(value) if isinstance(value, tuple) else value for name, value in USUAL.items()}
-    assert run.environment["chosen"].items() >= usual.items()
+    expected = {name: list(value) if isinstance(value, tuple) else value for name, value in USUAL.items()}
+    assert run.environment["chosen"].items() >= expected.items()
 
 
 @pytest.mark.robustness

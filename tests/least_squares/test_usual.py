@@ -9,10 +9,12 @@ from settings import GIVEN, train_config
 from mrl.data.holdout import hold_out
 from mrl.data.interactions import Interactions, Positives
 from mrl.data.synthetic import planted_interactions
+from mrl.least_squares import usual
 from mrl.least_squares.climb import grid_value
 from mrl.least_squares.usual import (
     changes_nothing,
     fitted_widths,
+    most_epochs,
     moved,
     possible_widths,
     usual_point,
@@ -47,8 +49,7 @@ def test_widths_that_are_fitted_are_multiples_that_the_data_have_room_for(data) 
     assert fitted_widths((2, 64), data.train) == [64]
     large = Positives(torch.zeros(10_001, dtype=torch.long), torch.zeros(0, dtype=torch.int32), 10_000)
     assert fitted_widths((64,), large) == [64, 128, 256, 512] and fitted_widths((256,), large) == [256, 512, 1024]
-    usual = usual_settings(train_config(**SETTINGS), data.train)
-    assert usual.least_squares.fit_width == 16
+    assert usual_settings(train_config(**SETTINGS), data.train).least_squares.fit_width == 16
     assert usual_settings(train_config(**SETTINGS, fit_width=5), data.train).least_squares.fit_width == 5
 
 
@@ -71,6 +72,16 @@ def test_another_exponent_of_frequency_has_the_same_penalty_on_average(data) -> 
     assert before[0].frequency_l2 * float(before[1].mean()) == pytest.approx(
         after[0].frequency_l2 * float(after[1].mean())
     )
+
+
+def test_a_quick_search_leaves_very_large_data_few_epochs_or_none(data, monkeypatch) -> None:
+    assert most_epochs(train_config(**SETTINGS), data.train) == 300
+    for epochs, expected in ((8, 8), (7, 0)):
+        monkeypatch.setattr(usual, "MOST_VISITS", epochs * len(data.train))
+        assert most_epochs(train_config(**SETTINGS), data.train) == expected
+        assert most_epochs(train_config(**SETTINGS, epochs=2), data.train) == min(2, expected)
+        for search in ("thorough", "none"):
+            assert most_epochs(train_config(**SETTINGS, search=search), data.train) == 300
 
 
 def test_settings_of_the_training_are_moved_by_multiples_of_the_usual_value(data) -> None:
