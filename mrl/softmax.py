@@ -13,6 +13,7 @@ of it. Each counts by one over its chance to be drawn (Horvitz and Thompson, 195
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ ITEMS = 4096  # drawn a step, of a large catalogue at least
 ITEM_SHARE = 0.2  # of it
 POPULARITY = 0.5  # the power of an item's positives that it is drawn by
 NEVER = -1e9  # the score of an item that a user has seen
+NUMBERS = 2**19, 2**27  # scores at a time, on a CPU (so that they stay in its cache) and on a GPU
 
 
 class NestedSoftmax(nn.Module):
@@ -103,45 +105,35 @@ def _chances(popularity: Tensor, drawn: int) -> Tensor:
 
 
 class _Loss(torch.autograd.Function):
-    """The loss with its gradients in the same pass: scores of all levels are never kept for later."""
+    """The loss with its gradients in the same pass, some users at a time: scores are never kept for later."""
 
     @staticmethod
     def forward(ctx, users, items, rows, liked, places, sample, log_chance, widths, weights):
-        """rows, liked, places (P,): of each positive the row in `users`, the item, its place in `sample`, else −1."""
-        blocks = [stop - start for start, stop in zip([0, *widths], widths, strict=False)]
-        count, served = len(rows), widths[-1]
-        of_users, of_items, sampled = users[rows], items[liked], items[sample]
-        blockwise = (of_users * of_items)[:, :served].split(blocks, 1)
-        positive = torch.stack([block.sum(1) for block in blockwise], 1).cumsum(1)  # (P, K)
-        is_drawn = places >= 0
-        seen = rows[is_drawn], places[is_drawn]
-        scores = users.new_zeros(len(users), len(sample))
-        pushes, pulls, terms, start = [], [], [], 0
-        for level, (stop, weight) in enumerate(zip(widths, weights, strict=True)):
-            scores.addmm_(users[:, start:stop], sampled[:, start:stop].T)
-            start = stop
-            softmax = scores - log_chance
-            softmax[seen] = NEVER
-            log_z = softmax.logsumexp(1)
-            softmax.sub_(log_z[:, None]).exp_()
-            gap = log_z[rows] - positive[:, level]
-            terms.append(softplus(gap).mean())
-            pull = gap.sigmoid().mul_(weight / count)
-            pushes.append(softmax.mul_(users.new_zeros(len(users)).index_add_(0, rows, pull)[:, None]))
-            pulls.append(pull)
-        user_out, item_out = torch.zeros_like(users), torch.zeros_like(items)
-        sample_out = torch.zeros_like(sampled)
-        push, pull = torch.zeros_like(scores), torch.zeros_like(pulls[0])
-        for level in reversed(range(len(widths))):  # a dimension is seen by its own level and all wider ones
-            columns = slice(widths[level] - blocks[level], widths[level])
-            push, pull = push.add_(pushes.pop()), pull.add_(pulls.pop())
-            user_out[:, columns] = push @ sampled[:, columns]
-            user_out[:, columns].index_add_(0, rows, -pull[:, None] * of_items[:, columns])
-            sample_out[:, columns] = push.T @ users[:, columns]
-            item_out[:, columns].index_add_(0, liked, -pull[:, None] * of_users[:, columns])
+        """rows, liked, places (P,): of each positive the row in `users`, the item, its place in `sample`, else −1.
+
+        Positives are in the order of rows.
+        """
+        sampled, size = items[sample], max(1, NUMBERS[users.device.type == "cuda"] // len(sample))
+        terms = users.new_zeros(len(widths))
+        user_out, item_out, sample_out = (torch.zeros_like(table) for table in (users, items, sampled))
+        starts = range(0, len(users), size)
+        ends = [len(rows)]
+        if len(starts) > 1:
+            ends = torch.searchsorted(rows, torch.arange(size, len(users) + size, size, device=rows.device)).tolist()
+        for first, start, end in zip(starts, [0, *ends], ends, strict=False):
+            some, pairs = slice(first, first + size), slice(start, end)
+            tables = users[some], sampled, items[liked[pairs]]
+            places_of = rows[pairs] - first, places[pairs]
+            rates = [weight / len(rows) for weight in weights]
+            losses, pushes, pulls = _gradients(*tables, *places_of, log_chance, widths, rates)
+            terms += losses / len(rows)
+            for columns, push, pull in zip(_columns(widths), pushes, pulls, strict=True):
+                user_out[some, columns] = push @ sampled[:, columns]
+                sample_out[:, columns].addmm_(push.T, users[some, columns])
+                user_out[:, columns].index_add_(0, rows[pairs], -pull[:, None] * tables[2][:, columns])
+                item_out[:, columns].index_add_(0, liked[pairs], -pull[:, None] * users[rows[pairs], columns])
         item_out.index_add_(0, sample, sample_out)
         ctx.save_for_backward(user_out, item_out)
-        terms = torch.stack(terms)
         ctx.mark_non_differentiable(terms)
         return terms @ terms.new_tensor(weights), terms
 
@@ -149,3 +141,34 @@ class _Loss(torch.autograd.Function):
     def backward(ctx, of_loss, _):
         users, items = ctx.saved_tensors
         return of_loss * users, of_loss * items, *[None] * 7
+
+
+def _gradients(users, sampled, positives, rows, places, log_chance, widths, rates):
+    """Of users (B, D), sampled items (S, D) and positives (P, D): the sums of each level's terms (K,); and for each
+    block of dimensions the derivatives of the whole loss by scores of sampled items (B, S), by minus those of positives
+    (P,).
+    """
+    products = users[rows] * positives
+    of_positives = torch.stack([products[:, columns].sum(1) for columns in _columns(widths)], 1).cumsum(1)  # (P, K)
+    seen = rows[places >= 0], places[places >= 0]
+    scores = users.new_zeros(len(users), len(sampled))
+    losses, pushes, pulls = [], [], []
+    for level, columns in enumerate(_columns(widths)):
+        scores.addmm_(users[:, columns], sampled[:, columns].T)
+        softmax = scores - log_chance
+        softmax[seen] = NEVER
+        log_z = softmax.logsumexp(1)
+        gap = log_z[rows] - of_positives[:, level]
+        losses.append(softplus(gap).sum())
+        pulls.append(gap.sigmoid() * rates[level])
+        weights = users.new_zeros(len(users)).index_add_(0, rows, pulls[-1])
+        pushes.append(softmax.sub_(log_z[:, None]).exp_().mul_(weights[:, None]))
+    for level in reversed(range(len(widths) - 1)):  # dimensions are seen by their own level and all wider ones
+        pushes[level] += pushes[level + 1]
+        pulls[level] += pulls[level + 1]
+    return torch.stack(losses), pushes, pulls
+
+
+def _columns(widths: Sequence[int]) -> list[slice]:
+    """The dimensions that each level has and no narrower one."""
+    return [slice(*ends) for ends in pairwise([0, *widths])]
