@@ -30,7 +30,7 @@ NEWEST = 0.02  # share of the last step in the mean that is served where items a
 class Trainer:
     """A model, its loss, sampler, optimiser and random state; one call an epoch.
 
-    positives: what to train on. Everything lives on `device`; no step waits for the host on a GPU.
+    positives: what to train on. Everything lives on `device`; no step over pairs waits for the host on a GPU.
     model: to go on from, over the same users and items; None for a new one as the config says.
     """
 
