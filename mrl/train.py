@@ -305,6 +305,8 @@ class _Training:
             left = row["seconds"] * (still + state.best_epoch) + self.refit_seconds
             best = f"best {stopping.monitor} {max(state.best_value, 0):.4f} in epoch {state.best_epoch}"
             self.progress.say(SEARCH, f"epoch {trainer.epoch}, loss {row['loss']:.4f}, {best}", left)
+        if trainer.epoch == epochs < self.config.epochs:
+            self.progress.note(f"{epochs} epochs are the limit of a quick search on so large data; thorough has none")
 
     def _validate(self, trainer: Trainer, data: Interactions, row: dict) -> None:
         """Measure the trainer's vectors on validation, log it, keep them if they are the best so far, and save all."""

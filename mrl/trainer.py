@@ -111,7 +111,6 @@ class Trainer:
         """One pass over all interactions in random order. Returns the mean loss and the mean of each level's term."""
         if self.epoch == 0:
             self.model.start_training(self.config.hops, self.config.least_squares.initial_scale)
-            self._average(1.0)
         self.model.train()
         count = len(self.active if self.by_user else self.users)
         order = torch.randperm(count, device=self.device, generator=self.generator)
