@@ -12,10 +12,9 @@ squares look for its settings before that; their epoch 0 is the initial model: p
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
@@ -23,16 +22,18 @@ from torch import Tensor
 from mrl.config import ELSEWHERE, TrainConfig
 from mrl.data import Interactions, Positives, check_held_out, load_data, pick_device, resolve_dataset
 from mrl.errors import DataError
-from mrl.evaluation import Evaluation, evaluate
+from mrl.evaluation import evaluate
 from mrl.kernels.fast_paths import check_anew
 from mrl.least_squares import (
     SEARCHED,
     Propagation,
     choose_settings,
+    clearly_better,
     describe_widths,
     expected_trials,
     fit_least_squares,
     initial_model,
+    mean_by_user,
     most_epochs,
     sample_validation_users,
 )
@@ -42,18 +43,18 @@ from mrl.runs import (
     Run,
     RunDirectory,
     check_compatible,
-    environment,
     load,
     readable_seconds,
     run_path,
     share_done,
+    write_run,
 )
 from mrl.trainer import Trainer
 from mrl.widths import AUTO
 
 SEARCH, REFIT = "search", "refit"
 SETTINGS, LEAST_SQUARES = "settings", "least_squares"
-EGO = "best.ego."
+EGO, START = "best.ego.", "best.start"  # the ego embeddings; the validation of each user before any training
 LONGEST_LIST = 20  # of the metrics that every validation looks at
 
 
@@ -120,36 +121,6 @@ def fit(config: TrainConfig, data: Interactions | None = None, *, progress: bool
     return load(directory.path)
 
 
-def write_run(
-    directory: RunDirectory,
-    config: TrainConfig,
-    data: Interactions,
-    results: Sequence[Evaluation],
-    device: torch.device,
-    *,
-    history: pl.DataFrame,
-    vectors: tuple[Tensor, Tensor] | None,
-    backbone: Mapping[str, Tensor] | None = None,
-    facts: Mapping[str, Any] | None = None,
-) -> None:
-    """Write all of a finished run but its config.
-
-    results: what was measured, test last. vectors: users (U, D) and items (I, D), None for a model that has none.
-    facts: what environment.json is to hold beside versions and memory, such as seconds.
-    """
-    columns = {"dataset": data.name, "model": config.run_name, "protocol": config.protocol, "seed": config.seed}
-    directory.write_history(history)
-    directory.write_ids(data)
-    directory.write_seen(data.merge_valid().train if config.protocol == "honest" else data.train, data.dropped)
-    if vectors is not None:
-        directory.write_weights(*vectors, backbone)
-    directory.write_environment(environment(data, device) | dict(facts or {}))
-    if results[-1].per_user is not None:
-        directory.write_per_user(results[-1].per_user)
-    # last: a run with metrics is a finished one
-    directory.write_metrics(pl.concat(result.tidy(**columns) for result in results))
-
-
 @dataclass
 class _State:
     """Where a run stands: the phase, the history so far, and the best epoch with its vectors."""
@@ -180,12 +151,19 @@ class _State:
         """Spent in training and validation, over all sittings."""
         return sum(row["seconds"] for row in self.rows)
 
-    def keep_if_best(self, trainer: Trainer, vectors: tuple[Tensor, Tensor], value: float) -> None:
-        """Count the validations without a better one, and keep the vectors if they are the best so far."""
+    def keep_if_best(self, trainer: Trainer, vectors: tuple[Tensor, Tensor], value: float, by_user: np.ndarray) -> None:
+        """Count the validations without a better one, and keep the vectors if they are the best so far.
+
+        Where there is an epoch 0, the users must gain clearly over it: a training is no lottery.
+        """
         self.waited += 1
-        if value > self.best_value:
-            self.best_epoch, self.best_value, self.waited = trainer.epoch, value, 0
-            self.best = {"best.users": vectors[0].cpu(), "best.items": vectors[1].cpu()}
+        if value <= self.best_value:
+            return
+        self.best_value, self.waited, start = value, 0, self.best.get(START)
+        if start is None or clearly_better([by_user], [start.numpy()]):
+            start = torch.tensor(by_user) if trainer.epoch == 0 else start
+            self.best_epoch, self.best = trainer.epoch, {} if start is None else {START: start}
+            self.best |= {"best.users": vectors[0].cpu(), "best.items": vectors[1].cpu()}
             self.best |= {f"{EGO}{name}": table.cpu() for name, table in trainer.backbone().items()}
 
     def best_tables(self, device: torch.device) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -303,7 +281,7 @@ class _Training:
                 state.rows.append(row)
             still = min(epochs - trainer.epoch, (stopping.patience - state.waited) * stopping.eval_every)
             left = row["seconds"] * (still + state.best_epoch) + self.refit_seconds
-            best = f"best {stopping.monitor} {max(state.best_value, 0):.4f} in epoch {state.best_epoch}"
+            best = f"best {stopping.monitor} {max(state.best_value, 0):.4f}, epoch {state.best_epoch} kept"
             self.progress.say(SEARCH, f"epoch {trainer.epoch}, loss {row['loss']:.4f}, {best}", left)
         if trainer.epoch == epochs < self.config.epochs:
             self.progress.note(f"{epochs} epochs are the limit of a quick search on so large data; thorough has none")
@@ -313,10 +291,12 @@ class _Training:
         started = time.perf_counter()
         widths, monitor = trainer.config.widths, trainer.config.early_stopping.monitor
         vectors = trainer.vectors()
-        result = evaluate(*vectors, data, split="valid", widths=widths, ks=sorted({20, int(monitor.split("@")[1])}))
+        ks = sorted({20, int(monitor.split("@")[1])})
+        result = evaluate(*vectors, data, split="valid", widths=widths, ks=ks, per_user=True)
         for metric in dict.fromkeys(("recall@20", "ndcg@20", monitor)):
             row |= {f"{metric}_w{width}": result.value(metric, width) for width in widths}
-        self.state.keep_if_best(trainer, vectors, sum(result.value(monitor, width) for width in widths) / len(widths))
+        value = sum(result.value(monitor, width) for width in widths) / len(widths)
+        self.state.keep_if_best(trainer, vectors, value, mean_by_user(result, monitor))
         row["seconds"] += time.perf_counter() - started
         self.state.rows.append(row)
         self._save(trainer)

@@ -7,6 +7,7 @@ import math
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -174,7 +175,7 @@ def every_epoch_is_the_best(monkeypatch) -> None:
     keep = train_module._State.keep_if_best
 
     def keep_always(self, *arguments) -> None:
-        self.best_value = -1.0
+        self.best_value, _ = -1.0, self.best.pop(train_module.START, None)
         keep(self, *arguments)
 
     monkeypatch.setattr(train_module._State, "keep_if_best", keep_always)
@@ -655,3 +656,28 @@ def test_the_smallest_data_that_can_be_held_out_train(tmp_path, recipe, pairs) -
     run = fit(config, progress=False)
     assert run.by_width()["recall@20"].is_between(0, 1).all()
     assert 1 <= len(run.recommend([0], k=5)) <= 5 or pairs == "everybody has everything"
+
+
+def test_an_epoch_is_kept_where_users_gain_clearly_over_the_initial_model() -> None:
+    state = train_module._State()
+    trainer = SimpleNamespace(epoch=0, backbone=dict)
+    vectors = torch.zeros(3, 2), torch.zeros(4, 2)
+    start = np.full(400, 0.5)
+    noise = np.random.default_rng(0).normal(0, 0.2, 400)
+
+    def validated(epoch: int, by_user: np.ndarray) -> int:
+        trainer.epoch = epoch
+        state.keep_if_best(trainer, vectors, by_user.mean(), by_user)
+        return state.best_epoch
+
+    assert validated(0, start) == 0
+    assert validated(1, start + 0.01 + noise - noise.mean()) == 0 and state.waited == 0  # better, but by chance
+    assert validated(2, start + 0.03 + noise - noise.mean()) == 2  # three standard errors
+    assert validated(3, start + 0.02) == 2 and state.waited == 1
+    assert validated(4, start + 0.031) == 4
+    saved = train_module._State.restore(state.best, state.meta())
+    assert torch.equal(saved.best[train_module.START], torch.from_numpy(start))
+    fresh = train_module._State()  # a recipe without an epoch 0 keeps whatever is better
+    trainer.epoch = 5
+    fresh.keep_if_best(trainer, vectors, 0.1, start)
+    assert fresh.best_epoch == 5 and train_module.START not in fresh.best

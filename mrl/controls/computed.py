@@ -34,8 +34,7 @@ from mrl.evaluation import Evaluation
 from mrl.kernels.fast_paths import check_anew
 from mrl.least_squares import ials, rotate
 from mrl.parameters import settings
-from mrl.runs import Run, RunDirectory, default_path, load, run_path
-from mrl.train import write_run
+from mrl.runs import Run, RunDirectory, default_path, load, run_path, write_run
 
 # The settings that concern a control which is not trained by `mrl.train.fit`; its config.json has no others.
 COMMON = (

@@ -16,11 +16,11 @@ search.py        the settings, chosen on validation: the whole first, then its p
 from mrl.least_squares.axes import rotate
 from mrl.least_squares.climb import climb
 from mrl.least_squares.fit import fit_least_squares, initial_model
-from mrl.least_squares.gains import describe_widths
+from mrl.least_squares.gains import clearly_better, describe_widths
 from mrl.least_squares.ials import Factors, ials, mean_score, transpose
 from mrl.least_squares.nested import fold_in, nested_least_squares
 from mrl.least_squares.propagation import Propagation
 from mrl.least_squares.rotation import learn_rotation
 from mrl.least_squares.search import SEARCHED, choose_settings, expected_trials
 from mrl.least_squares.usual import most_epochs
-from mrl.least_squares.validation import sample_validation_users, validation_value
+from mrl.least_squares.validation import mean_by_user, sample_validation_users, validation_value

@@ -12,7 +12,7 @@ import torch
 
 from mrl.config import TrainConfig
 from mrl.data import Interactions, Positives, hold_out
-from mrl.evaluation import evaluate
+from mrl.evaluation import Evaluation, evaluate
 from mrl.least_squares.ials import Factors
 
 COLLAPSED = 1e-6  # the largest singular value of the scores, below which the penalty has left nothing of them
@@ -36,8 +36,15 @@ def validation_by_user(
 ) -> np.ndarray:
     """The validation metric, mean over the widths, of each user who has any, in their order."""
     metric, k = _metric_of(monitor, data)
-    table = evaluate(*factors, data, split="valid", widths=widths, ks=(k,), per_user=True).per_user
-    return table.filter(metric=metric).group_by("user").agg(pl.col("value").mean()).sort("user")["value"].to_numpy()
+    result = evaluate(*factors, data, split="valid", widths=widths, ks=(k,), per_user=True)
+    return mean_by_user(result, f"{metric}@{k}")
+
+
+def mean_by_user(result: Evaluation, monitor: str) -> np.ndarray:
+    """A metric such as ndcg@20 of each user, mean over the widths."""
+    metric, k = monitor.split("@")
+    table = result.per_user.filter(metric=metric, k=int(k))
+    return table.group_by("user").agg(pl.col("value").mean()).sort("user")["value"].to_numpy()
 
 
 def validation_by_width(

@@ -17,6 +17,7 @@ run; one with a checkpoint alone was interrupted, and training with the same set
 
     run         a finished run, read back, and recommendations from it
     directory   the one writer of a run directory
+    results     all that a finished run leaves there
     files       its files read back, in forked processes, too
     tensorfile  tensors on disk, with a checksum and without pickles
     progress    the line that says where a run stands, and how long it will take
@@ -24,4 +25,5 @@ run; one with a checkpoint alone was interrupted, and training with the same set
 
 from mrl.runs.directory import RunDirectory, check_compatible, default_path, environment, peak_memory_mib, run_path
 from mrl.runs.progress import REFIT_SHARE, Progress, readable_seconds, share_done
+from mrl.runs.results import write_run
 from mrl.runs.run import Run, differences, load
