@@ -56,7 +56,7 @@ def test_fetching_reads_nothing_and_changes_nothing() -> None:
 
 
 def test_importing_the_package_takes_little_more_than_torch_and_polars() -> None:
-    """A tenth more. Numba alone would be half a second, and whoever only looks at a run has no use for it."""
+    """About a seventh more. Numba alone would be half a second, and whoever only looks at a run has no use for it."""
     checks = ["annotated_types", "filelock", "pydantic", "pydantic_core", "safetensors", "typing_inspection"]
     source = (
         "import sys, torch, polars; before = set(sys.modules); import mrl\n"
