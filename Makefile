@@ -54,7 +54,7 @@ audit: $(VENV)/audit/bin/pip-audit ## look up known vulnerabilities of every pin
 
 env: $(VENV)/.installed ## set up .venv, nothing else
 
-lab: $(VENV)/.installed-explore ## open working copies of the notebooks in JupyterLab; they are in lab/, which git ignores
+lab: $(VENV)/.installed-explore ## open working copies of the notebooks in JupyterLab, in lab/, which git ignores
 	@mkdir -p lab runs # kernels run in lab/: there, runs/ is to be the same as for make train
 	@test -e lab/runs || ln -s ../runs lab/runs
 	@$(BIN)/python notebooks/copies.py copy lab
@@ -92,11 +92,11 @@ $(BIN)/pip:
 	  exit 1; \
 	}
 
-# Execute notebooks/$(1).ipynb, which itself executes $(2). A line for each that is not as committed comes first: an editor
-# that saves by itself may have changed it. What the notebook prints, progress bars included, goes through `cat` to the
-# terminal as it comes: a pipe can be opened as /dev/stdout wherever our own output goes. Papermill's own stderr is kept in
-# a log, out of which a failure shows the notebook's error and not papermill's call stack. cat must outlive Ctrl-C to show
-# the last words.
+# Execute notebooks/$(1).ipynb, which itself executes $(2). A line for each that is not as committed comes first: an
+# editor that saves by itself may have changed it. What the notebook prints, progress bars included, goes through `cat`
+# to the terminal as it comes: a pipe can be opened as /dev/stdout wherever our own output goes. Papermill's own stderr
+# is kept in a log, out of which a failure shows the notebook's error and not papermill's call stack. cat must outlive
+# Ctrl-C to show the last words.
 define execute
 @set -o pipefail; mkdir -p runs/notebooks; \
 $(BIN)/python notebooks/copies.py edits $(1) $(2); \
