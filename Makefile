@@ -29,7 +29,7 @@ train: $(VENV)/.installed ## train on DATASET (ml-100k) and leave a run director
 	$(call execute,train)
 
 report: $(VENV)/.installed ## train on DATASET, make its controls, and write reports/<dataset>.html; EPOCHS=50 SEED=1 ...
-	$(call execute,report)
+	$(call execute,report,train controls evaluate hierarchy)
 
 figures: $(VENV)/.installed ## train what is missing on DATASET and write figures/<dataset>-*: figures and tables of a paper
 	$(call execute,figures)
@@ -54,10 +54,11 @@ audit: $(VENV)/audit/bin/pip-audit ## look up known vulnerabilities of every pin
 
 env: $(VENV)/.installed ## set up .venv, nothing else
 
-lab: $(VENV)/.installed ## open the notebooks in JupyterLab
-	@mkdir -p runs # kernels run in notebooks/: there, runs/ is to be the same as for make train
-	@test -e notebooks/runs || ln -s ../runs notebooks/runs
-	$(BIN)/jupyter lab notebooks
+lab: $(VENV)/.installed-explore ## open working copies of the notebooks in JupyterLab, in lab/, which git ignores
+	@mkdir -p lab runs # kernels run in lab/: there, runs/ is to be the same as for make train
+	@test -e lab/runs || ln -s ../runs lab/runs
+	@$(BIN)/python notebooks/copies.py copy lab
+	$(BIN)/jupyter lab lab
 
 clean: ## remove .venv and caches; runs/ and downloaded data stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
@@ -91,11 +92,14 @@ $(BIN)/pip:
 	  exit 1; \
 	}
 
-# Execute notebooks/$(1).ipynb. What the notebook prints, progress bars included, goes through `cat` to the terminal as it
-# comes: a pipe can be opened as /dev/stdout wherever our own output goes. Papermill's own stderr is kept in a log, out of
-# which a failure shows the notebook's error and not papermill's call stack. cat must outlive Ctrl-C to show the last words.
+# Execute notebooks/$(1).ipynb, which itself executes $(2). A line for each that is not as committed comes first: an
+# editor that saves by itself may have changed it. What the notebook prints, progress bars included, goes through `cat`
+# to the terminal as it comes: a pipe can be opened as /dev/stdout wherever our own output goes. Papermill's own stderr
+# is kept in a log, out of which a failure shows the notebook's error and not papermill's call stack. cat must outlive
+# Ctrl-C to show the last words.
 define execute
 @set -o pipefail; mkdir -p runs/notebooks; \
+$(BIN)/python notebooks/copies.py edits $(1) $(2); \
 name=$(if $(dataset),$$(basename $(call quote,$(DATASET)))-)$(1); out="runs/notebooks/$$name.ipynb"; log="runs/notebooks/$$name.log"; \
 echo "Executing notebooks/$(1).ipynb as $$out"; \
 $(BIN)/papermill --no-progress-bar --log-level ERROR --stdout-file /dev/stdout --stderr-file /dev/stdout \

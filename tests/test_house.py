@@ -315,6 +315,15 @@ def test_make_train_passes_every_setting_on():
     assert "-p dataset 'ml-100k' 2>" in re.sub(" +", " ", make("-n", "train").stdout)
 
 
+def test_make_looks_for_edits_in_every_notebook_that_it_is_to_run():
+    executed = re.findall(r'execute\("(\w+)"', "\n".join(code(ROOT / "notebooks" / "report.ipynb")))
+    for target, others in {"train": [], "report": executed, "bench": []}.items():
+        recipe = make("-n", target).stdout
+        names = ["benchmark" if target == "bench" else target, *others]
+        assert f"python notebooks/copies.py edits {' '.join(names)}" in recipe
+        assert recipe.index("copies.py edits") < recipe.index("papermill")
+
+
 @pytest.mark.robustness
 def test_make_without_a_python_says_so_in_one_line(tmp_path):
     run = make("env", "PYTHON=/nowhere/python3", f"VENV={tmp_path / 'venv'}")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import papermill
 import polars as pl
 import pytest
@@ -133,3 +135,98 @@ def test_an_unknown_parameter_stops_a_notebook_with_one_line(notebook: str, tmp_
     assert done.returncode != 0
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("ConfigError: unknown parameter 'sede'"), done.stderr[-500:]
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A folder with a blank in its name, of which `notebooks/` holds two notebooks and the script."""
+    root = tmp_path / "a project"
+    (root / "notebooks").mkdir(parents=True)
+    for name in ("train.ipynb", "evaluate.ipynb", "copies.py"):
+        shutil.copy(NOTEBOOKS / name, root / "notebooks" / name)
+    return root
+
+
+def commit(root: Path) -> None:
+    if not shutil.which("git"):
+        pytest.skip("no git")
+    author = ["-c", "user.name=reader", "-c", "user.email=reader@example.org", "-c", "commit.gpgsign=false"]
+    for arguments in (["init", "-q"], ["add", "."], [*author, "commit", "-qm", "first"]):
+        subprocess.run(["git", *arguments], cwd=root, check=True)
+
+
+def copies(root: Path, *arguments: str) -> tuple[str, str]:
+    """What the script says on stdout and stderr, called as make does."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = [sys.executable, "notebooks/copies.py", *arguments]
+    done = subprocess.run(command, cwd=root, env=clean, capture_output=True, text=True, check=True)
+    return done.stdout, done.stderr
+
+
+def change(path: Path, old: str, new: str, *, outputs: tuple = ()) -> None:
+    """Replace text in a cell, and save as JupyterLab does: other metadata, other spacing."""
+    book = nbformat.read(path, as_version=4)
+    (cell,) = [cell for cell in book.cells if old in cell.source]
+    cell.source = cell.source.replace(old, new)
+    book.metadata["language_info"] = {"name": "python", "version": "3.12.1"}
+    if cell.cell_type == "code":
+        cell.outputs, cell.execution_count = list(outputs), 3
+    path.write_text(json.dumps(book, indent=4))
+
+
+def test_working_copies_are_made_once_and_never_over_what_a_reader_changed(checkout) -> None:
+    lab, hint = checkout / "lab", "For a fresh copy, delete it and run make lab again.\n"
+    assert copies(checkout, "copy", "lab") == (f"Working copies in lab/: copied evaluate, train. {hint}", "")
+    assert (lab / "train.ipynb").read_bytes() == (checkout / "notebooks" / "train.ipynb").read_bytes()
+    change(lab / "train.ipynb", "seed: int = 0", "seed: int = 5")
+    change(lab / "evaluate.ipynb", "## 2. Measuring", "## 2. Measuring")  # saved, not changed
+    mine = (lab / "train.ipynb").read_bytes()
+    words = f"Working copies in lab/: 1 as in notebooks/; kept as you left them: train. {hint}"
+    assert copies(checkout, "copy", "lab") == (words, "")
+    for name in ("train", "evaluate"):  # newer originals
+        change(checkout / "notebooks" / f"{name}.ipynb", "import polars as pl", "import torch\nimport polars as pl")
+    words = f"copied evaluate; kept as you left them: train (the original has changed since). {hint}"
+    assert copies(checkout, "copy", "lab") == (f"Working copies in lab/: {words}", "")
+    assert "import torch" in (lab / "evaluate.ipynb").read_text() and (lab / "train.ipynb").read_bytes() == mine
+    (lab / "train.ipynb").unlink()
+    assert "copied train;" in copies(checkout, "copy", "lab")[0]
+
+
+def test_a_working_copy_with_outputs_or_without_a_record_is_kept(checkout) -> None:
+    copies(checkout, "copy", "lab")
+    output = nbformat.v4.new_output("stream", text="trained for an hour")
+    change(checkout / "lab" / "train.ipynb", "run = fit", "run = fit", outputs=(output,))
+    (checkout / "lab" / "evaluate.ipynb").write_text("half a file")
+    (checkout / "lab" / ".copied.json").unlink()
+    said, _ = copies(checkout, "copy", "lab")
+    assert "kept as you left them: evaluate (the original has changed since), train (the original" in said
+    assert (checkout / "lab" / "evaluate.ipynb").read_text() == "half a file"
+
+
+def test_make_is_told_which_parameters_of_an_original_were_edited(checkout) -> None:
+    commit(checkout)
+    train = checkout / "notebooks" / "train.ipynb"
+    assert copies(checkout, "edits", "train", "evaluate") == ("", "")
+    change(train, "epochs: int = None", "epochs: int = None")
+    change(train, "# Train nested embeddings", "# My notes")
+    assert copies(checkout, "edits", "train", "evaluate") == ("", "")  # runs as before
+    change(train, "epochs: int = None", "epochs = 5")
+    change(train, "widths: list = [4, 8, 16, 32, 64]", "widths: list = [8]")
+    start, end = "notebooks/train.ipynb is not as committed: ", "To undo: git restore notebooks/train.ipynb\n"
+    edits = "widths = [8] (committed: [4, 8, 16, 32, 64]), epochs = 5 (committed: None)"
+    assert copies(checkout, "edits", "evaluate", "train") == ("", f"{start}{edits}. {end}")
+    subprocess.run(["git", "restore", "notebooks/train.ipynb"], cwd=checkout, check=True)
+    assert copies(checkout, "edits", "train") == ("", "")
+    change(train, "run = fit(config, data)", "run = fit(config)")
+    assert copies(checkout, "edits", "train") == ("", f"{start}cells were changed. {end}")
+    change(train, "seed: int = 0", "seed: int = ")  # no Python
+    assert "dataset = nothing (committed: 'ml-100k')" in copies(checkout, "edits", "train")[1]
+
+
+def test_without_a_commit_nothing_is_said_of_edits(checkout) -> None:
+    change(checkout / "notebooks" / "train.ipynb", "seed: int = 0", "seed: int = 5")
+    assert copies(checkout, "edits", "train") == ("", "")  # no git checkout
+    commit(checkout)
+    shutil.copy(checkout / "notebooks" / "train.ipynb", checkout / "notebooks" / "mine.ipynb")
+    (checkout / "notebooks" / "train.ipynb").write_text("no notebook")
+    assert copies(checkout, "edits", "mine", "train", "absent") == ("", "")

@@ -9,8 +9,8 @@ shortlist, everything within their own error bound of the k-th best; the shortli
 order of the dimensions. What comes out is the same for every chunk size, on CPU and on CUDA, where the sums for the
 shortlist are of factors rounded to TF32, if that gives the same lists (`mrl.kernels.fast_paths`).
 
-On the CPU compiled kernels do all of it, a few users at a time in the cache (`mrl.kernels.topk`); elsewhere, and for
-long lists, torch does, with the same result.
+On the CPU compiled kernels do all of it, a few users at a time in the cache (`mrl.kernels.topk`); elsewhere, for long
+lists and for a handful of users, torch does, with the same result.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from mrl.kernels.fast_paths import TF32_SHORTLISTS
 from mrl.widths import blocks, check_widths
 
 _KERNEL_LIMIT = 256  # the kernel compares shortlisted items pairwise; a longer list is left to torch
+_FEW = 8  # users a call up to which torch is as quick, and numba, half a second to load, is not needed
 _MARGIN = 32  # how many more than k torch.topk lists at first
 _MARGIN_TF32 = 256  # where scores are rougher, so that more of them are within their bounds
 _CHUNK = 2048  # users whose lists are held at once where no score matrix is
@@ -141,10 +142,12 @@ class VectorRanking:
         self.widths = check_widths(widths, users.shape[1])
         lengths = self.items.norm(dim=1)
         longest = lengths.max() if len(lengths) else lengths.new_zeros(())
+        exact = torch.get_float32_matmul_precision() == "highest"
+        self._few = _FEW if exact else 0  # torch would set the precision of all threads for a while
         self.tf32 = has_short_floats(self.items.device) and not fast_paths.is_off(TF32_SHORTLISTS)
         # Rounding of a float32 sum in any order (Higham 2002, section 3.1); twice: either of two items may be off.
         unit = (users.shape[1] + len(self.widths) + 2) * 2.0**-24
-        if torch.get_float32_matmul_precision() != "highest":
+        if not exact:
             unit = 2.0**-7  # as short as bfloat16
         elif self.tf32:
             unit += 2.0**-10  # of either factor 2^-11
@@ -156,9 +159,9 @@ class VectorRanking:
 
     def users_per_batch(self, k: int) -> int:
         """How many users to give to a call, for memory within bounds and little overhead."""
-        return _CHUNK if self._by_kernel(k) else users_per_batch(len(self.items), self.items.device)
+        return _CHUNK if self._has_kernel(k) else users_per_batch(len(self.items), self.items.device)
 
-    def _by_kernel(self, k: int) -> bool:
+    def _has_kernel(self, k: int) -> bool:
         return self.items.device.type == "cpu" and k <= _KERNEL_LIMIT
 
     def __call__(self, rows: Tensor, k: int, hidden: Sequence[Positives] = ()) -> Iterator[tuple[int, Tensor, Tensor]]:
@@ -166,7 +169,7 @@ class VectorRanking:
 
         Positives in `hidden` are never returned; -1 and -Inf stand where fewer than k items are left.
         """
-        if self._by_kernel(k):
+        if self._has_kernel(k) and len(rows) > self._few:
             yield from zip(self.widths, *self._by_kernels(rows, k, hidden), strict=True)
             return
 

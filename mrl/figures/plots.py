@@ -21,6 +21,9 @@ from mrl.figures import style
 from mrl.figures.style import GREY, MARKERS, PALETTE
 from mrl.words import metric_title
 
+BLACK, BEST = PALETTE[6], 7  # of what chooses the best epoch; points of its star
+DASHED = {"linestyle": (0, (3, 1.5))}  # the refit
+
 
 @style.styled
 def draw_long_tail(item_counts: Sequence[int] | np.ndarray, *, head: float = 0.2, size: str = "column") -> Figure:
@@ -51,63 +54,88 @@ def draw_long_tail(item_counts: Sequence[int] | np.ndarray, *, head: float = 0.2
 
 
 def columns_by_width(history: pl.DataFrame, metric: str) -> dict[int, str]:
-    """The columns of a validation metric (or of the loss) in a history, by width: {4: "recall@20_w4", …}."""
+    """The columns of a validation metric (or of the loss) in a history, by width: {4: "ndcg@20_w4", …}."""
     columns = [name for name in history.columns if name.startswith(f"{metric}_w")]
     return {int(name.rpartition("_w")[2]): name for name in columns}
 
 
-def best_epoch(history: pl.DataFrame, monitor: str = "ndcg@20") -> int | None:
-    """The first epoch with the highest validation metric, mean over the widths; None where none was validated."""
+def monitored(history: pl.DataFrame, monitor: str) -> pl.DataFrame:
+    """What early stopping looks at: columns epoch, and value, the validation metric averaged over the widths."""
     columns = list(columns_by_width(history, monitor).values())
     if not columns:
-        return None
-    mean = history.select("epoch", value=pl.mean_horizontal(columns)).drop_nulls().sort("epoch")
+        return pl.DataFrame(schema={"epoch": pl.Int64, "value": pl.Float64})
+    return history.select("epoch", value=pl.mean_horizontal(columns, ignore_nulls=False)).drop_nulls().sort("epoch")
+
+
+def best_epoch(history: pl.DataFrame, monitor: str = "ndcg@20") -> int | None:
+    """The first epoch with the highest validation metric, mean over the widths; None where none was validated."""
+    mean = monitored(history, monitor)
     return int(mean["epoch"][int(mean["value"].arg_max())]) if len(mean) else None
 
 
 @style.styled
-def draw_learning_curves(
-    history: pl.DataFrame, *, metric: str = "recall@20", monitor: str = "ndcg@20", size: str = "page"
-) -> Figure:
+def draw_learning_curves(history: pl.DataFrame, *, monitor: str = "ndcg@20", size: str = "page") -> Figure:
     """Loss of each level, and the validation metric of each width, by epoch; the best epoch is marked.
 
-    history: columns phase (`search`, `refit`), epoch, loss_w4, … and `<metric>_w4`, … at validated epochs. The refit
-    runs without validation; its loss is dashed.
+    history: columns phase (`search`, `refit`), epoch, loss_w4, … and `<monitor>_w4`, … at validated epochs; epoch 0 is
+    the initial model. The refit runs without validation; its loss is dashed. monitor: the metric that chooses the best
+    epoch, by its mean over the widths, the black line; that of a run is `run.config["early_stopping"]["monitor"]`.
     """
     style.check_table(history, "phase", "epoch")
     history = history.filter(pl.col("phase").is_in(["search", "refit"]))  # not the search of settings before that
-    losses, values = columns_by_width(history, "loss"), columns_by_width(history, metric)
-    if not losses:
-        raise DataError(f"history has no column loss_w…; it has {', '.join(history.columns)}")
-    figure, axes = style.panel_grid(size, 1 + bool(values), 2.3 if size == "page" else 1.9, most=2, margin=0)
+    losses, values = columns_by_width(history, "loss"), columns_by_width(history, monitor)
+    if not losses and not values:
+        raise DataError(f"history has no column loss_w… or {monitor}_w…; it has {', '.join(history.columns)}")
     phases = style.in_order(history["phase"])
-    colours = dict(zip(losses, style.shades(len(losses)), strict=True))
-    dashed = {"linestyle": (0, (3, 1.5))}
+    widths = list(losses or values)
+    colours = dict(zip(widths, style.shades(len(widths)), strict=True))
+    legend = {f"width {width}": style.key(colour) for width, colour in colours.items()}
+    figure, panels = style.panel_grid(
+        size, bool(losses) + bool(values), 2.3 if size == "page" else 1.9, most=2, margin=0
+    )
+    if losses:
+        _draw_losses(panels[0], history, losses, colours, phases)
+    if len(phases) > 1:
+        legend[phases[1]] = style.key(GREY, **DASHED)
+    best = best_epoch(history, monitor)
+    if best is not None:
+        _draw_validation(panels[-1], history, monitor, best, colours)
+        if len(values) > 1:
+            legend["their mean, which chooses"] = style.key(BLACK)
+        legend[f"best epoch, {best}"] = style.key(BLACK, linestyle=":", marker="*", markersize=BEST)
+    last = history["epoch"].max() or 1
+    for ax in panels:
+        ax.set_xlim(-0.03 * last, 1.03 * last)  # epoch 0 beside the axis, not on it
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_xlabel("epoch")
+        if best is not None:
+            ax.axvline(best, color=BLACK, linewidth=0.8, linestyle=":", zorder=1)
+    style.legend_above(figure, list(legend.values()), list(legend))
+    return figure
+
+
+def _draw_losses(ax: Axes, history: pl.DataFrame, losses: dict, colours: dict, phases: Sequence[str]) -> None:
+    """A line a width and phase."""
     for width, column in losses.items():
         for phase in phases:
             part = history.filter(pl.col("phase") == phase).select("epoch", column).drop_nulls()
-            look = {} if phase == phases[0] else dashed
+            look = {} if phase == phases[0] else DASHED
             marker = "o" if len(part) == 1 else None  # one epoch is no line
-            axes[0].plot(part["epoch"], part[column], color=colours[width], marker=marker, markersize=2.5, **look)
-    axes[0].set(ylabel="training loss of the level", xlabel="epoch")
+            ax.plot(part["epoch"], part[column], color=colours[width], marker=marker, markersize=2.5, **look)
+    ax.set_ylabel("training loss of the level")
+
+
+def _draw_validation(ax: Axes, history: pl.DataFrame, monitor: str, best: int, colours: dict) -> None:
+    """A line a width, and their mean with a star at the best epoch."""
+    values = columns_by_width(history, monitor)
     for width, column in values.items():
         part = history.select("epoch", column).drop_nulls()
-        axes[1].plot(part["epoch"], part[column], color=colours.get(width, GREY), marker="o", markersize=2.5)
-    if values:
-        axes[1].set(ylabel=f"validation {metric_title(metric)}", xlabel="epoch")
-    best = best_epoch(history, monitor)
-    for ax in axes:
-        ax.set_xlim(0, history["epoch"].max() * 1.02)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if best is not None:
-            ax.axvline(best, color=GREY, linewidth=0.8, linestyle=":")
-    legend = {f"width {width}": style.key(colours[width]) for width in losses}
-    if len(phases) > 1:
-        legend[phases[1]] = style.key(GREY, **dashed)
-    if best is not None:
-        legend[f"best epoch, {best}"] = style.key(GREY, linestyle=":")
-    style.legend_above(figure, list(legend.values()), list(legend))
-    return figure
+        ax.plot(part["epoch"], part[column], color=colours.get(width, GREY), marker="o", markersize=2.5)
+    mean = monitored(history, monitor)
+    if len(values) > 1:
+        ax.plot(mean["epoch"], mean["value"], color=BLACK, linewidth=1.6)
+    ax.plot([best], mean.filter(epoch=best)["value"], color=BLACK, marker="*", markersize=BEST, zorder=3)
+    ax.set_ylabel(f"validation {metric_title(monitor)}")
 
 
 @style.styled

@@ -10,7 +10,6 @@ Loops run over slices of a batch in threads, and give the same for any number of
     topk            the best k of a row
     cuda_graph      a training step recorded once as a CUDA graph and replayed
     fast_paths      what only a GPU does, compared with the plain path once a run, and dropped where it differs
-    fast_paths      what only a GPU does is compared with the plain way once a run, and dropped where it differs
 """
 
 from mrl.kernels.bpr import Gradients, bpr_gradients

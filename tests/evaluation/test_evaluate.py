@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -237,8 +239,7 @@ def test_ranking_of_vectors_is_the_slow_one(seed, duplicated, way):
         users[5] = 0
     hidden = [data.train, data.valid]
     with pytest.MonkeyPatch.context() as patch:
-        if way != "kernels":
-            patch.setattr(ranking, "_KERNEL_LIMIT", 0)
+        patch.setattr(ranking, "_KERNEL_LIMIT" if way != "kernels" else "_FEW", 0)
         if way == "TF32":  # as on a GPU
             exact = torch.addmm
             patch.setattr(ranking, "has_short_floats", lambda _: True)
@@ -251,6 +252,39 @@ def test_ranking_of_vectors_is_the_slow_one(seed, duplicated, way):
                 assert values[len(expected) :] == [-math.inf] * (30 - len(expected))
                 known = set(data.train.of(user).tolist()) | set(data.valid.of(user).tolist())
                 assert not known & set(line)
+
+
+@QUICK
+@given(st.integers(0, 10**6), st.integers(1, 8))
+def test_a_few_users_get_the_lists_that_they_get_among_many(seed, few):
+    data = make_data(seed)
+    users, items = make_vectors(seed, data)
+    rank, everyone = VectorRanking(users, items, WIDTHS), torch.arange(data.num_users)
+    assert data.num_users > 8
+    for among_few, among_many in zip(
+        rank(everyone[:few], 20, [data.train]), rank(everyone, 20, [data.train]), strict=True
+    ):
+        assert among_few[0] == among_many[0]
+        assert torch.equal(among_few[1], among_many[1][:few]) and torch.equal(among_few[2], among_many[2][:few])
+
+
+def test_a_few_users_are_left_to_the_kernels_where_torch_would_have_to_set_the_precision(monkeypatch):
+    monkeypatch.setattr(VectorRanking, "_by_torch", None)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        ((_, ranked, _),) = VectorRanking(torch.ones(1, 2), torch.ones(3, 2), (2,))(torch.arange(1), 2)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert ranked.tolist() == [[0, 1]]
+
+
+def test_a_few_users_do_not_wait_for_numba():
+    source = (
+        "import sys, torch; from mrl.evaluation import VectorRanking\n"
+        "list(VectorRanking(torch.ones(8, 4), torch.ones(50, 4), (2, 4))(torch.arange(8), 10))\n"
+        "sys.exit('numba' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", source]).returncode == 0
 
 
 def test_scores_of_a_prefix_are_those_of_the_copied_columns():

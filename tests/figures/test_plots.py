@@ -47,7 +47,8 @@ def test_long_tail_without_interactions() -> None:
 
 
 def history() -> pl.DataFrame:
-    """Six epochs of two widths, validated at 2, 4, 6; best at 4 by the mean (0.25, 0.35, 0.3); then a refit of four."""
+    """Six epochs of two widths, validated at 2, 4, 6; NDCG@20 is best at 4 (mean .25, .35, .3), Recall@20 at 6; then a
+    refit of four."""
     valid = {2: (0.2, 0.3), 4: (0.3, 0.4), 6: (0.32, 0.28)}
     rows = []
     for phase, epochs in (("search", 6), ("refit", 4)):
@@ -62,7 +63,7 @@ def history() -> pl.DataFrame:
             }
             if phase == "search" and epoch in valid:
                 for width, value in zip((4, 16), valid[epoch], strict=True):
-                    row |= {f"recall@20_w{width}": value / 2, f"ndcg@20_w{width}": value}
+                    row |= {f"recall@20_w{width}": epoch * value, f"ndcg@20_w{width}": value}
             rows.append(row)
     return pl.DataFrame(rows, infer_schema_length=None)
 
@@ -71,19 +72,49 @@ def history() -> pl.DataFrame:
 def test_learning_curves(size: str) -> None:
     figure = draw_learning_curves(history(), size=size)
     loss, valid = figure.axes
-    assert loss.get_ylabel() == "training loss of the level" and valid.get_ylabel() == "validation Recall@20"
+    assert loss.get_ylabel() == "training loss of the level" and valid.get_ylabel() == "validation NDCG@20"
     assert loss.get_xlabel() == valid.get_xlabel() == "epoch"
     search4, refit4, search16, refit16, _ = loss.lines
     assert points(search4) == [(epoch, round(1 / epoch, 6)) for epoch in range(1, 7)]
     assert points(refit16) == [(epoch, round(0.5 / epoch, 6)) for epoch in range(1, 5)]
     assert search4.get_linestyle() == "-" and refit4.get_linestyle() == "--"
     assert colour(search4) == colour(refit4) != colour(search16)
-    first, second, best = valid.lines
-    assert points(first) == [(2, 0.1), (4, 0.15), (6, 0.16)] and points(second) == [(2, 0.15), (4, 0.2), (6, 0.14)]
+    first, second, mean, star, best = valid.lines
+    assert points(first) == [(2, 0.2), (4, 0.3), (6, 0.32)] and points(second) == [(2, 0.3), (4, 0.4), (6, 0.28)]
     assert colour(first) == colour(search4)
-    assert list(best.get_xdata()) == [4, 4]
-    assert legend_names(figure) == ["width 4", "width 16", "refit", "best epoch, 4"]
+    assert points(mean) == [(2, 0.25), (4, 0.35), (6, 0.3)] and points(star) == [(4, 0.35)]
+    assert star.get_marker() == "*" and list(best.get_xdata()) == [4, 4]
+    assert legend_names(figure) == ["width 4", "width 16", "refit", "their mean, which chooses", "best epoch, 4"]
     assert all(float(tick).is_integer() for ax in figure.axes for tick in ax.get_xticks())
+    check_readable(figure)
+
+
+@each_size
+def test_learning_curves_show_the_metric_that_chooses(size: str) -> None:
+    _, valid = draw_learning_curves(history(), monitor="recall@20", size=size).axes
+    assert valid.get_ylabel() == "validation Recall@20"
+    assert points(valid.lines[0]) == [(2, 0.4), (4, 1.2), (6, 1.92)] and points(valid.lines[3]) == [(6, 1.8)]
+
+
+@each_size
+def test_learning_curves_show_the_initial_model_beside_the_axis(size: str) -> None:
+    """Least squares were best: nothing trained is kept, and there is no refit."""
+    initial = pl.DataFrame({"phase": ["search"], "epoch": [0], "ndcg@20_w4": [0.5], "ndcg@20_w16": [0.6]})
+    table = pl.concat([initial, history().filter(phase="search")], how="diagonal")
+    figure = draw_learning_curves(table, size=size)
+    loss, valid = figure.axes
+    assert points(valid.lines[0])[0] == (0, 0.5) and points(valid.lines[3]) == [(0, 0.55)]
+    assert all(ax.get_xlim()[0] < 0 and list(ax.lines[-1].get_xdata()) == [0, 0] for ax in figure.axes)
+    assert points(loss.lines[0])[0] == (1, 1) and legend_names(figure)[-1] == "best epoch, 0"
+    check_readable(figure)
+
+
+def test_learning_curves_of_a_run_that_was_not_trained_or_has_one_width() -> None:
+    initial = pl.DataFrame({"phase": ["search"], "epoch": [0], "ndcg@20_w4": [0.5]})
+    figure = draw_learning_curves(initial)
+    (valid,) = figure.axes
+    assert [points(line) for line in valid.lines[:2]] == [[(0, 0.5)]] * 2
+    assert legend_names(figure) == ["width 4", "best epoch, 0"]  # no mean of one width
     check_readable(figure)
 
 
