@@ -55,7 +55,7 @@ TRIAL_SWEEPS = 2
 FINALISTS = 2  # settings that go on to more sweeps and are rotated
 CLOSE = 0.9  # of the best, so that a finalist may still be better once rotated
 TRIAL_WIDTH = 256  # dimensions of a trial, at most: its best alpha0 and l2 are those of wider fits, too
-TRIAL_USERS = 3_000  # whose validation a trial looks at
+TRIAL_USERS = 3_000  # whose validation a trial by the whole looks at
 SWEEPS = (2, 4, 6)  # few are better on dense data, more on sparse data
 BETTER_NARROW = 1.01  # times the value of the widest fit, from which on half of it is tried
 PROPAGATIONS = ((0.0, 0.0), USUAL["propagation"], (1.0, 1.0))  # users alone where there is much data a user, else both
@@ -68,8 +68,7 @@ TRIAL_EPOCHS = 2  # of training, by which its own settings are told apart
 class Chosen(NamedTuple):
     """config: with all of `SEARCHED` given, and its widths. model: the initial one by it, where the search made it.
 
-    wider: width and gain of vectors wider than those that are served (`mrl.least_squares.gains`); None where none were
-    measured.
+    wider: width and gain of wider vectors than are served (`mrl.least_squares.gains`); None where not measured.
     """
 
     config: TrainConfig
@@ -135,8 +134,9 @@ class _Search:
     def __init__(self, config: TrainConfig, names: Sequence[str], data: Interactions, on_trial: OnTrial):
         self.names, self.on_trial, self.kind = names, on_trial, config.least_squares.search
         sample = sample_users(data, config.seed, MOST_INTERACTIONS[self.kind])
-        self.splits = validation_splits(config, sample, TRIAL_USERS)
-        self.is_whole, self.valid = sample is data, sample_validation_users(sample, config.seed).valid
+        self.splits = validation_splits(config, sample)
+        self.few = [sample_validation_users(split, config.seed, TRIAL_USERS) for split in self.splits]
+        self.is_whole = sample is data
         self.trials = itertools.count(1)
         self.narrow_value = 0.0  # of the whole in a trial by the penalty that is chosen
         self.factors: list[Factors] = []  # of the best fit so far, by split
@@ -154,10 +154,11 @@ class _Search:
             self.on_trial({"trial": next(self.trials), **tried, "value": value, "seconds": seconds})
 
     def whole_value(self, config: TrainConfig, factors: Sequence[Factors]) -> float:
-        """The value of the whole vectors."""
+        """The value of the whole vectors, for few users: wide ones take long to rank."""
         widths, monitor = (factors[0][1].shape[1],), config.early_stopping.monitor
         vectors = self.each(lambda split, each: propagated(config, split.train, each).vectors(), factors)
-        return float(np.mean(self.each(lambda split, each: validation_value(each, split, widths, monitor), vectors)))
+        pairs = zip(vectors, self.few, strict=True)
+        return float(np.mean([validation_value(each, few, widths, monitor) for each, few in pairs]))
 
     def start(self, config: TrainConfig, width: int) -> list[Factors]:
         return self.each(lambda split: spectral_start(split.train, width, seed=config.seed))
@@ -296,9 +297,8 @@ class _Search:
     def values_by_width(
         self, config: TrainConfig, widths: Sequence[int], factors: Sequence[Factors], models: Sequence[Propagation]
     ) -> dict[int, Sequence[np.ndarray]]:
-        """The values of each width of models, widened by what they are cut from; by more users than a trial's."""
-        splits = [replace(self.splits[0], valid=self.valid), *self.splits[1:]]
-        by_split = [widened_values(config, widths, *parts) for parts in zip(splits, factors, models, strict=True)]
+        """The values of each width of models, widened by what they are cut from."""
+        by_split = self.each(lambda *parts: widened_values(config, widths, *parts), factors, models)
         return dict(zip(widths, zip(*by_split, strict=True), strict=True))
 
     def rotated_value(
