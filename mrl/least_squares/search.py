@@ -52,7 +52,7 @@ Made = TypeVar("Made")
 
 TRIALS = {"quick": 7, "thorough": 20}  # of alpha0 and l2, at most
 TRIAL_SWEEPS = 2
-FINALISTS = 2  # settings that go on to more sweeps and are rotated
+FINALISTS = 3  # settings that go on to more sweeps and are rotated
 CLOSE = 0.9  # of the best, so that a finalist may still be better once rotated
 TRIAL_WIDTH = 256  # dimensions of a trial, at most: its best alpha0 and l2 are those of wider fits, too
 TRIAL_USERS = 3_000  # whose validation a trial by the whole looks at
