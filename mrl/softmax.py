@@ -65,12 +65,10 @@ class NestedSoftmax(nn.Module):
         sample = torch.arange(len(items), device=items.device)
         if self.drawn < len(items):
             sample = torch.multinomial(self.popularity, self.drawn, generator=generator)
-        place = torch.full((len(items),), -1, device=items.device).index_copy_(
-            0, sample, torch.arange(self.drawn, device=items.device)
-        )
+        place = torch.full((len(items),), -1, device=items.device)
+        place[sample] = torch.arange(self.drawn, device=items.device)
         pairs = known.users.long(), known.items.long(), place[known.items.long()]
-        loss, terms = _Loss.apply(users, items, *pairs, sample, self.log_chance[sample], widths, weights)
-        return loss, terms
+        return _Loss.apply(users, items, *pairs, sample, self.log_chance[sample], widths, weights)
 
     def penalty(self, l2: float, users: Tensor, items: Tensor) -> Tensor:
         """λ/2 of the mean over positives of Σ_k w_k (‖p[:d_k]‖² + ‖q[:d_k]‖²/2 + mean over all items of the same).

@@ -151,10 +151,12 @@ class _State:
         """Spent in training and validation, over all sittings."""
         return sum(row["seconds"] for row in self.rows)
 
-    def keep_if_best(self, trainer: Trainer, vectors: tuple[Tensor, Tensor], value: float, by_user: np.ndarray) -> None:
+    def keep_if_best(
+        self, trainer: Trainer, vectors: tuple[Tensor, Tensor], value: float, by_user: np.ndarray | None
+    ) -> None:
         """Count the validations without a better one, and keep the vectors if they are the best so far.
 
-        Where there is an epoch 0, the users must gain clearly over it: a training is no lottery.
+        Where there is an epoch 0, the users must gain clearly over it: a training is no lottery. by_user: then needed.
         """
         self.waited += 1
         if value <= self.best_value:
@@ -292,11 +294,12 @@ class _Training:
         widths, monitor = trainer.config.widths, trainer.config.early_stopping.monitor
         vectors = trainer.vectors()
         ks = sorted({20, int(monitor.split("@")[1])})
-        result = evaluate(*vectors, data, split="valid", widths=widths, ks=ks, per_user=True)
+        per_user = trainer.config.recipe != "mrl4rec"  # which has no epoch 0 to be compared with
+        result = evaluate(*vectors, data, split="valid", widths=widths, ks=ks, per_user=per_user)
         for metric in dict.fromkeys(("recall@20", "ndcg@20", monitor)):
             row |= {f"{metric}_w{width}": result.value(metric, width) for width in widths}
         value = sum(result.value(monitor, width) for width in widths) / len(widths)
-        self.state.keep_if_best(trainer, vectors, value, mean_by_user(result, monitor))
+        self.state.keep_if_best(trainer, vectors, value, mean_by_user(result, monitor) if per_user else None)
         row["seconds"] += time.perf_counter() - started
         self.state.rows.append(row)
         self._save(trainer)

@@ -47,6 +47,11 @@ def _root(gram: Tensor) -> tuple[Tensor, Tensor]:
     return root[:, None] * basis.T, basis * torch.where(root > 0, 1 / root, 0)
 
 
+def score_spread(users: Tensor, items: Tensor) -> Tensor:
+    """The standard deviation of each user's scores over all items (U,), of users (U, D) and items (I, D)."""
+    return ((users @ torch.cov(items.T, correction=0)) * users).sum(1).clamp_min(0).sqrt()
+
+
 def balance(users: Tensor, items: Tensor, user_l2: Tensor, item_l2: Tensor) -> tuple[Tensor, Tensor]:
     """Columns scaled against each other so that both sides are penalised alike; scores stay what they are.
 

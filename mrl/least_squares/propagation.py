@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mrl.data import Positives
 from mrl.kernels import propagate
+from mrl.least_squares.axes import score_spread
 from mrl.model import LightGCN
 
 
@@ -52,8 +53,7 @@ class Propagation(LightGCN):
         self.user_share, self.item_share, self.hops = 1.0, 1.0, hops
         if spread is None:
             return
-        users, items = self.vectors()
-        found = ((users @ torch.cov(items.T, correction=0)) * users).sum(1).clamp_min(0).sqrt().mean()
+        found = score_spread(*self.vectors()).mean()
         for table in (self.users, self.items):
             table.mul_((spread / found.clamp_min(1e-9)).sqrt())
 

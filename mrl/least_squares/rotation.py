@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from mrl.data import Positives
+from mrl.least_squares.axes import score_spread
 
 STEPS = 300
 HURRIED = 100  # steps that tell settings apart
@@ -49,7 +50,7 @@ def learn_rotation(
     dim, served = users.shape[1], widths[-1]
     levels = [width for width in widths if width < dim]
     device, count = users.device, positives.num_items
-    spread = ((users @ torch.cov(items.T, correction=0)) * users).sum(1).clamp_min(0).sqrt()
+    spread = score_spread(users, items)
     usable = ((positives.counts > 0) & (positives.counts < count) & (spread > 0)).nonzero()[:, 0]
     if len(usable) == 0 or not levels:
         return torch.eye(dim, served, dtype=users.dtype, device=device), 0.0

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrl.least_squares.axes import balance, rotate
+from mrl.least_squares.axes import balance, rotate, score_spread
 
 
 def factors(num_users: int, num_items: int, dim: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -67,3 +67,8 @@ def test_more_dimensions_than_rows_leave_zeros(dim) -> None:
     rotated = rotate(users, items)
     torch.testing.assert_close(rotated[0] @ rotated[1].T, users @ items.T)
     assert not rotated[0][:, 2:].any()
+
+
+def test_the_spread_is_the_standard_deviation_of_the_scores_of_each_user() -> None:
+    users, items = torch.randn(5, 3, dtype=torch.float64), torch.randn(7, 3, dtype=torch.float64)
+    torch.testing.assert_close(score_spread(users, items), (users @ items.T).std(1, correction=0))

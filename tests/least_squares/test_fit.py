@@ -7,9 +7,6 @@ import torch
 from settings import GIVEN, train_config
 
 from mrl.config import TrainConfig
-from mrl.data.holdout import hold_out
-from mrl.data.interactions import Interactions
-from mrl.data.synthetic import planted_interactions
 from mrl.least_squares.axes import rotate
 from mrl.least_squares.fit import fit_least_squares, go_on, initial_model, nest, propagated
 from mrl.least_squares.ials import ials, spectral_start
@@ -18,12 +15,6 @@ from mrl.least_squares.rotation import learn_rotation
 
 SCALE = {"alpha0": 0.3, "l2": 0.03, "nu": 0.8}
 STEPS = 20
-
-
-@pytest.fixture(scope="module")
-def data() -> Interactions:
-    planted = planted_interactions(num_users=150, num_items=48, interactions=2500, branching=(3, 4), seed=0)
-    return hold_out(planted, 0.2, seed=0)
 
 
 def given(**changes) -> TrainConfig:

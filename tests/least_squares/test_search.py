@@ -29,12 +29,6 @@ SETTINGS = {"dataset": "planted", "widths": (2, 4), "device": "cpu"}
 QUICK = search.TRIALS["quick"] + search.FINALISTS + len(usual.FITTED) * len(search.SWEEPS) + 1 + 2
 
 
-@pytest.fixture(scope="module")
-def data() -> Interactions:
-    planted = planted_interactions(num_users=150, num_items=48, interactions=2500, branching=(3, 4), seed=0)
-    return hold_out(planted, 0.2, seed=0)
-
-
 @pytest.fixture(autouse=True)
 def one_split(monkeypatch) -> None:
     """Settings are judged by the validation of the data alone, however small, unless a test asks for more."""

@@ -6,9 +6,7 @@ import pytest
 import torch
 from settings import GIVEN, train_config
 
-from mrl.data.holdout import hold_out
-from mrl.data.interactions import Interactions, Positives
-from mrl.data.synthetic import planted_interactions
+from mrl.data.interactions import Positives
 from mrl.least_squares import usual
 from mrl.least_squares.climb import grid_value
 from mrl.least_squares.usual import (
@@ -24,12 +22,6 @@ from mrl.least_squares.usual import (
 from mrl.recipes import USUAL
 
 SETTINGS = {"dataset": "planted", "widths": (2, 4), "device": "cpu"}
-
-
-@pytest.fixture(scope="module")
-def data() -> Interactions:
-    planted = planted_interactions(num_users=150, num_items=48, interactions=2500, branching=(3, 4), seed=0)
-    return hold_out(planted, 0.2, seed=0)
 
 
 def test_the_usual_point_is_where_alpha0_weighs_all_pairs_five_times_the_positives() -> None:

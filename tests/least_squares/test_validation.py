@@ -10,9 +10,7 @@ import pytest
 import torch
 from settings import GIVEN, train_config
 
-from mrl.data.holdout import as_paper, hold_out
-from mrl.data.interactions import Interactions
-from mrl.data.synthetic import planted_interactions
+from mrl.data.holdout import as_paper
 from mrl.evaluation.evaluate import evaluate
 from mrl.least_squares import validation
 from mrl.least_squares.fit import fit_least_squares, initial_model, propagated
@@ -26,12 +24,6 @@ from mrl.least_squares.validation import (
 from mrl.train import fit
 
 SETTINGS = {"dataset": "planted", "widths": (2, 4), "device": "cpu"}
-
-
-@pytest.fixture(scope="module")
-def data() -> Interactions:
-    planted = planted_interactions(num_users=150, num_items=48, interactions=2500, branching=(3, 4), seed=0)
-    return hold_out(planted, 0.2, seed=0)
 
 
 @pytest.fixture(scope="module")
