@@ -55,6 +55,7 @@ from mrl.widths import AUTO
 SEARCH, REFIT = "search", "refit"
 SETTINGS, LEAST_SQUARES = "settings", "least_squares"
 EGO, START = "best.ego.", "best.start"  # the ego embeddings; the validation of each user before any training
+FALLEN = 2  # validations without a better one that end a training which is worse than none; less than the patience
 LONGEST_LIST = 20  # of the metrics that every validation looks at
 
 
@@ -132,6 +133,7 @@ class _State:
     best_epoch: int = 0
     best_value: float = -1.0
     waited: int = 0
+    has_fallen: bool = False  # under epoch 0, and did not come back at once
     best: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
@@ -160,6 +162,8 @@ class _State:
         """
         self.waited += 1
         if value <= self.best_value:
+            is_under = START in self.best and value < float(self.best[START].mean())
+            self.has_fallen = is_under and self.waited >= FALLEN
             return
         self.best_value, self.waited, start = value, 0, self.best.get(START)
         if start is None or clearly_better([by_user], [start.numpy()]):
@@ -275,7 +279,7 @@ class _Training:
     def _search_epoch(self, trainer: Trainer, data: Interactions) -> None:
         """Train with validation every few epochs until it stops getting better."""
         stopping, state, epochs = trainer.config.early_stopping, self.state, trainer.config.epochs
-        while trainer.epoch < epochs and state.waited < stopping.patience:
+        while trainer.epoch < epochs and state.waited < stopping.patience and not state.has_fallen:
             row = _epoch(trainer, SEARCH)
             if trainer.epoch % stopping.eval_every == 0 or trainer.epoch == epochs:
                 self._validate(trainer, data, row)

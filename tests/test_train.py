@@ -681,3 +681,20 @@ def test_an_epoch_is_kept_where_users_gain_clearly_over_the_initial_model() -> N
     trainer.epoch = 5
     fresh.keep_if_best(trainer, vectors, 0.1, start)
     assert fresh.best_epoch == 5 and train_module.START not in fresh.best
+
+
+@pytest.mark.parametrize(
+    "values, ended",
+    [((0.4, 0.4), 2), ((0.4, 0.6, 0.4), None), ((0.55, 0.52, 0.51), None), ((0.55, 0.52, 0.49), 3), ((0.49, 0.4), 2)],
+)
+def test_a_training_ends_when_it_has_stayed_under_the_initial_model(
+    values: tuple[float, ...], ended: int | None
+) -> None:
+    state = train_module._State()
+    vectors, trainer = (torch.zeros(3, 2), torch.zeros(4, 2)), SimpleNamespace(epoch=0, backbone=dict)
+    state.keep_if_best(trainer, vectors, 0.5, np.full(9, 0.5))
+    fallen = []
+    for trainer.epoch, value in enumerate(values, 1):
+        state.keep_if_best(trainer, vectors, value, np.full(9, value))
+        fallen += [trainer.epoch] if state.has_fallen else []
+    assert fallen[:1] == ([] if ended is None else [ended])
