@@ -203,7 +203,9 @@ def _assigned(source: str) -> list[str]:
             targets += statement.targets
         elif isinstance(statement, ast.AnnAssign):
             targets.append(statement.target)
-    return [ast.unparse(target) for target in targets]
+    # `a, b = 1, 2` assigns two names.
+    each = [target.elts if isinstance(target, ast.Tuple | ast.List) else [target] for target in targets]
+    return [ast.unparse(name) for names in each for name in names]
 
 
 def _parameters_cell(namespace: Mapping[str, Any], names: list[str]) -> list[str]:

@@ -246,7 +246,9 @@ class _Training:
         self.state.rows.append({"phase": SETTINGS} | row)
         best = max(trial["value"] for trial in self.state.rows)
         elapsed, share = time.perf_counter() - self.started, share_done(row)
-        left = elapsed * (1 - share) / share if self.config.least_squares.alpha0 is None else None
+        # The first trial compiles, too: its seconds say nothing of the others.
+        is_known = row["trial"] > 1 and self.config.least_squares.alpha0 is None
+        left = elapsed * (1 - share) / share if is_known else None
         self.refit_seconds = (left or 0.0) * REFIT_SHARE
         tried = [f"{name} {value}" for name, value in row.items() if name not in ("trial", "seconds", "value")]
         trial = f"trial {row['trial']} of about {max(row['trial'], expected_trials(self.config))}, {', '.join(tried)}"

@@ -100,12 +100,21 @@ def code_of(book: dict) -> tuple[dict[str, str], list[str]]:
                 if isinstance(statement, ast.AnnAssign) and statement.value is not None:
                     parameters[ast.unparse(statement.target)] = ast.unparse(statement.value)
                 elif isinstance(statement, ast.Assign):
-                    parameters |= {ast.unparse(target): ast.unparse(statement.value) for target in statement.targets}
+                    for target in statement.targets:
+                        parameters |= assigned(target, statement.value)
                 else:
                     others.append(ast.unparse(statement))
         elif cell["cell_type"] == "code" and source:
             others.append(source)
     return parameters, others
+
+
+def assigned(target: ast.expr, value: ast.expr) -> dict[str, str]:
+    """The names that an assignment gives a value, each with its own: `a, b = 1, 2` has two."""
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
+        pairs = zip(target.elts, value.elts, strict=True)
+        return {name: text for pair in pairs for name, text in assigned(*pair).items()}
+    return {ast.unparse(target): ast.unparse(value)}
 
 
 def source_of(cell: dict) -> str:

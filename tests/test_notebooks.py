@@ -184,7 +184,7 @@ def test_working_copies_are_made_once_and_never_over_what_a_reader_changed(check
     words = f"Working copies in lab/: 1 as in notebooks/; kept as you left them: train. {hint}"
     assert copies(checkout, "copy", "lab") == (words, "")
     for name in ("train", "evaluate"):  # newer originals
-        change(checkout / "notebooks" / f"{name}.ipynb", "import polars as pl", "import torch\nimport polars as pl")
+        change(checkout / "notebooks" / f"{name}.ipynb", "from mrl.parameters", "import torch\nfrom mrl.parameters")
     words = f"copied evaluate; kept as you left them: train (the original has changed since). {hint}"
     assert copies(checkout, "copy", "lab") == (f"Working copies in lab/: {words}", "")
     assert "import torch" in (lab / "evaluate.ipynb").read_text() and (lab / "train.ipynb").read_bytes() == mine
@@ -212,8 +212,11 @@ def test_make_is_told_which_parameters_of_an_original_were_edited(checkout) -> N
     assert copies(checkout, "edits", "train", "evaluate") == ("", "")  # runs as before
     change(train, "epochs: int = None", "epochs = 5")
     change(train, "widths: list = [4, 8, 16, 32, 64]", "widths: list = [8]")
+    change(train, 'device: str = "auto"', "#")
     start, end = "notebooks/train.ipynb is not as committed: ", "To undo: git restore notebooks/train.ipynb\n"
-    edits = "widths = [8] (committed: [4, 8, 16, 32, 64]), epochs = 5 (committed: None)"
+    change(train, "seed: int = 0  # of splits", "seed, device = 1, 'cpu'  # of splits")
+    edits = "widths = [8] (committed: [4, 8, 16, 32, 64]), epochs = 5 (committed: None), seed = 1 (committed: 0), "
+    edits += "device = 'cpu' (committed: 'auto')"
     assert copies(checkout, "edits", "evaluate", "train") == ("", f"{start}{edits}. {end}")
     subprocess.run(["git", "restore", "notebooks/train.ipynb"], cwd=checkout, check=True)
     assert copies(checkout, "edits", "train") == ("", "")

@@ -210,6 +210,8 @@ def test_read_gives_the_injected_values():
 def test_read_outside_a_notebook():
     assert read({"epochs": 3, "other": 4}, Settings) == {"epochs": 3}
     assert injected({}) == {}
+    pair = {"In": ["", "# Parameters\nepochs, seed = 5, 6\n"], "epochs": 5, "seed": 6}
+    assert injected(pair) == {"epochs": 5, "seed": 6}
 
 
 @pytest.mark.robustness

@@ -21,6 +21,7 @@ run; one with a checkpoint alone was interrupted, and training with the same set
     files       its files read back, in forked processes, too
     tensorfile  tensors on disk, with a checksum and without pickles
     progress    the line that says where a run stands, and how long it will take
+    tables      what a reader is told of a run: what it will do, and its tables
 """
 
 from mrl.runs.directory import RunDirectory, check_compatible, default_path, environment, peak_memory_mib, run_path
