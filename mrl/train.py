@@ -43,6 +43,7 @@ from mrl.runs import (
     Run,
     RunDirectory,
     check_compatible,
+    describe_tried,
     load,
     readable_seconds,
     run_path,
@@ -55,7 +56,7 @@ from mrl.widths import AUTO
 SEARCH, REFIT = "search", "refit"
 SETTINGS, LEAST_SQUARES = "settings", "least_squares"
 EGO, START = "best.ego.", "best.start"  # the ego embeddings; the validation of each user before any training
-FALLEN = 2  # validations without a better one that end a training which is worse than none; less than the patience
+FALLEN = 2  # validations after the best one, at which a training that is worse than none ends, whatever the patience
 LONGEST_LIST = 20  # of the metrics that every validation looks at
 
 
@@ -133,7 +134,7 @@ class _State:
     best_epoch: int = 0
     best_value: float = -1.0
     waited: int = 0
-    has_fallen: bool = False  # under epoch 0, and did not come back at once
+    has_fallen: bool = False  # under epoch 0, `FALLEN` validations or more after the best one
     best: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
@@ -250,8 +251,8 @@ class _Training:
         is_known = row["trial"] > 1 and self.config.least_squares.alpha0 is None
         left = elapsed * (1 - share) / share if is_known else None
         self.refit_seconds = (left or 0.0) * REFIT_SHARE
-        tried = [f"{name} {value}" for name, value in row.items() if name not in ("trial", "seconds", "value")]
-        trial = f"trial {row['trial']} of about {max(row['trial'], expected_trials(self.config))}, {', '.join(tried)}"
+        about = max(row["trial"], expected_trials(self.config))
+        trial = f"trial {row['trial']} of about {about}, {describe_tried(row)}"
         monitor = self.config.early_stopping.monitor
         self.progress.say(SETTINGS, f"{trial}: {monitor} {row['value']:.4f}, best {best:.4f}", left)
 

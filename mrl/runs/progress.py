@@ -13,6 +13,7 @@ OFTEN = 0.1  # and between those that rewrite themselves
 # Of a run with a search, how much is done after the trials that choose a setting; roughly, on sets of 10^5 pairs.
 DONE = {"width": 0.35, "fit_width": 0.45, "nested_sweeps": 0.5, "rotation": 0.62}
 PENALTY_DONE, FINAL_DONE, PENALTY_TRIALS = 0.2, 0.3, 7
+MEASURED = ("trial", "value", "seconds")  # of a trial, beside the settings that it tries
 REFIT_SHARE = 0.8  # of what is left after the search, if no epoch gains
 
 
@@ -21,6 +22,12 @@ def share_done(trial: dict) -> float:
     if "alpha0" in trial or "frequency_l2" in trial:
         return FINAL_DONE if "rotation" in trial else PENALTY_DONE * min(1.0, trial["trial"] / PENALTY_TRIALS)
     return next((share for name, share in DONE.items() if name in trial), DONE["rotation"])
+
+
+def describe_tried(trial: dict) -> str:
+    """What a trial of the search tried, a row of the history: `alpha0 0.3, frequency_l2 0.01`."""
+    settings = {name: value for name, value in trial.items() if name not in MEASURED and value is not None}
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
 class Progress:

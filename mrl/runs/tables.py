@@ -16,6 +16,7 @@ import torch
 from mrl.config import TrainConfig, flat
 from mrl.data import Interactions
 from mrl.runs.directory import run_path
+from mrl.runs.progress import describe_tried
 from mrl.runs.run import Run
 from mrl.widths import AUTO
 from mrl.words import listed, metric_title, percent
@@ -73,7 +74,7 @@ class Table:
 
 def describe_plan(config: TrainConfig, device: torch.device) -> str:
     """What a training by these settings will do, and which of them are not the default, in a few lines."""
-    widths = "the widths that it finds" if config.widths == AUTO else f"{_widths(config.widths)}"
+    widths = "the widths that it finds" if config.widths == AUTO else _widths(config.widths)
     steps = list(STEPS[config.recipe])
     if config.recipe != "mrl4rec" and config.least_squares.search != "none":
         steps.insert(0, "choose the hyperparameters that are left open on validation")
@@ -93,7 +94,8 @@ def describe_plan(config: TrainConfig, device: torch.device) -> str:
 def changed_settings(config: TrainConfig) -> dict[str, Any]:
     """The settings that differ from the default of their recipe, by name; data set and recipe apart."""
     default, given = flat(TrainConfig(recipe=config.recipe).to_dict()), flat(config.to_dict())
-    return {name: _plain(given[name]) for name in given if name != "dataset" and given[name] != default[name]}
+    changed = {name: value for name, value in given.items() if name != "dataset" and value != default[name]}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items()}
 
 
 def data_table(data: Interactions) -> Table:
@@ -116,16 +118,10 @@ def trials_table(run: Run) -> Table | None:
     if not len(trials):
         return None
     rows = trials.sort("trial").to_dicts()
-    tried = [
-        ", ".join(
-            f"{name} {_plain(value)}" for name, value in row.items() if name not in _MEASURED and value is not None
-        )
-        for row in rows
-    ]
     return Table(
         {
             "trial": [str(row["trial"]) for row in rows],
-            "tried": tried,
+            "tried": [describe_tried(row) for row in rows],
             f"validation {monitor}": [f"{row['value']:.4f}" for row in rows],
             "time": [f"{row['seconds']:.1f} s" for row in rows],
         }
@@ -177,15 +173,8 @@ def readable_size(count: int) -> str:
     return f"{max(1, round(count / 1e3)):,} kB" if count < 1e6 else f"{count / 1e6:,.1f} MB"
 
 
-_MEASURED = ("trial", "value", "seconds")
-
-
 def _widths(widths: Sequence[int]) -> str:
     return f"{'width' if len(widths) == 1 else 'widths'} {listed([str(width) for width in widths])}"
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _is_number(cells: Sequence[str]) -> bool:
