@@ -115,9 +115,9 @@ def test_blocks_in_words():
         "What the last 32 add: by themselves, such a model explains 3 % of the variance of popularity (log), and ranks "
         "an item that has a label above one that has not in this share of pairs: no more than by chance for genres "
         "(chance 50 %). The last 32 tell no genres apart beyond chance. "
-        "Added to the first 32 they raise popularity (log) from 70 % to 75 % and genres from 50 % to 70 %; Horror gains "
-        "most (60 % to 80 %). In keeping with coarse first, the first 4 tell popularity (log) and genres best. The "
-        "first 4 hold 4 % of the items' variance (25 % of the dimensions), the last 32 64 % "
+        "Added to the first 32 they raise popularity (log) from 70 % to 75 % and genres from 50 % to 70 %; Horror "
+        "gains most (60 % to 80 %). In keeping with coarse first, the first 4 tell popularity (log) and genres best. "
+        "The first 4 hold 4 % of the items' variance (25 % of the dimensions), the last 32 64 % "
         "(25 %), spread over 2.0 and 32.0 directions (effective rank; 3.0 and 63.0 if they did not correlate)."
     )
     text = describe_blocks(blocks_table((0.0, 0.5, 0.5, 0.5), horror=(0.9, 0.8, 0.8, 0.8)))
