@@ -75,9 +75,9 @@ def draw_pair_matrix(table: pl.DataFrame, *, metric: str = "overlap", size: str 
         raise DataError("table has several values for a pair of widths; filter it to one clustering")
     row_height = 2.55 if size == "page" and len(models) > 2 else 2.75
     figure, axes = style.panel_grid(size, len(models), row_height, margin=0)
-    colours, top = colormaps["cividis"], 1.0
-    if metric == "entropy":  # in bits, with its chance level as the upper end
-        top = float(table.select(pl.max_horizontal("value", "chance").max()).item()) or 1.0
+    colours = colormaps["cividis"]
+    # up to the largest value, or its chance level: a scale to 1 would leave a map of small values in one colour
+    top = float(table.select(pl.max_horizontal("value", "chance").max()).item()) or 1.0
     mesh = None
     for ax, model in zip(axes, models, strict=True):
         part = table.filter(pl.col("model") == model)
@@ -103,7 +103,8 @@ def draw_pair_matrix(table: pl.DataFrame, *, metric: str = "overlap", size: str 
         ax.set_title("\n".join(filter(None, [model, "" if chance is None else f"chance {chance:.2g}"])))
         directed = metric in ("share", "entropy")
         ax.set(xlabel="coarse width" if directed else "width", ylabel="fine width" if directed else "width")
-    bar = figure.colorbar(mesh, ax=figure.axes, shrink=0.8, aspect=25, pad=0.02)
+    rows = axes[0].get_gridspec().nrows
+    bar = figure.colorbar(mesh, ax=figure.axes, shrink=0.8 / rows, aspect=25, pad=0.02)  # as high as one row
     bar.set_label(axis_title(metric))
     bar.outline.set_visible(False)
     return figure

@@ -145,6 +145,7 @@ def describe_blocks(table: pl.DataFrame) -> str:
             f"What the last {wide - start} add: by themselves, such a model {_describe_probes(last)}.",
             _best_classes(last) or _no_classes(last, wide - start),
             _describe_gain(before, after, start),
+            _describe_order(blocks),
         ]
     shape, last_shape = ({row["metric"]: row for row in rows.iter_rows(named=True)} for rows in (first, last))
     if share := shape.get("variance_share"):
@@ -200,18 +201,42 @@ def _no_classes(rows: pl.DataFrame, size: int) -> str:
 def _describe_gain(before: pl.DataFrame, after: pl.DataFrame, start: int) -> str:
     """What all dimensions know beyond those before the last block."""
     options = {"suffix": "_before", "maintain_order": "left"}
-    gains = [
-        f"{readable(row['label'])} from {percent(max(row['value_before'], 0))} to {percent(max(row['value'], 0))}"
-        for row in _labels(after).join(_labels(before), on=["metric", "label"], **options).iter_rows(named=True)
-    ]
+    changes: dict[str, list[str]] = {"raise": [], "lower": [], "leave": []}
+    for row in _labels(after).join(_labels(before), on=["metric", "label"], **options).iter_rows(named=True):
+        old, new = max(row["value_before"], 0), max(row["value"], 0)
+        if percent(old) == percent(new):  # what a reader cannot see has not changed
+            changes["leave"].append(f"{readable(row['label'])} at {percent(new)}")
+        else:
+            words = f"{readable(row['label'])} from {percent(old)} to {percent(new)}"
+            changes["raise" if new > old else "lower"].append(words)
+    gains = [f"{verb} {listed(parts)}" for verb, parts in changes.items() if parts]
     if not gains:
         return ""
-    text = f"Added to the first {start} they take {listed(gains)}"
+    text = f"Added to the first {start} they {listed(gains)}"
     gain = pl.col("value") - pl.col("value_before")
     classes = _classes(after).join(_classes(before), on="class", **options).filter(gain >= 0.01)
     for row in classes.sort(gain, descending=True, maintain_order=True).head(1).iter_rows(named=True):
-        text += f", most of all {row['class']} ({percent(row['value_before'])} to {percent(row['value'])})"
+        text += f"; {row['class']} gains most ({percent(row['value_before'])} to {percent(row['value'])})"
     return text + "."
+
+
+def _describe_order(blocks: pl.DataFrame) -> str:
+    """Which block knows each label best: by the dots that `draw_block_probes` draws, and whether coarse comes first."""
+    rows, in_order, against = _labels(blocks), [], []
+    first = rows["width"].min()
+    for (label,), part in rows.group_by("label", maintain_order=True):
+        best = part.row(int(part["value"].arg_max()), named=True)
+        if not _is_beyond_chance(best):
+            continue
+        if best["width"] == first:
+            in_order.append(readable(label))
+            continue
+        at_first = max(part.filter(width=first)["value"][0], 0)
+        words = f"{readable(label)} best from dimensions {best['start'] + 1} to {best['width']} "
+        against.append(words + f"({percent(best['value'])}; the first {first}: {percent(at_first)})")
+    parts = [f"In keeping with coarse first, the first {first} tell {listed(in_order)} best."] if in_order else []
+    parts += [f"Against coarse first, a model of one block reads {listed(against)}."] if against else []
+    return " ".join(parts)
 
 
 def describe_clusters(names: pl.DataFrame, *, clustering: str = "by_width", typical: int = 3) -> str:
@@ -232,11 +257,16 @@ def describe_clusters(names: pl.DataFrame, *, clustering: str = "by_width", typi
         ]
         sentences.append(f"At width {width} clusters set apart {listed(words)}." if words else "")
         sentences.append(_describe_largest(clusters))
+        # of all its labels: a cluster's name shows more than the first
+        typical_here = clusters.select(pl.col("typical").str.split(" / ").explode())["typical"].to_list()
         new = [label for label in named["first"] if label not in before]
         if before and new:
-            text = f"No cluster of the narrowest width is typical of {listed(new[:5])}; one of width {width} is."
+            verb = "is" if len(new[:5]) == 1 else "are"
+            text = (
+                f"{listed(new[:5])} {verb} typical of a cluster of width {width}, and of none of the narrowest width."
+            )
             sentences.append(text)
-        before |= set(named["first"])
+        before |= set(typical_here)
     return " ".join(filter(None, sentences))
 
 

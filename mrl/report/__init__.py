@@ -2,13 +2,15 @@
 
 What has not changed is not executed again, and a rerun gives the same files.
 
-    stages    notebooks executed one after the other, and a summary of their results
+    stages    notebooks executed one after the other
+    headlines  what they found, on two printed pages: every width beside the strongest baseline, which one to take
     page      executed notebooks as one self-contained HTML page
     paper     every figure at both widths, every table as CSV and LaTeX
     reproduction  the published method under its own protocol; figures that others have published
 """
 
+from mrl.report.headlines import summarise
 from mrl.report.page import write_page
 from mrl.report.paper import FiguresConfig, draw, write_table
 from mrl.report.reproduction import ReproductionConfig, compare_with_anchors, published_figures
-from mrl.report.stages import ReportConfig, execute, summarise
+from mrl.report.stages import ReportConfig, execute

@@ -1,4 +1,4 @@
-"""From a data set to one page: notebooks executed one after the other, and what they found in a few sentences.
+"""From a data set to one page: notebooks executed one after the other.
 
 A stage (a notebook with its parameters) is not executed again unless what went into it has changed: its parameters, its
 source, the files that it reads or wrote. What that was lies beside the executed notebook, as `<stage>.inputs.json`.
@@ -11,43 +11,26 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import papermill
-import polars as pl
-from matplotlib.figure import Figure
 from papermill.exceptions import PapermillExecutionError
 from pydantic import Field, NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
 import mrl
-from mrl.analysis.comparison import describe_comparison
-from mrl.analysis.profile import describe_accuracy
-from mrl.analysis.sentences import rank_models
 from mrl.config import TrainConfig
 from mrl.controls.runs import ControlName
 from mrl.data import dataset_name
 from mrl.errors import ConfigError, RunError
-from mrl.figures import draw_accuracy, draw_alluvial, draw_block_probes, draw_cluster_quality, select_models
-from mrl.hierarchy import SAMPLE, describe
+from mrl.hierarchy import SAMPLE
 from mrl.parameters import PathText, as_config, settings
-from mrl.runs import Run
-from mrl.words import model_names, readable
 
 PROJECT = Path(mrl.__file__).parents[1]
 VOLATILE_FILES = ("environment.json", "history.csv", "checkpoint.safetensors")  # of a run: they differ every time
-CONTROLS = {  # in the figures of the summary, and what a newcomer has to know of them
-    "mrl4rec": "the published method, trained from random numbers",
-    "bpr-rotated": "a plain model of the full width, its dimensions rotated so that the first hold most: not nested",
-    "shared": "nested too, but with one negative for all widths",
-    "ials": "least squares, rotated in the same way",
-    "alone": "for each width a model of its own",
-    "ease": "a linear model from item to item, without vectors",
-    "popularity": "the same list for everybody",
-}
 
 
 @settings
@@ -171,69 +154,3 @@ def _package_hash() -> str:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def summarise(run: Run, metrics: pl.DataFrame, tables: Path) -> list[str | Figure | pl.DataFrame]:
-    """The headlines: what the widths are worth beside the controls, what the first dimensions know, what the last add.
-
-    metrics: of the model and its controls, see `mrl.controls.metrics_on_test`. tables: the folder with `evaluate/` and
-    `hierarchy/`, the CSV files of those notebooks.
-    """
-    parts = [*_summarise_accuracy(run, metrics, tables / "evaluate"), *_summarise_hierarchy(run, tables / "hierarchy")]
-    return [part for part in parts if not isinstance(part, str) or part]
-
-
-def _summarise_accuracy(run: Run, metrics: pl.DataFrame, tables: Path) -> Iterator[str | Figure]:
-    model, widths = run.metrics["model"][0], run.config["widths"]
-    recall = select_models(metrics.filter(metric="recall", k=20), [model, *CONTROLS])
-    names = model_names(recall["model"].unique(maintain_order=True))
-    text = f"{len(run.user_ids):,} users, {len(run.item_ids):,} items, {len(run.seen):,} training interactions. "
-    text += f"Model: {names[model]}, protocol {recall['protocol'][0]}, seed {run.config['seed']}, "
-    yield text + f"{run.environment['wall_seconds'] / 60:.1f} minutes of training on {run.environment['device']}."
-    yield "## How good is each width?"
-    yield draw_accuracy(recall, trained=widths, size="page")
-    others = "; ".join(f"*{names[name]}*: {words}" for name, words in CONTROLS.items() if name in names)
-    text = "Recall@20 is the share of what a user went on to choose, and the model was not shown, that is among its 20 "
-    text += f"recommendations; at width {widths[0]} only the first {widths[0]} numbers of every vector are used. "
-    text += f"*{names[model]}* is the nested model: one training for all widths. "
-    yield text + (f"Beside it, {others}." if others else "")
-    accuracy = _read(tables / "accuracy.csv").filter(metric="recall", k=20)
-    yield describe_accuracy(accuracy.filter(model=model))
-    yield rank_models(recall.filter(pl.col("width").is_in(list(widths))), "Recall@20")
-    compared = _read(tables / "compared.csv")
-    for other in ("bpr-rotated", "shared") if len(compared) else ():
-        yield describe_comparison(compared.filter(metric="recall", other=other))
-
-
-def _summarise_hierarchy(run: Run, tables: Path) -> Iterator[str | Figure]:
-    model = run.metrics["model"][0]
-    numbers, names, flows = (_read(tables / f"{name}.csv") for name in ("numbers", "names", "flows"))
-    by_table = {
-        name: _drop_empty_columns(select_models(part, [model, *CONTROLS]))
-        for (name,), part in numbers.group_by("table", maintain_order=True)
-    }
-    yield "## What do the levels mean?"
-    yield draw_block_probes(by_table["blocks"])
-    yield describe.describe_blocks(by_table["blocks"].filter(model=model))
-    if "recovery" in by_table:
-        recovery = by_table["recovery"]
-        yield draw_cluster_quality(recovery)
-        yield describe.describe_recovery(recovery.filter(model=model))
-        for (depth,), part in recovery.filter(metric="ami").group_by("label", maintain_order=True):
-            yield rank_models(part, f"AMI with {readable(depth)}")
-    if len(flows):
-        flows, names = flows.filter(model=model), names.filter(model=model)
-        yield draw_alluvial(flows, names, clustering="by_width")
-        yield describe.describe_flows(flows, names)
-        yield describe.describe_clusters(names)
-    if "nesting" in by_table:
-        yield describe.describe_nesting(by_table["nesting"].filter(model=model))
-
-
-def _read(path: Path) -> pl.DataFrame:
-    return pl.read_csv(path, infer_schema_length=None) if path.is_file() else pl.DataFrame()
-
-
-def _drop_empty_columns(table: pl.DataFrame) -> pl.DataFrame:
-    """Without the columns that only other tables of numbers.csv fill."""
-    return table.select(column.name for column in table if column.null_count() < len(column))

@@ -1,9 +1,7 @@
 """The study as people read it: `study.csv` (tidy), `study.tex` (booktabs), `study.html` (one self-contained page).
 
 Beside them `study-searches.csv`, all trials, from which another study can go on. The page and the LaTeX are written
-from the tidy table alone, so that they can be written again from a study.csv.
-
-`mrl.study.tex` has the tables, `mrl.study.words` the sentences.
+from the tidy table alone, so a study.csv gives them again: tables by `mrl.study.tex`, sentences by `mrl.study.words`.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from mrl.study.fitting import METRICS, K
 from mrl.study.searches import searches
 from mrl.study.tables import StudyTables
 from mrl.study.tex import CellFormat, grid, render_latex, stage_rows
-from mrl.study.words import counted, describe_protocol, format_difference, format_metric, summarise
+from mrl.study.words import counted, describe_protocol, describe_widths, format_difference, format_metric, summarise
 from mrl.words import model_name
 
 MODELS_DRAWN = 6
@@ -68,14 +66,14 @@ def _describe_set(tables: StudyTables, dataset: str) -> dict[str, Any]:
         main_rows = [number for number, row in enumerate(rows) if row.model == tables.main]
         cells = [[Markup(cell) for cell in HTML.write(row)] for row in rows]
         metrics.append({"rows": cells, "main_rows": main_rows} | _draw(tables, dataset, metric))
-    # the marks are the same in the tables of both metrics
-    legend = [Markup(line) for line in HTML.write_legend(rows)]
+    legend = [*map(Markup, HTML.write_legend(rows))]  # the same marks in the tables of both metrics
     settings = []
     for row in tables.costs.filter(dataset=dataset).iter_rows(named=True):
         chosen, trials = row["settings"] or "nothing to choose", counted(row["trials"], "trial")
         settings.append(f"{model_name(row['model'])}: {chosen} ({trials}, {row['device']})")
     tests = [_test_row(row) for row in tables.tests.filter(dataset=dataset).iter_rows(named=True)]
-    facts = {"legend": legend, "stages": stage_rows(tables, dataset), "widths": tables.widths_on(dataset)}
+    stages = [[*map(Markup, row)] for row in stage_rows(tables, dataset, HTML.bold)]
+    facts = {"legend": legend, "stages": stages, "widths": tables.widths_on(dataset)}
     return {"name": dataset, "metrics": metrics, "tests": tests, "settings": settings} | facts
 
 
@@ -107,6 +105,6 @@ def _draw(tables: StudyTables, dataset: str, metric: str) -> dict[str, Any]:
     # the mean of the three is the mean again, and the bar goes from the lowest to the highest
     points = means.unpivot(("low", "mean", "high"), index=("model", "width", "metric", "k")).drop_nulls("value")
     picture, width, height = encode_png(draw_accuracy(points, metric=metric, k=K))
-    title, names = metric_title(metric, K), ", ".join(map(model_name, models))
-    alt = f"{title} by width on {dataset}: {names}"
+    title, tests = metric_title(metric, K), tables.tests.filter(dataset=dataset, metric=metric)
+    alt = describe_widths(tests) if len(tests) else f"{title} by width: {', '.join(map(model_name, models))}"
     return {"title": title, "alt": alt, "picture": picture, "width": width, "height": height}

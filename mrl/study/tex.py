@@ -3,7 +3,7 @@
 One table a data set and metric. The best of a column is bold. The main model has a triangle where another row has a
 higher mean, a star where it is significantly above the best baseline, a dagger where below. A cell whose search the
 budget has ended is marked, and so is a model that is made at fewer widths or with fewer seeds than others. Published
-figures of other models stand below.
+numbers of other models stand below.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Row:
     """One model. label: its display name, with the number of seeds where that is lower than it should be. cells: one a
     width (mean and, where known, half of its interval, is_best, is_below, is_cut, verdict), or None. seconds: of search
     and of a fit, None where unknown. has_fewer: whether it is made at fewer widths or with fewer seeds. source: of a
-    published figure.
+    published number.
     """
 
     model: str
@@ -72,13 +72,13 @@ class CellFormat:
         return text + marks + self.cut * bool(cell.get("is_cut")) + half
 
     def write_legend(self, rows: Sequence[Row]) -> list[str]:
-        """What the marks mean that are in a table, and where published figures are from."""
+        """What the marks mean that are in a table, and where published numbers are from."""
         cut = any(cell and cell.get("is_cut") for row in rows for cell in row.cells)
         fewer = any(row.has_fewer for row in rows)
         lines = [f"{self.cut} the budget ended its search."] * cut
         lines += [f"{self.fewer} trained, so made up to width {TRAINED_WIDEST} and with {TRAINED_SEEDS} seeds."] * fewer
         sources = [self.escape(f"{row.model}: {row.source}") for row in rows if row.source]
-        return lines + [f"Published figures, by a protocol of their own. {'; '.join(sources)}."] * bool(sources)
+        return lines + [f"Published numbers, by a protocol of their own. {'; '.join(sources)}."] * bool(sources)
 
 
 LATEX = CellFormat(
@@ -89,7 +89,7 @@ LATEX = CellFormat(
 
 def grid(tables: StudyTables, dataset: str, metric: str) -> list[Row]:
     """The table of one data set and metric, a column for each of its widths; a model without widths stands in the
-    widest. Published figures are last."""
+    widest. Published numbers are last."""
     widths = tables.widths_on(dataset)
     means = tables.results.filter(dataset=dataset, metric=metric).with_columns(pl.col("width").fill_null(widths[-1]))
     is_best = pl.col("mean") == pl.col("mean").max().over("width")
@@ -114,11 +114,14 @@ def grid(tables: StudyTables, dataset: str, metric: str) -> list[Row]:
     return rows
 
 
-def stage_rows(tables: StudyTables, dataset: str) -> list[list[str]]:
-    """Metric, stage of the default recipe, and a mean a width; recall first."""
+def stage_rows(tables: StudyTables, dataset: str, bold: str) -> list[list[str]]:
+    """Metric, stage of the default recipe, and a mean a width, the best in the format `bold`; recall first."""
     stages = tables.stages(dataset).sort("metric", descending=True, maintain_order=True)
+    is_best = pl.col("mean") == pl.col("mean").max().over("metric", "width")
+    stages = stages.with_columns(form=pl.when(is_best).then(pl.lit(bold)))
     return [
-        [metric_title(metric, K), STAGES[stage], *(format_metric(mean) for mean in part.sort("width")["mean"])]
+        [metric_title(metric, K), STAGES[stage]]
+        + [(form or "%s") % format_metric(mean) for form, mean in part.sort("width").select("form", "mean").iter_rows()]
         for (metric, stage), part in stages.group_by("metric", "model", maintain_order=True)
     ]
 
@@ -133,7 +136,7 @@ def render_latex(tables: StudyTables) -> str:
             facts = {"title": metric_title(metric, K), "dataset": escape_latex(dataset), "name": f"{dataset}-{metric}"}
             facts |= {"legend": LATEX.write_legend(rows), "widths": tables.widths_on(dataset)}
             found.append(facts | {"roles": roles})
-        if rows := stage_rows(tables, dataset):
+        if rows := stage_rows(tables, dataset, LATEX.bold):
             staged.append({"dataset": facts["dataset"], "name": dataset, "widths": facts["widths"], "rows": rows})
     main = escape_latex(model_name(tables.main)) if tables.main else ""
     options = {"variable_start_string": "<<", "variable_end_string": ">>", "trim_blocks": True, "lstrip_blocks": True}

@@ -78,6 +78,15 @@ def test_pair_matrix_of_more_models_than_fit_a_row() -> None:
     assert len(draw_pair_matrix(pl.concat(models), size="page").axes) == 4 + 1  # and the colour bar
 
 
+def test_a_heat_map_has_the_scale_of_its_values_and_a_bar_as_high_as_one_row() -> None:
+    small = similarity().with_columns(value=pl.col("value") * 0.35, chance=pl.lit(0.01))
+    models = [small.with_columns(pl.lit(name).alias("model")) for name in "abcdefg"]
+    figure = draw_pair_matrix(pl.concat(models), size="page")
+    first, bar = figure.axes[0], figure.axes[-1]
+    assert first.collections[0].get_clim() == (0, small["value"].max()) and small["value"].max() < 0.4
+    assert bar.get_position().height * figure.get_figheight() < 3  # inches, however many rows
+
+
 def test_pair_matrix_refuses_what_it_cannot_show() -> None:
     with pytest.raises(DataError, match="no metric share; it has overlap, cka"):
         draw_pair_matrix(similarity(), metric="share")

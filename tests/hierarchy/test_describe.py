@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import polars as pl
 import pytest
 
@@ -113,13 +115,18 @@ def test_blocks_in_words():
         "What the last 32 add: by themselves, such a model explains 3 % of the variance of popularity (log), and ranks "
         "an item that has a label above one that has not in this share of pairs: no more than by chance for genres "
         "(chance 50 %). The last 32 tell no genres apart beyond chance. "
-        "Added to the first 32 they take popularity (log) from 70 % to 75 % and genres from 50 % to 70 %, most of all "
-        "Horror (60 % to 80 %). The first 4 hold 4 % of the items' variance (25 % of the dimensions), the last 32 64 % "
+        "Added to the first 32 they raise popularity (log) from 70 % to 75 % and genres from 50 % to 70 %; Horror "
+        "gains most (60 % to 80 %). In keeping with coarse first, the first 4 tell popularity (log) and genres best. "
+        "The first 4 hold 4 % of the items' variance (25 % of the dimensions), the last 32 64 % "
         "(25 %), spread over 2.0 and 32.0 directions (effective rank; 3.0 and 63.0 if they did not correlate)."
     )
     text = describe_blocks(blocks_table((0.0, 0.5, 0.5, 0.5), horror=(0.9, 0.8, 0.8, 0.8)))
     assert "explains nothing of popularity (log), and" in text and "It knows best: Horror (80 %)." in text
-    assert "Added to the first 32 they take popularity (log) from 50 % to 50 % and genres from 70 % to 70 %." in text
+    assert "Added to the first 32 they leave popularity (log) at 50 % and genres at 70 %." in text
+    assert (
+        "first 4 tell genres best. Against coarse first, a model of one block reads popularity (log) best from " in text
+    )
+    assert "dimensions 33 to 64 (50 %; the first 4: 0 %)." in text
     blocks = blocks_table((0.6, 0.5, 0.5, 0.5)).filter(pl.col("part") == "block")
     assert "Added to" not in describe_blocks(blocks)
     shape = describe_blocks(blocks.filter(pl.col("label").is_null()))
@@ -146,8 +153,19 @@ def test_clusters_and_flows_in_words():
     assert describe_clusters(cluster_table()) == (
         "At width 4 clusters set apart Animation (6.0 times its usual share in 60 items) and Horror (3.0 times its "
         "usual share in 40 items). At width 64 clusters set apart Western (9.0 times its usual share in 50 items). "
-        "No cluster of the narrowest width is typical of Western; one of width 64 is."
+        "Western is typical of a cluster of width 64, and of none of the narrowest width."
     )
+
+
+def test_a_label_that_stands_second_in_the_name_of_a_narrow_cluster_is_not_called_new():
+    musical = cluster_table().with_columns(pl.col("typical").replace("Western", "Musical / Western"))
+    assert "Musical is typical" not in describe_clusters(musical) and "Musical (9.0" in describe_clusters(musical)
+
+
+def test_a_change_that_rounds_away_is_no_change_and_a_loss_is_said_to_be_one():
+    text = describe_blocks(blocks_table((0.6, 0.1, 0.951, 0.949), horror=(0.9, 0.8, 0.93, 0.92)))
+    assert "Added to the first 32 they lower genres from 83 % to 82 % and leave popularity (log) at 95 %." in text
+    assert re.search(r"from (\d+ %) to \1", text) is None
     rows = [(0, 0, 57, 0.95), (0, 1, 3, 0.05), (1, 0, 16, 0.4), (1, 1, 24, 0.6)]
     flows = pl.DataFrame(rows, schema=["cluster", "next_cluster", "items", "share_out"], orient="row")
     flows = flows.with_columns(clustering=pl.lit("by_width"), width=pl.lit(4), next_width=pl.lit(64))

@@ -15,7 +15,7 @@ from matplotlib.image import imread
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from mrl.figures.plots import draw_accuracy
-from mrl.report.page import write_page
+from mrl.report.page import CSS, describe_pictures, write_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = (
@@ -57,14 +57,45 @@ def test_page_holds_everything_and_asks_for_nothing(page):
     assert not re.search(r"<script|<link|@import|url\(", text)
     assert all(source.startswith("data:image/png") for source in re.findall(r'src="(.*?)"', text))
     assert text.count("<img ") == 2
-    assert text.index("In short.") < text.index("<nav>") < text.index("Title of it</h2>")
+    assert text.index("<nav ") < text.index("In short.") < text.index("Title of it</h2>")
 
 
-def test_contents_link_to_headings_one_level_deeper(page):
+def test_contents_link_to_headings_and_those_of_notebooks_are_one_level_deeper(page):
     text = page.read_text()
-    entries = re.findall(r'<li>.*?<a href="#(.*?)">(.*?)</a>', text)
-    assert [words for _, words in entries] == ["Title of it", "A part"]
-    assert [re.search(rf'<h(\d) id="{name}">{words}<', text)[1] for name, words in entries] == ["2", "3"]
+    entries = re.findall(r'<li.*?<a href="#(.*?)">(.*?)</a>', text)
+    assert [words for _, words in entries] == ["Headline", "Title of it", "A part"]
+    assert [re.search(rf'<h(\d) id="{name}">{words}<', text)[1] for name, words in entries] == ["2", "2", "3"]
+
+
+def test_a_notebook_is_folded_under_its_title_and_the_summary_is_not(page):
+    text = page.read_text().partition("<main>")[2]
+    story, _, folded = text.partition('<details class="part">')
+    assert "In short." in story and "Headline" in story and "<details" not in story
+    assert folded.startswith('<summary><h2 id="part-2">Title of it</h2></summary>') and folded.count("Title of it") == 1
+
+
+def test_a_part_that_shows_nothing_is_left_out_with_its_heading(tmp_path):
+    silent = new_code_cell("a = 1", outputs=[new_output("stream", name="stderr", text="a bar")])
+    spoken = new_code_cell("print(1)", outputs=[new_output("stream", name="stdout", text="1")])
+    cells = [new_markdown_cell("# Title"), new_markdown_cell("## Measured\n\nWords."), silent]
+    nbformat.write(new_notebook(cells=[*cells, new_markdown_cell("## Shown"), spoken]), tmp_path / "a.ipynb")
+    text = write_page(tmp_path / "page.html", "A", ["In short."], [tmp_path / "a.ipynb"]).read_text()
+    assert "Measured" not in text and "Shown" in text
+
+
+def test_a_picture_is_described_by_the_sentences_below_it_or_by_the_heading_above():
+    picture = '<div class="figure" tabindex="0"><img alt="figure" src=""></div>'
+    code = '<details class="code"><summary>code</summary><p>no</p></details>'
+    body = f"<h3>By width</h3>{picture}{picture}{code}<p><b>It</b> rises to 5 &lt; 6. So &amp; so.</p>"
+    assert re.findall('alt="(.*?)"', describe_pictures(body)) == ["By width", "It rises to 5 &lt; 6. So &amp; so."]
+    long = f"<h3>By width</h3>{picture}<p>{'A long one. ' * 99}</p>"
+    assert len(re.search('alt="(.*?)"', describe_pictures(long))[1]) < 400
+
+
+def test_nothing_on_the_page_scrolls_within_it_and_what_is_folded_is_not_printed():
+    assert "max-height: 32rem" not in CSS and not re.search(r"\.table[^{]*{[^}]*max-height", CSS)
+    printed = CSS.partition("@media print")[2]
+    assert re.search(r"nav, \.note, details:not\(\[open\]\) { display: none }", printed)
 
 
 def test_code_is_folded_away_and_outputs_are_not(page):

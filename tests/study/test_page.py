@@ -145,6 +145,8 @@ def test_the_files_are_written_and_the_page_needs_nothing_else(config) -> None:
     reader.feed(page.read_text())
     assert reader.open == [] and all(link.startswith(("#", "data:")) for link in reader.links)
     text = page.read_text()
+    alt = re.findall('alt="(.*?)"', text)
+    assert len(alt) == 2 and alt[0].startswith("planted, Recall@20, 60 users: significantly ahead at 2")
     assert "significantly behind" in text and "<script" not in text
     assert len(re.findall(r"<b>\.\d{4}</b>", text)) == 2 * 2  # the best of each column
     assert len(re.findall(r"\.\d{4}▼", text)) == 2 * 2  # in the tables, and compared user by user

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -89,6 +90,8 @@ def test_the_study_keeps_and_shows_them(tmp_path) -> None:
     csv, _, tex, page = write_study(tables, config)
     assert "The default recipe stage by stage" in page.read_text() and "iALS on its principal axes" in tex.read_text()
     assert tex.read_text().count(r"\begin{table}") == 3
+    staged = tex.read_text().partition("after each of its stages")[2]
+    assert len(re.findall(r"\\textbf{\.\d{4}}", staged)) >= 2 * 2  # the best of each column; equal ones share it
     again = replace(config, table=str(csv), report=str(tmp_path / "again"))
     assert read_tables(csv).stages("planted").equals(stages)
     rewritten = [path.read_bytes() for path in write_study(study_tables(again), again)]
