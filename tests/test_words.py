@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from mrl.words import is_most, listed, metric_title, model_name, model_names, percent, readable
+from mrl.words import (
+    MODELS,
+    is_most,
+    label_colours,
+    listed,
+    metric_title,
+    model_looks,
+    model_name,
+    model_names,
+    percent,
+    readable,
+)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +52,32 @@ def test_two_models_are_never_called_alike():
         "mrl4rec": "mrl4rec",
         "ease": "EASE",
     }
+
+
+def test_a_model_keeps_its_look_wherever_it_is_drawn():
+    together = ["default", "mrl4rec", "bpr-rotated", "shared", "ials", "alone", "ease", "popularity"]
+    looks = model_looks(together)
+    assert len({look.colour for look in looks.values()}) == len(together)
+    for models in (together[::-1], together[4:], ["my-own", "ials"]):
+        assert all(look == looks[model] for model, look in model_looks(models).items() if model in looks)
+    for name in ("mf-dns-mns", "MRL4Rec (MNS)"):  # of whatever table, by its id or its display name
+        assert model_looks([name])[name][1:] == MODELS["mrl4rec"][1:]
+    assert model_looks(["ials-256"])["ials-256"][1:] == MODELS["ials"][1:]
+
+
+def test_models_that_are_drawn_together_can_be_told_apart():
+    many = ["ials-32", "ials-64", "ials-128", "mine", "yours", *MODELS]
+    looks = {look.name: look[1:] for look in model_looks(many).values() if look.name not in ("alone", "mf-dns-alone")}
+    assert len(set(looks.values())) == len(looks)
+
+
+def test_a_genre_and_a_branch_keep_their_colour():
+    colours = label_colours(["Drama", "Comedy", "Action", "Thriller", "Romance", "Children's", "Adventure", "Horror"])
+    assert len(set(colours.values())) == len(colours)
+    assert label_colours(["other things", "Horror", "Drama"])["Drama"] == colours["Drama"]
+    branches = label_colours([f"branch 1·{number}" for number in range(4)])
+    assert len(set(branches.values())) == 4
+    assert label_colours(["branch 1·3"])["branch 1·3"] == branches["branch 1·3"]
 
 
 def test_numbers_and_lists_in_words():

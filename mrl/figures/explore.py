@@ -19,8 +19,8 @@ import psutil
 from matplotlib.figure import Figure
 
 from mrl.errors import ConfigError
-from mrl.figures.maps import OTHER, draw_maps, group_by_label
-from mrl.figures.style import PALE, PALETTE, check_table
+from mrl.figures.maps import draw_maps, group_by_label, group_colours
+from mrl.figures.style import check_table
 
 if TYPE_CHECKING:
     from ipywidgets import Widget
@@ -107,7 +107,7 @@ def _explorer(table: pl.DataFrame, top: int) -> Widget:
     rows, groups, widths = pivot_maps(table, top)
     frame = pd.DataFrame({name: rows[name].to_list() for name in rows.columns})
     frame["group"] = pd.Categorical(frame["group"], categories=groups)
-    colours = {group: PALE if group == OTHER else PALETTE[number] for number, group in enumerate(groups)}
+    colours = {group: colour for group, colour in group_colours(groups).items() if group in groups}
 
     def scatter(width: int) -> jscatter.Scatter:
         plot = jscatter.Scatter(data=frame, x=f"x_{width}", y=f"y_{width}", x_scale=FRAME, y_scale=FRAME, height=HEIGHT)

@@ -15,8 +15,8 @@ from matplotlib.ticker import MaxNLocator
 
 from mrl.errors import DataError
 from mrl.figures import style
-from mrl.figures.style import GREY, MARKERS, PALETTE
-from mrl.words import readable
+from mrl.figures.style import GREY
+from mrl.words import MARKERS, Look, readable
 
 # What an axis calls a metric of `mrl.hierarchy.measure`.
 METRICS = {
@@ -36,7 +36,7 @@ METRICS = {
     "variance_share": "share of the variance",
 }
 CLUSTERINGS = {
-    "fixed": "as many clusters at every width",
+    "fixed": "the same number of clusters",
     "by_width": "more clusters when wider",
     "tree": "nested tree",
 }
@@ -47,8 +47,8 @@ def axis_title(metric: str, label: str | None = None) -> str:
     return METRICS.get(metric, metric.replace("_", " ")).format(label=readable(label or "labels"))
 
 
-def _select_metric(table: pl.DataFrame, metric: str, *columns: str) -> tuple[pl.DataFrame, list[str]]:
-    """The rows of one metric, with a `chance` column, and the models in order."""
+def _select_metric(table: pl.DataFrame, metric: str, *columns: str) -> tuple[pl.DataFrame, dict[str, Look]]:
+    """The rows of one metric, with a `chance` column, and the looks of the models in order."""
     style.check_table(table, "metric", "value", *columns)
     rows = table.filter(pl.col("metric") == metric)
     if not len(rows):
@@ -112,7 +112,7 @@ def draw_pair_matrix(table: pl.DataFrame, *, metric: str = "overlap", size: str 
 
 @style.styled
 def draw_cluster_quality(table: pl.DataFrame, *, metric: str = "ami", size: str = "page") -> Figure:
-    """A metric of clusters or neighbours against the width, each model beside its chance level.
+    """A metric of clusters or neighbours against the width, each model beside its chance level (grey).
 
     table: columns width, metric, value, chance, and clustering, label, model where there are such: `agreement` (ami,
     nmi, purity, dendrogram_purity), `neighbours` (jaccard), `recovery`. A panel for every label and clustering. With a
@@ -129,18 +129,19 @@ def draw_cluster_quality(table: pl.DataFrame, *, metric: str = "ami", size: str 
     figure, axes = style.panel_grid(size, len(panels), row_height, sharey=one_label)
     for ax, panel in zip(axes, panels, strict=True):
         part = table.filter(*(pl.col(name) == value for name, value in panel.items()))
-        for number, model in enumerate(models):
+        for number, (model, look) in enumerate(models.items()):
             line = (
                 part.filter(pl.col("model") == model)
                 .group_by("width")
                 .agg(pl.col("value", "chance").mean(), low=pl.col("value").min(), high=pl.col("value").max())
                 .sort("width")
             )
-            ax.plot(line["width"], line["value"], color=PALETTE[number], marker=MARKERS[number], label=model)
+            places = style.dodge(line["width"], number, len(models))
+            ax.plot(places, line["value"], color=look.colour, marker=look.marker, label=model)
             if seeds > 1:
-                ax.vlines(line["width"], line["low"], line["high"], color=PALETTE[number], linewidth=1)
+                ax.vlines(places, line["low"], line["high"], color=look.colour, linewidth=1)
             if line["chance"].is_not_null().any():
-                ax.plot(line["width"], line["chance"], color=PALETTE[number], linestyle=":", linewidth=1)
+                ax.plot(line["width"], line["chance"], color=GREY, linestyle=":", linewidth=1)
         style.width_axis(ax, part["width"])
         ax.set_ylabel(axis_title(metric, panel.get("label")))
         ax.set_title(CLUSTERINGS.get(panel.get("clustering"), panel.get("clustering") or ""))
@@ -175,7 +176,7 @@ def draw_block_probes(table: pl.DataFrame, *, part: str = "block", size: str = "
     step = min(0.8 / len(models), 0.18)
     for ax, (label, metric) in zip(axes, panels, strict=True):
         chosen = table.filter(pl.col("label").eq_missing(label), pl.col("metric") == metric)
-        for number, model in enumerate(models):
+        for number, (model, look) in enumerate(models.items()):
             rows = {row["width"]: row for row in chosen.filter(pl.col("model") == model).iter_rows(named=True)}
             x = np.arange(len(spans)) + (number - (len(models) - 1) / 2) * step
             values, chance = (
@@ -184,7 +185,7 @@ def draw_block_probes(table: pl.DataFrame, *, part: str = "block", size: str = "
             )
             if np.isfinite(chance).any():
                 ax.hlines(chance, x - step * 0.45, x + step * 0.45, color=GREY, linewidth=1.2)
-            ax.plot(x, values, color=PALETTE[number], marker=MARKERS[number], linestyle="none")
+            ax.plot(x, values, color=look.colour, marker=look.marker, linestyle="none")
         ax.set_xticks(range(len(names)), names)
         ax.set(xlim=(-0.5, len(names) - 0.5), xlabel="dimensions", ylabel=axis_title(metric, label))
         ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))

@@ -15,8 +15,9 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from mrl.errors import ConfigError
-from mrl.figures.style import PALE, PALETTE, canvas, check_size, check_table, key, legend_above, styled
+from mrl.figures.style import PALE, canvas, check_size, check_table, key, legend_above, styled
 from mrl.hierarchy import check_items, item_titles, membership, name_branches, normalise_rows, sample_rows
+from mrl.words import COLOURS, label_colours
 
 OTHER = "other"
 
@@ -85,8 +86,8 @@ def group_by_label(table: pl.DataFrame, top: int = 6) -> tuple[pl.DataFrame, lis
 
     An item of several labels goes to the rarest of those it has among the top ones: it says most about the item.
     """
-    if not 1 <= top <= len(PALETTE):
-        raise ConfigError(f"top={top}: must be from 1 to {len(PALETTE)}, as many colours as can be told apart")
+    if not 1 <= top <= len(COLOURS):
+        raise ConfigError(f"top={top}: must be from 1 to {len(COLOURS)}, as many colours as can be told apart")
     items = table.select("item", "label").unique("item", maintain_order=True)
     single = items.select("item", group=pl.col("label").str.split("|")).explode("group").filter(pl.col("group") != "")
     counts = single.group_by("group").len("number").sort(["number", "group"], descending=[True, False]).head(top)
@@ -96,6 +97,11 @@ def group_by_label(table: pl.DataFrame, top: int = 6) -> tuple[pl.DataFrame, lis
     present = set(joined["group"])
     names = [name for name in counts["group"] if name in present]
     return joined, names + [OTHER] * (OTHER in present)
+
+
+def group_colours(groups: Sequence[str]) -> dict[str, str]:
+    """The colours of the groups of `group_by_label`, a genre's own wherever it is drawn; the rest is pale."""
+    return label_colours(group for group in groups if group != OTHER) | {OTHER: PALE}
 
 
 @styled
@@ -115,7 +121,7 @@ def draw_maps(table: pl.DataFrame, *, top: int = 6, size: str = "page") -> Figur
     frames = {axis: _frame(table[axis]) for axis in "xy"}
     table = table.with_columns(pl.col(axis).clip(*frame) for axis, frame in frames.items())
     dot = min(max(36 * cell / np.sqrt(len(table) / len(widths)), 1.0), 3.5)  # points: smaller where there are many
-    colours = {group: PALE if group == OTHER else PALETTE[number] for number, group in enumerate(groups)}
+    colours = group_colours(groups)
     for ax, width in zip(axes.ravel(), widths, strict=False):
         at_width = table.filter(pl.col("width") == width)
         for group in sorted(groups, key=lambda group: group != OTHER):  # grey behind

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator, PercentFormatter
 
 from mrl.figures import style
-from mrl.figures.style import GREY, MARKERS, PALETTE
+from mrl.figures.style import GREY
 from mrl.words import metric_title
 
 TITLES = {
@@ -33,9 +33,9 @@ def draw_lists(table: pl.DataFrame, *, size: str = "page") -> Figure:
     metrics = style.in_order(table["metric"])
     figure, axes = style.panel_grid(size, len(metrics), 1.85, most=2)
     for ax, metric in zip(axes, metrics, strict=True):
-        for number, model in enumerate(models):
+        for model, look in models.items():
             line = table.filter(pl.col("metric") == metric, pl.col("model") == model).sort("width")
-            ax.plot(line["width"], line["value"], color=PALETTE[number], marker=MARKERS[number])
+            ax.plot(line["width"], line["value"], color=look.colour, marker=look.marker)
         style.width_axis(ax, table["width"])
         ax.set_ylabel(TITLES.get(metric, metric_title(metric)))
         if metric == "coverage":
@@ -58,9 +58,9 @@ def draw_costs(table: pl.DataFrame, *, size: str = "column") -> Figure:
     costs = table.unique("width").sort("width")
     labels = [f"{count / 1000:,.0f}k" if count >= 10_000 else f"{count:,}" for count in costs["multiply_adds"]]
     for ax, column in zip(axes, columns, strict=True):
-        for number, model in enumerate(models):
+        for model, look in models.items():
             line = table.filter(pl.col("model") == model).sort("width")
-            ax.plot(line["bytes_per_item"], line[column], color=PALETTE[number], marker=MARKERS[number])
+            ax.plot(line["bytes_per_item"], line[column], color=look.colour, marker=look.marker)
         style.width_axis(ax, costs["bytes_per_item"])
         ax.set_xlabel("bytes of an item's vector")
         above = ax.secondary_xaxis("top")
@@ -87,16 +87,15 @@ def draw_differences(table: pl.DataFrame, *, level: float = 0.05, size: str = "p
     """
     needed = ("model", "other", "width", "metric", "k", "difference", "low", "high", "p_holm")
     style.check_table(table, *needed)
-    table = style.name_models(table)
+    table, looks = style.models_of(table)
     main, others, metrics = table["model"][0], style.in_order(table["other"]), style.in_order(table["metric"])
-    _, models = style.models_of(pl.DataFrame({"model": [main, *others]}))  # colours as where all are drawn
-    looks = list(zip(PALETTE, MARKERS, strict=True))[1 : len(models)]
     row_height = 2.4 if size == "page" else 2.1 + 0.3 / len(metrics)
     figure, axes = style.panel_grid(size, len(metrics), row_height, most=len(metrics), margin=0)
     widths = table["width"].unique().sort().to_list()
     for ax, metric in zip(axes, metrics, strict=True):
         ax.axhline(0, color=GREY, linewidth=0.8)
-        for number, (other, (colour, marker)) in enumerate(zip(others, looks, strict=True)):
+        for number, other in enumerate(others):
+            _, colour, marker = looks[other]
             part = table.filter(pl.col("metric") == metric, pl.col("other") == other).sort("width")
             x = np.searchsorted(widths, part["width"]) + (number - (len(others) - 1) / 2) * 0.7 / len(others)
             ax.vlines(x, part["low"], part["high"], color=colour, linewidth=1.2)
@@ -107,7 +106,7 @@ def draw_differences(table: pl.DataFrame, *, level: float = 0.05, size: str = "p
         ax.set_xticks(range(len(widths)), [str(width) for width in widths])
         ax.set(xlabel="width (leading dimensions)")
         ax.set_ylabel(f"difference in {metric_title(metric, table['k'][0])}")
-    handles = [style.key(colour, marker=marker) for colour, marker in looks]
+    handles = [style.key(looks[other].colour, marker=looks[other].marker) for other in others]
     names = [f"{main} minus {other}" for other in others]
     if (table["p_holm"] >= level).any():
         handles.append(style.key(GREY, marker="o", markerfacecolor="white", linestyle="none"))

@@ -18,10 +18,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from mrl.errors import DataError
 from mrl.figures import style
-from mrl.figures.style import GREY, MARKERS, PALETTE
-from mrl.words import metric_title
+from mrl.figures.style import GREY
+from mrl.words import BLACK, BLUE, MARKERS, Look, metric_title
 
-BLACK, BEST = PALETTE[6], 7  # of what chooses the best epoch; points of its star
+BEST = 7  # points of the star of the best epoch
 DASHED = {"linestyle": (0, (3, 1.5))}  # the refit
 
 
@@ -40,7 +40,7 @@ def draw_long_tail(item_counts: Sequence[int] | np.ndarray, *, head: float = 0.2
     figure, ((ax,),) = style.canvas(size, 2.2)
     ax.set(xscale="log", yscale="log", xlabel="item rank, most popular first", ylabel="interactions")
     ax.axvspan(0.8, num_head, color=style.PALE, alpha=0.35, linewidth=0)
-    ax.plot(np.arange(1, len(seen) + 1), seen, color=PALETTE[0], marker=".", markersize=2.5, linewidth=0.8)
+    ax.plot(np.arange(1, len(seen) + 1), seen, color=BLUE, marker=".", markersize=2.5, linewidth=0.8)
     ax.set_xlim(0.8, len(counts) * 1.25)
     ax.set_ylim(min(seen[-1], 1) * 0.8, seen[0] * 1.6)
     for axis in (ax.xaxis, ax.yaxis):
@@ -167,8 +167,8 @@ def draw_accuracy(
     widths = table["width"].drop_nulls().unique().sort().to_list()
     for ax, dataset in zip(axes, datasets, strict=True):
         part = table if dataset is None else table.filter(pl.col("dataset") == dataset)
-        for number, model in enumerate(models):
-            _draw_model(ax, part.filter(pl.col("model") == model), number, trained)
+        for model, look in models.items():
+            _draw_model(ax, part.filter(pl.col("model") == model), look, trained)
         style.width_axis(ax, widths or [1])
         ax.set_ylabel(metric_title(metric, k))
         if len(datasets) > 1:
@@ -176,13 +176,13 @@ def draw_accuracy(
     hollow = style.key(GREY, marker="o", markerfacecolor="white", linestyle="none")
     between = [] if trained is None or set(trained) >= set(widths) else [(hollow, "not a trained width")]
     flat = [model for model in models if table.filter(pl.col("model") == model)["width"].is_null().all()]
-    style.model_legend(figure, models, *between, without_width=flat if models != [""] else (), seeds=seeds)
+    style.model_legend(figure, models, *between, without_width=flat if "" not in models else (), seeds=seeds)
     return figure
 
 
-def _draw_model(ax: Axes, table: pl.DataFrame, number: int, trained: Sequence[int] | None) -> None:
+def _draw_model(ax: Axes, table: pl.DataFrame, look: Look, trained: Sequence[int] | None) -> None:
     """One model: a line over its widths, or across the panel where it has none."""
-    colour = PALETTE[number]
+    colour = look.colour
     flat = table.filter(pl.col("width").is_null())["value"].mean()
     if flat is not None:
         ax.axhline(flat, color=colour, linestyle="--", linewidth=1)
@@ -200,7 +200,7 @@ def _draw_model(ax: Axes, table: pl.DataFrame, number: int, trained: Sequence[in
         ax.vlines(width, means["low"], means["high"], color=colour, linewidth=1, zorder=2)
     filled = np.isin(width, width if trained is None else list(trained))
     for chosen, face in ((filled, colour), (~filled, "white")):
-        marks = {"marker": MARKERS[number], "markerfacecolor": face, "markeredgecolor": colour}
+        marks = {"marker": look.marker, "markerfacecolor": face, "markeredgecolor": colour}
         if chosen.any():
             ax.plot(width[chosen], mean[chosen], linestyle="none", zorder=3, **marks)
 
@@ -219,7 +219,10 @@ def draw_groups(table: pl.DataFrame, *, ylabel: str = "Recall@20", size: str = "
     rows, columns = len(groupings), len(models)
     if size == "column" and columns > 1:
         rows, columns = rows * columns, 1
-    figure, axes = style.canvas(size, 1.95 * rows + 0.25, rows, columns, sharey="row")
+    figure, axes = style.canvas(size, 1.95 * rows + 0.25, rows, columns)
+    for first, *others in axes.reshape(len(groupings), len(models)):  # one scale a grouping, also down a column
+        for ax in others:
+            ax.sharey(first)
     for ax, (grouping, model) in zip(axes.ravel(), product(groupings, models), strict=True):
         part = table.filter(pl.col("grouping") == grouping, pl.col("model") == model)
         groups = style.in_order(table.filter(pl.col("grouping") == grouping)["group"])
@@ -229,7 +232,7 @@ def draw_groups(table: pl.DataFrame, *, ylabel: str = "Recall@20", size: str = "
         style.width_axis(ax, table["width"])
         ax.set_title("\n".join(filter(None, (model, grouping))))
         ax.set_ylabel(ylabel)
-        if model == models[-1] or columns == 1:
+        if model == list(models)[0 if columns == 1 else -1]:  # one legend a grouping
             ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
     for ax in axes.ravel():
         style.from_zero(ax)
@@ -247,18 +250,18 @@ def draw_oracle_widths(table: pl.DataFrame, *, size: str = "column") -> Figure:
     widths = table["width"].unique().sort().to_list()
     figure, ((ax,),) = style.canvas(size, 2.2)
     bar_width = 0.8 / len(models)
-    for number, model in enumerate(models):
+    for number, (model, look) in enumerate(models.items()):
         part = table.filter(pl.col("model") == model)
         users = [part.filter(pl.col("width") == width)["users"].sum() for width in widths]
         share = np.array(users) / max(sum(users), 1)
         x = np.arange(len(widths)) + (number - (len(models) - 1) / 2) * bar_width
-        bars = ax.bar(x, share, width=bar_width * 0.94, color=PALETTE[number], label=model)
+        bars = ax.bar(x, share, width=bar_width * 0.94, color=look.colour, label=model)
         if len(models) == 1:
             ax.bar_label(bars, [f"{count:,}" for count in users], padding=1.5, fontsize=style.SMALL, color=GREY)
     ax.set_xticks(range(len(widths)), [str(width) for width in widths])
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.set(xlabel="best width for the user", ylabel="share of users")
     ax.margins(y=0.12)
-    if models != [""]:
+    if "" not in models:
         style.legend_above(figure, *ax.get_legend_handles_labels())
     return figure

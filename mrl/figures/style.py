@@ -1,8 +1,8 @@
 """One look for every figure: sizes, colours, fonts, legends, and how a figure is saved.
 
-Sizes are those of a two-column paper. Colours are told apart with any colour vision: models take Okabe & Ito's palette
-("Color universal design", 2008), ordered things (widths, quartiles) take viridis, heat maps take cividis. Models also
-differ by marker. DejaVu Sans comes with matplotlib, so a figure looks the same, byte for byte, on every machine.
+Sizes are those of a two-column paper. Colours are told apart with any colour vision: models and labels take those of
+`mrl.words`, ordered things (widths, quartiles) take viridis, heat maps take cividis. Models also differ by marker.
+DejaVu Sans comes with matplotlib, so a figure looks the same, byte for byte, on every machine.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from base64 import b64encode
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import wraps
 from io import BytesIO
@@ -29,16 +29,16 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLoc
 from PIL import Image
 
 from mrl.errors import ConfigError, DataError
-from mrl.words import model_names
+from mrl.words import BLUE, COLOURS, Look, model_looks, model_names
 
 MAX_PIXELS = 3_200_000  # of a saved PNG: more makes megabytes of a tall figure, and print has the PDF
 SIZES = {"column": 3.35, "page": 7.0}  # inches
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
-MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+PALETTE = COLOURS[:8]  # of what has no colour of its own
 GREY, PALE = "#6E6E6E", "#C4C4C4"  # text and chance levels; whatever stays in the background
 SMALL, NORMAL = 7.0, 7.5  # points
 FONT = "DejaVu Sans"
 LEGEND_ROW = 0.14  # inches
+DODGE = 0.07  # between two lines on a width axis, in octaves
 PIXELS_PER_INCH = 125  # CSS pixels in a notebook: a page figure fills the width of a JupyterLab cell
 
 
@@ -181,17 +181,27 @@ def name_models(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def select_models(table: pl.DataFrame, models: Sequence[str]) -> pl.DataFrame:
-    """The rows of these models, in this order: figures that share an order share their colours."""
+    """The rows of these models, in this order."""
     return pl.concat([table.filter(model=model) for model in models])
 
 
-def models_of(table: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
-    """The table with display names in its `model` column (empty text where it had none), and these names in order."""
-    table = name_models(table) if "model" in table.columns else table.with_columns(model=pl.lit(""))
-    models = in_order(table["model"])
-    if len(models) > len(PALETTE):
-        raise DataError(f"table has {len(models)} models; at most {len(PALETTE)} can be told apart, so filter it")
-    return table, models
+def models_of(table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, Look]]:
+    """The table with display names in its `model` column (empty text where it had none); their looks by name, in order.
+
+    In a table of differences, the models of the column `other` are among them.
+    """
+    if "model" not in table.columns:
+        return table.with_columns(model=pl.lit("")), {"": Look("", BLUE, "o")}
+    columns = [name for name in ("model", "other") if name in table.columns]
+    looks = model_looks(model for name in columns for model in table[name].drop_nulls())
+    if len(looks) > len(COLOURS):
+        raise DataError(f"table has {len(looks)} models; at most {len(COLOURS)} can be told apart, so filter it")
+    return name_models(table), {look.name: look for look in looks.values()}
+
+
+def dodge(widths: Iterable[float], number: int, count: int) -> np.ndarray:
+    """The places on a width axis of line `number` of `count`: side by side, so that equal values hide no line."""
+    return np.asarray(list(widths), dtype=np.float64) * 2 ** (DODGE * (number - (count - 1) / 2))
 
 
 def shades(number: int) -> list[tuple]:
@@ -241,7 +251,7 @@ def key(colour: object, **options) -> Line2D:
 
 def model_legend(
     figure: Figure,
-    models: Sequence[str],
+    models: Mapping[str, Look],
     *others: tuple[Line2D, str],
     linestyle: str = "-",
     without_width: Sequence[str] = (),
@@ -252,11 +262,11 @@ def model_legend(
     A model without a name (of a table without a column `model`) is left out; those `without_width` are dashed lines.
     """
     entries = []
-    for number, model in enumerate(models):
+    for model, look in models.items():
         if model in without_width:
-            entries.append((key(PALETTE[number], linestyle="--"), f"{model} (no width)"))
+            entries.append((key(look.colour, linestyle="--"), f"{model} (no width)"))
         else:
-            entries.append((key(PALETTE[number], marker=MARKERS[number], linestyle=linestyle), model))
+            entries.append((key(look.colour, marker=look.marker, linestyle=linestyle), model))
     entries += others
     if seeds > 1:
         entries.append((key(GREY, marker="|", linestyle="none", markersize=7), f"range of {seeds} seeds"))

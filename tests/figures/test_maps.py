@@ -9,7 +9,8 @@ from drawn import check_readable, colour, legend_names, points, words
 
 from mrl.errors import ConfigError, DataError
 from mrl.figures.maps import OTHER, compute_maps, draw_maps, group_by_label
-from mrl.figures.style import PALE, PALETTE, SIZES
+from mrl.figures.style import PALE, SIZES
+from mrl.words import label_colours
 
 each_size = pytest.mark.parametrize("size", SIZES)
 
@@ -75,8 +76,8 @@ def test_an_item_takes_the_rarest_of_its_top_labels() -> None:
     assert table["group"].to_list() == ["A", "A", "B", OTHER, OTHER] * 2
     assert table.select(placed().columns).equals(placed())
     assert group_by_label(placed(), top=1)[1] == ["A", OTHER]
-    with pytest.raises(ConfigError, match="top=9"):
-        group_by_label(placed(), top=9)
+    with pytest.raises(ConfigError, match="top=13"):
+        group_by_label(placed(), top=13)
 
 
 @each_size
@@ -89,7 +90,7 @@ def test_maps(size: str, widths: tuple[int, ...]) -> None:
     for ax in shown:
         assert {line.get_label(): len(line.get_xdata()) for line in ax.lines} == {OTHER: 1, "A": 2, "B": 1, "C": 1}
         assert ax.lines[0].get_label() == OTHER and colour(ax.lines[0]) == PALE  # grey, and behind the others
-        assert [colour(line) for line in ax.lines[1:]] == list(PALETTE[:3])
+        assert [colour(line) for line in ax.lines[1:]] == list(label_colours("ABC").values())
     names = ["A (2)", "B (1)", "C (1)", "other (1)"]
     if len(widths) == 2:
         assert legend_names(figure) == names

@@ -8,7 +8,8 @@ from drawn import check_readable, colour, legend_names, points
 
 from mrl.errors import DataError
 from mrl.figures.panels import draw_costs, draw_differences, draw_lists
-from mrl.figures.style import MARKERS, PALETTE, SIZES
+from mrl.figures.style import SIZES
+from mrl.words import model_looks
 
 each_size = pytest.mark.parametrize("size", SIZES)
 LISTS = {"coverage": (0.2, 0.3), "gini": (0.9, 0.8), "novelty": (2.0, 2.5), "popularity": (250.0, 200.0)}
@@ -32,7 +33,9 @@ def test_lists_by_width(size: str) -> None:
     ]
     assert [points(line) for line in figure.axes[0].lines] == [[(4, 0.2), (64, 0.3)], [(4, 0.25), (64, 0.35)]]
     assert points(figure.axes[3].lines[1]) == [(4, 250.05), (64, 200.05)]
-    assert [colour(line) for line in figure.axes[1].lines] == list(PALETTE[:2])
+    assert [colour(line) for line in figure.axes[1].lines] == [
+        look.colour for look in model_looks(["nested", "rotated"]).values()
+    ]
     assert legend_names(figure) == ["nested", "rotated"]
     check_readable(figure)
 
@@ -69,8 +72,9 @@ def test_paired_differences(size: str) -> None:
     zero, *marks = figure.axes[0].lines
     assert zero.get_ydata() == [0, 0]
     assert [points(line) for line in marks] == [[(-0.175, 0.05)], [(0.825, 0.1)], [(0.175, -0.03)], [(1.175, -0.06)]]
-    assert [line.get_markerfacecolor() for line in marks] == [PALETTE[1], "white", PALETTE[2], "white"]
-    assert {line.get_marker() for line in marks} == set(MARKERS[1:3])
+    _, shared, rotated = model_looks(["nested", "shared", "rotated"]).values()
+    assert [line.get_markerfacecolor() for line in marks] == [shared.colour, "white", rotated.colour, "white"]
+    assert {line.get_marker() for line in marks} == {shared.marker, rotated.marker}
     (first, _) = figure.axes[0].collections
     assert [[tuple(round(float(x), 6) for x in end) for end in line] for line in first.get_segments()] == [
         [(-0.175, 0.04), (-0.175, 0.06)],

@@ -17,7 +17,8 @@ from mrl.figures.plots import (
     draw_oracle_widths,
     metric_title,
 )
-from mrl.figures.style import PALETTE, SIZES
+from mrl.figures.style import SIZES
+from mrl.words import BLACK, model_looks
 
 each_size = pytest.mark.parametrize("size", SIZES)
 
@@ -163,11 +164,12 @@ def test_accuracy_by_width(size: str) -> None:
     (ax,) = figure.axes
     assert ax.get_xlabel() == "width (leading dimensions)" and ax.get_ylabel() == "Recall@20"
     assert ax.get_xscale() == "log" and list(ax.get_xticks()) == [4, 6, 8]
+    nested = model_looks(["nested", "ease", "alone"])["nested"].colour
     line, filled, hollow, flat, alone, mark = ax.lines
-    assert points(line) == [(4, 0.11), (6, 0.21), (8, 0.31)] and colour(line) == PALETTE[0]
-    assert points(filled) == [(4, 0.11), (8, 0.31)] and filled.get_markerfacecolor() == PALETTE[0]
+    assert points(line) == [(4, 0.11), (6, 0.21), (8, 0.31)] and colour(line) == nested
+    assert points(filled) == [(4, 0.11), (8, 0.31)] and filled.get_markerfacecolor() == nested
     assert points(hollow) == [(6, 0.21)] and hollow.get_markerfacecolor() == "white"
-    assert set(flat.get_ydata()) == {0.35} and flat.get_linestyle() == "--" and colour(flat) == PALETTE[1]
+    assert set(flat.get_ydata()) == {0.35} and flat.get_linestyle() == "--" and colour(flat) == BLACK  # EASE's own
     assert points(alone) == points(mark) == [(8, 0.25)]
     (bars,) = ax.collections  # only the model with two seeds has a range
     assert [segment[:, 1].round(6).tolist() for segment in bars.get_segments()] == [
@@ -222,6 +224,14 @@ def test_accuracy_by_group() -> None:
     for left, right in (figure.axes[:2], figure.axes[2:]):  # one scale a row, and all of it in view
         assert left.get_ylim() == right.get_ylim() and left.get_ylim()[0] == 0 and left.get_ylim()[1] > 0.86
     assert [text for text, _, _ in texts(figure)].count("Recall@20") == 2
+    check_readable(figure)
+
+
+def test_groups_of_two_models_in_a_column_share_scale_and_legend() -> None:
+    figure = draw_groups(groups().filter(pl.col("grouping") == "user activity"), size="column")
+    one, other = figure.axes
+    assert one.get_ylim() == other.get_ylim()
+    assert one.get_legend() is not None and other.get_legend() is None
     check_readable(figure)
 
 

@@ -216,6 +216,6 @@ def test_errors_name_what_is_wrong() -> None:
         draw_oracle_widths(TABLE.drop("users"))
     with pytest.raises(DataError, match="table has no rows"):
         check_table(TABLE.clear(), "width")
-    many = pl.concat(TABLE.with_columns(model=pl.lit(f"m{n}")) for n in range(9))
-    with pytest.raises(DataError, match="table has 9 models; at most 8"):
+    many = pl.concat(TABLE.with_columns(model=pl.lit(f"m{n}")) for n in range(13))
+    with pytest.raises(DataError, match="table has 13 models; at most 12"):
         draw_oracle_widths(many)
