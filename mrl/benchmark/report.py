@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from mrl.benchmark.measure import BPR, COPIED, PROJECT
-from mrl.figures.style import MARKERS, PALETTE, canvas, check_table, from_zero, legend_above, styled
+from mrl.figures.style import GREY, PALETTE, canvas, check_table, from_zero, legend_above, styled
+from mrl.words import MARKERS
 
 PLACE = ["device", "threads"]
 KEYS = ["stage", "dataset", "interactions", "users", "items", "model", "rule", "code", *PLACE]
@@ -145,7 +146,7 @@ def draw_speed(table: pl.DataFrame, *, size: str = "page") -> Figure:
                     linestyle="none", elinewidth=0.8,
                 )  # fmt: skip
                 handles.setdefault(name, bar)
-    left.axvline(1, color=PALETTE[-2], linewidth=0.6)
+    left.axvline(1, color=GREY, linewidth=0.6)
     left.set_yticks(range(len(cases)), [label for *_, label in cases])
     left.set_ylim(len(cases) - 0.5, -0.5)
     left.set_xlim(left=0)
@@ -158,7 +159,7 @@ def draw_speed(table: pl.DataFrame, *, size: str = "page") -> Figure:
         _line(right, grown, pl.col("peak_memory_mib") / 1024, "peak memory, GiB")
         evaluated = table.filter(stage="grown evaluate")
         _line(right, evaluated, pl.col("peak_memory_mib") / 1024, "peak memory, GiB", number=3)
-        right.set_title("training, and evaluation on top")
+        right.legend(right.lines, ["train", "evaluate"][: len(right.lines)], loc="lower right")
     legend_above(figure, list(handles.values()), list(handles))
     return figure
 
@@ -170,6 +171,7 @@ def _line(ax, rows: pl.DataFrame, value: pl.Expr, label: str, number: int = 2) -
         rows.select(value).to_series(),
         color=PALETTE[number],
         marker=MARKERS[number],
+        markersize=7 if number == 2 else 4,  # what lies on top leaves the other in sight
         clip_on=False,
     )
     ax.set(xscale="log", xlabel="training interactions", ylabel=label)
