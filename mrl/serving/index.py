@@ -1,0 +1,301 @@
+"""An index over the items of a run: exact, adaptive and funnel search at any ladder of widths, updated in place.
+
+    index = Index(run, widths=[16, 64], shortlist=[200], bits=8)
+    index.search(["a user"], k=10)
+
+All items are scored by their first 16 dimensions in 8 bits, the best 200 again by all 64 in float32: *adaptive
+retrieval* of Kusupati et al., arXiv 2205.13147. A longer ladder is their *funnel*. Scores are inner products, as
+everywhere: the length of an item's vector is its popularity, so that a prefix is never normalised.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from mrl.data import Positives
+from mrl.data.ids import rows_by_text
+from mrl.errors import ConfigError, RunError
+from mrl.kernels import in_threads, is_forked, rerank
+from mrl.runs import Run
+from mrl.runs.lists import as_lists, find_rows
+from mrl.serving.codes import check_bits
+from mrl.serving.scans import FaissScan, FaissSettings, PlainScan
+from mrl.widths import check_widths
+
+BACKENDS = ("plain", "faiss")
+_MORE = 32  # candidates beyond k that faiss lists where it is to be exact: its sums are float32
+
+
+class Index:
+    """Retrieval by prefix.
+
+    run: a finished run, or item vectors (I, D) alone, whose ids are then their row numbers.
+    widths: those at which items are scored, narrowest first; by default the full width alone, which is exact.
+    shortlist: how many go on to the next width, one number for each width but the first; or one for each, where the
+    first, too, is to be scored again in float32 after the scan of codes.
+    bits: of the scan: 32, 16, 8 or 1. backend: `plain`, compiled loops; or `faiss`, with the settings of
+    `mrl.serving.scans.FaissSettings` by name. threads: 0 for as many as torch uses.
+    Raises ConfigError, or RunError where a run has no vectors.
+    """
+
+    def __init__(
+        self,
+        run: Run | Tensor | np.ndarray,
+        widths: Sequence[int] | None = None,
+        shortlist: Sequence[int] = (),
+        *,
+        bits: int = 32,
+        backend: str = "plain",
+        threads: int = 0,
+        **options: Any,
+    ) -> None:
+        began = time.perf_counter()
+        vectors = run.items if hasattr(run, "items") and not isinstance(run, Tensor) else run
+        self.items = as_table(vectors, "items")
+        self.count, dim = self.items.shape
+        self.widths, self.shortlist = check_ladder(widths, shortlist, dim, check_bits(bits))
+        self.bits, self.backend, self.options = bits, backend, options
+        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
+            raise ConfigError(f"threads={threads!r}: must be a whole number, 0 for as many as torch uses")
+        self.threads = threads or torch.get_num_threads()
+        if backend not in BACKENDS:
+            raise ConfigError(f"backend={backend!r}: must be one of {', '.join(BACKENDS)}")
+        if backend == "plain" and options:
+            raise ConfigError(f"{next(iter(options))}: is a setting of backend='faiss'; leave it out")
+        self._take_sides(run)
+        self.alive = np.ones(self.count, bool)
+        self._longest = float(np.sqrt(np.einsum("id,id->i", self.items, self.items)).max(initial=0.0))
+        self._build()
+        self.build_seconds = time.perf_counter() - began
+
+    def _take_sides(self, run: Any) -> None:
+        """Ids, labels, users and what they have met, where there is a run."""
+        has_run = hasattr(run, "item_ids")
+        self.where = str(run.path) if has_run else "the index"
+        self.item_ids = np.asarray(run.item_ids) if has_run else np.arange(self.count)
+        self.labels = run.labels if has_run else None
+        self.user_ids = np.asarray(run.user_ids) if has_run else np.empty(0, np.int64)
+        self.users = as_table(run.users, "users") if has_run else np.empty((0, self.items.shape[1]), np.float32)
+        self.met: list[Positives] = list(run.met) if has_run else []
+        self.has_seen = has_run and run.seen is not None
+        self._own_met: dict[int, np.ndarray] = {}  # of users that came or changed after the index was built
+        self._rows: dict[str, dict[str, int]] = {}
+
+    def _build(self) -> None:
+        prefix = np.ascontiguousarray(self.items[: self.count, : self.widths[0]])
+        if self.backend == "plain":
+            self.scan: PlainScan | FaissScan = PlainScan(prefix, self.bits)
+        else:
+            try:
+                settings = FaissSettings(**self.options)
+            except TypeError:
+                known = ", ".join(FaissSettings.__dataclass_fields__)
+                raise ConfigError(f"{', '.join(self.options)}: settings of faiss are {known}") from None
+            self.scan = FaissScan(prefix, self.bits, settings, self.threads)
+
+    def __repr__(self) -> str:
+        ladder = " → ".join(map(str, self.widths))
+        kept = f", {' → '.join(map(str, self.shortlist))} re-ranked" if self.shortlist else ""
+        kind = self.options.get("kind", "flat") if self.backend == "faiss" else ""
+        return (
+            f"Index({int(self.alive[: self.count].sum()):,} items, width {ladder}{kept}, {self.bits} bits, "
+            f"{self.backend}{' ' * bool(kind)}{kind}, {self.threads} thread{'s' * (self.threads > 1)})"
+        )
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether lists are those of `Run.recommend`, item for item."""
+        return self.backend == "plain" and self.bits == 32 and not self.shortlist
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of a query that looks at all items: d₀ · I for the scan, d · K for each shortlist."""
+        return self.widths[0] * self.count + sum(d * k for d, k in zip(self._later, self.shortlist, strict=True))
+
+    @property
+    def bytes_per_item(self) -> float:
+        """Of codes, and of the float32 vectors where a shortlist is scored again."""
+        return self.scan.bytes_per_item + (4 * self.widths[-1] if self.shortlist or self.bits == 32 else 0)
+
+    @property
+    def _later(self) -> tuple[int, ...]:
+        """The width at which each shortlist is scored."""
+        return self.widths[len(self.widths) - len(self.shortlist) :]
+
+    def search(
+        self,
+        queries: Any,
+        k: int = 10,
+        *,
+        exclude_seen: bool | None = None,
+        exclude: Any = None,
+        only: Any = None,
+    ) -> pl.DataFrame:
+        """The k best items of each query: columns user, item, rank (from 1), score, title, as `Run.recommend` has them.
+
+        queries: raw ids of users, one or many; or vectors, a floating array (B, D), whose users are then row
+        numbers. exclude_seen: what a user is known to have met is left out; by default for users, not for vectors.
+        exclude: raw ids of items that are never returned. only: raw ids of the items that may be, an expression over
+        the labels such as `pl.col("year") >= 1990`, or a mask (I,) bool of `allowed`.
+        As many as k are returned wherever so many are left. Raises RunError on unknown ids, ConfigError on the rest.
+        """
+        if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
+            raise ConfigError(f"k={k!r}: must be a whole number from 1 on")
+        if self.shortlist and k > min(self.shortlist):
+            raise ConfigError(f"k={k}: is more than the shortlist {list(self.shortlist)}; make that longer")
+        vectors, users, rows = self._queries(queries)
+        if exclude_seen and rows is None:
+            raise ConfigError("exclude_seen=True: it is not known what vectors have seen; give `exclude`")
+        if exclude_seen is not False and rows is not None and not self.has_seen:
+            raise RunError(f"{self.where}: has no seen.safetensors; search with exclude_seen=False")
+        hides = rows is not None and exclude_seen is not False
+        denied = self._denied(exclude, only)
+        k = min(int(k), self.count)
+        lists: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0, np.int64), np.empty(0))] * len(vectors)
+        nothing = np.empty(0, np.int64)
+
+        def work(part: slice) -> None:
+            for b in range(part.start, part.stop):
+                lists[b] = self._search_one(vectors[b], k, denied, self.met_by(rows[b]) if hides else nothing)
+
+        in_threads(work, len(vectors), each=max(1, 100_000 // max(self.count, 1)), threads=self.threads)
+        lengths = [len(items) for items, _ in lists]
+        item, score = (np.concatenate([nothing, *(pair[side] for pair in lists)]) for side in (0, 1))
+        rank = np.concatenate([nothing, *(np.arange(1, length + 1) for length in lengths)])
+        return as_lists(np.repeat(users, lengths), self.item_ids, self.labels, item.astype(np.int64), rank, score)
+
+    def _search_one(
+        self, query: np.ndarray, k: int, denied: np.ndarray | None, hidden: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and scores (float64) of the k best items for a query (D,), best first."""
+        narrow = query[: self.widths[0]]
+        if self.is_exact:
+            return self.scan.exact(narrow, self.items, self._margin(narrow), k, denied, hidden)
+        if not self.shortlist and self.bits < 32:
+            found = self.scan.ranked(narrow, k, denied, hidden)
+            return found if len(found[0]) >= k else self._search_all(query, k, denied, hidden)
+        wanted = self.shortlist[0] if self.shortlist else k + _MORE
+        kept = self.scan.candidates(narrow, wanted, denied, hidden)
+        if len(kept) < k and self.backend == "faiss":
+            return self._search_all(query, k, denied, hidden)
+        widths, sizes = self._later or self.widths, (*self.shortlist[1:], k)
+        for width, size in zip(widths, sizes, strict=True):
+            ids, best = np.empty(size, np.int64), np.empty(size)
+            rerank(kept, query, width, self.items, size, ids, best)
+            kept, scores = ids[: len(kept)], best[: len(kept)]
+        return kept, scores
+
+    def _search_all(
+        self, query: np.ndarray, k: int, denied: np.ndarray | None, hidden: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Item by item at the last width: for the rare query of which cells or a graph show too few."""
+        left = np.ones(self.count, bool) if denied is None else ~denied
+        left[hidden] = False
+        rows = left.nonzero()[0]
+        ids, best = np.empty(k, np.int64), np.empty(k)
+        rerank(rows, query, self.widths[-1], self.items, k, ids, best)
+        return ids[: len(rows)], best[: len(rows)]
+
+    def _margin(self, query: np.ndarray) -> float:
+        """By how much two float32 scores may be off together: Higham 2002, section 3.1."""
+        return 2 * (len(query) + 3) * 2.0**-24 * float(np.linalg.norm(query)) * self._longest + 1e-36
+
+    def _queries(self, queries: Any) -> tuple[np.ndarray, np.ndarray, list[int] | None]:
+        """Vectors (B, D) float32, what their rows are called (B,), and the rows of users, or None for vectors."""
+        if isinstance(queries, Tensor | np.ndarray) and queries.ndim == 2:
+            vectors = as_table(queries, "queries")
+            if vectors.shape[1] != self.items.shape[1]:
+                raise ConfigError(f"queries: {vectors.shape[1]} dimensions, where items have {self.items.shape[1]}")
+            return vectors, np.arange(len(vectors)), None
+        rows = find_rows(queries, self.rows("user"), "user", self.where, self.user_ids[:3].tolist())
+        return self.users[rows], self.user_ids[rows], rows
+
+    def rows(self, side: str) -> dict[str, int]:
+        """The row of each raw id of `user` or `item`, by how it is written; without what was removed."""
+        if side not in self._rows:
+            self._rows[side] = rows_by_text(self.user_ids if side == "user" else self.item_ids)
+            if side == "item":
+                self._rows[side] = {text: row for text, row in self._rows[side].items() if self.alive[row]}
+        return self._rows[side]
+
+    def met_by(self, user: int) -> np.ndarray:
+        """Rows of the items that a user is known to have met."""
+        if user in self._own_met:
+            return self._own_met[user]
+        parts = [positives.of(user).numpy() for positives in self.met if user < positives.num_users]
+        return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
+
+    def allowed(self, only: Any) -> np.ndarray:
+        """(I,) bool: which items an `only` of `search` lets pass; to be made once where it is used often."""
+        if isinstance(only, np.ndarray) and only.dtype == bool:
+            if only.shape != (self.count,):
+                raise ConfigError(f"only: a mask of shape {only.shape}, where there are {self.count} items")
+            return only
+        if isinstance(only, pl.Expr):
+            if self.labels is None:
+                raise ConfigError("only: an expression, but the items have no labels; give ids")
+            if is_forked():
+                raise ConfigError("only: a forked process evaluates no expression; make a mask by `allowed` before it")
+            try:
+                mask = self.labels.select(only.alias("only")).to_series()
+            except pl.exceptions.PolarsError as error:
+                raise ConfigError(f"only: {str(error).splitlines()[0]}; labels are {self.labels.columns}") from None
+            if mask.dtype != pl.Boolean or len(mask) != self.count:
+                raise ConfigError(f"only: the expression gives {mask.dtype} of {len(mask)} rows; make it true or false")
+            return mask.fill_null(False).to_numpy()
+        mask = np.zeros(self.count, bool)
+        mask[self._item_rows(only)] = True
+        return mask
+
+    def _item_rows(self, ids: Any) -> list[int]:
+        return find_rows(ids, self.rows("item"), "item", self.where, self.item_ids[:3].tolist())
+
+    def _denied(self, exclude: Any, only: Any) -> np.ndarray | None:
+        """(I,) bool, or None where every item may be returned."""
+        alive = self.alive[: self.count]
+        if exclude is None and only is None and alive.all():
+            return None
+        denied = ~alive
+        if only is not None:
+            denied |= ~self.allowed(only)
+        if exclude is not None:
+            denied[self._item_rows(exclude)] = True
+        return denied
+
+
+def as_table(vectors: Any, what: str) -> np.ndarray:
+    """(N, D) float32 in rows, or ConfigError: what is no table of finite numbers has no inner products."""
+    table = vectors.detach().cpu().numpy() if isinstance(vectors, Tensor) else np.asarray(vectors)
+    if table.ndim != 2 or table.dtype.kind != "f":
+        raise ConfigError(f"{what}: shape {table.shape} of {table.dtype}; give a table of floats, one row each")
+    table = np.ascontiguousarray(table, np.float32)
+    if not np.isfinite(table).all():
+        raise ConfigError(f"{what}: NaN or Inf among the vectors")
+    return table
+
+
+def check_ladder(
+    widths: Sequence[int] | None, shortlist: Sequence[int], dim: int, bits: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Widths and shortlists as an index takes them, or ConfigError."""
+    checked = check_widths([dim] if widths is None else widths, dim)
+    sizes = tuple(shortlist) if isinstance(shortlist, Sequence) and not isinstance(shortlist, str) else (shortlist,)
+    if any(isinstance(size, bool) or not isinstance(size, Integral) or size < 1 for size in sizes):
+        raise ConfigError(f"shortlist={shortlist!r}: give whole numbers from 1 on, such as [200]")
+    if list(sizes) != sorted(sizes, reverse=True):
+        raise ConfigError(f"shortlist={list(sizes)}: must not grow from width to width")
+    if len(sizes) != len(checked) - 1 and (len(sizes) != len(checked) or bits == 32):
+        again = " (or one more, to score codes again)" if bits < 32 else ""
+        raise ConfigError(
+            f"shortlist={list(sizes)}: widths={list(checked)} need {len(checked) - 1} numbers{again}, how many items "
+            "go on from each width to the next"
+        )
+    return checked, tuple(int(size) for size in sizes)
