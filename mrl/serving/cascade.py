@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, permutations
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ from mrl.evaluation import users_per_batch
 from mrl.kernels import best_of_vector, in_threads
 from mrl.runs import Run
 from mrl.runs.lists import as_lists, find_rows
-from mrl.serving.cascade_table import View, at_width, best_fixed, best_mix, look, oracle, tabulate
+from mrl.serving.cascade_table import View, at_width, best_fixed, best_mix, look, oracle, saving, tabulate
 from mrl.serving.confidence import COMPARING, CONFIDENCES, LISTING, confidence_at, widths_compared
 from mrl.serving.heldout import vectors_without_validation
 from mrl.serving.index import Index
@@ -174,18 +174,21 @@ def fit_cascade(
     metric: `ndcg` or `recall` on validation, by the run's settings fitted again without it where its vectors have seen
     it, which takes as long as the refit did; or `overlap` with the list of the full width, by the vectors as they are.
     widths: where it may stop, the last being the full width; by default those that were trained.
-    confidence: one of `mrl.serving.confidence.CONFIDENCES`, or `auto` for the one with the least expected width.
+    confidence: one of `mrl.serving.confidence.CONFIDENCES`, or `auto` for the one that saves most, beside fixed
+    widths which keep as much, by thresholds of one half of the fitted users on the other half of them.
     data: those that the run was trained on, if they are at hand; otherwise loaded by its settings, but for `overlap`,
     where there is no test without them. most_users: so many are drawn, with `seed`, and halved: thresholds are fitted
     on one half, the table is about the other.
 
     The table: kind, target, is_asked, confidence, width, metric (such as `ndcg@20`), expected_width, multiply_adds (a
-    query), lists (selections of the best k a query), share (of the full width's metric), share_error (one standard
-    error); then, of test users outside the fitted half by the run's own vectors: served_width, test_overlap (with the
-    full width), test_recall, test_ndcg. Rows by kind: `fixed` widths, trained and between; `best_fixed`, the narrowest
-    that reached the target on the fitted half; `mixed`, two fixed widths at random, at the least expected width;
-    `cascade`, also at `TARGETS`; `oracle`, the narrowest width at which a user's accuracy is at least that at the full
-    width (for overlap, at least the target): it loses nobody anything, where a cascade may lose on average.
+    query), lists (selections of the best k a query), share (of the full width's metric) and share_error (one standard
+    error); equal_width, the mean at which fixed widths, one or two at random, keep as much; gain and gain_error, by how
+    much the share is above theirs at the same mean. Then, of test users outside the fitted half by the run's own
+    vectors: served_width, test_overlap (with the full width), test_recall, test_ndcg.
+    Rows by kind: `fixed` widths, trained and between; `best_fixed`, the narrowest that reached the target on the fitted
+    half; `mixed`, two fixed widths at random, at the least mean; `cascade`, also at `TARGETS`; `oracle`, the narrowest
+    width at which a user's accuracy is at least that at the full width (for overlap, at least the target): it loses
+    nobody anything, where a cascade may lose on average, so that it need not be the narrower one.
     Raises ConfigError on settings and where there is no validation to choose on, RunError on runs without vectors.
     """
     items = run.items
@@ -223,12 +226,21 @@ def fit_cascade(
         )
     stops_at = np.searchsorted(grid, widths)  # columns of the grid
 
-    def fit(kind: str, target: float) -> Cascade:
-        thresholds = fit_thresholds(fitted.sure[kind], fitted.accuracy[:, stops_at], widths, target)
+    def fit(kind: str, target: float, part: View = fitted) -> Cascade:
+        thresholds = fit_thresholds(part.sure[kind], part.accuracy[:, stops_at], widths, target)
         return Cascade(widths, thresholds, kind, k, float(target), metric, pl.DataFrame())
 
-    tried = [fit(kind, target) for kind in (CONFIDENCES if confidence == "auto" else [confidence])]
-    asked = min(tried, key=lambda each: np.take(widths, each.levels(fitted)).mean())
+    def saved(kind: str) -> float:
+        """By thresholds of one half of those fitted on the other, and the other way round: none profits from luck."""
+        halves = fitted.take(slice(None, None, 2)), fitted.take(slice(1, None, 2))
+        if any(not part.accuracy[:, -1:].any() for part in halves):
+            return 0.0
+        columns = [
+            (stops_at[fit(kind, target, one).levels(other)], other.accuracy) for one, other in permutations(halves)
+        ]
+        return sum(saving(*each, grid) for each in columns)
+
+    asked = fit(max(CONFIDENCES, key=saved) if confidence == "auto" else confidence, target)
     cascades = [asked if goal == target else fit(asked.confidence, goal) for goal in sorted({*TARGETS, target})]
 
     served, known = rest, {"overlap": rest.accuracy}

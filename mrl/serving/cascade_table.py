@@ -123,6 +123,42 @@ def best_mix(accuracy: np.ndarray, grid: Sequence[int], target: float) -> np.nda
     return best
 
 
+def equal_width(shares: np.ndarray, grid: Sequence[int], share: float) -> float:
+    """The least mean width at which one fixed width, or two at random, keep a share; shares: (G,) of each width.
+
+    Where none keeps as much, the width that keeps most.
+    """
+    found = [float(width) for width, kept in zip(grid, shares, strict=True) if kept >= share]
+    for narrow, wide in combinations(range(len(grid)), 2):
+        if shares[narrow] < share <= shares[wide]:
+            part = (share - shares[narrow]) / (shares[wide] - shares[narrow])
+            found.append(float(grid[narrow] + part * (grid[wide] - grid[narrow])))
+    return min(found, default=float(grid[int(shares.argmax())]))
+
+
+def richest_mix(shares: np.ndarray, grid: Sequence[int], width: float) -> np.ndarray:
+    """(G,): how likely each width is in the random mix that keeps most at a mean width, which is within the grid."""
+    best, most = np.zeros(len(grid)), -np.inf
+    for narrow in range(len(grid)):
+        for wide in range(narrow, len(grid)):
+            if grid[narrow] <= width <= grid[wide]:
+                part = (width - grid[narrow]) / max(grid[wide] - grid[narrow], 1)
+                mix = (1 - part) * at_width(narrow, 1, len(grid))[0] + part * at_width(wide, 1, len(grid))[0]
+                if mix @ shares > most:
+                    best, most = mix, float(mix @ shares)
+    return best
+
+
+def saving(stops_at: np.ndarray, accuracy: np.ndarray, grid: Sequence[int]) -> float:
+    """The share of its mean width that a choice saves beside fixed widths which keep as much.
+
+    stops_at: (n,) columns of the grid; accuracy: (n, G).
+    """
+    kept = accuracy.sum(0) / accuracy[:, -1].sum()
+    share = accuracy[np.arange(len(accuracy)), stops_at].sum() / accuracy[:, -1].sum()
+    return 1 - float(np.take(grid, stops_at).mean()) / equal_width(kept, grid, share)
+
+
 def tabulate(
     choices: Sequence[tuple[dict, np.ndarray, np.ndarray | None, np.ndarray]],
     grid: Sequence[int],
@@ -135,16 +171,23 @@ def tabulate(
     served: overlap, recall, ndcg → (m, G), of the users that the run's own vectors serve.
     """
     rows, full, widths = [], view.accuracy[:, -1].sum(), np.asarray(grid, np.float64)
+    shares = view.accuracy.sum(0) / full
+
+    def error(kept: np.ndarray, ratio: float) -> float:
+        """One standard error of Σ kept / Σ accuracy at the full width, by the delta method."""
+        return float(np.sqrt(((kept - ratio * view.accuracy[:, -1]) ** 2).sum()) / full)
+
     for facts, choice, choice_served, lists in choices:
-        kept = (choice * view.accuracy).sum(1)
-        share, expected = float(kept.sum() / full), float((choice @ widths).mean())
-        error = float(np.sqrt(((kept - share * view.accuracy[:, -1]) ** 2).sum()) / full)
+        kept, expected = (choice * view.accuracy).sum(1), float((choice @ widths).mean())
+        share, mixed = float(kept.sum() / full), view.accuracy @ richest_mix(shares, grid, expected)
+        gain = share - float(mixed.sum() / full)
         row = facts | {
             "expected_width": expected,
             "multiply_adds": expected * num_items,
             "lists": float(np.mean(lists)),
         }
-        row |= {"share": share, "share_error": error}
+        row |= {"share": share, "share_error": error(kept, share)}
+        row |= {"equal_width": equal_width(shares, grid, share), "gain": gain, "gain_error": error(kept - mixed, gain)}
         row["served_width"] = None if choice_served is None else float((choice_served @ widths).mean())
         for name in ("overlap", "recall", "ndcg"):
             is_known = choice_served is not None and name in served
@@ -157,26 +200,27 @@ def tabulate(
 def describe_cascade(table: pl.DataFrame) -> str:
     """What the cascade of a table by `fit_cascade` keeps and costs, and whether it pays; one paragraph."""
     rows = {row["kind"]: row for row in table.iter_rows(named=True) if row["is_asked"]}
-    cascade, fixed, mixed, oracle = (rows[kind] for kind in ("cascade", "best_fixed", "mixed", "oracle"))
+    cascade, fixed, oracle = (rows[kind] for kind in ("cascade", "best_fixed", "oracle"))
     full = table.filter(kind="fixed").sort("width").row(-1, named=True)
     metric, is_overlap = cascade["metric"], cascade["metric"].startswith("overlap")
     name = f"{metric.partition('@')[2]} best items" if is_overlap else metric_title(metric)
+    kept, asked = f"{100 * cascade['share']:.1f} % (± {100 * cascade['share_error']:.1f})", percent(cascade["target"])
     text = (
-        f"On users that it was not fitted on, a cascade by {WORDS[cascade['confidence']]} keeps "
-        f"{100 * cascade['share']:.1f} % (± {100 * cascade['share_error']:.1f}) of the full width's {name} at an expected "
-        f"width of {cascade['expected_width']:.1f} of {full['width']}, where {percent(cascade['target'])} were asked for. "
-        f"The best fixed width is {fixed['width']} ({100 * fixed['share']:.1f} %), two widths at random need "
-        f"{mixed['expected_width']:.1f} ({100 * mixed['share']:.1f} %), an oracle "
-        f"{'that gives every user such a list' if is_overlap else 'that loses nobody anything'} "
-        f"{oracle['expected_width']:.1f}. "
+        f"On users that it was not fitted on, a cascade by {WORDS[cascade['confidence']]} keeps {kept} of the full "
+        f"width's {name} at an expected width of {cascade['expected_width']:.1f}; {asked} were asked for. The best "
+        f"fixed width is {fixed['width']} of {full['width']} ({100 * fixed['share']:.1f} %), and an oracle "
+        f"{'that gives every user such a list' if is_overlap else 'that loses nobody anything'} needs "
+        f"{oracle['expected_width']:.1f}. To keep as much as the cascade, fixed widths taken at random need "
+        f"{cascade['equal_width']:.1f}; "
     )
-    least = min(fixed["expected_width"], mixed["expected_width"])
-    saved, lists = 1 - cascade["expected_width"] / least, cascade["lists"]
-    if saved < WORTH_IT:
-        text += "So it does not pay: a fixed width, or two, are as good and simpler."
+    saved, lists = 1 - cascade["expected_width"] / cascade["equal_width"], cascade["lists"]
+    if cascade["gain"] <= 2 * cascade["gain_error"]:
+        text += "that a cascade does better cannot be told from chance."
+    elif saved < WORTH_IT:
+        text += "a cascade hardly pays."
     else:
         text += (
-            f"So it saves {percent(saved)} of their multiply-adds, for {lists:.1f} selections a query in place of 1."
+            f"a cascade saves {percent(saved)} of the multiply-adds, for {lists:.1f} selections a query in place of 1."
         )
     measured = f"test_{metric.partition('@')[0]}"
     if cascade[measured] is None or is_overlap:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
-CONFIDENCES = ("overlap", "rbo", "gap", "energy", "margin", "overlap_energy")
+CONFIDENCES = ("energy", "gap", "margin", "overlap", "rbo", "overlap_energy")
 COMPARING = ("overlap", "rbo", "overlap_energy")  # with the list of the width before
 LISTING = (*COMPARING, "gap", "margin")  # by a list of this width
 PERSISTENCE = 0.9  # of rank-biased overlap: a reader goes on from rank to rank with this probability

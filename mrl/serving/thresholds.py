@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-PRICES = np.geomspace(100.0, 0.01, 30)  # of losing all accuracy of the average user, in full widths
-_MOST_ROUNDS = 6
+PRICES = np.geomspace(100.0, 0.01, 17)  # of losing all accuracy of the average user, in full widths
+_MOST_ROUNDS = 4
 _ROUNDING = 1e-9
 
 
