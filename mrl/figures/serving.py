@@ -68,8 +68,9 @@ def _draw_choices(ax: Axes, table: pl.DataFrame, x: str, y: str) -> None:
             ax.errorbar(part[x], part[y], error, color=colour, linewidth=1, elinewidth=0.8, zorder=3)
         for is_asked, face in ((True, colour), (False, "white")):
             marked = part.filter(pl.col("is_asked") == is_asked)
-            marks = {"marker": marker, "markerfacecolor": face, "markeredgecolor": colour, "markersize": size}
-            ax.plot(marked[x], marked[y], linestyle="none", zorder=4, **marks)
+            marks = {"marker": marker, "color": colour, "markerfacecolor": face, "markersize": size}
+            if len(marked):
+                ax.plot(marked[x], marked[y], linestyle="none", zorder=4, **marks)
     style.width_axis(ax, widths[:: -(-len(widths) // 10)])
     ax.set_xlabel("expected width")
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

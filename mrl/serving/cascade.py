@@ -38,7 +38,7 @@ from mrl.serving.confidence import COMPARING, CONFIDENCES, LISTING, confidence_a
 from mrl.serving.heldout import vectors_without_validation
 from mrl.serving.index import Index
 from mrl.serving.thresholds import fit_thresholds, stop_levels
-from mrl.widths import blocks, check_widths
+from mrl.widths import check_widths
 
 METRICS = ("ndcg", "recall", "overlap")
 TARGETS = (0.9, 0.95, 0.98, 0.99)  # in the table beside the one that is asked for
@@ -65,10 +65,24 @@ class Cascade:
         """(n,) the level at which each user stops."""
         return stop_levels(view.sure[self.confidence], self.thresholds)
 
+    def asks(self) -> list[tuple[int, float, bool]]:
+        """Steps in order: a width, the threshold there (infinite where nobody may stop), and whether lists are selected
+        to decide by: at this step, or at the next, which compares with them."""
+        steps = [(self.widths[0] // 2, np.inf)] if self._starts_before else []
+        steps += zip(self.widths, (*self.thresholds, -np.inf), strict=True)
+        decides = [self.confidence in LISTING and bool(np.isfinite(threshold)) for _, threshold in steps]
+        is_compared = [self.confidence in COMPARING and after for after in (*decides[1:], False)]
+        return [(*step, here or there) for step, here, there in zip(steps, decides, is_compared, strict=True)]
+
+    @property
+    def _starts_before(self) -> bool:
+        return self.confidence in COMPARING and len(widths_compared(self.widths)) > len(self.widths)
+
     def selections(self, levels: np.ndarray) -> np.ndarray:
-        """(n,) how many lists of the best k are selected for users who stop at levels (n,)."""
-        compared = len(widths_compared(self.widths)) - len(self.widths) if self.confidence in COMPARING else 0
-        return levels + 1 + compared if self.confidence in LISTING else np.ones_like(levels)
+        """(n,) how many lists of the best k are selected for users who stop at levels (n,); that one always."""
+        asked = np.array([has_lists for *_, has_lists in self.asks()])
+        step = levels + self._starts_before
+        return asked.cumsum()[step] + ~asked[step]
 
     def search(
         self, source: Run | Index, users: Any, k: int | None = None, *, exclude_seen: bool = True
@@ -104,49 +118,44 @@ class Cascade:
     def _search(self, index: Index, rows: np.ndarray, k: int, exclude_seen: bool) -> tuple[np.ndarray, ...]:
         """Items (B, k), scores (B, k) and widths (B,) of user rows (B,)."""
         queries, items = index.users[rows], index.items[: index.count]
+        margins = np.array([index._margin(query) for query in queries])
         listed = min(max(k, self.k) + 1, index.count)
         found, best = np.full((len(rows), k), -1), np.full((len(rows), k), -np.inf)
         final, going = np.full(len(rows), self.widths[-1]), np.arange(len(rows))
-        scores = np.zeros((len(rows), index.count), np.float32)
-        scores[:, ~index.alive[: index.count]] = -np.inf
+        scores, before, start = np.zeros((len(rows), index.count), np.float32), None, 0
+        if not index.alive[: index.count].all():
+            scores[:, ~index.alive[: index.count]] = -np.inf
         for row, user in enumerate(rows if exclude_seen else ()):
             scores[row, index.met_by(user)] = -np.inf
-        steps = widths_compared(self.widths) if self.confidence in COMPARING else self.widths
-        before = None
-        for width, block in zip(steps, blocks(steps), strict=True):
-            scores += queries[:, block] @ items[:, block].T  # running sums: only the new dimensions
-            level = self.widths.index(width) if width in self.widths else -1
-            is_last = width == self.widths[-1]
-            ids, values = None, None
-            if is_last or self.confidence in LISTING:
-                ids, values = _best(scores, queries, items, width, listed)
-            if level >= 0 and not is_last:
-                sure = confidence_at(self.confidence, self.k, queries, width, ids, values, before)
-                stops = sure >= self.thresholds[level]
+        for width, threshold, has_lists in self.asks():
+            scores += queries[:, start:width] @ items[:, start:width].T  # running sums: only the new dimensions
+            lists = _best(scores, margins, queries, items, width, listed) if has_lists else None
+            if np.isfinite(threshold):
+                stops = (
+                    confidence_at(self.confidence, self.k, queries, width, *(lists or (None, None)), before)
+                    >= threshold
+                )
             else:
-                stops = np.full(len(going), is_last)
+                stops = np.full(len(going), threshold < 0)
             if stops.any():
-                if ids is None:
-                    there = _best(scores[stops], queries[stops], items, width, listed)
+                if lists is None:
+                    last = _best(scores[stops], margins[stops], queries[stops], items, width, listed)
                 else:
-                    there = ids[stops], values[stops]
-                found[going[stops]], best[going[stops]] = there[0][:, :k], there[1][:, :k]
+                    last = lists[0][stops], lists[1][stops]
+                found[going[stops]], best[going[stops]] = last[0][:, :k], last[1][:, :k]
                 final[going[stops]] = width
-            going, queries, scores = going[~stops], queries[~stops], scores[~stops]
-            before = None if ids is None else ids[~stops]
+                going, margins, queries, scores = (each[~stops] for each in (going, margins, queries, scores))
+            before, start = None if lists is None else lists[0][~stops], width
             if not len(going):
                 break
         return found, best, final
 
 
-def _best(scores: np.ndarray, queries: np.ndarray, items: np.ndarray, width: int, k: int) -> tuple[np.ndarray, ...]:
+def _best(
+    scores: np.ndarray, margins: np.ndarray, queries: np.ndarray, items: np.ndarray, width: int, k: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Items (B, k) and scores (B, k) float64 of the k best of scores (B, I), in order; -1 and -Inf beyond the last."""
     ids, best = np.empty((len(scores), k), np.int64), np.empty((len(scores), k))
-    longest = float(np.sqrt(np.einsum("id,id->i", items, items)).max(initial=0.0))
-    # by how much two float32 sums may be off together, in whatever order they were made: Higham 2002, section 3.1
-    margins = (
-        2 * (items.shape[1] + 16) * 2.0**-24 * np.linalg.norm(queries, axis=1).astype(np.float64) * longest + 1e-36
-    )
 
     def work(part: slice) -> None:
         for b in range(part.start, part.stop):

@@ -31,12 +31,19 @@ def widths_compared(widths: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def confidence_at(
-    kind: str, k: int, users: np.ndarray, width: int, items: np.ndarray, scores: np.ndarray, before: np.ndarray | None
+    kind: str,
+    k: int,
+    users: np.ndarray,
+    width: int,
+    items: np.ndarray | None,
+    scores: np.ndarray | None,
+    before: np.ndarray | None,
 ) -> np.ndarray:
     """(n,) float64: one of `CONFIDENCES` for users (n, D) at a width.
 
     items, scores: the best items at this width, (n, K) with K > k or all that there are, best first; -1 and -Inf where
-    a list has ended. before: items of the width before, (n, K); None where there is none, which agrees with nothing.
+    a list has ended; None for energy, which needs none. before: items of the width before, (n, K); None where there is
+    none, which agrees with nothing.
     A list that has ended before k + 1 holds all that is left, whatever the width: its gap and margin are infinite.
     """
     if kind in ("energy", "overlap_energy"):
