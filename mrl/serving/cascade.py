@@ -89,8 +89,9 @@ class Cascade:
     ) -> pl.DataFrame:
         """The k best items of users by raw id: the frame of `Run.recommend`, and a column `width`, at which they stop.
 
-        source: a run, or an index of one, whose float32 vectors are searched, without what was removed from it; its own
-        ladder and codes are not used. k: by default that of the cascade. Lists are those of `recommend` at that width.
+        source: a run; or an index of one, without what was removed from it. The float32 vectors are searched, an exact
+        index (`Index(run)`) has them in the right order, where for anything else they are copied at each call.
+        k: by default that of the cascade. Lists are those of `recommend` at that width.
         Raises RunError on unknown users, ConfigError on k and on vectors of another width.
         """
         index = source if isinstance(source, Index) else Index(source)
@@ -105,9 +106,12 @@ class Cascade:
         rows = np.array(
             find_rows(users, index.rows("user"), "user", index.where, index.user_ids[:3].tolist()), np.int64
         )
+        columns = index.scan.codes.columns[:, : index.count] if index.is_exact else ()
+        if len(columns) != self.widths[-1]:
+            columns = np.ascontiguousarray(index.items[: index.count].T)
         size = users_per_batch(max(index.count, 1), "cpu")
-        parts = [self._search(index, rows[at : at + size], k, exclude_seen) for at in range(0, len(rows), size)]
-        parts = parts or [self._search(index, rows, k, exclude_seen)]
+        starts = range(0, max(len(rows), 1), size)
+        parts = [self._search(index, columns, rows[at : at + size], k, exclude_seen) for at in starts]
         items, scores, widths = (np.concatenate(each) for each in zip(*parts, strict=True))
         user, rank = (items >= 0).nonzero()
         lists = as_lists(
@@ -115,8 +119,10 @@ class Cascade:
         )
         return lists.insert_column(lists.width, pl.Series("width", widths[user]))
 
-    def _search(self, index: Index, rows: np.ndarray, k: int, exclude_seen: bool) -> tuple[np.ndarray, ...]:
-        """Items (B, k), scores (B, k) and widths (B,) of user rows (B,)."""
+    def _search(
+        self, index: Index, columns: np.ndarray, rows: np.ndarray, k: int, exclude_seen: bool
+    ) -> tuple[np.ndarray, ...]:
+        """Items (B, k), scores (B, k) and widths (B,) of user rows (B,). columns: (D, I), the items transposed."""
         queries, items = index.users[rows], index.items[: index.count]
         margins = np.array([index._margin(query) for query in queries])
         listed = min(max(k, self.k) + 1, index.count)
@@ -128,24 +134,25 @@ class Cascade:
         for row, user in enumerate(rows if exclude_seen else ()):
             scores[row, index.met_by(user)] = -np.inf
         for width, threshold, has_lists in self.asks():
-            scores += queries[:, start:width] @ items[:, start:width].T  # running sums: only the new dimensions
-            lists = _best(scores, margins, queries, items, width, listed) if has_lists else None
+            lists = None
+            if has_lists:
+                scores += queries[:, start:width] @ columns[start:width]  # running sums: only the new dimensions
+                lists, start = _best(scores, margins, queries, items, width, listed), width
             if np.isfinite(threshold):
-                stops = (
-                    confidence_at(self.confidence, self.k, queries, width, *(lists or (None, None)), before)
-                    >= threshold
-                )
+                ids, values = lists or (None, None)
+                stops = confidence_at(self.confidence, self.k, queries, width, ids, values, before) >= threshold
             else:
                 stops = np.full(len(going), threshold < 0)
             if stops.any():
                 if lists is None:
-                    last = _best(scores[stops], margins[stops], queries[stops], items, width, listed)
+                    sums = scores[stops] + queries[stops, start:width] @ columns[start:width]
+                    last = _best(sums, margins[stops], queries[stops], items, width, listed)
                 else:
                     last = lists[0][stops], lists[1][stops]
                 found[going[stops]], best[going[stops]] = last[0][:, :k], last[1][:, :k]
                 final[going[stops]] = width
                 going, margins, queries, scores = (each[~stops] for each in (going, margins, queries, scores))
-            before, start = None if lists is None else lists[0][~stops], width
+            before = None if lists is None else lists[0][~stops]
             if not len(going):
                 break
         return found, best, final
