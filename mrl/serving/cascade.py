@@ -205,7 +205,8 @@ def fit_cascade(
     half; `mixed`, two fixed widths at random, at the least mean; `cascade`, also at `TARGETS`; `oracle`, the narrowest
     width at which a user's accuracy is at least that at the full width (for overlap, at least the target): it loses
     nobody anything, where a cascade may lose on average, so that it need not be the narrower one.
-    Raises ConfigError on settings and where there is no validation to choose on, RunError on runs without vectors.
+    Raises ConfigError on settings and where there is no validation to choose on, RunError on runs without
+    vectors and on other data.
     """
     items = run.items
     if isinstance(target, bool) or not isinstance(target, int | float) or not 0 < target < 1:
@@ -225,6 +226,11 @@ def fit_cascade(
     grid = tuple(sorted({*widths, *((narrow + wide) // 2 for narrow, wide in pairwise(widths))}))
 
     data = load_run_data(run) if data is None and metric != "overlap" else data
+    if data is not None and (data.num_users, data.num_items) != (len(run.users), len(items)):
+        raise RunError(
+            f"{run.path}: has {len(run.users)} users and {len(items)} items, {data.name} has {data.num_users} and "
+            f"{data.num_items}; give the data that it was trained on"
+        )
     rows = torch.arange(len(run.users)) if metric == "overlap" else _with_items(data, "valid")
     rng = np.random.default_rng(seed)
     rows = rows[torch.from_numpy(rng.permutation(len(rows))[: check_whole("most_users", most_users, least=2)])]

@@ -227,6 +227,13 @@ def test_impossible_settings_are_refused(made, settings, message) -> None:
         fit_cascade(run, **{"metric": "overlap", "data": data} | settings)
 
 
+def test_other_data_are_refused(made) -> None:
+    run, data = made
+    fewer = replace(data, train=data.train.take(torch.arange(9)))
+    with pytest.raises(RunError, match="planted has 9 and .*give the data that it was trained on"):
+        fit_cascade(run, data=fewer)
+
+
 def test_what_has_no_accuracy_to_keep_is_refused(made) -> None:
     run, data = made
     nothing = replace(run, seen=data.train, weights={**run.weights, "users": -run.users})
