@@ -230,7 +230,7 @@ def test_impossible_settings_are_refused(made, settings, message) -> None:
 def test_other_data_are_refused(made) -> None:
     run, data = made
     fewer = replace(data, train=data.train.take(torch.arange(9)))
-    with pytest.raises(RunError, match="planted has 9 and .*give the data that it was trained on"):
+    with pytest.raises(RunError, match=r"planted has 9 and .*give the data that it was trained on"):
         fit_cascade(run, data=fewer)
 
 
