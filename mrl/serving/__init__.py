@@ -1,6 +1,11 @@
 """Trained once, served at any width: what is done with a finished run without training again.
 
-fold_in.py   new users and items, by one least-squares solve each
+index.py      search by prefix: exact, adaptive, funnel; items that come, change and go
+scans.py      the first look at all items, by compiled loops or by faiss
+codes.py      item vectors in fewer bits
+catalogue.py  whom and what an index knows
+fold_in.py    new users and items, by one least-squares solve each
 """
 
 from mrl.serving.fold_in import fold_in_items, fold_in_users
+from mrl.serving.index import Index
