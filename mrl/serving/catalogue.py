@@ -25,7 +25,7 @@ class Catalogue:
     """
 
     def __init__(self, run: Run | Tensor | np.ndarray) -> None:
-        has_run = hasattr(run, "item_ids")
+        has_run = hasattr(run, "item_ids")  # or what `mrl.serving.storage` read
         self.items = as_table(run.items if has_run else run, "items")
         self.count = len(self.items)
         self.where = str(run.path) if has_run else "the index"
@@ -37,7 +37,7 @@ class Catalogue:
         self.has_seen = has_run and run.seen is not None
         self.alive = np.ones(self.count, bool)
         self.own_met: dict[int, np.ndarray] = {}  # of users that came or changed after the run
-        self.longest = _longest(self.items)
+        self.longest = getattr(run, "longest", None) or _longest(self.items)
         self._rows: dict[str, dict[str, int]] = {}
 
     def rows(self, side: str) -> dict[str, int]:
@@ -111,8 +111,8 @@ class Catalogue:
                 self.items = grown(self.items, max(self.count, 2 * len(self.items)))
             if self.labels is not None:
                 self.labels = _with_labels(self.labels, run.labels, new_items)
-        changed = np.array([row for row in range(len(vectors)) if items_of[row] >= self.count - added
-                            or not np.array_equal(self.items[items_of[row]], vectors[row])], np.int64)  # fmt: skip
+        is_new = items_of >= self.count - added
+        changed = (is_new | (self.items[items_of] != vectors).any(axis=1)).nonzero()[0]
         rows = items_of[changed]
         order = rows.argsort()
         rows, changed = rows[order], changed[order]
@@ -124,9 +124,8 @@ class Catalogue:
             self.user_ids = append(self.user_ids, [str(run.user_ids[row]) for row in new_users])
             self.users = grown(self.users, len(self.user_ids))
         self.users[users_of] = users
-        met_new_items = np.isin(items_of, rows[rows >= self.count - added])
         for positives in run.met:
-            of_new = np.isin(positives.users.numpy(), new_users) | met_new_items[positives.items.numpy()]
+            of_new = np.isin(positives.users.numpy(), new_users) | is_new[positives.items.numpy()]
             for user in np.unique(positives.users.numpy()[of_new]):
                 met = items_of[positives.of(int(user)).numpy()]
                 row = int(users_of[user])
@@ -157,7 +156,7 @@ def as_table(vectors: Any, what: str) -> np.ndarray:
     if table.ndim != 2 or table.dtype.kind != "f":
         raise ConfigError(f"{what}: shape {table.shape} of {table.dtype}; give a table of floats, one row each")
     table = np.ascontiguousarray(table, np.float32)
-    if not np.isfinite(table).all():
+    if not isinstance(vectors, np.memmap) and not np.isfinite(table).all():  # what is on disk was checked before
         raise ConfigError(f"{what}: NaN or Inf among the vectors")
     return table
 

@@ -25,7 +25,7 @@ from mrl.kernels import in_threads, rerank
 from mrl.runs import Run
 from mrl.runs.lists import as_lists
 from mrl.serving.catalogue import Catalogue, as_table
-from mrl.serving.codes import check_bits
+from mrl.serving.codes import Codes, check_bits
 from mrl.serving.scans import FaissScan, FaissSettings, PlainScan
 from mrl.widths import check_widths
 
@@ -41,7 +41,8 @@ class Index:
     shortlist: how many go on to the next width, one number for each width but the first; or one for each, where the
     first, too, is to be scored again in float32 after the scan of codes.
     bits: of the scan: 32, 16, 8 or 1. backend: `plain`, compiled loops; or `faiss`, with the settings of
-    `mrl.serving.scans.FaissSettings` by name. threads: 0 for as many as torch uses.
+    `mrl.serving.scans.FaissSettings` by name. threads: 0 for as many as torch uses. scan: one that
+    was built before, as `mrl.serving.storage` has it.
     Raises ConfigError, or RunError where a run has no vectors.
     """
 
@@ -54,6 +55,7 @@ class Index:
         bits: int = 32,
         backend: str = "plain",
         threads: int = 0,
+        scan: PlainScan | FaissScan | None = None,
         **options: Any,
     ) -> None:
         began = time.perf_counter()
@@ -68,20 +70,19 @@ class Index:
             raise ConfigError(f"backend={backend!r}: must be one of {', '.join(BACKENDS)}")
         if backend == "plain" and options:
             raise ConfigError(f"{next(iter(options))}: is a setting of backend='faiss'; leave it out")
-        self._build()
+        self.scan = scan or self._scan()
         self.build_seconds = time.perf_counter() - began
 
-    def _build(self) -> None:
+    def _scan(self) -> PlainScan | FaissScan:
         prefix = np.ascontiguousarray(self.catalogue.items[: self.count, : self.widths[0]])
         if self.backend == "plain":
-            self.scan: PlainScan | FaissScan = PlainScan(prefix, self.bits)
-        else:
-            try:
-                settings = FaissSettings(**self.options)
-            except TypeError:
-                known = ", ".join(FaissSettings.__dataclass_fields__)
-                raise ConfigError(f"{', '.join(self.options)}: settings of faiss are {known}") from None
-            self.scan = FaissScan(prefix, self.bits, settings, self.threads)
+            return PlainScan(Codes.encode(prefix, self.bits))
+        try:
+            settings = FaissSettings(**self.options)
+        except TypeError:
+            known = ", ".join(FaissSettings.__dataclass_fields__)
+            raise ConfigError(f"{', '.join(self.options)}: settings of faiss are {known}") from None
+        return FaissScan.build(prefix, self.bits, settings, self.threads)
 
     def __repr__(self) -> str:
         ladder = " → ".join(map(str, self.widths))
@@ -235,7 +236,7 @@ class Index:
 
     def rebuild(self) -> None:
         """Codes and lists anew, with scales of the vectors as they are now."""
-        self._build()
+        self.scan = self._scan()
 
 
 def check_ladder(
