@@ -145,27 +145,35 @@ class Index:
         if exclude_seen is not False and rows is not None and not self.catalogue.has_seen:
             raise RunError(f"{self.catalogue.where}: has no seen.safetensors; search with exclude_seen=False")
         hides = rows is not None and exclude_seen is not False
-        denied = self.catalogue.denied(exclude, only)
-        k = min(int(k), self.count)
-        lists: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0, np.int64), np.empty(0))] * len(vectors)
-        nothing = np.empty(0, np.int64)
+        hidden = [self.catalogue.met_by(row) for row in rows] if hides else None
+        item, score = self.search_rows(vectors, int(k), hidden, self.catalogue.denied(exclude, only))
+        query, place = (item >= 0).nonzero()
+        found = item[query, place], place + 1, score[query, place]
+        return as_lists(users[query], self.catalogue.item_ids, self.catalogue.labels, *found)
+
+    def search_rows(
+        self,
+        vectors: np.ndarray,
+        k: int,
+        hidden: Sequence[np.ndarray] | None = None,
+        denied: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the k best items and their scores, (B, k) int64 and float64; -1 and -Inf where nothing is left.
+
+        vectors: (B, D) float32. hidden: rows that may not be listed, (n,) int64 for each query. denied: (I,) bool of
+        what none may list. `search` without ids and checks.
+        """
+        nothing, most = np.empty(0, np.int64), min(k, self.count)
+        ids, scores = np.full((len(vectors), k), -1, np.int64), np.full((len(vectors), k), -np.inf)
 
         def work(part: slice) -> None:
             for b in range(part.start, part.stop):
-                lists[b] = self._search_one(vectors[b], k, denied, self.catalogue.met_by(rows[b]) if hides else nothing)
+                found, best = self._search_one(vectors[b], most, denied, nothing if hidden is None else hidden[b])
+                ids[b, : len(found)], scores[b, : len(found)] = found, best
 
-        in_threads(work, len(vectors), each=max(1, 100_000 // max(self.count, 1)), threads=self.threads)
-        lengths = [len(items) for items, _ in lists]
-        item, score = (np.concatenate([nothing, *(pair[side] for pair in lists)]) for side in (0, 1))
-        rank = np.concatenate([nothing, *(np.arange(1, length + 1) for length in lengths)])
-        return as_lists(
-            np.repeat(users, lengths),
-            self.catalogue.item_ids,
-            self.catalogue.labels,
-            item.astype(np.int64),
-            rank,
-            score,
-        )
+        if most:
+            in_threads(work, len(vectors), each=max(1, 100_000 // self.count), threads=self.threads)
+        return ids, scores
 
     def _search_one(
         self, query: np.ndarray, k: int, denied: np.ndarray | None, hidden: np.ndarray
