@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import polars as pl
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from mrl.data import Interactions
 from mrl.errors import ConfigError
+from mrl.parameters import PathText, settings
 from mrl.runs import Run
 from mrl.serving.index import Index
 from mrl.serving.measure import SETTINGS, candidates, describe, measure, pareto
@@ -18,13 +20,37 @@ from mrl.words import percent
 _ALIKE = 1.1  # times that differ by less are not told apart
 
 
+@settings
+class ServeConfig:
+    """The parameters of `notebooks/serve.ipynb`.
+
+    run: a run directory. recall: the least share of the exact list. latency_ms, bytes: the most of a single query and
+    of an item; 0 for any. k: length of the lists. threads: of a query. enlarge: measure with so many items like the
+    run's instead; 0 for its own. index: where the advised index is published; empty for `index` in the run. table: to
+    which the measurements are added, such as reports/serving.csv; figure: without the ending; empty for neither.
+    """
+
+    run: PathText
+    recall: Annotated[float, Field(gt=0, le=1)] = 0.98
+    latency_ms: Annotated[float, Field(ge=0)] = 0.0
+    bytes: Annotated[float, Field(ge=0)] = 0.0
+    k: PositiveInt = 20
+    threads: PositiveInt = 1
+    enlarge: NonNegativeInt = 0
+    seed: NonNegativeInt = 0
+    index: PathText = ""
+    table: PathText = ""
+    figure: PathText = ""
+
+
 @dataclass(frozen=True, eq=False)
 class Advice:
-    """What `advise` recommends. settings: of `Index`. why: one sentence. table: all that was measured."""
+    """What `advise` recommends. settings: of `Index`. why: one sentence. table: all measured; row: the advised one."""
 
     settings: dict[str, Any]
     why: str
     table: pl.DataFrame
+    row: int
 
     def index(self, run: Run) -> Index:
         """The index that is advised."""
@@ -72,7 +98,8 @@ def advise(
     row = quick.sort("bytes_per_item", "p50_ms").row(0, named=True)
     exact = table.filter(bits=32, backend="plain").filter(pl.col("shortlist").list.len() == 0)
     exact = exact.filter(pl.col("widths").list.first() == run.items.shape[1])
-    return Advice(made[row["number"]] | {"threads": threads}, _sentence(row, exact, recall, run), table.drop("number"))
+    why = _sentence(row, exact, recall, run)
+    return Advice(made[row["number"]] | {"threads": threads}, why, table.drop("number"), row["number"])
 
 
 def _numbers(row: Mapping[str, Any]) -> str:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 import torch
 from torch import Tensor
 
@@ -25,7 +27,7 @@ from mrl.serving.codes import Codes
 from mrl.serving.index import Index
 
 SETTINGS = ("widths", "shortlist", "bits", "backend", "kind")
-GRAPH_FROM = 20_000  # items from which a graph is worth the minutes that building it takes
+GRAPH_ITEMS = range(20_000, 300_000)  # where a graph may pay, and is built in minutes
 _SAMPLE = 400  # queries to choose by, and as many to report
 _TIMED = 300
 
@@ -82,7 +84,7 @@ def candidates(
             made.append({"widths": [*ladder, dim], "shortlist": lists, "bits": 8})
     if find_spec("faiss") if faiss is None else faiss:
         kinds = [{"kind": "flat"}, {"kind": "flat", "bits": 8}, {"kind": "panorama"}, {"kind": "ivf", "probes": 32}]
-        kinds += [{"kind": "hnsw", "ef": ef} for ef in (64, 256)] if len(items) >= GRAPH_FROM else []
+        kinds += [{"kind": "hnsw", "ef": ef} for ef in (64, 256)] if len(items) in GRAPH_ITEMS else []
         made += [{"backend": "faiss", "widths": [dim]} | kind for kind in kinds]
     return made
 
@@ -167,6 +169,23 @@ def enlarge(run: Run, items: int, users: int = 2000, *, seed: int = 0) -> Run:
         seen=Positives.empty(users, items),
         weights=tables,
     )
+
+
+def add_to_report(table: pl.DataFrame, path: Path, dataset: str) -> pl.DataFrame:
+    """Put the rows of a data set into a table of several, in place of those it has there; returns and writes it."""
+    flat = table.with_columns(
+        pl.lit(dataset).alias("dataset"),
+        pl.col("widths", "shortlist").list.eval(pl.element().cast(pl.String)).list.join(" "),
+        cs.float().round_sig_figs(4),
+    )
+    flat = flat.select("dataset", pl.exclude("dataset"))
+    if path.exists():
+        before = pl.read_csv(path, schema_overrides={"widths": pl.String, "shortlist": pl.String, "kind": pl.String})
+        flat = pl.concat([before.filter(pl.col("dataset") != dataset), flat], how="diagonal_relaxed")
+    flat = flat.with_columns(pl.col("shortlist", "kind").fill_null(""))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flat.write_csv(path)
+    return flat
 
 
 def describe(row: Mapping[str, Any]) -> str:
