@@ -56,7 +56,7 @@ def test_an_updated_index_answers_as_a_new_one(options: dict) -> None:
     index.remove([1000, 7])
     left = ~np.isin(now.item_ids, [1000, 7])
     assert as_lists(index.search(users, 95), users) == slow_lists(now, 95, 8, left)
-    with pytest.raises(RunError, match="^item 1000 is not in"):
+    with pytest.raises(RunError, match=r"^item 1000 is not in"):
         index.search(users, exclude=[1000])
     index.rebuild()
     assert as_lists(index.search(users, 95), users) == slow_lists(now, 95, 8, left)
@@ -85,5 +85,5 @@ def test_a_graph_takes_new_items_hides_old_ones_and_refuses_changes() -> None:
 
 
 def test_a_run_of_another_width_is_refused() -> None:
-    with pytest.raises(RunError, match="^update: the run has 4 dimensions, the index 8; build a new one$"):
+    with pytest.raises(RunError, match=r"^update: the run has 4 dimensions, the index 8; build a new one$"):
         Index(made_run()).update(made_run(dim=4))

@@ -17,7 +17,7 @@ from mrl.serving.index import Index
 from mrl.serving.measure import SETTINGS, candidates, describe, measure, pareto
 from mrl.words import percent
 
-_ALIKE = 1.1  # times that differ by less are not told apart
+_ALIKE, _AS_FAST = 1.1, 1.25  # times that differ by less are not told apart; or are not worth an index
 
 
 @settings
@@ -118,5 +118,8 @@ def _sentence(row: Mapping[str, Any], exact: pl.DataFrame, recall: float, run: R
     if all(row[name] == whole[name] for name in SETTINGS):
         return f"{said}: the exact scan; nothing that finds {percent(recall)} of it is faster here."
     times = whole["p50_ms"] / row["p50_ms"]
+    if times < _AS_FAST:
+        memory = f"{row['bytes_per_item']:.0f} bytes an item in place of {whole['bytes_per_item']:.0f}"
+        return f"{said}. The exact scan is as fast ({whole['p50_ms']:.2g} ms): all that is saved is memory, {memory}."
     cost = f"{whole['p50_ms']:.2g} ms ({times:.1f} ×) and {whole['bytes_per_item']:.0f} bytes"
-    return f"{said}; the exact scan takes {cost}."
+    return f"{said}. The exact scan takes {cost}."
