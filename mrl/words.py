@@ -82,7 +82,7 @@ MODELS = {
 # The default recipe after each of its stages; where it begins and ends it is one of the models above.
 STAGES = {
     "ials": Look("iALS on its principal axes", GREEN, "v"),
-    "nested": Look("after nested least squares", TEAL, "<"),
+    "nested": Look("after nested least squares", PINK, "^"),
     "propagated": Look("propagated", ORANGE, "D"),
     "rotated": Look("rotated", SKY, "P"),
     "trained": Look("trained", BLUE, "o"),
