@@ -19,7 +19,7 @@ DONE = {"width": 0.35, "fit_width": 0.45, "nested_sweeps": 0.5, "rotation": 0.62
 PENALTY_DONE, FINAL_DONE, PENALTY_TRIALS = 0.2, 0.3, 7
 MEASURED = ("trial", "value", "seconds")  # of a trial, beside the settings that it tries
 REFIT_SHARE = 0.8  # of what is left after the search, if no epoch gains
-NOTE_WIDTH = 100  # characters of a line that stays: what the output of a notebook shows without folding it
+LINE_WIDTH = 90  # characters; JupyterLab in a window of 1,200 pixels breaks words after 95
 
 
 def share_done(trial: dict) -> float:
@@ -72,8 +72,7 @@ class Progress:
 
     def note(self, line: str) -> None:
         """A line that stays; a long one is folded."""
-        folded = textwrap.wrap(line, NOTE_WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-        for part in folded if self.shown else ():
+        for part in folded(line).splitlines() if self.shown else ():
             self._write(part)
             if self.rewrites:
                 sys.stderr.write("\n")
@@ -84,8 +83,20 @@ class Progress:
             sys.stderr.write("\r" + line.ljust(self.length))
             self.length = len(line)
         else:
-            sys.stderr.write(line + "\n")
+            sys.stderr.write(folded(line) + "\n")
         sys.stderr.flush()
+
+
+def folded(line: str, indent: str = "  ") -> str:
+    """A line in lines of `LINE_WIDTH`, all but the first one indented; words stay whole."""
+    lines = textwrap.wrap(
+        line,
+        LINE_WIDTH,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines)
 
 
 def cut_middle(line: str, most: int) -> str:

@@ -11,7 +11,7 @@ from mrl.recipes import USUAL
 from mrl.runs import progress
 from mrl.runs.progress import (
     DONE,
-    NOTE_WIDTH,
+    LINE_WIDTH,
     PENALTY_TRIALS,
     Progress,
     cut_middle,
@@ -77,8 +77,16 @@ def test_a_long_note_is_folded(monkeypatch, clock, stream):
     note = "chosen: " + ", ".join(f"setting_{number} {number}" for number in range(30))
     Progress(shown=True).note(note)
     first, *others = [line.strip("\r") for line in sys.stderr.getvalue().rstrip("\n").split("\n")]
-    assert others and all(len(line) <= NOTE_WIDTH for line in (first, *others))
+    assert others and all(len(line) <= LINE_WIDTH for line in (first, *others))
     assert all(line.startswith("  ") for line in others) and " ".join([first, *map(str.strip, others)]) == note
+
+
+def test_where_nobody_watches_a_long_line_is_folded_between_words(monkeypatch, clock):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    text = "trial 9 of about 16, alpha0 0.1, frequency_l2 0.03, rotation True: ndcg@20 0.2218, best 0.2244"
+    Progress(shown=True).say("settings", text)
+    first, second = sys.stderr.getvalue().splitlines()
+    assert len(first) <= LINE_WIDTH and f"{first} {second.strip()}" == f"settings: {text} (0 s)"
 
 
 def test_what_was_chosen_is_told_where_it_is_not_the_usual():
