@@ -5,6 +5,7 @@ It rewrites itself on a terminal and in JupyterLab. Where nobody watches (paperm
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import textwrap
@@ -88,15 +89,10 @@ class Progress:
 
 
 def folded(line: str, indent: str = "  ") -> str:
-    """A line in lines of `LINE_WIDTH`, all but the first one indented; words stay whole."""
-    lines = textwrap.wrap(
-        line,
-        LINE_WIDTH,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    return "\n".join(lines)
+    """A line in lines of `LINE_WIDTH`, the others indented; words stay whole, and numbers with their unit."""
+    held = re.sub(r"(?<=\d) (?=(s|min|h)\b|%)", "\0", line)
+    options = {"subsequent_indent": indent, "break_long_words": False, "break_on_hyphens": False}
+    return "\n".join(textwrap.wrap(held, LINE_WIDTH, **options)).replace("\0", " ")
 
 
 def cut_middle(line: str, most: int) -> str:

@@ -32,11 +32,11 @@ FILES = {
     "per_user.parquet": "accuracy by user",
     "environment.json": "versions, device, seconds, what was chosen",
 }
-INITIAL = "fit iALS, smooth it over the graph, rotate it so that every prefix ranks as the full vector does"
+INITIAL = "fit iALS, smooth it over the graph, rotate it so that prefixes rank as the full vector"
 STEPS = {
     "default": (
         INITIAL,
-        "train by nested softmax with early stopping; an epoch is kept only where validation users clearly gain",
+        "nested softmax with early stopping; an epoch is kept only where users clearly gain",
     ),
     "least_squares": (INITIAL,),
     "mrl4rec": ("train from random vectors with early stopping on validation",),
