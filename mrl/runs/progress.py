@@ -20,7 +20,7 @@ DONE = {"width": 0.35, "fit_width": 0.45, "nested_sweeps": 0.5, "rotation": 0.62
 PENALTY_DONE, FINAL_DONE, PENALTY_TRIALS = 0.2, 0.3, 7
 MEASURED = ("trial", "value", "seconds")  # of a trial, beside the settings that it tries
 REFIT_SHARE = 0.8  # of what is left after the search, if no epoch gains
-LINE_WIDTH = 90  # characters; JupyterLab in a window of 1,200 pixels breaks words after 95
+LINE_WIDTH = 94  # characters; JupyterLab in a window of 1,200 pixels breaks words after 95
 
 
 def share_done(trial: dict) -> float:

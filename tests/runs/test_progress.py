@@ -88,7 +88,7 @@ def test_where_nobody_watches_a_long_line_is_folded_between_words(monkeypatch, c
     Progress(shown=True).say("settings", text)
     first, second = sys.stderr.getvalue().splitlines()
     assert len(first) <= LINE_WIDTH and f"{first} {second.strip()}" == f"settings: {text} (0 s)"
-    assert folded("x " * 44 + "1 s") == ("x " * 44).strip() + "\n  1 s"
+    assert folded("x " * 46 + "1 s") == ("x " * 46).strip() + "\n  1 s"
 
 
 def test_what_was_chosen_is_told_where_it_is_not_the_usual():
