@@ -80,6 +80,14 @@ def test_figures_draws_every_figure_at_both_widths_and_writes_tables(tmp_path, m
     assert any(name.endswith(".csv") for name in names) and any(name.endswith(".tex") for name in names)
 
 
+def test_ablation_draws_the_stages_of_a_run_and_writes_a_table(tmp_path) -> None:
+    settings = {"planted": SMALL, "widths": [2, 4, 8], "least_squares": GIVEN, "epochs": 2}
+    execute("ablation", tmp_path, dataset="planted", settings=settings, folder="drawn", table="stages.csv")
+    drawn = {path.name for path in (tmp_path / "drawn").iterdir()}
+    assert drawn == {f"planted-stages{size}.{kind}" for size in ("", "-column") for kind in ("pdf", "png")}
+    assert len(pl.read_csv(tmp_path / "stages.csv")) == 5 * 3 * 2  # stages, widths, metrics
+
+
 def test_reproduce_writes_a_table_beside_the_anchors(tmp_path, real_data, monkeypatch) -> None:
     monkeypatch.setenv("MRL_DATA", str(real_data))
     report = tmp_path / "table.csv"

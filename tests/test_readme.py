@@ -27,6 +27,7 @@ from settings import GIVEN
 from mrl import train
 from mrl.data import DATASETS
 from mrl.recipes import RECIPES, USUAL
+from mrl.runs.tables import accuracy_table
 
 ROOT = Path(__file__).resolve().parents[1]
 USERS, ITEMS, INTERACTIONS = 943, 1682, 100_000  # of MovieLens-100K
@@ -79,7 +80,7 @@ def as_a_reader(tmp_path, monkeypatch) -> Iterator[Path]:
 
 @pytest.mark.robustness
 def test_every_block_is_known() -> None:
-    assert {block.language for block in blocks()} == {"sh", "python", ""}
+    assert {block.language for block in blocks()} == {"sh", "python", "text", ""}
     for block in blocks():
         if not block.language:  # the house and its floors: test_house.py holds them against the disk
             assert block.source.startswith(("mrl/ ", "study\n"))
@@ -96,8 +97,13 @@ def test_python_blocks_run_as_they_stand(as_a_reader, monkeypatch, capsys) -> No
         if block.language == "python":
             exec(compile(block.source, "README.md", "exec"), namespace)
     assert namespace["users"].shape == (USERS, 8) and namespace["items"].shape == (ITEMS, 8)
-    printed = capsys.readouterr().out
-    assert "recall@20" in printed and printed.count("score") >= 2
+    out, err = capsys.readouterr()
+    assert "recall@20" in out and out.count("score") >= 2
+    ((chosen, advice, header, *rows),) = [block.source.splitlines() for block in blocks() if block.language == "text"]
+    table = repr(accuracy_table(namespace["run"], ["recall@20", "ndcg@20"])).splitlines()
+    assert header == table[0] and [row.split()[0] for row in rows] == [row.split()[0] for row in table[1:]]
+    assert "chosen: alpha0" in err and chosen.startswith("chosen: alpha0")
+    assert "on validation, " in err and advice.startswith("on validation, ")
     assert (as_a_reader / "runs" / "ml-100k-default-0" / "metrics.csv").is_file()
 
 
@@ -124,7 +130,9 @@ def write_split(folder: Path, interactions: int) -> None:
 @pytest.mark.parametrize("command", [command for command in commands() if command.startswith("papermill")])
 def test_papermill_lines_run_as_they_stand(command: str, tmp_path) -> None:
     """On data under the name that the line has, as many as the registry asks for, and with defaults that are quick."""
-    program, notebook, out, *parameters = shlex.split(command)
+    program, *rest = shlex.split(command)
+    options = [word for word in rest if word == "--log-output"]
+    notebook, out, *parameters = [word for word in rest if word not in options]
     given = dict(zip(parameters[1::3], parameters[2::3], strict=True))
     assert set(parameters[::3]) <= {"-p", "-r"} and (ROOT / notebook).is_file()
     dataset = given.get("dataset", "ml-100k")
@@ -141,10 +149,11 @@ def test_papermill_lines_run_as_they_stand(command: str, tmp_path) -> None:
     nbformat.write(book, tmp_path / notebook)
     environment = os.environ | {"MRL_DATA": str(tmp_path / "data"), "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
-        [sys.executable, "-m", program, "--no-progress-bar", notebook, out, *parameters],
+        [sys.executable, "-m", program, "--no-progress-bar", *options, notebook, out, *parameters],
         cwd=tmp_path, env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-800:]
+    assert ("done in" in done.stderr) == bool(options)  # the progress of the training
     (run,) = (tmp_path / "runs").iterdir()
     assert json.loads((run / "config.json").read_text())["dataset"].endswith(dataset)
     assert (run / "metrics.csv").is_file() and (tmp_path / out).is_file()
