@@ -66,7 +66,10 @@ def _check_free(path: Path) -> None:
     remedy = "give another folder, or remove it"
     if not path.is_dir() or not (path / MANIFEST).is_file():
         raise RunError(f"{path}: is there already and no export, so it is not written over; {remedy}")
-    own = {MANIFEST, *read_manifest(path)["files"]}
+    try:
+        own = {MANIFEST, *read_manifest(path)["files"]}
+    except RunError:
+        raise RunError(f"{path}: its {MANIFEST} is not of this mrl, so it is not written over; {remedy}") from None
     if others := sorted(file.name for file in path.iterdir() if file.name not in own):
         raise RunError(f"{path}: holds {others[0]}, which no export wrote, so it is not written over; {remedy}")
 
