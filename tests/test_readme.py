@@ -23,7 +23,7 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
-from served import write_served
+from exported import write_served
 from settings import GIVEN
 
 from mrl import export, train
@@ -192,8 +192,8 @@ def test_the_http_service_of_the_notebooks_readme_runs_as_it_stands(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     run = write_served(tmp_path / "run")
     export(run, "exports/films", seen=True)
-    namespace: dict = {"__name__": "serve"}
-    exec(compile(source, "serve.py", "exec"), namespace)
+    namespace: dict = {"__name__": "service"}
+    exec(compile(source, "service.py", "exec"), namespace)
     client = testclient.TestClient(namespace["app"])
 
     def asked(user: object, **settings: object):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from served import DIM, write_served
+from exported import DIM, write_served
 
 from mrl.runs.run import Run
 from mrl.serving.formats import read_arrays, write_faiss
