@@ -1,14 +1,20 @@
 """Trained once, served at any width: what is done with a finished run without training again.
 
-codes.py     item vectors in fewer bits
-export.py    vectors for other programs, in a folder that is checked when it is read
-fold_in.py   new users and items, by one least-squares solve each
-formats.py   the arrays of an export: npy, safetensors, Parquet, faiss
-index.py     search at any ladder of widths
-manifest.py  a folder that is complete or absent, and the checksums of its files
-scans.py     the first look at all items, by compiled loops or by faiss
+index.py      search by prefix: exact, adaptive, funnel; items that come, change and go
+scans.py      the first look at all items, by compiled loops or by faiss
+codes.py      item vectors in fewer bits
+catalogue.py  whom and what an index knows
+storage.py    an index on disk, and versions of it that are swapped while readers go on
+measure.py    what an index finds and what it costs, many settings side by side
+advice.py     which of them to take
+export.py     vectors for other programs, in a folder that is checked when it is read
+formats.py    the arrays of an export: npy, safetensors, Parquet, faiss
+manifest.py   a folder that is complete or absent, and the checksums of its files
+fold_in.py    new users and items, by one least-squares solve each
 """
 
+from mrl.serving.advice import Advice, ServeConfig, advise
 from mrl.serving.export import Export, export, load_export
 from mrl.serving.fold_in import fold_in_items, fold_in_users
 from mrl.serving.index import Index
+from mrl.serving.storage import open_index, publish, save_index

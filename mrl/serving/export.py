@@ -162,16 +162,16 @@ def export(
     return path
 
 
-def load_export(folder: str | os.PathLike[str], *, mmap: bool = True, check: bool = True) -> Export:
+def load_export(folder: str | os.PathLike[str], *, mmap: bool = True, verify: bool = True) -> Export:
     """Read what `export` wrote.
 
     mmap: vectors stay in their file until they are looked at, except of Parquet; what is changed stays in memory.
-    check: compare the checksum of every file, which reads it once; sizes and shapes are compared in any case.
+    verify: compare the checksum of every file, which reads it once; sizes and shapes are compared in any case.
     Raises RunError in one line where something is missing, damaged, changed, a pickle, or of another format version.
     """
     path = Path(folder).expanduser().resolve()
     manifest = read_manifest(path)
-    check_files(path, manifest, by_content=check)
+    check_files(path, manifest, by_content=verify)
     try:
         arrays, index = read_arrays(path, manifest["format"], manifest["files"], mmap)
     except (OSError, ValueError, SafetensorError, RuntimeError, pl.exceptions.PolarsError) as error:

@@ -177,9 +177,9 @@ def test_damage_anywhere_is_refused(tmp_path, format):
             refused(folder, "export")
         if name != "manifest.json":
             (folder / name).write_bytes(data[:-1])
-            refused(folder, "bytes, it has", check=False)
+            refused(folder, "bytes, it has", verify=False)
         (folder / name).unlink()
-        refused(folder, "cannot be read" if name != "manifest.json" else "is no export", check=False)
+        refused(folder, "cannot be read" if name != "manifest.json" else "is no export", verify=False)
         (folder / name).write_bytes(data)
     assert len(load_export(folder).items) == ITEMS
     refused(tmp_path / "nothing", "is no export")
