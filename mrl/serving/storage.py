@@ -9,8 +9,6 @@ one, also where the writer is killed in between. Who has a version open keeps it
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 from pathlib import Path
@@ -24,28 +22,23 @@ import torch
 from mrl.data import Positives
 from mrl.data.ids import as_series
 from mrl.errors import RunError
+from mrl.runs.manifest import check_files, read_manifest, write_manifest, written_whole
 from mrl.serving.codes import Codes
 from mrl.serving.index import Index
 from mrl.serving.scans import FaissScan, FaissSettings, PlainScan, load_faiss
 
-FORMAT = 1
-_SETTINGS, _NAME = "index.json", "CURRENT"
+KIND, _NAME = "index", "CURRENT"
 
 
 def save_index(index: Index, folder: str | os.PathLike[str]) -> Path:
-    """Write an index to a new folder, complete or not at all. RunError where there is something already."""
+    """Write an index to a folder, complete or not at all; an index that is there is replaced.
+
+    RunError where there is something else, or where it cannot be written.
+    """
     folder = Path(folder).expanduser().resolve()
-    if folder.exists():
-        raise RunError(f"{folder}: is there already; take another folder, or `publish` a new version")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    try:
-        _write(index, beside)
-        beside.rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    with written_whole(folder, KIND) as beside:
+        facts = _write(index, beside)
+        write_manifest(beside, KIND, facts)
     return folder
 
 
@@ -58,14 +51,9 @@ def open_index(folder: str | os.PathLike[str], *, verify: bool = False) -> Index
     folder = Path(folder).expanduser().resolve()
     if (folder / _NAME).is_file():
         folder /= (folder / _NAME).read_text(encoding="utf-8").strip()
+    made = read_manifest(folder, KIND)
+    check_files(folder, made, by_content=verify)
     try:
-        made = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
-        if made["format"] != FORMAT:
-            raise RunError(f"{folder}: an index of format {made['format']}, where {FORMAT} is read; build it again")
-        for name, (size, digest) in made["files"].items():
-            path = folder / name
-            if path.stat().st_size != size or (verify and _digest(path) != digest):
-                raise RunError(f"{path}: is damaged; restore a copy or build the index again")
         return _read(folder, made)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder}: is not a complete index ({error}); build it again") from None
@@ -88,7 +76,8 @@ def publish(index: Index, folder: str | os.PathLike[str], *, keep: int = 2) -> P
     return path
 
 
-def _write(index: Index, folder: Path) -> None:
+def _write(index: Index, folder: Path) -> dict[str, Any]:
+    """The files of an index; returns what else there is to know."""
     catalogue = index.catalogue
     arrays = {"items": catalogue.items[: catalogue.count], "users": catalogue.users, "alive": catalogue.alive}
     if catalogue.has_seen:
@@ -100,7 +89,7 @@ def _write(index: Index, folder: Path) -> None:
         arrays |= {"columns": codes.columns[:, : codes.count], "scale": codes.scale, "offset": codes.offset}
         arrays["lengths"] = codes.lengths[: codes.count]
     for name, array in arrays.items():
-        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        np.save(folder / f"{name}.npy", array)
     if isinstance(index.scan, FaissScan):
         load_faiss().write_index(index.scan.index, str(folder / "faiss.index"))
     pl.DataFrame({"id": as_series(catalogue.user_ids)}).write_parquet(folder / "users.parquet")
@@ -109,8 +98,7 @@ def _write(index: Index, folder: Path) -> None:
     if labels is not None:
         items = items.with_columns(column.alias(f"label.{column.name}") for column in labels)
     items.write_parquet(folder / "items.parquet")
-    made = {
-        "format": FORMAT,
+    return {
         "score": "inner product of the vectors as they are, not normalised",
         "widths": index.widths,
         "shortlist": index.shortlist,
@@ -122,15 +110,13 @@ def _write(index: Index, folder: Path) -> None:
         "longest": catalogue.longest,
         "has_labels": labels is not None,
         "has_seen": catalogue.has_seen,
-        "files": {path.name: (path.stat().st_size, _digest(path)) for path in sorted(folder.iterdir())},
     }
-    (folder / _SETTINGS).write_text(json.dumps(made, indent=1), encoding="utf-8")
 
 
 def _read(folder: Path, made: dict[str, Any]) -> Index:
     def array(name: str) -> np.ndarray:
         # Copied where it is written to: of arrays that are read-only the loops would have to be compiled anew.
-        return np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False)
+        return np.load(folder / f"{name}.npy", mmap_mode="c")
 
     items, users = (pl.read_parquet(folder / f"{side}.parquet") for side in ("items", "users"))
     labels = items.drop("id").rename(lambda name: name.removeprefix("label.")) if made["has_labels"] else None
@@ -161,8 +147,3 @@ def _read(folder: Path, made: dict[str, Any]) -> Index:
 def _ids(table: pl.DataFrame) -> np.ndarray:
     ids = table["id"].to_numpy()
     return ids if ids.dtype != object else np.array(table["id"].to_list(), dtype=object)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

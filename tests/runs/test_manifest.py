@@ -8,13 +8,13 @@ import filelock
 import pytest
 
 from mrl.errors import RunError
-from mrl.serving.manifest import check_files, read_manifest, write_manifest, written_whole
+from mrl.runs.manifest import check_files, read_manifest, write_manifest, written_whole
 
 
 def write(path: Path, text: str = "one") -> Path:
-    with written_whole(path) as beside:
+    with written_whole(path, "export") as beside:
         (beside / "a.txt").write_text(text)
-        write_manifest(beside, {"text": text})
+        write_manifest(beside, "export", {"text": text})
     return path
 
 
@@ -24,18 +24,18 @@ def left(folder: Path) -> list[str]:
 
 def test_it_comes_back_and_is_replaced(tmp_path):
     path = write(tmp_path / "a" / "it")
-    assert read_manifest(path)["text"] == "one"
+    assert read_manifest(path, "export")["text"] == "one"
     write(path, "two")
     assert (path / "a.txt").read_text() == "two" and left(path.parent) == ["it"]
-    check_files(path, read_manifest(path), by_content=True)
+    check_files(path, read_manifest(path, "export"), by_content=True)
     (tmp_path / "empty").mkdir()
-    assert read_manifest(write(tmp_path / "empty"))["text"] == "one"
+    assert read_manifest(write(tmp_path / "empty"), "export")["text"] == "one"
 
 
 def test_nothing_half_written_is_ever_there(tmp_path):
     path = tmp_path / "it"
     for before in ([], ["it"]):
-        with pytest.raises(ZeroDivisionError), written_whole(path) as beside:
+        with pytest.raises(ZeroDivisionError), written_whole(path, "export") as beside:
             (beside / "a.txt").write_text("two")
             assert left(tmp_path) == sorted([".it.tmp", *before])
             raise ZeroDivisionError
@@ -68,7 +68,7 @@ def test_what_a_killed_writer_left_is_put_right(tmp_path):
     (tmp_path / ".it.tmp").mkdir()
     (tmp_path / ".it.tmp" / "a.txt").write_text("half")
     path.rename(tmp_path / ".it.old")
-    with pytest.raises(ZeroDivisionError), written_whole(path):
+    with pytest.raises(ZeroDivisionError), written_whole(path, "export"):
         assert (path / "a.txt").read_text() == "one"
         raise ZeroDivisionError
     assert left(tmp_path) == ["it"]
@@ -87,7 +87,7 @@ def test_nothing_but_an_export_is_written_over(tmp_path):
     refused(tmp_path / "folder", "no export")
     path = write(tmp_path / "it")
     (path / "notes.txt").write_text("mine")
-    refused(path, r"holds notes\.txt, which no export wrote")
+    refused(path, r"holds notes\.txt, which no export has")
     assert (path / "notes.txt").read_text() == "mine"
     (path / "notes.txt").unlink()
     (path / "manifest.json").write_text("{}")
@@ -97,7 +97,7 @@ def test_nothing_but_an_export_is_written_over(tmp_path):
 def test_two_do_not_write_at_once(tmp_path):
     with (
         filelock.FileLock(tmp_path / ".it.lock"),
-        pytest.raises(RunError, match="another process is exporting to it; wait for it or give another folder"),
+        pytest.raises(RunError, match="another process is writing it; wait for it or give another folder"),
     ):
         write(tmp_path / "it")
     write(tmp_path / "it")

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 from exported import DIM, write_served
 
+from mrl.exchange.formats import read_arrays, write_faiss
 from mrl.runs.run import Run
-from mrl.serving.formats import read_arrays, write_faiss
 from mrl.serving.index import Index
 
 DOCUMENT = (Path(__file__).resolve().parents[2] / "notebooks" / "databases.md").read_text()

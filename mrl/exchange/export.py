@@ -31,14 +31,15 @@ from safetensors import SafetensorError
 from mrl.data import Positives
 from mrl.data.ids import as_series
 from mrl.errors import ConfigError, RunError
+from mrl.exchange.formats import FORMATS, read_arrays, write_arrays, write_faiss
 from mrl.runs import Run
 from mrl.runs.files import ids_frame, read_frame, read_ids
+from mrl.runs.manifest import check_files, read_manifest, write_manifest, written_whole
 from mrl.serving.codes import Codes, check_bits
-from mrl.serving.formats import FORMATS, read_arrays, write_arrays, write_faiss
-from mrl.serving.manifest import check_files, read_manifest, write_manifest, written_whole
 from mrl.serving.scans import load_faiss
 from mrl.widths import check_widths
 
+KIND = "export"
 SCORE = "inner product, do not normalise"
 IDS, SEEN = "ids.parquet", "seen.parquet"
 _DTYPES = {32: "float32", 16: "float16", 8: "int8", 1: "uint8"}
@@ -144,7 +145,7 @@ def export(
         "mrl": run.environment.get("mrl"),
     }
     path = Path(folder).expanduser().resolve()
-    with written_whole(path) as beside:
+    with written_whole(path, KIND) as beside:
         ids_frame(run.user_ids, run.item_ids, run.labels).write_parquet(beside / IDS)
         if seen:
             _seen_frame(run).write_parquet(beside / SEEN)
@@ -158,7 +159,7 @@ def export(
             arrays |= {"items_offset": codes.offset} if bits == 8 else {}
             arrays |= {"items_lengths": codes.lengths} if bits == 1 else {}
             write_arrays(beside, format, arrays, run)
-        write_manifest(beside, facts)
+        write_manifest(beside, KIND, facts)
     return path
 
 
@@ -170,7 +171,7 @@ def load_export(folder: str | os.PathLike[str], *, mmap: bool = True, verify: bo
     Raises RunError in one line where something is missing, damaged, changed, a pickle, or of another format version.
     """
     path = Path(folder).expanduser().resolve()
-    manifest = read_manifest(path)
+    manifest = read_manifest(path, KIND)
     check_files(path, manifest, by_content=verify)
     try:
         arrays, index = read_arrays(path, manifest["format"], manifest["files"], mmap)

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 import mrl
 from mrl.data.interactions import Positives
 from mrl.errors import ConfigError, RunError
+from mrl.exchange.export import export, load_export
+from mrl.exchange.formats import FORMATS
+from mrl.runs.manifest import _digest
 from mrl.runs.run import Run
 from mrl.serving.codes import BITS, Codes
-from mrl.serving.export import export, load_export
-from mrl.serving.formats import FORMATS
 from mrl.serving.index import Index
-from mrl.serving.manifest import _digest
 
 USERS, ITEMS, DIM = 7, 60, 20
 EVERY = [(name, bits) for name in FORMATS for bits in BITS if (name, bits) != ("faiss", 1)]
@@ -192,7 +192,7 @@ def rewritten(folder: Path, **changes) -> Path:
     for name in manifest["files"]:
         manifest["files"][name] = {
             "bytes": (folder / name).stat().st_size,
-            "sha256": mrl.serving.manifest._sha256(folder / name),
+            "sha256": mrl.runs.manifest._sha256(folder / name),
         }
     (folder / "manifest.json").write_text(json.dumps(manifest | {"sha256": _digest(manifest)}))
     return folder
