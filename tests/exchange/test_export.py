@@ -174,7 +174,7 @@ def test_damage_anywhere_is_refused(tmp_path, format):
             damaged = bytearray(data)
             damaged[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
             (folder / name).write_bytes(damaged)
-            refused(folder, "export")
+            refused(folder, "export|write it again")
         if name != "manifest.json":
             (folder / name).write_bytes(data[:-1])
             refused(folder, "bytes, it has", verify=False)
