@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,9 +23,10 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from exported import write_served
 from settings import GIVEN
 
-from mrl import train
+from mrl import export, train
 from mrl.data import DATASETS
 from mrl.recipes import RECIPES, USUAL
 from mrl.runs.tables import accuracy_table
@@ -188,6 +190,37 @@ def test_make_lines_would_run_the_right_command(command: str) -> None:
     for setting in given:
         name, _, value = setting.partition("=")
         assert f"-p {name.lower()} {shlex.quote(value)}" in done.stdout.replace(f"'{value}'", shlex.quote(value))
+
+
+@pytest.mark.robustness
+def test_the_http_service_of_the_notebooks_readme_runs_as_it_stands(tmp_path, monkeypatch) -> None:
+    pytest.importorskip("fastapi")
+    testclient = pytest.importorskip("fastapi.testclient")
+    text = (ROOT / "notebooks" / "README.md").read_text()
+    (source,) = re.findall(r"^```python\n(.*?)^```$", text.partition("## Serve over HTTP")[2], re.M | re.S)
+    monkeypatch.chdir(tmp_path)
+    run = write_served(tmp_path / "run")
+    export(run, "exports/films", seen=True)
+    namespace: dict = {"__name__": "service"}
+    exec(compile(source, "service.py", "exec"), namespace)
+    client = testclient.TestClient(namespace["app"])
+
+    def asked(user: object, **settings: object):
+        return client.get("/recommend", params={"user": user, **settings})
+
+    users = run.user_ids.tolist() * 3
+    for width in (4, 16, 64):
+        with ThreadPoolExecutor(4) as threads:  # as a service is asked: by many at once
+            answers = list(threads.map(lambda user, width=width: asked(user, k=5, width=width).json(), users))
+        assert answers == [run.recommend(user, k=5, width=width).to_dicts() for user in users]
+    assert asked(196).json() == run.recommend(196).to_dicts()
+    for wrong, code, words in (
+        ({"user": "nobody"}, 404, "is not in"),
+        ({"user": 196, "width": 5}, 422, "width=5: must be one of [4, 16, 64]"),
+        ({"user": 196, "k": 0}, 422, "k=0"),
+    ):
+        answer = asked(**wrong)
+        assert answer.status_code == code and words in answer.json()["detail"]
 
 
 @pytest.mark.robustness

@@ -19,6 +19,8 @@ run; one with a checkpoint alone was interrupted, and training with the same set
     directory   the one writer of a run directory
     results     all that a finished run leaves there
     files       its files read back, in forked processes, too
+    lists       recommendations as a table
+    manifest    any folder with checksums, complete or absent: an index, an export
     tensorfile  tensors on disk, with a checksum and without pickles
     progress    the line that says where a run stands, and how long it will take
     tables      what a reader is told of a run: what it will do, and its tables
