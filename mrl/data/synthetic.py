@@ -128,8 +128,7 @@ def planted(
 def planted_interactions(
     *sizes: Any, test_fraction: float = 0.2, core: int = 1, seed: int = 0, name: str = "planted", **taxonomy: Any
 ) -> Interactions:
-    """`planted` with the same settings, split at random per user, with each item's title and its true clusters, depth_1, …, as
-    labels.
+    """`planted` with the same settings, split at random per user; labels: title and true clusters, depth_1, ….
 
     Items that nobody met have no row; raw ids are those of `planted`.
     """
