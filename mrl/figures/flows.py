@@ -19,8 +19,9 @@ from mrl.figures.style import GREY, PALETTE, SMALL, Drawing, check_size, check_t
 from mrl.words import MOST, is_most, percent
 
 LINE = 0.125  # inches between two lines of small text
+LEGIBLE = 8  # letters of a title that has to be cut
 PADDING = 0.03  # inches between a text and what it stands in or beside
-BOXES = {"page": 0.92, "column": 0.78}  # inches, the width of a box that has its name within
+BOXES = {"page": 0.78, "column": 0.74}  # inches, the width of a box that has its name within
 Node = tuple[int, int]  # width, cluster
 
 
@@ -57,7 +58,7 @@ def draw_alluvial(flows: pl.DataFrame, names: pl.DataFrame, *, clustering: str =
     longest = max(len(column) for column in order.values())
     height = min(max(2.6, longest * 0.19 + 0.5), 8.6)
     figure = Drawing(figsize=(inches, height))
-    margin = 0.3 * inches if size == "page" else 0.28 * inches
+    margin = (0.3 if size == "page" else 0.37) * inches
     ax = _bare_axes(figure, 0.06, 0.05, inches - margin, height - 0.32)
     total = max(sum(sizes[node] for node in column) for column in order.values())
     gap = 0.25 * total / longest
@@ -215,14 +216,16 @@ def cluster_caption(row: dict, with_titles: bool, room: float) -> str:
     if not row.get("typical") and not is_most(row):
         return _join_fitting(titles, "; ", room) or shorten(titles[0], room)
     openings = _openings(row)
+    titles = [title.replace(f"{openings[-1]} #", "#") for title in titles]  # of branch 3·28: branch 3·28 #500
     named = next((text for text in openings if text_inches(text) <= room), "") or shorten(openings[-1], room)
     if not with_titles or titles == [""]:
         return named
-    for opening in openings[1:]:  # rather a whole title than a second label, or than numbers
+    shorter = [text for text in openings if is_most(row) or " / " not in text]
+    for opening in shorter:  # rather a whole title than a second label, or than numbers
         if listed := _join_fitting(titles, "; ", room - text_inches(f"{opening}: ") - 0.05):
             return f"{opening}: {listed}"
     cut = shorten(titles[0], room - text_inches(f"{openings[-1]}: ") - 0.05)
-    return f"{openings[-1]}: {cut}" if cut else named
+    return f"{openings[-1]}: {cut}" if len(cut) >= LEGIBLE else named
 
 
 def box_lines(row: dict, room: float, most: int) -> list[str]:
@@ -238,13 +241,13 @@ def box_lines(row: dict, room: float, most: int) -> list[str]:
 
 
 def _openings(row: dict) -> list[str]:
-    """How a caption may begin, longest first: all labels, the first with its share and lift, the first alone."""
+    """How a caption may begin, the fullest first: labels with the share and lift of the first, without, it alone."""
     if is_most(row):
         share = percent(row["share"])
-        return [f"{share} of items", f"{share} of items", share]
+        return [f"{share} of items", share]
     labels, strength = row["typical"].split(" / "), _strength(row)
     first = f"{labels[0]} {strength}".strip()
-    return [" / ".join([first, *labels[1:]]), first, labels[0]]
+    return [" / ".join([first, *labels[1:]]), first, " / ".join(labels), labels[0]]
 
 
 def _strength(row: dict) -> str:

@@ -232,8 +232,10 @@ def draw_groups(table: pl.DataFrame, *, ylabel: str = "Recall@20", size: str = "
         style.width_axis(ax, table["width"])
         ax.set_title("\n".join(filter(None, (model, grouping))))
         ax.set_ylabel(ylabel)
-        if model == list(models)[0 if columns == 1 else -1]:  # one legend a grouping
+        if len(groupings) > 1 and model == list(models)[0 if columns == 1 else -1]:  # one legend a grouping
             ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
+    if len(groupings) == 1:
+        style.legend_above(figure, *axes[0, 0].get_legend_handles_labels())
     for ax in axes.ravel():
         style.from_zero(ax)
         ax.label_outer()

@@ -39,7 +39,7 @@ GREY, PALE = "#6E6E6E", "#C4C4C4"  # text and chance levels; whatever stays in t
 SMALL, NORMAL = 7.0, 7.5  # points
 FONT = "DejaVu Sans"
 LEGEND_ROW = 0.14  # inches
-DODGE = 0.07  # between two lines on a width axis, in octaves
+DODGE = 0.12  # between two lines on a width axis, in octaves
 PIXELS_PER_INCH = 125  # CSS pixels in a notebook: a page figure fills the width of a JupyterLab cell
 
 

@@ -86,7 +86,7 @@ def test_clusters_are_named_by_lift_and_titles_that_carry_the_label():
 
 
 def test_titles_stand_for_the_first_label():
-    """Star Wars is the most popular, and War among four others; George of the Jungle has neither Horror nor Thriller."""
+    """Star Wars is the most popular, but War is one of its five genres; George of the Jungle is no Horror at all."""
     war = {
         "Star Wars": (["Action", "Adventure", "Romance", "Sci-Fi", "War"], 583),
         "Schindler's List": (["Drama", "War"], 298),
