@@ -70,7 +70,7 @@ def draw_pair_matrix(table: pl.DataFrame, *, metric: str = "overlap", size: str 
 
     table: columns width, other_width, metric, value, chance: `similarity` (overlap, cka, correlation) or one clustering
     of `nesting` (share, entropy). Blank are a width beside itself, which is the same by definition (not where it is a
-    correlation within one block), and pairs that the table has not. Colours go over values and chance levels.
+    correlation within one block), and pairs that the table has not. Colours go from the lowest value to the highest.
     """
     table, models = _select_metric(table, metric, "width", "other_width")
     if table.select("model", "width", "other_width").is_duplicated().any():
@@ -82,9 +82,8 @@ def draw_pair_matrix(table: pl.DataFrame, *, metric: str = "overlap", size: str 
         table = table.with_columns(
             pl.when(pl.col("width") != pl.col("other_width")).then(pl.col("value", "chance")).name.keep()
         )
-    scale = [level for name in ("value", "chance") for level in (table[name].min(), table[name].max())]
-    scale = [level for level in scale if level is not None] or [0.0]
-    low, high = min(scale), max(scale) if max(scale) > min(scale) else min(scale) + 1.0
+    low, high = (level or 0.0 for level in (table["value"].min(), table["value"].max()))
+    high = high if high > low else low + 1.0
     mesh = None
     for ax, model in zip(axes, models, strict=True):
         part = table.filter(pl.col("model") == model)

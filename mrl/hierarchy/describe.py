@@ -188,7 +188,7 @@ def _describe_probes(rows: pl.DataFrame) -> str:
             ranked.append(f"tells {label} apart with {_quality(row)} (chance {row['chance']:.2f})")
         else:
             ranked.append(f"tells {label} apart no better than chance")
-    return " and ".join(filter(None, [f"explains {listed(explained)}" if explained else "", listed(ranked)]))
+    return ", and ".join(filter(None, [f"explains {listed(explained)}" if explained else "", listed(ranked)]))
 
 
 def _quality(row: dict) -> str:

@@ -41,7 +41,7 @@ def test_pair_matrix(size: str) -> None:
     values = np.ma.filled(mesh.get_array(), np.nan)
     assert np.isnan(np.diag(values)).all()  # a width beside itself is the same by definition
     assert values[0, 1:].tolist() == [0.5, 0.25] and values[2, :2].tolist() == [0.25, 0.5]
-    assert mesh.get_clim() == (0.01, 0.5) and mesh.get_cmap().name == "cividis"
+    assert mesh.get_clim() == (0.25, 0.5) and mesh.get_cmap().name == "cividis"
     assert [text.get_text() for text in ax.texts].count("0.50") == 4
     across, down = ([label.get_text() for label in labels] for labels in (ax.get_xticklabels(), ax.get_yticklabels()))
     assert across == down == ["4", "8", "16"]
@@ -59,7 +59,7 @@ def test_pair_matrix_writes_dark_on_light_and_light_on_dark() -> None:
 
 @each_size
 def test_pair_matrix_of_nesting_for_two_models(size: str) -> None:
-    """Only finer with coarser: the other cells stay blank. Colours go up to the highest chance level."""
+    """Only finer with coarser: the other cells stay blank. One scale for all."""
     one = pl.DataFrame({"width": [8, 16, 16], "other_width": [4, 4, 8], "metric": "entropy", "value": [0.5, 1.0, 0.0]})
     one = one.with_columns(chance=pl.Series([2.0, 2.0, 2.8]))
     table = pl.concat(
@@ -70,7 +70,7 @@ def test_pair_matrix_of_nesting_for_two_models(size: str) -> None:
     assert [ax.get_title("left") for ax in (first, second)] == ["nested\nchance 2 to 2.8", "x\nchance 2 to 2.8"]
     assert np.ma.filled(first.collections[0].get_array(), np.nan).tolist()[1] == [1.0, 0.0]
     assert [text.get_text() for text in second.texts] == ["0.75", "1.50", "0.00"]
-    assert first.collections[0].get_clim() == second.collections[0].get_clim() == (0, 2.8)
+    assert first.collections[0].get_clim() == second.collections[0].get_clim() == (0, 1.5)
     assert first.get_ylabel() == "fine width" and first.get_xlabel() == "coarse width"
     assert bar.get_ylabel() == "H(coarse | fine), bits"
     check_readable(figure)
@@ -86,7 +86,7 @@ def test_a_heat_map_has_the_scale_of_its_values_and_a_bar_as_high_as_one_row() -
     models = [small.with_columns(pl.lit(name).alias("model")) for name in "abcdefg"]
     figure = draw_pair_matrix(pl.concat(models), size="page")
     first, bar = figure.axes[0], figure.axes[-1]
-    assert first.collections[0].get_clim() == (0.01, 0.35 / 2)
+    assert first.collections[0].get_clim() == (0.35 / 4, 0.35 / 2)
     assert bar.get_position().height * figure.get_figheight() < 3  # inches, however many rows
 
 

@@ -108,10 +108,10 @@ def blocks_table(popularity: tuple[float, ...], horror: tuple[float, ...] = (0.9
 def test_blocks_in_words():
     assert describe_blocks(blocks_table((0.62, 0.03, 0.7, 0.75))) == (
         "In keeping with coarse first, the first 4 tell popularity (log) and genres best. "
-        "A linear model that sees only the first 4 dimensions explains 62 % of the variance of popularity (log) and "
+        "A linear model that sees only the first 4 dimensions explains 62 % of the variance of popularity (log), and "
         "tells genres apart with AUC 0.80 (chance 0.50). It knows best: Horror (0.90) and Drama (0.70). "
         "(AUC: how often an item that has the label ranks above one that has not.) "
-        "One that sees only the last 32 explains 3 % of the variance of popularity (log) and tells genres apart no "
+        "One that sees only the last 32 explains 3 % of the variance of popularity (log), and tells genres apart no "
         "better than chance. The last 32 tell no genres apart beyond chance. "
         "Added to the first 32 they raise popularity (log) from 70 % to 75 % and genres from AUC 0.50 to 0.70; Horror "
         "gains most (0.60 to 0.80). "
@@ -119,7 +119,7 @@ def test_blocks_in_words():
         "(25 %), spread over 2.0 and 32.0 directions (effective rank; 3.0 and 63.0 if they did not correlate)."
     )
     text = describe_blocks(blocks_table((0.0, 0.5, 0.5, 0.5), horror=(0.9, 0.8, 0.8, 0.8)))
-    assert "explains nothing of popularity (log) and" in text and "It knows best: Horror (0.80)." in text
+    assert "explains nothing of popularity (log), and" in text and "It knows best: Horror (0.80)." in text
     assert "they leave popularity (log) as it was (50 %) and genres as it was (AUC 0.70)." in text
     assert (
         "first 4 tell genres best. Against coarse first, a model of one block reads popularity (log) best from " in text
