@@ -19,7 +19,7 @@ from mrl.figures.style import GREY, PALETTE, SMALL, Drawing, check_size, check_t
 from mrl.words import MOST, is_most, percent
 
 LINE = 0.125  # inches between two lines of small text
-LEGIBLE = 8  # letters of a title that has to be cut
+LEGIBLE = 10  # letters of a title that has to be cut
 PADDING = 0.03  # inches between a text and what it stands in or beside
 BOXES = {"page": 0.78, "column": 0.74}  # inches, the width of a box that has its name within
 Node = tuple[int, int]  # width, cluster
