@@ -16,6 +16,8 @@ from mrl.errors import ConfigError
 from mrl.hierarchy.clusters import check_items, cluster_points, indicator, normalise_rows, one_a_width
 from mrl.hierarchy.neighbours import item_titles
 
+MANY = 4  # labels of an item: with more, none of them says what it is
+
 
 def build_tree_clusters(
     items: np.ndarray,
@@ -68,7 +70,8 @@ def name_clusters(
     Lift of label g in cluster c = P(g | c) / P(g) among labelled items. Typical are the labels with lift > 1 and at
     least two items that add most to what the cluster tells, P(g | c) log lift: lift alone would prefer the rarest.
     Titles are of items that carry the first of them, by popularity over their number of labels: a film that is War
-    and nothing else stands for War before one of five genres. Where no label is typical, they are the most popular.
+    and nothing else stands for War before one of three genres. Those of more than MANY labels stand for none: they come
+    last. Where no label is typical, titles are of the most popular items.
     Columns: clustering, width, cluster, items, share (of all items), popularity_share (of all interactions, null
     without popularity), typical (labels joined by ` / `, or null), lift (of the first), label_share (P(first | c)),
     titles (joined by `; `), name (typical: titles).
@@ -78,6 +81,7 @@ def name_clusters(
     weight = np.ones(num_items) if popularity is None else np.asarray(popularity, dtype=np.float64)
     known = np.zeros(num_items, dtype=bool) if has_label is None else has_label.any(axis=1)
     labels_an_item = np.ones(num_items) if has_label is None else np.maximum(has_label.sum(axis=1), 1)
+    as_example = weight / labels_an_item - (labels_an_item > MANY) * weight.max()
     carries = csr_array(has_label, dtype=np.float64) if known.any() else None
     overall = None if carries is None else carries.sum(axis=0) / known.sum()  # (G,)
     rows = []
@@ -96,7 +100,7 @@ def name_clusters(
                     words = " / ".join(names[g] for g in best)
                     top = best[0]
                     first = {"typical": words, "lift": float(lift[top]), "label_share": float(share[top])}
-                    examples, fitness = inside[has_label[inside, top]], weight / labels_an_item
+                    examples, fitness = inside[has_label[inside, top]], as_example
             listed = "; ".join(title[examples[np.argsort(-fitness[examples], kind="stable")][:titles]])
             rows.append(
                 {

@@ -91,6 +91,7 @@ def test_titles_stand_for_the_first_label():
         "Star Wars": (["Action", "Adventure", "Romance", "Sci-Fi", "War"], 583),
         "Schindler's List": (["Drama", "War"], 298),
         "Platoon": (["War"], 130),
+        "Boot, Das": (["Action", "Drama", "War"], 201),
         "Toy Story": (["Comedy"], 452),
     }
     horror = {
@@ -111,9 +112,9 @@ def test_titles_stand_for_the_first_label():
         popularity=np.array([count for _, count in films.values()]),
     )
     assert table["typical"].str.split(" / ").list.first().to_list() == ["War", "Horror"]
-    assert table["titles"].to_list() == ["Schindler's List; Platoon; Star Wars", "Nightmare; Scream; Birds, The"]
+    assert table["titles"].to_list() == ["Schindler's List; Platoon; Boot, Das", "Nightmare; Scream; Birds, The"]
     assert table["name"].str.contains("War: |Horror").all() and not table["name"].str.contains("War: Star Wars").any()
-    without = name_clusters(np.array([[0] * 4]), (4,), labels=pl.DataFrame({"title": list(war)}), titles=1)
+    without = name_clusters(np.array([[0] * len(war)]), (4,), labels=pl.DataFrame({"title": list(war)}), titles=1)
     assert without["name"].to_list() == ["Star Wars"]
 
 
