@@ -113,7 +113,7 @@ def test_titles_stand_for_the_first_label():
     )
     assert table["typical"].str.split(" / ").list.first().to_list() == ["War", "Horror"]
     assert table["titles"].to_list() == ["Schindler's List; Platoon; Boot, Das", "Nightmare; Scream; Birds, The"]
-    assert table["name"].str.contains("War: |Horror").all() and not table["name"].str.contains("War: Star Wars").any()
+    assert not table["name"].str.contains("Star Wars|George").any()
     without = name_clusters(np.array([[0] * len(war)]), (4,), labels=pl.DataFrame({"title": list(war)}), titles=1)
     assert without["name"].to_list() == ["Star Wars"]
 
