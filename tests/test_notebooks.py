@@ -91,7 +91,7 @@ def test_ablation_draws_the_stages_of_a_run_and_writes_a_table(tmp_path) -> None
 
 
 def test_serve_measures_advises_and_publishes_an_index(tmp_path) -> None:
-    run = train_small(tmp_path, recipe="least_squares")
+    run = train_small(tmp_path)
     execute("serve", tmp_path, run=str(run), recall=0.5, k=10, table="serving.csv", figure="drawn")
     table = pl.read_csv(tmp_path / "serving.csv")
     assert set(table["dataset"]) == {"planted"} and len(table) >= 5 and table["ndcg"].is_not_null().all()
