@@ -20,13 +20,12 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from mrl.data import Positives
-from mrl.data.ids import rows_by_text
 from mrl.errors import ConfigError, RunError
-from mrl.kernels import in_threads, is_forked, rerank
+from mrl.kernels import in_threads, rerank
 from mrl.runs import Run
-from mrl.runs.lists import as_lists, find_rows
-from mrl.serving.codes import check_bits
+from mrl.runs.lists import as_lists
+from mrl.serving.catalogue import Catalogue, as_table
+from mrl.serving.codes import Codes, check_bits
 from mrl.serving.scans import FaissScan, FaissSettings, PlainScan
 from mrl.widths import check_widths
 
@@ -42,7 +41,8 @@ class Index:
     shortlist: how many go on to the next width, one number for each width but the first; or one for each, where the
     first, too, is to be scored again in float32 after the scan of codes.
     bits: of the scan: 32, 16, 8 or 1. backend: `plain`, compiled loops; or `faiss`, with the settings of
-    `mrl.serving.scans.FaissSettings` by name. threads: 0 for as many as torch uses.
+    `mrl.serving.scans.FaissSettings` by name. threads: 0 for as many as torch uses. scan: one that
+    was built before, as `mrl.serving.storage` has it.
     Raises ConfigError, or RunError where a run has no vectors.
     """
 
@@ -55,12 +55,12 @@ class Index:
         bits: int = 32,
         backend: str = "plain",
         threads: int = 0,
+        scan: PlainScan | FaissScan | None = None,
         **options: Any,
     ) -> None:
         began = time.perf_counter()
-        vectors = run.items if hasattr(run, "items") and not isinstance(run, Tensor) else run
-        self.items = as_table(vectors, "items")
-        self.count, dim = self.items.shape
+        self.catalogue = Catalogue(run)
+        dim = self.catalogue.items.shape[1]
         self.widths, self.shortlist = check_ladder(widths, shortlist, dim, check_bits(bits))
         self.bits, self.backend, self.options = bits, backend, options
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
@@ -70,45 +70,33 @@ class Index:
             raise ConfigError(f"backend={backend!r}: must be one of {', '.join(BACKENDS)}")
         if backend == "plain" and options:
             raise ConfigError(f"{next(iter(options))}: is a setting of backend='faiss'; leave it out")
-        self._take_sides(run)
-        self.alive = np.ones(self.count, bool)
-        self._longest = float(np.sqrt(np.einsum("id,id->i", self.items, self.items)).max(initial=0.0))
-        self._build()
+        self.scan = scan or self._scan()
         self.build_seconds = time.perf_counter() - began
 
-    def _take_sides(self, run: Any) -> None:
-        """Ids, labels, users and what they have met, where there is a run."""
-        has_run = hasattr(run, "item_ids")
-        self.where = str(run.path) if has_run else "the index"
-        self.item_ids = np.asarray(run.item_ids) if has_run else np.arange(self.count)
-        self.labels = run.labels if has_run else None
-        self.user_ids = np.asarray(run.user_ids) if has_run else np.empty(0, np.int64)
-        self.users = as_table(run.users, "users") if has_run else np.empty((0, self.items.shape[1]), np.float32)
-        self.met: list[Positives] = list(run.met) if has_run else []
-        self.has_seen = has_run and run.seen is not None
-        self._own_met: dict[int, np.ndarray] = {}  # of users that came or changed after the index was built
-        self._rows: dict[str, dict[str, int]] = {}
-
-    def _build(self) -> None:
-        prefix = np.ascontiguousarray(self.items[: self.count, : self.widths[0]])
+    def _scan(self) -> PlainScan | FaissScan:
+        prefix = np.ascontiguousarray(self.catalogue.items[: self.count, : self.widths[0]])
         if self.backend == "plain":
-            self.scan: PlainScan | FaissScan = PlainScan(prefix, self.bits)
-        else:
-            try:
-                settings = FaissSettings(**self.options)
-            except TypeError:
-                known = ", ".join(FaissSettings.__dataclass_fields__)
-                raise ConfigError(f"{', '.join(self.options)}: settings of faiss are {known}") from None
-            self.scan = FaissScan(prefix, self.bits, settings, self.threads)
+            return PlainScan(Codes.encode(prefix, self.bits))
+        try:
+            settings = FaissSettings(**self.options)
+        except TypeError:
+            known = ", ".join(FaissSettings.__dataclass_fields__)
+            raise ConfigError(f"{', '.join(self.options)}: settings of faiss are {known}") from None
+        return FaissScan.build(prefix, self.bits, settings, self.threads)
 
     def __repr__(self) -> str:
         ladder = " → ".join(map(str, self.widths))
         kept = f", {' → '.join(map(str, self.shortlist))} re-ranked" if self.shortlist else ""
         kind = self.options.get("kind", "flat") if self.backend == "faiss" else ""
         return (
-            f"Index({int(self.alive[: self.count].sum()):,} items, width {ladder}{kept}, {self.bits} bits, "
+            f"Index({int(self.catalogue.alive.sum()):,} items, width {ladder}{kept}, {self.bits} bits, "
             f"{self.backend}{' ' * bool(kind)}{kind}, {self.threads} thread{'s' * (self.threads > 1)})"
         )
+
+    @property
+    def count(self) -> int:
+        """How many items there are, removed ones included."""
+        return self.catalogue.count
 
     @property
     def is_exact(self) -> bool:
@@ -154,23 +142,38 @@ class Index:
         vectors, users, rows = self._queries(queries)
         if exclude_seen and rows is None:
             raise ConfigError("exclude_seen=True: it is not known what vectors have seen; give `exclude`")
-        if exclude_seen is not False and rows is not None and not self.has_seen:
-            raise RunError(f"{self.where}: has no seen.safetensors; search with exclude_seen=False")
+        if exclude_seen is not False and rows is not None and not self.catalogue.has_seen:
+            raise RunError(f"{self.catalogue.where}: has no seen.safetensors; search with exclude_seen=False")
         hides = rows is not None and exclude_seen is not False
-        denied = self._denied(exclude, only)
-        k = min(int(k), self.count)
-        lists: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0, np.int64), np.empty(0))] * len(vectors)
-        nothing = np.empty(0, np.int64)
+        hidden = [self.catalogue.met_by(row) for row in rows] if hides else None
+        item, score = self.search_rows(vectors, int(k), hidden, self.catalogue.denied(exclude, only))
+        query, place = (item >= 0).nonzero()
+        found = item[query, place], place + 1, score[query, place]
+        return as_lists(users[query], self.catalogue.item_ids, self.catalogue.labels, *found)
+
+    def search_rows(
+        self,
+        vectors: np.ndarray,
+        k: int,
+        hidden: Sequence[np.ndarray] | None = None,
+        denied: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the k best items and their scores, (B, k) int64 and float64; -1 and -Inf where nothing is left.
+
+        vectors: (B, D) float32. hidden: rows that may not be listed, (n,) int64 for each query. denied: (I,) bool of
+        what none may list. `search` without ids and checks.
+        """
+        nothing, most = np.empty(0, np.int64), min(k, self.count)
+        ids, scores = np.full((len(vectors), k), -1, np.int64), np.full((len(vectors), k), -np.inf)
 
         def work(part: slice) -> None:
             for b in range(part.start, part.stop):
-                lists[b] = self._search_one(vectors[b], k, denied, self.met_by(rows[b]) if hides else nothing)
+                found, best = self._search_one(vectors[b], most, denied, nothing if hidden is None else hidden[b])
+                ids[b, : len(found)], scores[b, : len(found)] = found, best
 
-        in_threads(work, len(vectors), each=max(1, 100_000 // max(self.count, 1)), threads=self.threads)
-        lengths = [len(items) for items, _ in lists]
-        item, score = (np.concatenate([nothing, *(pair[side] for pair in lists)]) for side in (0, 1))
-        rank = np.concatenate([nothing, *(np.arange(1, length + 1) for length in lengths)])
-        return as_lists(np.repeat(users, lengths), self.item_ids, self.labels, item.astype(np.int64), rank, score)
+        if most:
+            in_threads(work, len(vectors), each=max(1, 100_000 // self.count), threads=self.threads)
+        return ids, scores
 
     def _search_one(
         self, query: np.ndarray, k: int, denied: np.ndarray | None, hidden: np.ndarray
@@ -178,7 +181,7 @@ class Index:
         """Rows and scores (float64) of the k best items for a query (D,), best first."""
         narrow = query[: self.widths[0]]
         if self.is_exact:
-            return self.scan.exact(narrow, self.items, self._margin(narrow), k, denied, hidden)
+            return self.scan.exact(narrow, self.catalogue.items, self.margin(narrow), k, denied, hidden)
         if not self.shortlist and self.bits < 32:
             found = self.scan.ranked(narrow, k, denied, hidden)
             return found if len(found[0]) >= k else self._search_all(query, k, denied, hidden)
@@ -189,7 +192,7 @@ class Index:
         widths, sizes = self._later or self.widths, (*self.shortlist[1:], k)
         for width, size in zip(widths, sizes, strict=True):
             ids, best = np.empty(size, np.int64), np.empty(size)
-            rerank(kept, query, width, self.items, size, ids, best)
+            rerank(kept, query, width, self.catalogue.items, size, ids, best)
             kept, scores = ids[: len(kept)], best[: len(kept)]
         return kept, scores
 
@@ -201,85 +204,47 @@ class Index:
         left[hidden] = False
         rows = left.nonzero()[0]
         ids, best = np.empty(k, np.int64), np.empty(k)
-        rerank(rows, query, self.widths[-1], self.items, k, ids, best)
+        rerank(rows, query, self.widths[-1], self.catalogue.items, k, ids, best)
         return ids[: len(rows)], best[: len(rows)]
 
-    def _margin(self, query: np.ndarray) -> float:
+    def margin(self, query: np.ndarray) -> float:
         """By how much two float32 scores may be off together: Higham 2002, section 3.1."""
-        return 2 * (len(query) + 3) * 2.0**-24 * float(np.linalg.norm(query)) * self._longest + 1e-36
+        return 2 * (len(query) + 3) * 2.0**-24 * float(np.linalg.norm(query)) * self.catalogue.longest + 1e-36
 
     def _queries(self, queries: Any) -> tuple[np.ndarray, np.ndarray, list[int] | None]:
         """Vectors (B, D) float32, what their rows are called (B,), and the rows of users, or None for vectors."""
         if isinstance(queries, Tensor | np.ndarray) and queries.ndim == 2:
             vectors = as_table(queries, "queries")
-            if vectors.shape[1] != self.items.shape[1]:
-                raise ConfigError(f"queries: {vectors.shape[1]} dimensions, where items have {self.items.shape[1]}")
+            if vectors.shape[1] != self.catalogue.items.shape[1]:
+                raise ConfigError(
+                    f"queries: {vectors.shape[1]} dimensions, where items have {self.catalogue.items.shape[1]}"
+                )
             return vectors, np.arange(len(vectors)), None
-        rows = find_rows(queries, self.rows("user"), "user", self.where, self.user_ids[:3].tolist())
-        return self.users[rows], self.user_ids[rows], rows
-
-    def rows(self, side: str) -> dict[str, int]:
-        """The row of each raw id of `user` or `item`, by how it is written; without what was removed."""
-        if side not in self._rows:
-            self._rows[side] = rows_by_text(self.user_ids if side == "user" else self.item_ids)
-            if side == "item":
-                self._rows[side] = {text: row for text, row in self._rows[side].items() if self.alive[row]}
-        return self._rows[side]
-
-    def met_by(self, user: int) -> np.ndarray:
-        """Rows of the items that a user is known to have met."""
-        if user in self._own_met:
-            return self._own_met[user]
-        parts = [positives.of(user).numpy() for positives in self.met if user < positives.num_users]
-        return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
+        rows = self.catalogue.find("user", queries)
+        return self.catalogue.users[rows], self.catalogue.user_ids[rows], rows
 
     def allowed(self, only: Any) -> np.ndarray:
-        """(I,) bool: which items an `only` of `search` lets pass; to be made once where it is used often."""
-        if isinstance(only, np.ndarray) and only.dtype == bool:
-            if only.shape != (self.count,):
-                raise ConfigError(f"only: a mask of shape {only.shape}, where there are {self.count} items")
-            return only
-        if isinstance(only, pl.Expr):
-            if self.labels is None:
-                raise ConfigError("only: an expression, but the items have no labels; give ids")
-            if is_forked():
-                raise ConfigError("only: a forked process evaluates no expression; make a mask by `allowed` before it")
-            try:
-                mask = self.labels.select(only.alias("only")).to_series()
-            except pl.exceptions.PolarsError as error:
-                raise ConfigError(f"only: {str(error).splitlines()[0]}; labels are {self.labels.columns}") from None
-            if mask.dtype != pl.Boolean or len(mask) != self.count:
-                raise ConfigError(f"only: the expression gives {mask.dtype} of {len(mask)} rows; make it true or false")
-            return mask.fill_null(False).to_numpy()
-        mask = np.zeros(self.count, bool)
-        mask[self._item_rows(only)] = True
-        return mask
+        """(I,) bool for the `only` of `search`: to be made once where it is used often, or before a fork."""
+        return self.catalogue.allowed(only)
 
-    def _item_rows(self, ids: Any) -> list[int]:
-        return find_rows(ids, self.rows("item"), "item", self.where, self.item_ids[:3].tolist())
+    def update(self, run: Run) -> int:
+        """Take over new users and items of a run, such as fold-in makes, and vectors that changed; returns how many
+        items. Codes keep their scales. Not while other threads search: build or open another index, and swap.
 
-    def _denied(self, exclude: Any, only: Any) -> np.ndarray | None:
-        """(I,) bool, or None where every item may be returned."""
-        alive = self.alive[: self.count]
-        if exclude is None and only is None and alive.all():
-            return None
-        denied = ~alive
-        if only is not None:
-            denied |= ~self.allowed(only)
-        if exclude is not None:
-            denied[self._item_rows(exclude)] = True
-        return denied
+        ConfigError where items of a graph would have to change: `rebuild`.
+        """
+        rows = self.catalogue.update(run)
+        if len(rows):
+            self.scan.put(rows, self.catalogue.items[rows, : self.widths[0]])
+        return len(rows)
 
+    def remove(self, item_ids: Any) -> None:
+        """Take items out of every list. A graph only hides them, until `rebuild`."""
+        self.scan.remove(self.catalogue.remove(item_ids))
 
-def as_table(vectors: Any, what: str) -> np.ndarray:
-    """(N, D) float32 in rows, or ConfigError: what is no table of finite numbers has no inner products."""
-    table = vectors.detach().cpu().numpy() if isinstance(vectors, Tensor) else np.asarray(vectors)
-    if table.ndim != 2 or table.dtype.kind != "f":
-        raise ConfigError(f"{what}: shape {table.shape} of {table.dtype}; give a table of floats, one row each")
-    table = np.ascontiguousarray(table, np.float32)
-    if not np.isfinite(table).all():
-        raise ConfigError(f"{what}: NaN or Inf among the vectors")
-    return table
+    def rebuild(self) -> None:
+        """Codes and lists anew, with scales of the vectors as they are now."""
+        self.scan = self._scan()
 
 
 def check_ladder(

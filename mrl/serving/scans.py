@@ -22,8 +22,8 @@ KINDS = ("flat", "ivf", "hnsw", "panorama")
 class PlainScan:
     """All codes, one by one, by compiled loops; no dependency, and exact for 32 bits."""
 
-    def __init__(self, vectors: np.ndarray, bits: int) -> None:
-        self.codes = Codes.encode(vectors, bits)
+    def __init__(self, codes: Codes) -> None:
+        self.codes = codes
         self._rooms = local()
 
     @property
@@ -110,44 +110,23 @@ def load_faiss() -> Any:
 class FaissScan:
     """Codes in an index of faiss, by inner product."""
 
-    def __init__(self, vectors: np.ndarray, bits: int, settings: FaissSettings, threads: int) -> None:
-        self.faiss, self.bits, self.settings, self.threads = load_faiss(), bits, settings, threads
-        self.count, self.width = vectors.shape
-        self._set_threads()
-        index = self._empty(vectors)
+    def __init__(self, index: Any, count: int, bits: int, settings: FaissSettings, threads: int) -> None:
+        self.faiss, self.index, self.count, self.width = load_faiss(), index, count, index.d
+        self.bits, self.settings, self.threads = bits, settings, threads
+
+    @classmethod
+    def build(cls, vectors: np.ndarray, bits: int, settings: FaissSettings, threads: int) -> FaissScan:
+        """An index of vectors (I, d) float32. ConfigError for codes that faiss has not."""
+        faiss = load_faiss()
+        index = _empty_index(faiss, vectors, bits, settings)
+        scan = cls(index, len(vectors), bits, settings, threads)
+        scan._set_threads()
         if not index.is_trained:
             index.train(vectors)
         if settings.kind != "ivf":
-            index = self.faiss.IndexIDMap2(index)
-        index.add_with_ids(vectors, np.arange(self.count))
-        self.index = index
-
-    def _empty(self, vectors: np.ndarray) -> Any:
-        faiss, settings, width, bits = self.faiss, self.settings, self.width, self.bits
-        inner = faiss.METRIC_INNER_PRODUCT
-        coder = {16: faiss.ScalarQuantizer.QT_fp16, 8: faiss.ScalarQuantizer.QT_8bit}.get(bits)
-        if bits == 1 or (settings.kind == "panorama" and bits != 32):
-            raise ConfigError(f"bits={bits}: kind={settings.kind!r} of faiss has no such codes; use backend='plain'")
-        if settings.kind == "flat":
-            return faiss.IndexFlatIP(width) if bits == 32 else faiss.IndexScalarQuantizer(width, coder, inner)
-        if settings.kind == "panorama":
-            if not hasattr(faiss, "IndexFlatIPPanorama"):
-                raise ConfigError("kind='panorama': this version of faiss has none; upgrade to faiss-cpu 1.14 or later")
-            return faiss.IndexFlatIPPanorama(width, max(1, width // 8))
-        if settings.kind == "hnsw":
-            if bits == 32:
-                index = faiss.IndexHNSWFlat(width, settings.links, inner)
-            else:
-                index = faiss.IndexHNSWSQ(width, coder, settings.links, inner)
-            return index
-        cells = min(settings.cells or max(1, round(4 * len(vectors) ** 0.5)), max(1, len(vectors)))
-        coarse = faiss.IndexFlatIP(width)
-        if bits == 32:
-            index = faiss.IndexIVFFlat(coarse, width, cells, inner)
-        else:
-            index = faiss.IndexIVFScalarQuantizer(coarse, width, cells, coder, inner)
-        index.cp.min_points_per_centroid = 1  # few items are no reason for a warning
-        return index
+            scan.index = faiss.IndexIDMap2(index)
+        scan.index.add_with_ids(vectors, np.arange(len(vectors)))
+        return scan
 
     @property
     def bytes_per_item(self) -> float:
@@ -215,3 +194,32 @@ class FaissScan:
         threads = 1 if is_forked() else self.threads  # a forked process lacks the threads of OpenMP
         if self.faiss.omp_get_max_threads() != threads:
             self.faiss.omp_set_num_threads(threads)
+
+
+def _empty_index(faiss: Any, vectors: np.ndarray, bits: int, settings: FaissSettings) -> Any:
+    width = vectors.shape[1]
+    inner = faiss.METRIC_INNER_PRODUCT
+    coder = {16: faiss.ScalarQuantizer.QT_fp16, 8: faiss.ScalarQuantizer.QT_8bit}.get(bits)
+    if bits == 1 or (settings.kind == "panorama" and bits != 32):
+        raise ConfigError(f"bits={bits}: kind={settings.kind!r} of faiss has no such codes; use backend='plain'")
+    if settings.kind == "flat":
+        return faiss.IndexFlatIP(width) if bits == 32 else faiss.IndexScalarQuantizer(width, coder, inner)
+    if settings.kind == "panorama":
+        if not hasattr(faiss, "IndexFlatIPPanorama"):
+            raise ConfigError("kind='panorama': this version of faiss has none; upgrade to faiss-cpu 1.14 or later")
+        return faiss.IndexFlatIPPanorama(width, max(1, width // 8))
+    if settings.kind == "hnsw":
+        if bits == 32:
+            index = faiss.IndexHNSWFlat(width, settings.links, inner)
+        else:
+            index = faiss.IndexHNSWSQ(width, coder, settings.links, inner)
+        return index
+    cells = min(settings.cells or max(1, round(4 * len(vectors) ** 0.5)), max(1, len(vectors)))
+    coarse = faiss.IndexFlatIP(width)
+    if bits == 32:
+        index = faiss.IndexIVFFlat(coarse, width, cells, inner)
+    else:
+        index = faiss.IndexIVFScalarQuantizer(coarse, width, cells, coder, inner)
+    index.cp.max_points_per_centroid = 64  # a quarter of what faiss takes: IVF is built in a quarter of the time
+    index.cp.min_points_per_centroid = 1  # few items are no reason for a warning
+    return index

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrl.serving.confidence import CONFIDENCES, confidence_at, overlap, widths_compared
+from mrl.cascade.confidence import CONFIDENCES, confidence_at, overlap, widths_compared
 
 
 def lists_of(users: np.ndarray, items: np.ndarray, width: int, listed: int, left: int) -> tuple[np.ndarray, np.ndarray]:

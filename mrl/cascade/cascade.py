@@ -8,7 +8,7 @@ Kusupati et al., arXiv 2205.13147, section 4.2.1. Nested scores are running sums
 only adds the dimensions between: a query that stops at width d costs d · I multiply-adds, whatever it went through. The
 best k are selected at every level that is asked for its list; the table counts these selections, too.
 
-Accuracy is NDCG or Recall on validation, by vectors that have not seen it (`mrl.serving.heldout`), or the overlap with
+Accuracy is NDCG or Recall on validation, by vectors that have not seen it (`mrl.cascade.heldout`), or the overlap with
 the list of the full width, which needs no labels. Thresholds are fitted on one half of the users, and what they keep
 is measured on the other. Test is reported, by the vectors that are served; nothing is chosen on it.
 """
@@ -26,18 +26,18 @@ import torch
 from torch import Tensor
 
 from mrl.analysis.comparison import load_run_data
+from mrl.cascade.confidence import COMPARING, CONFIDENCES, LISTING, confidence_at, widths_compared
+from mrl.cascade.heldout import vectors_without_validation
+from mrl.cascade.table import View, at_width, best_fixed, best_mix, look, oracle, saving, tabulate
+from mrl.cascade.thresholds import fit_thresholds, stop_levels
 from mrl.data import Interactions
 from mrl.data.splits import check_whole
 from mrl.errors import ConfigError, RunError
 from mrl.evaluation import users_per_batch
 from mrl.kernels import best_of_vector, in_threads
 from mrl.runs import Run
-from mrl.runs.lists import as_lists, find_rows
-from mrl.serving.cascade_table import View, at_width, best_fixed, best_mix, look, oracle, saving, tabulate
-from mrl.serving.confidence import COMPARING, CONFIDENCES, LISTING, confidence_at, widths_compared
-from mrl.serving.heldout import vectors_without_validation
+from mrl.runs.lists import as_lists
 from mrl.serving.index import Index
-from mrl.serving.thresholds import fit_thresholds, stop_levels
 from mrl.widths import check_widths
 
 METRICS = ("ndcg", "recall", "overlap")
@@ -48,7 +48,7 @@ TARGETS = (0.9, 0.95, 0.98, 0.99)  # in the table beside the one that is asked f
 class Cascade:
     """Where to stop. Made by `fit_cascade`.
 
-    widths: (L,), the last is the full one. thresholds: (L − 1,), of `confidence` (`mrl.serving.confidence`).
+    widths: (L,), the last is the full one. thresholds: (L − 1,), of `confidence` (`mrl.cascade.confidence`).
     k: length of the lists that it judges by. target: the share of the full width's `metric` to be kept.
     table: a row a choice of widths, as `fit_cascade` says.
     """
@@ -95,27 +95,31 @@ class Cascade:
         Raises RunError on unknown users, ConfigError on k and on vectors of another width.
         """
         index = source if isinstance(source, Index) else Index(source)
+        catalogue = index.catalogue
         k = self.k if k is None else min(check_whole("k", k, least=1), index.count)
-        if index.items.shape[1] != self.widths[-1]:
+        if catalogue.items.shape[1] != self.widths[-1]:
             raise ConfigError(
-                f"{index.where}: {index.items.shape[1]} dimensions, where the cascade was fitted to {self.widths[-1]}; "
-                "fit one to this run"
+                f"{catalogue.where}: {catalogue.items.shape[1]} dimensions, where the cascade was fitted to "
+                f"{self.widths[-1]}; fit one to this run"
             )
-        if exclude_seen and not index.has_seen:
-            raise RunError(f"{index.where}: has no seen.safetensors; search with exclude_seen=False")
-        rows = np.array(
-            find_rows(users, index.rows("user"), "user", index.where, index.user_ids[:3].tolist()), np.int64
-        )
+        if exclude_seen and not catalogue.has_seen:
+            raise RunError(f"{catalogue.where}: has no seen.safetensors; search with exclude_seen=False")
+        rows = np.array(catalogue.find("user", users), np.int64)
         columns = index.scan.codes.columns[:, : index.count] if index.is_exact else ()
         if len(columns) != self.widths[-1]:
-            columns = np.ascontiguousarray(index.items[: index.count].T)
+            columns = np.ascontiguousarray(catalogue.items[: index.count].T)
         size = users_per_batch(max(index.count, 1), "cpu")
         starts = range(0, max(len(rows), 1), size)
         parts = [self._search(index, columns, rows[at : at + size], k, exclude_seen) for at in starts]
         items, scores, widths = (np.concatenate(each) for each in zip(*parts, strict=True))
         user, rank = (items >= 0).nonzero()
         lists = as_lists(
-            index.user_ids[rows[user]], index.item_ids, index.labels, items[user, rank], rank + 1, scores[user, rank]
+            catalogue.user_ids[rows[user]],
+            catalogue.item_ids,
+            catalogue.labels,
+            items[user, rank],
+            rank + 1,
+            scores[user, rank],
         )
         return lists.insert_column(lists.width, pl.Series("width", widths[user]))
 
@@ -123,16 +127,17 @@ class Cascade:
         self, index: Index, columns: np.ndarray, rows: np.ndarray, k: int, exclude_seen: bool
     ) -> tuple[np.ndarray, ...]:
         """Items (B, k), scores (B, k) and widths (B,) of user rows (B,). columns: (D, I), the items transposed."""
-        queries, items = index.users[rows], index.items[: index.count]
-        margins = np.array([index._margin(query) for query in queries])
+        catalogue = index.catalogue
+        queries, items = catalogue.users[rows], catalogue.items[: index.count]
+        margins = np.array([index.margin(query) for query in queries])
         listed = min(max(k, self.k) + 1, index.count)
         found, best = np.full((len(rows), k), -1), np.full((len(rows), k), -np.inf)
         final, going = np.full(len(rows), self.widths[-1]), np.arange(len(rows))
         scores, before, start = np.zeros((len(rows), index.count), np.float32), None, 0
-        if not index.alive[: index.count].all():
-            scores[:, ~index.alive[: index.count]] = -np.inf
+        if not catalogue.alive.all():
+            scores[:, ~catalogue.alive] = -np.inf
         for row, user in enumerate(rows if exclude_seen else ()):
-            scores[row, index.met_by(user)] = -np.inf
+            scores[row, catalogue.met_by(user)] = -np.inf
         for width, threshold, has_lists in self.asks():
             lists = None
             if has_lists:
@@ -190,7 +195,7 @@ def fit_cascade(
     metric: `ndcg` or `recall` on validation, by the run's settings fitted again without it where its vectors have seen
     it, which takes as long as the refit did; or `overlap` with the list of the full width, by the vectors as they are.
     widths: where it may stop, the last being the full width; by default those that were trained.
-    confidence: one of `mrl.serving.confidence.CONFIDENCES`, or `auto` for the one that saves most, beside fixed
+    confidence: one of `mrl.cascade.confidence.CONFIDENCES`, or `auto` for the one that saves most, beside fixed
     widths which keep as much, by thresholds of one half of the fitted users on the other half of them.
     data: those that the run was trained on, if they are at hand; otherwise loaded by its settings, but for `overlap`,
     where there is no test without them. most_users: so many are drawn, with `seed`, and halved: thresholds are fitted

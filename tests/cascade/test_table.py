@@ -9,8 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrl.data import Positives
-from mrl.serving.cascade_table import (
+from mrl.cascade.table import (
     View,
     at_width,
     best_fixed,
@@ -22,6 +21,7 @@ from mrl.serving.cascade_table import (
     saving,
     tabulate,
 )
+from mrl.data import Positives
 
 GRID = (2, 4, 6, 8)
 

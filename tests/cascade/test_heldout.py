@@ -10,10 +10,10 @@ import torch
 from settings import GIVEN, one_validation_split, train_config
 
 from mrl import fit, load_data
+from mrl.cascade.heldout import has_seen, vectors_without_validation
 from mrl.data import Positives
 from mrl.errors import ConfigError, RunError
 from mrl.evaluation import evaluate
-from mrl.serving.heldout import has_seen, vectors_without_validation
 
 PLANTED = {"num_users": 200, "num_items": 60, "interactions": 4000, "branching": [3, 4], "noise": 0.05}
 WIDTHS = (2, 4, 8)

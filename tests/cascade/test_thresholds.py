@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrl.serving.thresholds import fit_thresholds, is_reached, stop_levels
+from mrl.cascade.thresholds import fit_thresholds, is_reached, stop_levels
 
 WIDTHS = (2, 4, 8, 16)
 

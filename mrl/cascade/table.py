@@ -14,12 +14,12 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from mrl.cascade.confidence import CONFIDENCES, confidence_at, overlap, widths_compared
+from mrl.cascade.thresholds import is_reached
 from mrl.data import Positives
 from mrl.evaluation import VectorRanking
 from mrl.evaluation.evaluate import FORMULAS
 from mrl.kernels import mark_hits
-from mrl.serving.confidence import CONFIDENCES, confidence_at, overlap, widths_compared
-from mrl.serving.thresholds import is_reached
 from mrl.words import metric_title, percent
 
 WORTH_IT = 0.05  # of the multiply-adds of fixed widths: less is not worth the trouble
@@ -103,7 +103,7 @@ def oracle(accuracy: np.ndarray, metric: str, target: float) -> np.ndarray:
 
 
 def best_fixed(accuracy: np.ndarray, target: float) -> int:
-    """The narrowest column that clearly reaches the target, by the rule of `mrl.serving.thresholds`."""
+    """The narrowest column that clearly reaches the target, by the rule of `mrl.cascade.thresholds`."""
     shortfall = target * accuracy[:, -1:] - accuracy
     return int(np.argmax(is_reached(shortfall.sum(0), (shortfall**2).sum(0))))
 

@@ -7,7 +7,7 @@ import pytest
 from drawn import check_readable, colour, legend_names, points
 
 from mrl.errors import DataError
-from mrl.figures.serving import draw_cascade
+from mrl.figures.cascade import draw_cascade
 from mrl.figures.style import SIZES
 from mrl.words import BLUE, GREEN, VERMILION
 

@@ -11,12 +11,12 @@ import torch
 from settings import GIVEN, one_validation_split, train_config
 
 from mrl import fit, load_data
+from mrl.cascade import cascade as rooms
+from mrl.cascade.cascade import TARGETS, Cascade, fit_cascade
+from mrl.cascade.confidence import CONFIDENCES, LISTING, confidence_at, widths_compared
+from mrl.cascade.table import describe_cascade
 from mrl.data import Positives
 from mrl.errors import ConfigError, RunError
-from mrl.serving import cascade as rooms
-from mrl.serving.cascade import TARGETS, Cascade, fit_cascade
-from mrl.serving.cascade_table import describe_cascade
-from mrl.serving.confidence import CONFIDENCES, LISTING, confidence_at, widths_compared
 from mrl.serving.index import Index
 
 PLANTED = {"num_users": 1500, "num_items": 150, "interactions": 30_000, "branching": [3, 4], "noise": 0.05}
@@ -88,7 +88,7 @@ def test_what_was_removed_from_an_index_is_not_found_and_seen_items_only_where_w
     cascade = Cascade(WIDTHS, (0.5, 0.5), "overlap", 10, 0.9, "ndcg", pl.DataFrame())
     index, user = Index(run, widths=[4, 8], shortlist=[50], bits=8), run.user_ids[:1].tolist()
     first = cascade.search(index, user)
-    index.alive[np.flatnonzero(run.item_ids == first["item"][0])] = False
+    index.remove([first["item"][0]])
     assert first["item"][0] not in cascade.search(index, user)["item"].to_list()
     seen = set(run.item_ids[run.seen.of(0).numpy()].tolist())
     assert not seen & set(first["item"].to_list())
