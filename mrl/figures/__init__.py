@@ -9,6 +9,7 @@ A table is a polars DataFrame in long form; `size` is `column` or `page` of a tw
     hierarchy    what the levels mean
     maps         aligned maps of the items
     explore      the same in JupyterLab, to move about in
+    cascade      which width a query needs, and what it costs
     flows        how clusters split: alluvial diagram and tree
     retrieval    search by prefix: what an index finds against what it costs
 """
@@ -20,6 +21,7 @@ from mrl.figures.maps import compute_maps, draw_maps
 from mrl.figures.panels import draw_costs, draw_differences, draw_lists
 from mrl.figures.plots import draw_accuracy, draw_groups, draw_learning_curves, draw_long_tail, draw_oracle_widths
 from mrl.figures.plots import metric_title
+from mrl.figures.cascade import draw_cascade
 from mrl.figures.retrieval import draw_retrieval
 from mrl.figures.stages import draw_stages
 from mrl.figures.style import encode_png, name_models, save, select_models, write_whole

@@ -181,7 +181,7 @@ class Index:
         """Rows and scores (float64) of the k best items for a query (D,), best first."""
         narrow = query[: self.widths[0]]
         if self.is_exact:
-            return self.scan.exact(narrow, self.catalogue.items, self._margin(narrow), k, denied, hidden)
+            return self.scan.exact(narrow, self.catalogue.items, self.margin(narrow), k, denied, hidden)
         if not self.shortlist and self.bits < 32:
             found = self.scan.ranked(narrow, k, denied, hidden)
             return found if len(found[0]) >= k else self._search_all(query, k, denied, hidden)
@@ -207,7 +207,7 @@ class Index:
         rerank(rows, query, self.widths[-1], self.catalogue.items, k, ids, best)
         return ids[: len(rows)], best[: len(rows)]
 
-    def _margin(self, query: np.ndarray) -> float:
+    def margin(self, query: np.ndarray) -> float:
         """By how much two float32 scores may be off together: Higham 2002, section 3.1."""
         return 2 * (len(query) + 3) * 2.0**-24 * float(np.linalg.norm(query)) * self.catalogue.longest + 1e-36
 
