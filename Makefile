@@ -68,7 +68,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/pip
 	$(BIN)/python -m pip install -c constraints.txt -e .
 	@touch $@
 
-# The extras of pyproject.toml: .installed-test, .installed-explore, .installed-study, .installed-bench.
+# The extras of pyproject.toml: .installed-test, .installed-explore, .installed-study, .installed-bench, .installed-hub.
 $(VENV)/.installed-%: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$*]'
 	@touch $@
