@@ -126,7 +126,7 @@ class Hub:
         asked = json.loads(body)
         name = f"{asked['organization']}/{asked['name']}"
         if name in self.repos:
-            raise Refused(409)
+            return 409, {}, json.dumps({"url": f"{self.url}/{name}"}).encode()
         self.repos[name] = Repo(asked.get("visibility") == "private")
         self.repos[name].commit({".gitattributes": b""})
         return {"url": f"{self.url}/{name}"}

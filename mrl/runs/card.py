@@ -29,6 +29,21 @@ PROTOCOLS = {
         "The epoch was picked on the test set itself, as in the paper: compare these numbers with published ones alone."
     ),
 }
+# What may be done with the data sets that are known by name, as far as whoever publishes them says it.
+MOVIELENS = (
+    "the terms of GroupLens, in the README of the data: for research, with its citation; not for commercial use, and "
+    "not to be passed on, without permission"
+)
+LICENCES = {
+    "ml-100k": MOVIELENS,
+    "ml-1m": MOVIELENS,
+    "ml100k": MOVIELENS,
+    "yelp": "the terms of the Yelp Open Dataset, for academic use; the split itself states none",
+    "completejourney": "MIT",
+    "planted": "none is needed: it is made up",
+}
+UNSTATED = "none is stated with the files"
+UNKNOWN = "not known to mrl: whoever shares this model has to know it"
 USE = """\
 ```python
 from mrl import load
@@ -193,8 +208,7 @@ def _about_data(dataset: str, asked: str, environment: Mapping[str, Any]) -> Ite
         yield f"- Source: {source.base or source.wheel.requirement}"
     elif not source:
         yield "- Source: a file or table of whoever trained the model"
-    licence = source.licence if source else "not known to mrl: whoever shares this model has to know it"
-    yield f"- Licence of the data: {licence}"
+    yield f"- Licence of the data: {LICENCES.get(dataset, UNSTATED) if source else UNKNOWN}"
     yield from (f"- Note: {_plain(str(note))}" for note in environment.get("notes", []))
     if environment.get("fingerprint"):
         yield f"- Fingerprint: `{environment['fingerprint']}`"

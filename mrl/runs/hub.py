@@ -120,7 +120,7 @@ def _in_one_line(address: str) -> Iterator[None]:
                 f"{address}: is not there, or not for you to see or write (HTTP {code}); check the name, and log in by "
                 "`hf auth login` or HF_TOKEN"
             ) from None
-        told = f"HTTP {code}" if code else _cause(error)
+        told = f"HTTP {code}" if code else _first_line(error)
         raise RunError(f"{address}: the hub did not do it ({told}); try again later") from error
 
 
@@ -129,4 +129,8 @@ def _cause(error: BaseException) -> str:
     chain: Sequence[BaseException] = [error]
     while (inner := chain[-1].__cause__) is not None and inner not in chain:
         chain = [*chain, inner]
-    return str(chain[-1]).strip().partition("\n")[0] or type(chain[-1]).__name__
+    return _first_line(chain[-1])
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -171,7 +171,7 @@ class Run:
         is_same = self.weights.keys() == kept.weights.keys() and all(
             torch.equal(tensor, kept.weights[name]) for name, tensor in self.weights.items()
         )
-        if not (is_same and texts(self.user_ids, "user") == texts(kept.user_ids, "user")):
+        if not (is_same and self.user_ids.tolist() == kept.user_ids.tolist()):
             raise RunError(
                 f"{self.path}: holds another run than this one, which is in memory alone; push load(its path)"
             )

@@ -69,13 +69,13 @@ def test_only_the_files_of_a_run_are_fetched_or_replaced(hub, run) -> None:
     run.push(REPO)
     theirs = {"notes.txt": b"theirs", "per_user.parquet": b"of a run before", "model.pkl": b"\x80\x04."}
     hub.repos[REPO].commit(hub.files(REPO) | theirs)
-    assert "model.pkl" not in files_of(load(f"{ADDRESS}@{hub.repos[REPO].commits[1][0]}").path)
+    assert set(files_of(load(ADDRESS).path)) == {*files_of(run.path), "per_user.parquet"}
     run.push(REPO, private=False)
-    assert {"notes.txt", "model.pkl"} <= set(hub.files(REPO)) and "per_user.parquet" not in hub.files(REPO)
+    assert set(theirs) - set(hub.files(REPO)) == {"per_user.parquet"}
     assert hub.repos[REPO].private  # one that is there stays as it is
-    load(ADDRESS)
-    fetched = {path.rpartition("/")[2] for method, path in hub.asked if "/resolve/" in path}
-    assert fetched == set(files_of(run.path))
+    assert set(files_of(load(ADDRESS).path)) == set(files_of(run.path))
+    fetched = {path.rpartition("/")[2] for _, path in hub.asked if "/resolve/" in path}
+    assert fetched == {*files_of(run.path), "per_user.parquet"}
 
 
 def test_a_repository_that_is_made_may_be_public_and_then_anybody_reads_it(hub, run, monkeypatch) -> None:
