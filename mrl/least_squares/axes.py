@@ -19,7 +19,7 @@ def rotate(users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
     score matrix. Where that has fewer than D axes the last columns are zero. The largest entry of each item column is
     positive.
     """
-    (user_root, user_inverse), (item_root, item_inverse) = _root(_gram(users)), _root(_gram(items))
+    (user_root, user_inverse), (item_root, item_inverse) = _root(gram(users)), _root(gram(items))
     left, singular, right = torch.linalg.svd(user_root @ item_root.T)
     # axes that are rounding are set to 0: products of such numbers are subnormal, which slows all that comes after
     least = max(NOTHING, torch.finfo(users.dtype).eps)
@@ -31,7 +31,7 @@ def rotate(users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
     return users * signs, items * signs
 
 
-def _gram(table: Tensor) -> Tensor:
+def gram(table: Tensor) -> Tensor:
     """(D, D) float64: tableᵀ table, some rows at a time."""
     gram = torch.zeros(2 * table.shape[1:], dtype=torch.float64, device=table.device)
     for rows in table.split(ROWS):
