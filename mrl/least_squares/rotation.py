@@ -38,6 +38,8 @@ def learn_rotation(
     *,
     level_weights: Sequence[float] = (),
     steps: int = STEPS,
+    temperature: float = TEMPERATURE,
+    learning_rate: float = LEARNING_RATE,
     seed: int = 0,
 ) -> tuple[Tensor, float]:
     """R (F, D), D = widths[-1], such that every level of users (U, F) R and items (I, F) R ranks as the whole does.
@@ -46,7 +48,7 @@ def learn_rotation(
     standard deviations of each user's scores, P_k that of a prefix, at a temperature of its own; of unseen items, some
     users and some items each step. R is the first D columns of the Cayley transform of a skew-symmetric matrix, which
     is learned; it starts at 1, and stays there where factors score nothing. positives: what each user has seen; None
-    where nothing is known. Returns the last loss, too: 0 is perfect.
+    where nothing is known. temperature: in standard deviations, too. learning_rate: at first. Returns the last loss, too: 0 is perfect.
     """
     dim, served = users.shape[1], widths[-1]
     levels = [width for width in widths if width < dim]
@@ -65,12 +67,12 @@ def learn_rotation(
     angles = torch.zeros(dim, served, dtype=users.dtype, device=device, requires_grad=True)
     # of each level, its logarithm
     sharpness = torch.zeros(len(levels), dtype=users.dtype, device=device, requires_grad=True)
-    groups = [{"params": [angles]}, {"params": [sharpness], "lr": 2 * LEARNING_RATE}]
+    groups = [{"params": [angles]}, {"params": [sharpness], "lr": 2 * learning_rate}]
     generator = torch.Generator(device).manual_seed(seed)
     batch_size = min(USERS, len(usable))
     passes = min(PASSES, math.ceil(steps * batch_size / len(usable)))
     steps = min(steps, math.ceil(passes * len(usable) / batch_size))
-    optimiser = torch.optim.Adam(groups, lr=LEARNING_RATE)
+    optimiser = torch.optim.Adam(groups, lr=learning_rate)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, steps)
     order = torch.cat([torch.randperm(len(usable), generator=generator, device=device) for _ in range(passes)])
     for batch in order.split(batch_size)[:steps]:
@@ -81,7 +83,7 @@ def learn_rotation(
             known = positives.take(rows)
             seen[known.users.long(), known.items.long()] = True
         unseen = seen[:, sample].to(users.dtype) * NEVER  # is added to what is scored
-        whole = users[rows] / TEMPERATURE
+        whole = users[rows] / temperature
         sampled = items[sample]
         target = torch.addmm(unseen, whole, sampled.T).softmax(1)
         rotation = _rotation(angles)
