@@ -49,7 +49,8 @@ def _root(gram: Tensor) -> tuple[Tensor, Tensor]:
 
 def score_spread(users: Tensor, items: Tensor) -> Tensor:
     """The standard deviation of each user's scores over all items (U,), of users (U, D) and items (I, D)."""
-    return ((users @ torch.cov(items.T, correction=0)) * users).sum(1).clamp_min(0).sqrt()
+    covariance = torch.cov(items.T, correction=0).reshape(2 * items.shape[1:])  # of one column it is a number
+    return ((users @ covariance) * users).sum(1).clamp_min(0).sqrt()
 
 
 def balance(users: Tensor, items: Tensor, user_l2: Tensor, item_l2: Tensor) -> tuple[Tensor, Tensor]:

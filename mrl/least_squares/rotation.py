@@ -48,7 +48,8 @@ def learn_rotation(
     standard deviations of each user's scores, P_k that of a prefix, at a temperature of its own; of unseen items, some
     users and some items each step. R is the first D columns of the Cayley transform of a skew-symmetric matrix, which
     is learned; it starts at 1, and stays there where factors score nothing. positives: what each user has seen; None
-    where nothing is known. temperature: in standard deviations, too. learning_rate: at first. Returns the last loss, too: 0 is perfect.
+    where nothing is known. temperature: in standard deviations, too. learning_rate: at first.
+    Returns the last loss, too: 0 is perfect.
     """
     dim, served = users.shape[1], widths[-1]
     levels = [width for width in widths if width < dim]
