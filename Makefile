@@ -1,7 +1,7 @@
 # Needs Python 3.11 to 3.14, git and bash; everything else is installed into .venv. `make help` lists the targets.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help train report figures study test robustness bench audit env lab clean
+.PHONY: help train report figures ablation study test robustness bench audit env lab clean
 
 DATASET = $(if $(filter bench,$(MAKECMDGOALS)),phone,ml-100k)
 PARAMS =
@@ -29,10 +29,13 @@ train: $(VENV)/.installed ## train on DATASET (ml-100k) and leave a run director
 	$(call execute,train)
 
 report: $(VENV)/.installed ## train on DATASET, make its controls, and write reports/<dataset>.html; EPOCHS=50 SEED=1 ...
-	$(call execute,report,train controls evaluate hierarchy)
+	$(call execute,report,train controls evaluate ablation hierarchy)
 
 figures: $(VENV)/.installed ## train what is missing on DATASET and write figures/<dataset>-*: figures and tables of a paper
 	$(call execute,figures)
+
+ablation: $(VENV)/.installed ## what each stage of the recipe gives on DATASET: figures/<dataset>-stages.*, reports/stages.csv; trains what is missing
+	$(call execute,ablation)
 
 study: $(VENV)/.installed-study ## every model on every data set: reports/study.*, in days; DRY_RUN=true says how long, TRIALS=8 ... are passed on
 	$(call execute,study)
@@ -68,7 +71,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/pip
 	$(BIN)/python -m pip install -c constraints.txt -e .
 	@touch $@
 
-# The extras of pyproject.toml: .installed-test, .installed-explore, .installed-study, .installed-bench, .installed-hub.
+# The extras of pyproject.toml: .installed-test, .installed-explore, .installed-study, .installed-bench,
+# .installed-serve, .installed-databases, .installed-hub.
 $(VENV)/.installed-%: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$*]'
 	@touch $@

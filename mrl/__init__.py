@@ -20,6 +20,7 @@ from mrl.config import TrainConfig
 from mrl.data import Interactions, Positives, load_data
 from mrl.errors import ConfigError, DataError, MRLError, RunError
 from mrl.evaluation import evaluate
+from mrl.exchange import export, load_export
 from mrl.loss import NestedLoss
 from mrl.model import LightGCN, MatrixFactorization
 from mrl.runs import Run, load

@@ -43,6 +43,7 @@ from mrl.runs import (
     Run,
     RunDirectory,
     check_compatible,
+    describe_chosen,
     describe_tried,
     load,
     readable_seconds,
@@ -225,10 +226,7 @@ class _Training:
         spent = self.state.history.group_by("phase", maintain_order=True).agg(pl.col("seconds").sum())
         shares = ", ".join(f"{phase.replace('_', ' ')} {readable_seconds(spent)}" for phase, spent in spent.iter_rows())
         if self.state.chosen:
-            chosen = ", ".join(
-                f"{name} {value}" for name, value in self.state.chosen.items() if value not in (None, ())
-            )
-            self.progress.note(f"chosen: {chosen}")
+            self.progress.note(describe_chosen(self.state.chosen, self.config.usual()))
         self.progress.note(f"done in {readable_seconds(seconds)}: {shares}; best epoch {self.state.best_epoch}")
         if advice:
             self.progress.note(advice)
@@ -245,7 +243,9 @@ class _Training:
     def _log_trial(self, row: dict) -> None:
         """Keep a trial of the search, and say where the run stands."""
         self.state.rows.append({"phase": SETTINGS} | row)
-        best = max(trial["value"] for trial in self.state.rows)
+        # Trials of other settings are judged by other widths and users: their values say nothing of this one's.
+        alike = [trial for trial in self.state.rows if trial.keys() - {"phase"} == row.keys()]
+        best = max(trial["value"] for trial in alike)
         elapsed, share = time.perf_counter() - self.started, share_done(row)
         # The first trial compiles, too: its seconds say nothing of the others.
         is_known = row["trial"] > 1 and self.config.least_squares.alpha0 is None

@@ -79,6 +79,14 @@ MODELS = {
     "ease": Look("EASE", BLACK, "d"),
     "popularity": Look("popularity", BROWN, "8"),
 }
+# The default recipe after each of its stages; where it begins and ends it is one of the models above.
+STAGES = {
+    "ials": Look("iALS on its principal axes", GREEN, "v"),
+    "nested": Look("after nested least squares", PINK, "^"),
+    "propagated": Look("propagated", ORANGE, "D"),
+    "rotated": Look("rotated", SKY, "P"),
+    "trained": Look("trained", BLUE, "o"),
+}
 _PATTERNS = (  # id, name, and the model whose look they take where it is free
     (r"ials-(\d+)", r"iALS-\1, rotated", "ials"),
     (r"ials-alone-(\d+)", r"iALS at width \1 alone", "ials-alone"),

@@ -15,6 +15,8 @@ import polars as pl
 import pytest
 from settings import GIVEN
 
+from mrl.serving import open_index
+
 pytestmark = pytest.mark.timeout(1200)  # a kernel that starts on a busy machine takes its time
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
@@ -78,6 +80,28 @@ def test_figures_draws_every_figure_at_both_widths_and_writes_tables(tmp_path, m
     assert len(figures) >= 10 and {f"{figure}.png" for figure in figures} <= names
     assert {figure for figure in figures if f"{figure}-column" in figures} >= {"planted-learning", "planted-overlap"}
     assert any(name.endswith(".csv") for name in names) and any(name.endswith(".tex") for name in names)
+
+
+def test_ablation_draws_the_stages_of_a_run_and_writes_a_table(tmp_path) -> None:
+    settings = {"planted": SMALL, "widths": [2, 4, 8], "least_squares": GIVEN, "epochs": 2}
+    execute("ablation", tmp_path, dataset="planted", settings=settings, folder="drawn", table="stages.csv")
+    drawn = {path.name for path in (tmp_path / "drawn").iterdir()}
+    assert drawn == {f"planted-stages{size}.{kind}" for size in ("", "-column") for kind in ("pdf", "png")}
+    assert len(pl.read_csv(tmp_path / "stages.csv")) == 5 * 3 * 2  # stages, widths, metrics
+
+
+def test_serve_measures_advises_and_publishes_an_index(tmp_path) -> None:
+    run = train_small(tmp_path)
+    execute("serve", tmp_path, run=str(run), recall=0.5, k=10, table="serving.csv", figure="drawn")
+    table = pl.read_csv(tmp_path / "serving.csv")
+    assert set(table["dataset"]) == {"planted"} and len(table) >= 5 and table["ndcg"].is_not_null().all()
+    drawn = {f"drawn{size}.{kind}" for size in ("", "-column") for kind in ("pdf", "png")}
+    assert {path.name for path in tmp_path.iterdir()} >= drawn
+    assert open_index(run / "index").count == 64
+    shutil.rmtree(run / "index")
+    execute("serve", tmp_path, run=str(run), recall=0.5, k=10, enlarge=900, table="serving.csv")
+    assert set(pl.read_csv(tmp_path / "serving.csv")["dataset"]) == {"planted", "planted, 900 items like its own"}
+    assert not (run / "index").exists()  # of items that are made up
 
 
 def test_reproduce_writes_a_table_beside_the_anchors(tmp_path, real_data, monkeypatch) -> None:

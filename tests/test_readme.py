@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,11 +23,13 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from exported import write_served
 from settings import GIVEN
 
-from mrl import train
+from mrl import export, train
 from mrl.data import DATASETS
 from mrl.recipes import RECIPES, USUAL
+from mrl.runs.tables import accuracy_table
 
 ROOT = Path(__file__).resolve().parents[1]
 USERS, ITEMS, INTERACTIONS = 943, 1682, 100_000  # of MovieLens-100K
@@ -79,7 +82,7 @@ def as_a_reader(tmp_path, monkeypatch) -> Iterator[Path]:
 
 @pytest.mark.robustness
 def test_every_block_is_known() -> None:
-    assert {block.language for block in blocks()} == {"sh", "python", ""}
+    assert {block.language for block in blocks()} == {"sh", "python", "text", ""}
     for block in blocks():
         if not block.language:  # the house and its floors: test_house.py holds them against the disk
             assert block.source.startswith(("mrl/ ", "study\n"))
@@ -96,8 +99,13 @@ def test_python_blocks_run_as_they_stand(as_a_reader, monkeypatch, capsys) -> No
         if block.language == "python":
             exec(compile(block.source, "README.md", "exec"), namespace)
     assert namespace["users"].shape == (USERS, 8) and namespace["items"].shape == (ITEMS, 8)
-    printed = capsys.readouterr().out
-    assert "recall@20" in printed and printed.count("score") >= 2
+    out, err = capsys.readouterr()
+    assert "recall@20" in out and out.count("score") >= 2
+    ((chosen, advice, header, *rows),) = [block.source.splitlines() for block in blocks() if block.language == "text"]
+    table = repr(accuracy_table(namespace["run"], ["recall@20", "ndcg@20"])).splitlines()
+    assert header == table[0] and [row.split()[0] for row in rows] == [row.split()[0] for row in table[1:]]
+    assert "chosen: alpha0" in err and chosen.startswith("chosen: alpha0")
+    assert "on validation, " in err and advice.startswith("on validation, ")
     assert (as_a_reader / "runs" / "ml-100k-default-0" / "metrics.csv").is_file()
 
 
@@ -124,7 +132,9 @@ def write_split(folder: Path, interactions: int) -> None:
 @pytest.mark.parametrize("command", [command for command in commands() if command.startswith("papermill")])
 def test_papermill_lines_run_as_they_stand(command: str, tmp_path) -> None:
     """On data under the name that the line has, as many as the registry asks for, and with defaults that are quick."""
-    program, notebook, out, *parameters = shlex.split(command)
+    program, *rest = shlex.split(command)
+    options = [word for word in rest if word == "--log-output"]
+    notebook, out, *parameters = [word for word in rest if word not in options]
     given = dict(zip(parameters[1::3], parameters[2::3], strict=True))
     assert set(parameters[::3]) <= {"-p", "-r"} and (ROOT / notebook).is_file()
     dataset = given.get("dataset", "ml-100k")
@@ -141,10 +151,11 @@ def test_papermill_lines_run_as_they_stand(command: str, tmp_path) -> None:
     nbformat.write(book, tmp_path / notebook)
     environment = os.environ | {"MRL_DATA": str(tmp_path / "data"), "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
-        [sys.executable, "-m", program, "--no-progress-bar", notebook, out, *parameters],
+        [sys.executable, "-m", program, "--no-progress-bar", *options, notebook, out, *parameters],
         cwd=tmp_path, env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-800:]
+    assert ("done in" in done.stderr) == bool(options)  # the progress of the training
     (run,) = (tmp_path / "runs").iterdir()
     assert json.loads((run / "config.json").read_text())["dataset"].endswith(dataset)
     assert (run / "metrics.csv").is_file() and (tmp_path / out).is_file()
@@ -179,6 +190,37 @@ def test_make_lines_would_run_the_right_command(command: str) -> None:
     for setting in given:
         name, _, value = setting.partition("=")
         assert f"-p {name.lower()} {shlex.quote(value)}" in done.stdout.replace(f"'{value}'", shlex.quote(value))
+
+
+@pytest.mark.robustness
+def test_the_http_service_of_the_notebooks_readme_runs_as_it_stands(tmp_path, monkeypatch) -> None:
+    pytest.importorskip("fastapi")
+    testclient = pytest.importorskip("fastapi.testclient")
+    text = (ROOT / "notebooks" / "README.md").read_text()
+    (source,) = re.findall(r"^```python\n(.*?)^```$", text.partition("## Serve over HTTP")[2], re.M | re.S)
+    monkeypatch.chdir(tmp_path)
+    run = write_served(tmp_path / "run")
+    export(run, "exports/films", seen=True)
+    namespace: dict = {"__name__": "service"}
+    exec(compile(source, "service.py", "exec"), namespace)
+    client = testclient.TestClient(namespace["app"])
+
+    def asked(user: object, **settings: object):
+        return client.get("/recommend", params={"user": user, **settings})
+
+    users = run.user_ids.tolist() * 3
+    for width in (4, 16, 64):
+        with ThreadPoolExecutor(4) as threads:  # as a service is asked: by many at once
+            answers = list(threads.map(lambda user, width=width: asked(user, k=5, width=width).json(), users))
+        assert answers == [run.recommend(user, k=5, width=width).to_dicts() for user in users]
+    assert asked(196).json() == run.recommend(196).to_dicts()
+    for wrong, code, words in (
+        ({"user": "nobody"}, 404, "is not in"),
+        ({"user": 196, "width": 5}, 422, "width=5: must be one of [4, 16, 64]"),
+        ({"user": 196, "k": 0}, 422, "k=0"),
+    ):
+        answer = asked(**wrong)
+        assert answer.status_code == code and words in answer.json()["detail"]
 
 
 @pytest.mark.robustness

@@ -590,8 +590,8 @@ def test_the_last_line_says_what_wider_vectors_would_gain_and_narrower_ones_keep
     narrow = {"widths": (4, 8), "frequency_l2": None}
     with one_validation_split():
         run = fit(auto(tmp_path, **narrow), groups)
-    line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert line == run.advice == run.environment["advice"]
+    line = run.advice
+    assert line == run.environment["advice"] and " ".join(capsys.readouterr().err.split()).endswith(line)
     assert re.fullmatch(r"on validation, (\d+ dimensions would gain \d+ % in NDCG@20(, \d+ \d+ %)*)(; .*)?", line)
     gain = int(re.search(r"32 (?:dimensions would gain )?(\d+) %", line)[1]) / 100
     wider = found.by_width("valid").filter(width=32)["ndcg@20"].item()

@@ -6,6 +6,7 @@ import pytest
 
 from mrl.words import (
     MODELS,
+    STAGES,
     is_most,
     label_colours,
     listed,
@@ -52,6 +53,12 @@ def test_two_models_are_never_called_alike():
         "mrl4rec": "mrl4rec",
         "ease": "EASE",
     }
+
+
+def test_stages_differ_and_begin_and_end_with_the_looks_of_models():
+    assert len({look.colour for look in STAGES.values()}) == len({look.marker for look in STAGES.values()}) == 5
+    for stage, model in {"ials": "ials", "rotated": "least_squares", "trained": "default"}.items():
+        assert STAGES[stage][1:] == MODELS[model][1:]
 
 
 def test_a_model_keeps_its_look_wherever_it_is_drawn():

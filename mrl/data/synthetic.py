@@ -48,9 +48,10 @@ class Planted:
 
     @property
     def labels(self) -> pl.DataFrame:
-        """Columns item, depth_1, …, depth_D."""
+        """Columns item, title, depth_1, …, depth_D. Items are called by their deepest branch: `branch 3·28 #500`."""
         depths = {f"depth_{depth}": column for depth, column in enumerate(self.clusters.T, start=1)}
-        return pl.DataFrame({"item": np.arange(len(self.clusters), dtype=np.int32), **depths})
+        titles = [f"branch {len(depths)}·{branch} #{item}" for item, branch in enumerate(self.clusters[:, -1])]
+        return pl.DataFrame({"item": np.arange(len(self.clusters), dtype=np.int32), "title": titles, **depths})
 
 
 def planted(
@@ -127,7 +128,7 @@ def planted(
 def planted_interactions(
     *sizes: Any, test_fraction: float = 0.2, core: int = 1, seed: int = 0, name: str = "planted", **taxonomy: Any
 ) -> Interactions:
-    """`planted` with the same settings, split at random per user, with each item's true clusters as labels depth_1, ….
+    """`planted` with the same settings, split at random per user; labels: title and true clusters, depth_1, ….
 
     Items that nobody met have no row; raw ids are those of `planted`.
     """

@@ -164,7 +164,7 @@ def evaluate(
     ranking = VectorRanking(users, items, widths)
     ks = check_ks(ks, data.num_items)
     chunk = ranking.users_per_batch(ks[-1]) if chunk is None else chunk
-    return _evaluate(ranking, data, split, ks, chunk, per_user, users.device)
+    return evaluate_ranking(ranking, data, split=split, ks=ks, chunk=chunk, per_user=per_user, device=users.device)
 
 
 def evaluate_scores(
@@ -189,18 +189,24 @@ def evaluate_scores(
                 mask_positives(scores, rows, positives)
             yield width, *top_k(scores, k)
 
-    return _evaluate(ranking, data, split, ks, chunk, per_user, torch.device(device))
+    return evaluate_ranking(ranking, data, split=split, ks=ks, chunk=chunk, per_user=per_user, device=device)
 
 
-def _evaluate(
+def evaluate_ranking(
     ranking: Ranking,
     data: Interactions,
-    split: str,
-    ks: Sequence[int] | None,
-    chunk: int | None,
-    per_user: bool,
-    device: torch.device,
+    *,
+    split: str = "test",
+    ks: Sequence[int] | None = None,
+    chunk: int | None = None,
+    per_user: bool = False,
+    device: torch.device | str = "cpu",
 ) -> Evaluation:
+    """Evaluate lists, however they are made: ranking(rows (B,), k, hidden) yields width or None, items, scores (B, k).
+
+    hidden: positives that may not be listed; -1 where nothing is left. Otherwise as `evaluate`.
+    """
+    device = torch.device(device)
     ks = check_ks(ks, data.num_items)
     if chunk is not None and chunk < 1:
         raise ConfigError(f"chunk={chunk}: must be at least 1; leave it out to have it chosen")

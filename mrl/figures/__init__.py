@@ -5,10 +5,12 @@ A table is a polars DataFrame in long form; `size` is `column` or `page` of a tw
     style        sizes, colours, legends, what figures share, and how they are saved
     plots        the data, training, accuracy by width
     panels       lists, costs, differences between models
+    stages       what each stage of the default recipe gives
     hierarchy    what the levels mean
     maps         aligned maps of the items
     explore      the same in JupyterLab, to move about in
     flows        how clusters split: alluvial diagram and tree
+    retrieval    search by prefix: what an index finds against what it costs
 """
 
 from mrl.figures.explore import explore_maps
@@ -18,4 +20,6 @@ from mrl.figures.maps import compute_maps, draw_maps
 from mrl.figures.panels import draw_costs, draw_differences, draw_lists
 from mrl.figures.plots import draw_accuracy, draw_groups, draw_learning_curves, draw_long_tail, draw_oracle_widths
 from mrl.figures.plots import metric_title
+from mrl.figures.retrieval import draw_retrieval
+from mrl.figures.stages import draw_stages
 from mrl.figures.style import encode_png, name_models, save, select_models, write_whole

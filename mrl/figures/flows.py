@@ -15,10 +15,13 @@ from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 
 from mrl.errors import ConfigError, DataError
-from mrl.figures.style import GREY, PALETTE, SMALL, Drawing, check_size, check_table, shorten, styled, text_inches
+from mrl.figures.style import GREY, PALETTE, SMALL, Drawing, check_size, check_table, ink, shorten, styled, text_inches
 from mrl.words import MOST, is_most, percent
 
 LINE = 0.125  # inches between two lines of small text
+LEGIBLE = 10  # letters of a title that has to be cut
+PADDING = 0.03  # inches between a text and what it stands in or beside
+BOXES = {"page": 0.78, "column": 0.74}  # inches, the width of a box that has its name within
 Node = tuple[int, int]  # width, cluster
 
 
@@ -28,10 +31,10 @@ def draw_alluvial(flows: pl.DataFrame, names: pl.DataFrame, *, clustering: str =
 
     A page has room for the names at five widths, a column for those at three.
 
-    flows: columns width, cluster, next_width, next_cluster, items; names: width, cluster, items, typical, titles; both
-    of one `clustering` where they have that column. Heights are numbers of items. Colours: see `inherit_colours`.
-    Boxes are named by their typical labels (one of most items by its share of them), at the last width by titles too;
-    small ones stay without a name rather than on top of one another.
+    flows: columns width, cluster, next_width, next_cluster, items; names: width, cluster, items, typical, label_share,
+    lift, titles; both of one `clustering` where they have that column. Heights are numbers of items. Colours: see
+    `inherit_colours`. A box has its name within, at the last width beside it, with titles; see `cluster_caption`. Those
+    too small for it stay without a name.
     """
     check_table(flows, "width", "cluster", "next_width", "next_cluster", "items")
     check_table(names, "width", "cluster", "items")
@@ -55,15 +58,15 @@ def draw_alluvial(flows: pl.DataFrame, names: pl.DataFrame, *, clustering: str =
     longest = max(len(column) for column in order.values())
     height = min(max(2.6, longest * 0.19 + 0.5), 8.6)
     figure = Drawing(figsize=(inches, height))
-    margin = 0.3 * inches if size == "page" else 0.28 * inches
+    margin = (0.3 if size == "page" else 0.37) * inches
     ax = _bare_axes(figure, 0.06, 0.05, inches - margin, height - 0.32)
     total = max(sum(sizes[node] for node in column) for column in order.values())
     gap = 0.25 * total / longest
     full_height = total + gap * (longest - 1)
     ax.set(xlim=(0, inches - margin - 0.06), ylim=(full_height, 0))
-    box = 0.09
-    step = (inches - margin - 0.06 - box) / max(len(widths) - 1, 1)
-    left = {width: number * step for number, width in enumerate(widths)}
+    boxes = {width: BOXES[size] for width in widths[:-1]} | {widths[-1]: 0.09}
+    room = inches - margin - 0.06 - boxes[widths[-1]]
+    left = {width: number * room / max(len(widths) - 1, 1) for number, width in enumerate(widths)}
     top: dict[Node, float] = {}
     for column in order.values():
         y = (full_height - sum(sizes[node] for node in column) - gap * (len(column) - 1)) / 2
@@ -71,19 +74,23 @@ def draw_alluvial(flows: pl.DataFrame, names: pl.DataFrame, *, clustering: str =
             top[node] = y
             y += sizes[node] + gap
     colours = inherit_colours(order, links, sizes)
-    _draw_ribbons(ax, order, links, sizes, top, left, colours, box)
+    _draw_ribbons(ax, order, links, sizes, top, left, colours, boxes)
     for node, y in top.items():
-        ax.add_patch(Rectangle((left[node[0]], y), box, sizes[node], color=colours[node], linewidth=0, zorder=3))
+        place = (left[node[0]], y)
+        ax.add_patch(Rectangle(place, boxes[node[0]], sizes[node], color=colours[node], linewidth=0, zorder=3))
     for width, x in left.items():
         ax.text(x, -0.012 * full_height, f"width {width}", ha="left", va="bottom", color=GREY)
     words = {(row["width"], row["cluster"]): row for row in names.iter_rows(named=True)}
-    for width, column in order.items():
-        last = width == widths[-1]
-        room = 0.97 * margin - 0.06 if last else step - box - 0.08
-        for node in _select_named(column, top, sizes, LINE * full_height / (height - 0.37)):
-            text = cluster_caption(words[node], last, room)
-            x, y = left[width] + box + 0.03, top[node] + sizes[node] / 2
-            ax.text(x, y, text, va="center", ha="left", zorder=4, fontsize=SMALL, clip_on=False)
+    line = LINE * full_height / (height - 0.37)  # in items
+    look = {"va": "center", "ha": "left", "zorder": 4, "fontsize": SMALL, "clip_on": False}
+    for width in widths[:-1]:
+        for node in order[width]:
+            lines = box_lines(words[node], boxes[width] - 2 * PADDING, int(sizes[node] / line))
+            x, y = left[width] + PADDING, top[node] + sizes[node] / 2
+            ax.text(x, y, "\n".join(lines), color=ink(colours[node]), linespacing=1.15, **look)
+    for node in _select_named(order[widths[-1]], top, sizes, line):
+        x, y = left[node[0]] + boxes[node[0]] + PADDING, top[node] + sizes[node] / 2
+        ax.text(x, y, cluster_caption(words[node], True, 0.97 * margin - 0.06), **look)
     return figure
 
 
@@ -159,7 +166,7 @@ def inherit_colours(order: dict[int, list[Node]], links: dict[tuple[Node, Node],
     return colours
 
 
-def _draw_ribbons(ax: Axes, order, links, sizes, top, left, colours, box: float) -> None:
+def _draw_ribbons(ax: Axes, order, links, sizes, top, left, colours, boxes: dict[int, float]) -> None:
     """Ribbons leave and enter a box in the order of their other ends, so that they do not cross at the box."""
     place = {node: index for column in order.values() for index, node in enumerate(column)}
     leaving, entering = dict(top), dict(top)
@@ -172,7 +179,7 @@ def _draw_ribbons(ax: Axes, order, links, sizes, top, left, colours, box: float)
         entering[link[1]] += links[link]
     for link in sorted(links, key=lambda link: links[link]):
         (source, target), count = link, links[link]
-        x0, x1 = left[source[0]] + box, left[target[0]]
+        x0, x1 = left[source[0]] + boxes[source[0]], left[target[0]]
         band = ribbon_path(x0, starts[link], x1, ends[link], count)
         ax.add_patch(PathPatch(band, color=colours[source], alpha=0.35, linewidth=0))
 
@@ -199,24 +206,56 @@ def _select_named(column: list[Node], top: dict[Node, float], sizes: dict[Node, 
 
 
 def cluster_caption(row: dict, with_titles: bool, room: float) -> str:
-    """`Crime / Thriller`, and with titles `Crime / Thriller: Fargo; Seven`: as many whole ones as fit `room` inches.
+    """`War 38 % (×8): Platoon; Glory`: the first label, its share of the cluster's items and how many times its share
+    of the catalogue that is, and whole titles, as many as fit `room` inches. More labels where there is room and no
+    title. A cluster of most items is `62 % of items`; one without a typical label has its titles alone.
 
-    row: of a table of names. A cluster of most items is `62 % of items`.
+    row: of a table of names.
     """
-    labels, titles = (row.get("typical") or "").split(" / "), (row.get("titles") or "").split("; ")
-    joint = " / "
-    if is_most(row):
-        labels, joint = [percent(row["share"]), "of items"], " "
-    if labels == [""]:
+    titles = (row.get("titles") or "").split("; ")
+    if not row.get("typical") and not is_most(row):
         return _join_fitting(titles, "; ", room) or shorten(titles[0], room)
-    named = _join_fitting(labels, joint, room) or shorten(labels[0], room)
+    openings = _openings(row)
+    titles = [title.replace(f"{openings[-1]} #", "#") for title in titles]  # of branch 3·28: branch 3·28 #500
+    named = next((text for text in openings if text_inches(text) <= room), "") or shorten(openings[-1], room)
     if not with_titles or titles == [""]:
         return named
-    for opening in dict.fromkeys((named, labels[0])):  # rather a whole title than a second label
+    shorter = [text for text in openings if is_most(row) or " / " not in text]
+    for opening in shorter:  # rather a whole title than a second label, or than numbers
         if listed := _join_fitting(titles, "; ", room - text_inches(f"{opening}: ") - 0.05):
             return f"{opening}: {listed}"
-    cut = shorten(titles[0], room - text_inches(f"{labels[0]}: ") - 0.05)
-    return f"{labels[0]}: {cut}" if cut else named
+    cut = shorten(titles[0], room - text_inches(f"{openings[-1]}: ") - 0.05)
+    return f"{openings[-1]}: {cut}" if len(cut) >= LEGIBLE else named
+
+
+def box_lines(row: dict, room: float, most: int) -> list[str]:
+    """The name of a cluster in at most `most` lines of `room` inches: its labels, then their share and lift."""
+    if most < 1:
+        return []
+    if not row.get("typical") or is_most(row) or most == 1:
+        named = cluster_caption(row | ({"titles": ""} if row.get("typical") else {}), False, room)
+        return [named] if named else []
+    first = row["typical"].split(" / ")[0]
+    lines = [first if text_inches(first) <= room else shorten(first, room), _strength(row)]
+    return [line for line in lines if line and text_inches(line) <= room]
+
+
+def _openings(row: dict) -> list[str]:
+    """How a caption may begin, the fullest first: labels with the share and lift of the first, without, it alone."""
+    if is_most(row):
+        share = percent(row["share"])
+        return [f"{share} of items", share]
+    labels, strength = row["typical"].split(" / "), _strength(row)
+    first = f"{labels[0]} {strength}".strip()
+    return [" / ".join([first, *labels[1:]]), first, " / ".join(labels), labels[0]]
+
+
+def _strength(row: dict) -> str:
+    """`38 % (×8)`: the share of the first label in the cluster, and its lift; empty where the table has them not."""
+    share, lift = row.get("label_share"), row.get("lift")
+    if share is None or lift is None:
+        return ""
+    return f"{percent(share)} (×{lift:.{0 if lift >= 2.95 else 1}f})"
 
 
 def _join_fitting(parts: list[str], joint: str, room: float) -> str:
@@ -278,7 +317,7 @@ def draw_tree(tree: pl.DataFrame, *, max_leaves: int | None = None, size: str = 
         look = {"edgecolor": colours[name], "linewidth": thick, "alpha": 0.55, "capstyle": "butt"}
         ax.add_patch(PathPatch(curve, facecolor="none", **look))
         if name in children:
-            text = cluster_caption(row | {"titles": ""}, False, x1 - bend)
+            text = cluster_caption(row | ({"titles": ""} if row.get("typical") else {}), False, x1 - bend)
             ax.text(bend, y1 - 0.12, text, va="bottom", ha="left", fontsize=SMALL, zorder=4)
         else:
             text = cluster_caption(row, True, inches - x1 - 0.08 - text_inches(" (9999)"))

@@ -35,6 +35,7 @@ METRICS = {
     "effective_rank": "effective rank",
     "variance_share": "share of the variance",
 }
+PROBES = {"r2": "R²", "auc": "AUC"}  # beside a title that says of what
 CLUSTERINGS = {
     "fixed": "the same number of clusters",
     "by_width": "more clusters when wider",
@@ -65,10 +66,11 @@ def _with_columns(table: pl.DataFrame, *names: str) -> pl.DataFrame:
 
 @style.styled
 def draw_pair_matrix(table: pl.DataFrame, *, metric: str = "overlap", size: str = "column") -> Figure:
-    """A heat map of a metric of every two widths, with its values and its mean chance level; one panel a model.
+    """A heat map of a metric of every two widths, with its values; one panel a model, with the range of chance levels.
 
     table: columns width, other_width, metric, value, chance: `similarity` (overlap, cka, correlation) or one clustering
-    of `nesting` (share, entropy). Pairs that the table has not stay blank.
+    of `nesting` (share, entropy). Blank are a width beside itself, which is the same by definition (not where it is a
+    correlation within one block), and pairs that the table has not. Colours go from the lowest value to the highest.
     """
     table, models = _select_metric(table, metric, "width", "other_width")
     if table.select("model", "width", "other_width").is_duplicated().any():
@@ -76,22 +78,29 @@ def draw_pair_matrix(table: pl.DataFrame, *, metric: str = "overlap", size: str 
     row_height = 2.55 if size == "page" and len(models) > 2 else 2.75
     figure, axes = style.panel_grid(size, len(models), row_height, margin=0)
     colours = colormaps["cividis"]
-    # up to the largest value, or its chance level: a scale to 1 would leave a map of small values in one colour
-    top = float(table.select(pl.max_horizontal("value", "chance").max()).item()) or 1.0
+    if metric in ("overlap", "cka"):
+        table = table.with_columns(
+            pl.when(pl.col("width") != pl.col("other_width")).then(pl.col("value", "chance")).name.keep()
+        )
+    low, high = (level or 0.0 for level in (table["value"].min(), table["value"].max()))
+    high = high if high > low else low + 1.0
     mesh = None
     for ax, model in zip(axes, models, strict=True):
         part = table.filter(pl.col("model") == model)
         down, across = (part[name].unique().sort().to_list() for name in ("width", "other_width"))
         values = np.full((len(down), len(across)), np.nan)
-        for width, other, value in part.select("width", "other_width", "value").iter_rows():
+        for width, other, value in part.select("width", "other_width", "value").drop_nulls().iter_rows():
             values[down.index(width), across.index(other)] = value
-        mesh = ax.pcolormesh(values, cmap=colours, vmin=0, vmax=top, edgecolors="white", linewidth=0.8)
+        mesh = ax.pcolormesh(values, cmap=colours, vmin=low, vmax=high, edgecolors="white", linewidth=0.8)
         for (row, column), value in np.ndenumerate(values):
             if np.isfinite(value):
-                ink = "white" if value / top < 0.55 else "black"
-                ax.text(
-                    column + 0.5, row + 0.5, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=style.SMALL
-                )
+                look = {
+                    "color": style.ink(mesh.to_rgba(value)),
+                    "fontsize": style.SMALL,
+                    "ha": "center",
+                    "va": "center",
+                }
+                ax.text(column + 0.5, row + 0.5, f"{value:.2f}", **look)
         ax.set_xticks(np.arange(len(across)) + 0.5, [str(width) for width in across])
         ax.set_yticks(np.arange(len(down)) + 0.5, [str(width) for width in down])
         ax.tick_params(length=0)
@@ -99,8 +108,7 @@ def draw_pair_matrix(table: pl.DataFrame, *, metric: str = "overlap", size: str 
         ax.set_aspect("equal")
         ax.grid(False)
         ax.spines[:].set_visible(False)
-        chance = part["chance"].mean()
-        ax.set_title("\n".join(filter(None, [model, "" if chance is None else f"chance {chance:.2g}"])))
+        ax.set_title("\n".join(filter(None, [model, _chance_range(part["chance"].drop_nulls())])))
         directed = metric in ("share", "entropy")
         ax.set(xlabel="coarse width" if directed else "width", ylabel="fine width" if directed else "width")
     rows = axes[0].get_gridspec().nrows
@@ -108,6 +116,14 @@ def draw_pair_matrix(table: pl.DataFrame, *, metric: str = "overlap", size: str 
     bar.set_label(axis_title(metric))
     bar.outline.set_visible(False)
     return figure
+
+
+def _chance_range(levels: pl.Series) -> str:
+    """`chance 0.01`, `chance 0.01 to 0.25`: of the pairs of a heat map; empty where none is known."""
+    if not len(levels):
+        return ""
+    lowest, highest = (f"{level:.2g}" for level in (levels.min(), levels.max()))
+    return f"chance {lowest}" if lowest == highest else f"chance {lowest} to {highest}"
 
 
 @style.styled
@@ -142,7 +158,7 @@ def draw_cluster_quality(table: pl.DataFrame, *, metric: str = "ami", size: str 
                 ax.vlines(places, line["low"], line["high"], color=look.colour, linewidth=1)
             if line["chance"].is_not_null().any():
                 ax.plot(line["width"], line["chance"], color=GREY, linestyle=":", linewidth=1)
-        style.width_axis(ax, part["width"])
+        style.width_axis(ax, part["width"], len(models))
         ax.set_ylabel(axis_title(metric, panel.get("label")))
         ax.set_title(CLUSTERINGS.get(panel.get("clustering"), panel.get("clustering") or ""))
         if one_label and not ax.get_subplotspec().is_first_col():
@@ -161,6 +177,8 @@ def _chance_entry(table: pl.DataFrame, **look) -> list[tuple[Line2D, str]]:
 @style.styled
 def draw_block_probes(table: pl.DataFrame, *, part: str = "block", size: str = "page") -> Figure:
     """What each block (or prefix) of dimensions knows: one panel a measure, one dot a model, a bar at its chance level.
+
+    The title of a panel says what a linear model predicts from the block alone, or that it shows the block's shape.
 
     table: `blocks`: columns part, width, start, metric, value, chance, label, class. Of labels with classes the mean
     over them is drawn; for the classes see `draw_class_probes`.
@@ -187,7 +205,8 @@ def draw_block_probes(table: pl.DataFrame, *, part: str = "block", size: str = "
                 ax.hlines(chance, x - step * 0.45, x + step * 0.45, color=GREY, linewidth=1.2)
             ax.plot(x, values, color=look.colour, marker=look.marker, linestyle="none")
         ax.set_xticks(range(len(names)), names)
-        ax.set(xlim=(-0.5, len(names) - 0.5), xlabel="dimensions", ylabel=axis_title(metric, label))
+        ax.set(xlim=(-0.5, len(names) - 0.5), xlabel="dimensions", ylabel=PROBES.get(metric, axis_title(metric)))
+        ax.set_title(f"{readable(label)}, predicted" if label else "shape of the block")
         ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         if metric == "auc":
             ax.margins(y=0.1)
@@ -215,8 +234,8 @@ def draw_class_probes(
     classes = table.group_by("class").agg(pl.col("value").max()).sort("value", "class")["class"].to_list()
     spans = table.select("start", "width").unique().sort("width").rows()
     figure, ((ax,),) = style.canvas(size, 0.7 + 0.17 * len(classes))
-    chance = table["chance"].mean()
-    ax.axvline(chance, color=GREY, linewidth=1, linestyle=":")
+    chance = {"color": GREY, "linewidth": 1, "linestyle": ":"}
+    ax.axvline(table["chance"].mean(), **chance)
     for number, (start, width) in enumerate(spans):
         dots = table.filter(pl.col("width") == width)
         rows = [classes.index(name) for name in dots["class"]]
@@ -228,8 +247,8 @@ def draw_class_probes(
         ax.plot(dots["value"], rows, label=f"{start + 1}–{width}", **look)
     ax.set_yticks(range(len(classes)), classes)
     ax.set_ylim(-0.6, len(classes) - 0.4)
-    ax.set_xlabel(f"AUC of a linear probe (chance {chance:.2f}, dotted)")
+    ax.set_xlabel("AUC of a linear probe")
     ax.grid(axis="x")
     handles, names = ax.get_legend_handles_labels()
-    style.legend_above(figure, handles, [f"dims {names[0]}", *names[1:]])
+    style.legend_above(figure, [*handles, Line2D([], [], **chance)], [f"dims {names[0]}", *names[1:], "chance"])
     return figure

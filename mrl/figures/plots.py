@@ -226,14 +226,17 @@ def draw_groups(table: pl.DataFrame, *, ylabel: str = "Recall@20", size: str = "
     for ax, (grouping, model) in zip(axes.ravel(), product(groupings, models), strict=True):
         part = table.filter(pl.col("grouping") == grouping, pl.col("model") == model)
         groups = style.in_order(table.filter(pl.col("grouping") == grouping)["group"])
-        for colour, marker, group in zip(style.shades(len(groups)), MARKERS, groups, strict=False):
+        for number, (colour, group) in enumerate(zip(style.shades(len(groups)), groups, strict=True)):
             line = part.filter(pl.col("group") == group).sort("width")
-            ax.plot(line["width"], line["value"], color=colour, marker=marker, label=str(group))
-        style.width_axis(ax, table["width"])
+            look = {"color": colour, "marker": MARKERS[number % len(MARKERS)], "label": str(group)}
+            ax.plot(style.dodge(line["width"], number, len(groups)), line["value"], **look)
+        style.width_axis(ax, table["width"], len(groups))
         ax.set_title("\n".join(filter(None, (model, grouping))))
         ax.set_ylabel(ylabel)
-        if model == list(models)[0 if columns == 1 else -1]:  # one legend a grouping
+        if len(groupings) > 1 and model == list(models)[0 if columns == 1 else -1]:  # one legend a grouping
             ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
+    if len(groupings) == 1:
+        style.legend_above(figure, *axes[0, 0].get_legend_handles_labels())
     for ax in axes.ravel():
         style.from_zero(ax)
         ax.label_outer()

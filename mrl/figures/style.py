@@ -21,6 +21,7 @@ import matplotlib.style
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
@@ -38,7 +39,7 @@ GREY, PALE = "#6E6E6E", "#C4C4C4"  # text and chance levels; whatever stays in t
 SMALL, NORMAL = 7.0, 7.5  # points
 FONT = "DejaVu Sans"
 LEGEND_ROW = 0.14  # inches
-DODGE = 0.07  # between two lines on a width axis, in octaves
+DODGE = 0.12  # between two lines on a width axis, in octaves
 PIXELS_PER_INCH = 125  # CSS pixels in a notebook: a page figure fills the width of a JupyterLab cell
 
 
@@ -200,8 +201,17 @@ def models_of(table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, Look]]:
 
 
 def dodge(widths: Iterable[float], number: int, count: int) -> np.ndarray:
-    """The places on a width axis of line `number` of `count`: side by side, so that equal values hide no line."""
+    """The places on a width axis of line `number` of `count`: side by side, so that equal values hide no line.
+
+    Give `width_axis` the count, too.
+    """
     return np.asarray(list(widths), dtype=np.float64) * 2 ** (DODGE * (number - (count - 1) / 2))
+
+
+def ink(background: object) -> str:
+    """Black, or white where it stands out more from the background (by the relative luminance of WCAG 2)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(background)]
+    return "white" if linear @ np.array([0.2126, 0.7152, 0.0722]) < 0.179 else "black"
 
 
 def shades(number: int) -> list[tuple]:
@@ -209,14 +219,15 @@ def shades(number: int) -> list[tuple]:
     return [tuple(colour) for colour in mpl.colormaps["viridis"](np.linspace(0.0, 0.82, number))]
 
 
-def width_axis(ax: Axes, widths: Iterable[int]) -> None:
-    """A log2 axis with exactly the given widths as ticks."""
+def width_axis(ax: Axes, widths: Iterable[int], count: int = 1) -> None:
+    """A log2 axis with exactly the given widths as ticks, and room for `count` lines side by side (see `dodge`)."""
     widths = sorted(set(widths))
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_locator(FixedLocator(widths))
     ax.xaxis.set_major_formatter(FixedFormatter([str(width) for width in widths]))
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xlim(widths[0] / 1.15, widths[-1] * 1.15)
+    beyond = 1.15 * 2 ** (DODGE * (count - 1) / 2)
+    ax.set_xlim(widths[0] / beyond, widths[-1] * beyond)
     ax.set_xlabel("width (leading dimensions)")
 
 

@@ -12,6 +12,8 @@ import polars as pl
 
 from mrl.words import MOST, is_most, listed, percent, readable
 
+SAME = 0.02  # of R² and AUC: a smaller change is called none
+
 
 def _select(table: pl.DataFrame, **where: object) -> pl.DataFrame:
     """The rows with column=value, by width where they have one; an empty table has no columns to look at."""
@@ -140,13 +142,16 @@ def describe_blocks(table: pl.DataFrame) -> str:
     sentences = []
     if knowledge := _describe_probes(first):
         sentences += [
-            f"What the first {narrow} dimensions know: a linear model that sees only them {knowledge}.",
+            _describe_order(blocks),
+            f"A linear model that sees only the first {narrow} dimensions {knowledge}.",
             _best_classes(first),
-            f"What the last {wide - start} add: by themselves, such a model {_describe_probes(last)}.",
+            f"One that sees only the last {wide - start} {_describe_probes(last)}.",
             _best_classes(last) or _no_classes(last, wide - start),
             _describe_gain(before, after, start),
-            _describe_order(blocks),
         ]
+        if (_labels(first)["metric"] == "auc").any():
+            text = "(AUC: how often an item that has the label ranks above one that has not.)"
+            sentences.insert(3, text)
     shape, last_shape = ({row["metric"]: row for row in rows.iter_rows(named=True)} for rows in (first, last))
     if share := shape.get("variance_share"):
         last_share = last_shape["variance_share"]
@@ -173,23 +178,28 @@ def _classes(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _describe_probes(rows: pl.DataFrame) -> str:
-    """What a linear model reads from one block: `explains 12 % of the variance of …, and ranks …`."""
+    """What a linear model reads from one block: `explains 12 % of the variance of …; it tells genres apart with …`."""
     explained, ranked = [], []
     for row in _labels(rows).iter_rows(named=True):
-        share, label = percent(row["value"]) if _is_beyond_chance(row) else None, readable(row["label"])
+        known, label = _is_beyond_chance(row), readable(row["label"])
         if row["metric"] == "r2":
-            explained.append(f"{share} of the variance of {label}" if share else f"nothing of {label}")
+            explained.append(f"{_quality(row)} of the variance of {label}" if known else f"nothing of {label}")
+        elif known:
+            ranked.append(f"tells {label} apart with {_quality(row)} (chance {row['chance']:.2f})")
         else:
-            ranked.append(f"{share or 'no more than by chance'} for {label} ({_chance(row)})")
-    parts = [f"explains {listed(explained)}"] if explained else []
-    if ranked:
-        parts.append(f"ranks an item that has a label above one that has not in this share of pairs: {listed(ranked)}")
-    return ", and ".join(parts)
+            ranked.append(f"tells {label} apart no better than chance")
+    return ", and ".join(filter(None, [f"explains {listed(explained)}" if explained else "", listed(ranked)]))
+
+
+def _quality(row: dict) -> str:
+    """The value of a probe as its figure has it: R² as a share of the variance, AUC as it is."""
+    value = max(row["value"], 0)
+    return percent(value) if row["metric"] == "r2" else f"AUC {value:.2f}"
 
 
 def _best_classes(rows: pl.DataFrame, most: int = 3) -> str:
     best = _classes(rows).sort("value", descending=True, maintain_order=True).head(most).iter_rows(named=True)
-    words = [f"{row['class']} ({percent(row['value'])})" for row in best if _is_beyond_chance(row)]
+    words = [f"{row['class']} ({row['value']:.2f})" for row in best if _is_beyond_chance(row)]
     return f"It knows best: {listed(words)}." if words else ""
 
 
@@ -203,20 +213,21 @@ def _describe_gain(before: pl.DataFrame, after: pl.DataFrame, start: int) -> str
     options = {"suffix": "_before", "maintain_order": "left"}
     changes: dict[str, list[str]] = {"raise": [], "lower": [], "leave": []}
     for row in _labels(after).join(_labels(before), on=["metric", "label"], **options).iter_rows(named=True):
-        old, new = max(row["value_before"], 0), max(row["value"], 0)
-        if percent(old) == percent(new):  # what a reader cannot see has not changed
-            changes["leave"].append(f"{readable(row['label'])} at {percent(new)}")
+        gain = max(row["value"], 0) - max(row["value_before"], 0)
+        old, new = _quality(row | {"value": row["value_before"]}), _quality(row)
+        if abs(gain) < SAME:
+            changes["leave"].append(f"{readable(row['label'])} as it was ({new})")
         else:
-            words = f"{readable(row['label'])} from {percent(old)} to {percent(new)}"
-            changes["raise" if new > old else "lower"].append(words)
+            words = f"{readable(row['label'])} from {old} to {new.removeprefix('AUC ')}"
+            changes["raise" if gain > 0 else "lower"].append(words)
     gains = [f"{verb} {listed(parts)}" for verb, parts in changes.items() if parts]
     if not gains:
         return ""
     text = f"Added to the first {start} they {listed(gains)}"
     gain = pl.col("value") - pl.col("value_before")
-    classes = _classes(after).join(_classes(before), on="class", **options).filter(gain >= 0.01)
+    classes = _classes(after).join(_classes(before), on="class", **options).filter(gain >= SAME)
     for row in classes.sort(gain, descending=True, maintain_order=True).head(1).iter_rows(named=True):
-        text += f"; {row['class']} gains most ({percent(row['value_before'])} to {percent(row['value'])})"
+        text += f"; {row['class']} gains most ({row['value_before']:.2f} to {row['value']:.2f})"
     return text + "."
 
 
@@ -231,9 +242,9 @@ def _describe_order(blocks: pl.DataFrame) -> str:
         if best["width"] == first:
             in_order.append(readable(label))
             continue
-        at_first = max(part.filter(width=first)["value"][0], 0)
+        at_first = _quality(part.filter(width=first).row(0, named=True))
         words = f"{readable(label)} best from dimensions {best['start'] + 1} to {best['width']} "
-        against.append(words + f"({percent(best['value'])}; the first {first}: {percent(at_first)})")
+        against.append(words + f"({_quality(best)}; the first {first}: {at_first.removeprefix('AUC ')})")
     parts = [f"In keeping with coarse first, the first {first} tell {listed(in_order)} best."] if in_order else []
     parts += [f"Against coarse first, a model of one block reads {listed(against)}."] if against else []
     return " ".join(parts)

@@ -8,7 +8,8 @@ One vocabulary of columns, in every table where they apply; one row a value:
 
     width             number of leading dimensions; of a block: where it ends; of a pair: the finer (wider) one
     other_width       the second width of a pair: the coarser one in `nesting`, any in the square `similarity`
-    clustering        `fixed` (as many clusters at every width), `by_width` (more at wider ones), `tree` (nested)
+    clustering        `fixed` (the same number of clusters at every width), `by_width` (more at wider ones),
+                      `tree` (nested)
     clusters          number of clusters there are
     cluster           number of one cluster at its width
     label             what it is compared with: genres, depth_1, popularity, year, …

@@ -16,6 +16,8 @@ from mrl.errors import ConfigError
 from mrl.hierarchy.clusters import check_items, cluster_points, indicator, normalise_rows, one_a_width
 from mrl.hierarchy.neighbours import item_titles
 
+MANY = 4  # labels of an item: with more, none of them says what it is
+
 
 def build_tree_clusters(
     items: np.ndarray,
@@ -62,19 +64,24 @@ def name_clusters(
     typical: int = 2,
     titles: int = 3,
 ) -> pl.DataFrame:
-    """Every cluster at every width, named by its typical labels and its most popular titles.
+    """Every cluster at every width, named by its typical labels, with titles that stand for the first of them.
 
     clusters: (W, I); has_label: (I, G) bool with `names`; labels: a frame with a `title` column; popularity: (I,).
     Lift of label g in cluster c = P(g | c) / P(g) among labelled items. Typical are the labels with lift > 1 and at
     least two items that add most to what the cluster tells, P(g | c) log lift: lift alone would prefer the rarest.
+    Titles are of items that carry the first of them, by popularity over their number of labels: a film that is War
+    and nothing else stands for War before one of three genres. Those of more than MANY labels stand for none: they come
+    last. Where no label is typical, titles are of the most popular items.
     Columns: clustering, width, cluster, items, share (of all items), popularity_share (of all interactions, null
     without popularity), typical (labels joined by ` / `, or null), lift (of the first), label_share (P(first | c)),
     titles (joined by `; `), name (typical: titles).
     """
     num_items = clusters.shape[1]
     title = np.array(item_titles(num_items, labels, item_ids), dtype=object)
-    weight = np.zeros(num_items) if popularity is None else np.asarray(popularity, dtype=np.float64)
+    weight = np.ones(num_items) if popularity is None else np.asarray(popularity, dtype=np.float64)
     known = np.zeros(num_items, dtype=bool) if has_label is None else has_label.any(axis=1)
+    labels_an_item = np.ones(num_items) if has_label is None else np.maximum(has_label.sum(axis=1), 1)
+    as_example = weight / labels_an_item - (labels_an_item > MANY) * weight.max()
     carries = csr_array(has_label, dtype=np.float64) if known.any() else None
     overall = None if carries is None else carries.sum(axis=0) / known.sum()  # (G,)
     rows = []
@@ -82,7 +89,7 @@ def name_clusters(
         counts = None if carries is None else (indicator(cluster_of) @ carries).toarray()  # (K, G)
         for cluster in np.unique(cluster_of):
             inside = np.flatnonzero(cluster_of == cluster)
-            popular = inside[np.argsort(-weight[inside], kind="stable")][:titles]
+            examples, fitness = inside, weight
             first = {"typical": None, "lift": None, "label_share": None}
             if overall is not None and known[inside].any():
                 share = counts[cluster] / known[inside].sum()
@@ -93,7 +100,8 @@ def name_clusters(
                     words = " / ".join(names[g] for g in best)
                     top = best[0]
                     first = {"typical": words, "lift": float(lift[top]), "label_share": float(share[top])}
-            listed = "; ".join(title[popular])
+                    examples, fitness = inside[has_label[inside, top]], as_example
+            listed = "; ".join(title[examples[np.argsort(-fitness[examples], kind="stable")][:titles]])
             rows.append(
                 {
                     "clustering": clustering,

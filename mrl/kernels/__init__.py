@@ -8,6 +8,7 @@ Loops run over slices of a batch in threads, and give the same for any number of
     row_adam        Adam that touches only the rows of a batch
     sparse          a sparse matrix times a table of vectors
     topk            the best k of a row
+    scan            scores of one query for all items, from codes of fewer bits
     cuda_graph      a training step recorded once as a CUDA graph and replayed
     fast_paths      what only a GPU does, compared with the plain path once a run, and dropped where it differs
 """
@@ -16,6 +17,7 @@ from mrl.kernels.bpr import Gradients, bpr_gradients
 from mrl.kernels.candidates import UniformCandidates, level_scores, pick_hardest, similarity
 from mrl.kernels.cuda_graph import GraphStep
 from mrl.kernels.row_adam import RowAdam
+from mrl.kernels.scan import scan_bits, scan_halves, scan_numbers
 from mrl.kernels.sparse import propagate
 from mrl.kernels.threads import compiled, has_short_floats, in_threads, is_forked
-from mrl.kernels.topk import best_of_scores, best_of_vectors, mark_hits
+from mrl.kernels.topk import best_of_scores, best_of_vector, best_of_vectors, mark_hits, rerank, shortlist

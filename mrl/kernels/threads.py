@@ -92,13 +92,13 @@ def has_short_floats(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def in_threads(work: Callable[[slice], object], rows: int, *, each: int) -> None:
-    """Call work(slice) for all of `rows`, at least `each` rows a call, on as many threads as torch uses.
+def in_threads(work: Callable[[slice], object], rows: int, *, each: int, threads: int | None = None) -> None:
+    """Call work(slice) for all of `rows`, at least `each` rows a call, on `threads`, by default as many as torch uses.
 
     Threads of our own, not numba's: its pools change torch's, spin while they wait (which on a busy machine costs more
     than it gains), survive no fork, and take no calls from two threads.
     """
-    threads = torch.get_num_threads()
+    threads = torch.get_num_threads() if threads is None or _FORKED else threads
     parts = min(rows // max(each, 1), 4 * threads)  # more parts than threads: a slow core gets fewer
     if parts <= 1 or threads == 1:
         work(slice(0, rows))

@@ -135,8 +135,8 @@ def _workspace(num_items, k):
 
 
 @_kernel
-def _best_of_row(row, margin, user, width, items, k, workspace, ids, best):
-    """Fill ids and best (k,) from row (I,): the k best, -1 and -Inf where there are fewer above -Inf."""
+def _gather(row, margin, user, width, items, k, workspace):
+    """Put everything of row (I,) that may be among the k best into the workspace; returns how many those are."""
     maxima, keys, chosen, candidates, values = workspace
     groups, room = len(maxima), len(candidates)
     _group_maxima(row, maxima)
@@ -156,9 +156,46 @@ def _best_of_row(row, margin, user, width, items, k, workspace, ids, best):
             _select_best(candidates, values, count, k)
             count = scored = min(k, count)
     _score(candidates, values, scored, count, row, user, width, items)
+    return count
+
+
+@_kernel
+def _best_of_row(row, margin, user, width, items, k, workspace, ids, best):
+    """Fill ids and best (k,) from row (I,): the k best, -1 and -Inf where there are fewer above -Inf."""
+    count = _gather(row, margin, user, width, items, k, workspace)
+    candidates, values = workspace[3], workspace[4]
     count = _keep_best(candidates, values, count, k, ids, best)
     ids[count:] = -1
     best[count:] = -np.inf
+
+
+@_kernel
+def shortlist(row, k, items, ids):
+    """Fill ids (k,), in any order, with the k best of row (I,); returns how many there are above -Inf. items: any."""
+    workspace = _workspace(len(row), k)
+    count = _gather(row, 0.0, row, 0, items, k, workspace)
+    if count > k:
+        _select_best(workspace[3], workspace[4], count, k)
+    count = min(count, k)
+    ids[:count] = workspace[3][:count]
+    return count
+
+
+@_kernel
+def best_of_vector(row, margin, user, width, items, k, ids, best):
+    """Fill ids and best (k,) from row (I,), scores within `margin` / 2 of ⟨user, item⟩ at `width`; 0 for row itself."""
+    _best_of_row(row, margin, user, width, items, k, _workspace(len(row), k), ids, best)
+
+
+@_kernel
+def rerank(candidates, user, width, items, k, ids, best):
+    """Fill ids and best (k,) with the k best of candidates (n,) by ⟨user, item⟩ at `width`, in order; n at most.
+
+    Candidates are put into another order.
+    """
+    values = np.empty(len(candidates), np.float64)
+    _score(candidates, values, 0, len(candidates), user, user, width, items)
+    _keep_best(candidates, values, len(candidates), k, ids, best)
 
 
 @_kernel

@@ -11,6 +11,7 @@ validation.py    validation users and splits, and the value that settings are ju
 usual.py         usual settings by the data, how wide these can be fitted, what a thorough search tries beside
 climb.py         the climb to the best alpha0 and penalty, neighbour by neighbour
 search.py        the settings, chosen on validation: the whole first, then its prefixes
+stages.py        the default recipe after each of its stages, by settings that were chosen
 """
 
 from mrl.least_squares.axes import rotate

@@ -1,4 +1,5 @@
-"""The story of a run on two printed pages: how good each width is, which one to take, what its dimensions know.
+"""The story of a run on some two printed pages: how good each width is, which one to take, what each stage
+of the recipe gives, what the dimensions know.
 
 Every sentence is computed from the table that the figure or table above it shows. What `notebooks/report.ipynb` puts on
 top of its page; the rest of the page is the executed notebooks.
@@ -16,6 +17,7 @@ from mrl.analysis.profile import describe_accuracy
 from mrl.analysis.sentences import rank_models
 from mrl.figures import draw_accuracy, draw_alluvial, draw_block_probes, draw_cluster_quality, select_models
 from mrl.hierarchy import describe
+from mrl.report.ablation import summarise_stages
 from mrl.runs import Run
 from mrl.words import listed, model_names, percent, readable
 
@@ -37,12 +39,13 @@ COARSE = 3  # widths whose clusters are drawn: more would not fit a printed page
 def summarise(run: Run, metrics: pl.DataFrame, tables: Path) -> list[str | Figure]:
     """The story as Markdown and figures.
 
-    metrics: of the model and its controls, see `mrl.controls.metrics_on_test`. tables: the folder with `evaluate/` and
-    `hierarchy/`, the CSV files of those notebooks.
+    metrics: of the model and its controls, see `mrl.controls.metrics_on_test`. tables: the folder with `evaluate/`,
+    `ablation/` and `hierarchy/`, the CSV files of those notebooks.
     """
     parts = [
         *_summarise_accuracy(run, metrics, tables / "evaluate"),
         *_summarise_choice(run, tables / "evaluate"),
+        *summarise_stages(_read(tables / "ablation" / "stages.csv")),
         *_summarise_hierarchy(run, tables / "hierarchy"),
     ]
     return [part for part in parts if not isinstance(part, str) or part]

@@ -23,12 +23,14 @@ run; one with a checkpoint alone was interrupted, and training with the same set
     hub         runs on the Hugging Face hub, fetched and shared
     results     all that a finished run leaves there
     files       its files read back, in forked processes, too
+    lists       recommendations as a table
+    manifest    any folder with checksums, complete or absent: an index, an export
     tensorfile  tensors on disk, with a checksum and without pickles
     progress    the line that says where a run stands, and how long it will take
     tables      what a reader is told of a run: what it will do, and its tables
 """
 
 from mrl.runs.directory import RunDirectory, check_compatible, default_path, environment, peak_memory_mib, run_path
-from mrl.runs.progress import REFIT_SHARE, Progress, describe_tried, readable_seconds, share_done
+from mrl.runs.progress import REFIT_SHARE, Progress, describe_chosen, describe_tried, readable_seconds, share_done
 from mrl.runs.results import write_run
 from mrl.runs.run import Run, differences, load

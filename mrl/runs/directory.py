@@ -33,7 +33,7 @@ from mrl.errors import MRLError, RunError
 from mrl.kernels import fast_paths
 from mrl.runs import tensorfile
 from mrl.runs.card import CARD, PICTURE
-from mrl.runs.files import BACKBONE, DROPPED, LABEL, read_ids
+from mrl.runs.files import BACKBONE, DROPPED, ids_frame, read_ids
 
 GONE = ("popularity_exponent", "rotation_width", "trials")  # settings of least_squares before 2026-11-28
 
@@ -157,15 +157,7 @@ class RunDirectory:
 
     def write_ids(self, data: Interactions) -> None:
         """Raw id by row of users and items, and the item labels."""
-        sides = []
-        for side, ids in (("user", data.user_ids), ("item", data.item_ids)):
-            frame = pl.DataFrame({"row": np.arange(len(ids)), "id": pl.Series(map(str, ids.tolist()), dtype=pl.String)})
-            is_integer = np.issubdtype(ids.dtype, np.integer)
-            sides.append(frame.select(pl.lit(side).alias("side"), pl.all(), pl.lit(is_integer).alias("integer")))
-        if data.labels is not None:
-            labels = data.labels.rename(lambda name: LABEL + name)
-            sides[1] = pl.concat([sides[1], labels], how="horizontal")
-        self._write_parquet("ids.parquet", pl.concat(sides, how="diagonal"))
+        self._write_parquet("ids.parquet", ids_frame(data.user_ids, data.item_ids, data.labels))
 
     def write_seen(self, positives: Positives, dropped: Positives | None = None) -> None:
         """What users are known to have met, left out when recommending: the positives of training, and beside them

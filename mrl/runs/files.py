@@ -33,6 +33,18 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return weights
 
 
+def ids_frame(user_ids: np.ndarray, item_ids: np.ndarray, labels: pl.DataFrame | None) -> pl.DataFrame:
+    """What `read_ids` reads: a row a user, then a row an item, with side, row, id, integer and the labels of items."""
+    sides = []
+    for side, ids in (("user", user_ids), ("item", item_ids)):
+        frame = pl.DataFrame({"row": np.arange(len(ids)), "id": pl.Series(map(str, ids.tolist()), dtype=pl.String)})
+        is_integer = np.issubdtype(ids.dtype, np.integer)
+        sides.append(frame.select(pl.lit(side).alias("side"), pl.all(), pl.lit(is_integer).alias("integer")))
+    if labels is not None:
+        sides[1] = pl.concat([sides[1], labels.rename(lambda name: LABEL + name)], how="horizontal")
+    return pl.concat(sides, how="diagonal")
+
+
 def read_ids(path: Path) -> tuple[np.ndarray, np.ndarray, pl.DataFrame | None]:
     """User ids, item ids and item labels of an ids.parquet, by row. Raises RunError where it is damaged."""
     frame = parse_file(path, read_frame)

@@ -5,8 +5,13 @@ It rewrites itself on a terminal and in JupyterLab. Where nobody watches (paperm
 
 from __future__ import annotations
 
+import re
+import shutil
 import sys
+import textwrap
 import time
+from collections.abc import Mapping
+from typing import Any
 
 RARELY = 20.0  # seconds between the lines that are written where nobody watches
 OFTEN = 0.1  # and between those that rewrite themselves
@@ -15,6 +20,7 @@ DONE = {"width": 0.35, "fit_width": 0.45, "nested_sweeps": 0.5, "rotation": 0.62
 PENALTY_DONE, FINAL_DONE, PENALTY_TRIALS = 0.2, 0.3, 7
 MEASURED = ("trial", "value", "seconds")  # of a trial, beside the settings that it tries
 REFIT_SHARE = 0.8  # of what is left after the search, if no epoch gains
+LINE_WIDTH = 94  # characters; JupyterLab in a window of 1,200 pixels breaks words after 95
 
 
 def share_done(trial: dict) -> float:
@@ -28,6 +34,21 @@ def describe_tried(trial: dict) -> str:
     """What a trial of the search tried, a row of the history: `alpha0 0.3, frequency_l2 0.01`."""
     settings = {name: value for name, value in trial.items() if name not in MEASURED and value is not None}
     return ", ".join(f"{name} {value}" for name, value in settings.items())
+
+
+def describe_chosen(chosen: Mapping[str, Any], usual: Mapping[str, Any]) -> str:
+    """What the search chose, as far as it is not the usual: `chosen: alpha0 0.3, sweeps 2; the rest as usual`.
+
+    usual: by name; what is not in it is always told.
+    """
+    told = {name: _plain(value) for name, value in chosen.items() if value not in (None, (), [])}
+    unusual = {name: value for name, value in told.items() if name not in usual or value != _plain(usual[name])}
+    settings = ", ".join(f"{name} {value}" for name, value in unusual.items()) or "the usual settings"
+    return f"chosen: {settings}{'; the rest as usual' if 0 < len(unusual) < len(told) else ''}"
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 class Progress:
@@ -45,12 +66,15 @@ class Progress:
             return
         self.phase, self.said = phase, now
         left = "" if seconds_left is None else f", about {readable_seconds(seconds_left)} left"
-        self._write(f"{phase}{': ' if text else ''}{text} ({readable_seconds(now - self.started)}{left})")
+        line = f"{phase}{': ' if text else ''}{text} ({readable_seconds(now - self.started)}{left})"
+        if sys.stderr.isatty():  # a line that breaks could not be rewritten
+            line = cut_middle(line, shutil.get_terminal_size().columns - 1)
+        self._write(line)
 
     def note(self, line: str) -> None:
-        """A line that stays."""
-        if self.shown:
-            self._write(line)
+        """A line that stays; a long one is folded."""
+        for part in folded(line).splitlines() if self.shown else ():
+            self._write(part)
             if self.rewrites:
                 sys.stderr.write("\n")
                 self.length = 0
@@ -60,8 +84,23 @@ class Progress:
             sys.stderr.write("\r" + line.ljust(self.length))
             self.length = len(line)
         else:
-            sys.stderr.write(line + "\n")
+            sys.stderr.write(folded(line) + "\n")
         sys.stderr.flush()
+
+
+def folded(line: str, indent: str = "  ") -> str:
+    """A line in lines of `LINE_WIDTH`, the others indented; words stay whole, and numbers with their unit."""
+    held = re.sub(r"(?<=\d) (?=(s|min|h)\b|%)", "\0", line)
+    options = {"subsequent_indent": indent, "break_long_words": False, "break_on_hyphens": False}
+    return "\n".join(textwrap.wrap(held, LINE_WIDTH, **options)).replace("\0", " ")
+
+
+def cut_middle(line: str, most: int) -> str:
+    """A line of at most so many characters: the phase begins it and the time left ends it, so its middle goes."""
+    if len(line) <= most:
+        return line
+    head = (most - 3) // 2
+    return f"{line[:head]} … {line[len(line) - (most - 3 - head) :]}"
 
 
 def is_watched() -> bool:

@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from mrl.data import Positives
-from mrl.data.ids import as_series, id_column, rows_by_text, texts
+from mrl.data.ids import rows_by_text
 from mrl.errors import ConfigError, RunError
 from mrl.evaluation import VectorRanking, users_per_batch
 from mrl.runs import hub, tensorfile
 from mrl.runs.card import model_card
 from mrl.runs.directory import is_earlier
 from mrl.runs.files import BACKBONE, DROPPED, parse_file, read_frame, read_ids, read_weights
+from mrl.runs.lists import as_lists, find_rows
 from mrl.widths import AUTO, check_widths
 
 
@@ -148,16 +149,7 @@ class Run:
             user, rank = (items >= 0).nonzero(as_tuple=True)  # -1 where nothing is left
             found.append((part[user], items[user, rank], rank + 1, scores[user, rank]))
         user, item, rank, score = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
-        # Columns one by one: the threads of polars' queries do not survive a fork, and a server may have forked.
-        table = {
-            "user": as_series(self.user_ids[user]),
-            "item": as_series(self.item_ids[item]),
-            "rank": rank,
-            "score": score.astype(np.float32),
-        }
-        if self.labels is not None and "title" in self.labels.columns:
-            table["title"] = self.labels["title"].gather(item)
-        return pl.DataFrame(table)
+        return as_lists(self.user_ids[user], self.item_ids, self.labels, item, rank, score)
 
     def push(self, repo: str, *, private: bool = True) -> str:
         """The run's files to `repo` of the Hugging Face hub, made where there is none: hf://repo@commit, for `load`.
@@ -182,12 +174,8 @@ class Run:
 
     def _rows(self, user_ids: Any) -> Tensor:
         """Rows of raw ids, (B,) int64."""
-        asked = id_column(user_ids, "user")
-        rows = [self.user_rows.get(text, -1) for text in texts(asked, "user")]
-        if -1 in rows:
-            unknown = asked[rows.index(-1)]
-            raise RunError(f"user {unknown!r} is not in {self.path}; its ids are like {self.user_ids[:3].tolist()}")
-        return torch.tensor(rows, dtype=torch.int64)
+        like = self.user_ids[:3].tolist()
+        return torch.tensor(find_rows(user_ids, self.user_rows, "user", self.path, like), dtype=torch.int64)
 
 
 def load(path: str | os.PathLike[str]) -> Run:

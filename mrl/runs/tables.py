@@ -16,7 +16,7 @@ import torch
 from mrl.config import TrainConfig, flat
 from mrl.data import Interactions
 from mrl.runs.directory import run_path
-from mrl.runs.progress import describe_tried
+from mrl.runs.progress import describe_tried, folded
 from mrl.runs.run import Run
 from mrl.widths import AUTO
 from mrl.words import listed, metric_title, percent
@@ -34,11 +34,11 @@ FILES = {
     "per_user.parquet": "accuracy by user",
     "environment.json": "versions, device, seconds, what was chosen",
 }
-INITIAL = "fit iALS, smooth it over the graph, rotate it so that every prefix ranks as the full vector does"
+INITIAL = "fit iALS, smooth it over the graph, rotate it so that prefixes rank as the full vector"
 STEPS = {
     "default": (
         INITIAL,
-        "train by nested softmax with early stopping; an epoch is kept only where validation users clearly gain",
+        "nested softmax with early stopping; an epoch is kept only where users clearly gain",
     ),
     "least_squares": (INITIAL,),
     "mrl4rec": ("train from random vectors with early stopping on validation",),
@@ -86,10 +86,12 @@ def describe_plan(config: TrainConfig, device: torch.device) -> str:
     honest = "fit anew on train and validation together, and measure each width on test, once"
     steps.append(paper if config.protocol == "paper" else honest)
     lines = [f"Data set {config.dataset}, recipe {config.recipe}, {widths}, on {device}:"]
-    lines += [f"  {number}. {step}" for number, step in enumerate(steps, 1)]
+    lines += [folded(f"  {number}. {step}", indent="     ") for number, step in enumerate(steps, 1)]
     changed = changed_settings(config)
     others = ", ".join(f"{name} = {value}" for name, value in changed.items())
-    lines.append(f"Not the default of this recipe: {others}" if changed else "All other settings are the default.")
+    lines.append(
+        folded(f"Not the default of this recipe: {others}") if changed else "All other settings are the default."
+    )
     return "\n".join([*lines, f"The run goes to {run_path(config)}."])
 
 

@@ -5,7 +5,6 @@ done yet, `study_tables` collects it, `write_study` writes it.
     datasets        its data sets, and the settings of some of them
     models          which models there are, at which widths and seeds, what of their settings is searched
     fitting         how each is fitted, in a search and in the refit
-    stages          the default recipe after each of its stages
     folder          what is kept of a model on a data set
     jobs            a trial, a test, a timing
     plan            how long it will take

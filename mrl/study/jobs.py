@@ -13,11 +13,11 @@ import torch
 
 from mrl.errors import MRLError
 from mrl.evaluation import Evaluation
+from mrl.least_squares.stages import refit_stages
 from mrl.study.config import StudyConfig
-from mrl.study.fitting import METRICS, objective, rank
+from mrl.study.fitting import METRICS, objective, rank, recipe_config
 from mrl.study.folder import Experiment, Job, write_json, write_per_user
 from mrl.study.models import Choice
-from mrl.study.stages import refit_stages
 
 STARTUP_TRIALS = 5  # drawn at random before the search learns from them
 
@@ -110,7 +110,8 @@ def _refit_and_test(config: StudyConfig, experiment: Experiment, seed: int) -> s
 def _test_stages(config: StudyConfig, experiment: Experiment, seed: int) -> str:
     """Refit with the best settings, and test after each stage."""
     settings, task = experiment.best_settings(), config.refit_task(experiment, seed)
-    tables = {stage: _metrics(rank(task, model, "test")) for stage, model in refit_stages(task, settings)}
+    stages = refit_stages(recipe_config(task, settings), task.data.train.to(task.device))
+    tables = {stage: _metrics(rank(task, model, "test")) for stage, model in stages}
     metrics = [{"stage": stage, **row} for stage, table in tables.items() for row in table.iter_rows(named=True)]
     write_json(experiment.stages_path(seed, settings), {"seed": seed, "settings": settings, "metrics": metrics})
     return ", ".join(f"{stage} {table['value'].mean():.4f}" for stage, table in tables.items())

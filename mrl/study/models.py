@@ -52,8 +52,8 @@ class StudyModel:
     first_trial: settings of the first trial. max_trials: fewer than the study has: 1 where nothing is to be chosen or
     the fit searches by itself and reports its `refit_settings`.
     deterministic: the seed changes nothing, so that one is enough. max_seeds: fewer than the study has, for a model
-    that is trained. has_stages: whether `mrl.study.stages` knows its stages. code: files and folders of `mrl` that
-    make the numbers; when what they do changes, old numbers are no longer used.
+    that is trained. has_stages: whether `mrl.least_squares.stages` knows its stages. code: files and folders of `mrl`
+    that make the numbers; when what they do changes, old numbers are no longer used.
     """
 
     name: str

@@ -22,10 +22,10 @@ from statsmodels.stats.multitest import multipletests
 
 from mrl.analysis.comparison import compare
 from mrl.errors import RunError
+from mrl.least_squares.stages import TRAINED
 from mrl.study.config import StudyConfig
 from mrl.study.fitting import METRICS, K
 from mrl.study.folder import Experiment, read_json, read_table
-from mrl.study.stages import TRAINED
 
 LEVEL = 0.05
 STAGE = "stage"  # the role of a row that is the default recipe after one of its stages

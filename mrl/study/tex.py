@@ -22,10 +22,9 @@ from mrl.report.paper import escape_latex
 from mrl.report.reproduction import published_figures
 from mrl.study.fitting import METRICS, K
 from mrl.study.models import TRAINED_SEEDS, TRAINED_WIDEST, select_models
-from mrl.study.stages import STAGES
 from mrl.study.tables import IS_CUT, StudyTables
 from mrl.study.words import counted, format_metric, format_seconds, short_of_seeds
-from mrl.words import model_name
+from mrl.words import STAGES, model_name
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def stage_rows(tables: StudyTables, dataset: str, bold: str) -> list[list[str]]:
     is_best = pl.col("mean") == pl.col("mean").max().over("metric", "width")
     stages = stages.with_columns(form=pl.when(is_best).then(pl.lit(bold)))
     return [
-        [metric_title(metric, K), STAGES[stage]]
+        [metric_title(metric, K), STAGES[stage].name]
         + [(form or "%s") % format_metric(mean) for form, mean in part.sort("width").select("form", "mean").iter_rows()]
         for (metric, stage), part in stages.group_by("metric", "model", maintain_order=True)
     ]

@@ -162,14 +162,18 @@ def test_planted_interactions_carry_true_clusters_and_split():
     data = planted_interactions(seed=2)
     drawn = planted(seed=2)
     assert data.name == "planted"
-    assert data.labels.columns == ["depth_1", "depth_2", "depth_3"]
-    assert (data.labels.to_numpy() == drawn.clusters[data.item_ids]).all()
+    assert data.labels.columns == ["title", "depth_1", "depth_2", "depth_3"]
+    assert (data.labels.drop("title").to_numpy() == drawn.clusters[data.item_ids]).all()
+    row = 5
+    branch, item = drawn.clusters[data.item_ids[row], -1], data.item_ids[row]
+    assert data.labels["title"][row] == f"branch 3·{branch} #{item}"
     positives = data.train.union(data.test)
     assert len(positives) == len(data.train) + len(data.test) == 60_000
     assert (positives.item_counts.numpy() == drawn.positives.item_counts.numpy()[data.item_ids]).all()
     assert 0.18 < len(data.test) / 60_000 < 0.22
     small = planted_interactions(200, 100, 1500, (2, 3), core=5)
-    assert small.labels.columns == ["depth_1", "depth_2"]
+    assert small.labels.columns == ["title", "depth_1", "depth_2"]
+    assert small.labels["title"].str.contains(r"^branch 2·[0-5] #\d+$").all()
     assert small.train.union(small.test).item_counts.min() >= 5
 
 

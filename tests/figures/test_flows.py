@@ -7,14 +7,22 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 import pytest
-from drawn import check_readable, words
+from drawn import check_readable, texts, words
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 from matplotlib.patches import PathPatch, Rectangle
 
 from mrl.errors import ConfigError, DataError
-from mrl.figures.flows import cluster_caption, count_crossings, draw_alluvial, draw_tree, inherit_colours, untangle
+from mrl.figures.flows import (
+    box_lines,
+    cluster_caption,
+    count_crossings,
+    draw_alluvial,
+    draw_tree,
+    inherit_colours,
+    untangle,
+)
 from mrl.figures.style import GREY, PALETTE, SIZES
 from mrl.hierarchy.tree import build_tree, count_flows, name_clusters
 
@@ -49,10 +57,24 @@ def test_alluvial(size: str) -> None:
     colours = [to_hex(box.get_facecolor()).upper() for box in boxes]
     # a cluster has its origin's colour, but one of most items hands it to its largest part only
     assert sorted(colours) == sorted([PALETTE[0]] * 2 + [PALETTE[1]] * 2 + [PALETTE[2]])
-    assert {"width 4", "width 8", "60 % of items", "Horror"} <= set(words(figure))
-    assert "Horror: Film 6; Film 7; Film 8" in words(figure) or size == "column"
-    assert any(text.startswith("War: Film 4") for text in words(figure))
+    assert {"width 4", "width 8", "60 % of items", "Horror\n100 % (×2.5)"} <= set(words(figure))
+    assert "Horror 100 % (×2.5): Film 6; Film 7" in words(figure) or size == "column"
+    assert any(text.startswith("War") and "Film 4" in text for text in words(figure))
     check_readable(figure)
+
+
+@each_size
+def test_no_name_lies_on_a_ribbon(size: str) -> None:
+    """A name is within its box, or to the right of the last ones."""
+    figure = draw_alluvial(*tables(), size=size)
+    (ax,) = figure.axes
+    boxes = [patch.get_window_extent() for patch in ax.patches if isinstance(patch, Rectangle)]
+    end = max(box.x1 for box in boxes)
+    for text, extent, _ in texts(figure):
+        within = any(
+            box.x0 <= extent.x0 and extent.x1 <= box.x1 and box.y0 <= extent.y0 and extent.y1 <= box.y1 for box in boxes
+        )
+        assert within or extent.x0 >= end or text.startswith("width"), text
 
 
 def test_ribbons_meet_the_boxes() -> None:
@@ -102,12 +124,22 @@ def test_a_cluster_has_the_colour_of_its_main_source() -> None:
 def test_captions_fit_their_room() -> None:
     row = {"typical": "Crime / War", "titles": "Fargo; Alien", "share": 0.3}
     assert cluster_caption(row, False, 2.0) == "Crime / War" and cluster_caption(row, False, 0.35) == "Crime"
-    assert (
-        cluster_caption(row, True, 2.0) == "Crime / War: Fargo; Alien"
-        and cluster_caption(row, True, 0.8) == "Crime: Fargo"
-    )
+    assert cluster_caption(row, True, 2.0) == "Crime: Fargo; Alien"
+    assert cluster_caption(row, True, 0.8) == "Crime: Fargo"
     most = row | {"share": 0.81}
     assert cluster_caption(most, False, 2.0) == "81 % of items" and cluster_caption(most, False, 0.35) == "81 %"
+
+
+def test_captions_say_the_share_of_the_label_and_its_lift() -> None:
+    row = {"typical": "War / Drama", "label_share": 0.38, "lift": 8.2, "titles": "Platoon; Glory", "share": 0.3}
+    assert cluster_caption(row, False, 2.0) == "War 38 % (×8) / Drama"
+    assert cluster_caption(row, False, 0.8) == "War 38 % (×8)" and cluster_caption(row, False, 0.3) == "War"
+    assert cluster_caption(row, True, 2.0) == "War 38 % (×8): Platoon; Glory"
+    assert cluster_caption(row, True, 0.8) == "War: Platoon"
+    assert cluster_caption(row | {"lift": 1.42}, False, 0.9) == "War 38 % (×1.4)"
+    assert cluster_caption({"typical": None, "titles": "Fargo; Alien"}, True, 0.4) == "Fargo"
+    assert box_lines(row, 1.0, 2) == ["War", "38 % (×8)"] and box_lines(row, 1.0, 1) == ["War 38 % (×8)"]
+    assert box_lines(row, 1.0, 0) == [] and box_lines(row | {"share": 0.6}, 1.0, 3) == ["60 % of items"]
 
 
 def test_alluvial_takes_one_clustering() -> None:
@@ -170,10 +202,10 @@ def test_catalogue(size: str) -> None:
     (ax,) = figure.axes
     assert sum(isinstance(patch, PathPatch) for patch in ax.patches) == 5  # a branch a cluster
     shown = words(figure)
-    assert {"width 4", "width 8", "Horror"} <= set(shown)
-    leaves = [text for text in shown if text.endswith(")")]
+    assert {"width 4", "width 8"} <= set(shown) and any(text.startswith("Horror") for text in shown)
+    leaves = [text for text in shown if text.endswith((" (2)", " (4)"))]
     assert [text[-4:] for text in leaves] == [" (4)", " (2)", " (4)"]  # in the order of their parents, with their sizes
-    assert leaves[0].startswith("Crime: Film 0") and leaves[2].startswith("Horror: Film 6")
+    assert leaves[0].startswith("Crime") and "Film 0" in leaves[0] and "Film 6" in leaves[2]
     thick = [patch.get_linewidth() for patch in ax.patches]
     assert thick[0] == max(thick) and thick[3] == min(thick)
     check_readable(figure)

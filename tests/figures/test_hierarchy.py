@@ -38,8 +38,10 @@ def test_pair_matrix(size: str) -> None:
     figure = draw_pair_matrix(similarity(), size=size)
     ax, bar = figure.axes
     (mesh,) = ax.collections
-    assert mesh.get_array().tolist() == [[1, 0.5, 0.25], [0.5, 1, 0.5], [0.25, 0.5, 1]]
-    assert mesh.get_clim() == (0, 1) and mesh.get_cmap().name == "cividis"
+    values = np.ma.filled(mesh.get_array(), np.nan)
+    assert np.isnan(np.diag(values)).all()  # a width beside itself is the same by definition
+    assert values[0, 1:].tolist() == [0.5, 0.25] and values[2, :2].tolist() == [0.25, 0.5]
+    assert mesh.get_clim() == (0.25, 0.5) and mesh.get_cmap().name == "cividis"
     assert [text.get_text() for text in ax.texts].count("0.50") == 4
     across, down = ([label.get_text() for label in labels] for labels in (ax.get_xticklabels(), ax.get_yticklabels()))
     assert across == down == ["4", "8", "16"]
@@ -50,25 +52,25 @@ def test_pair_matrix(size: str) -> None:
 
 
 def test_pair_matrix_writes_dark_on_light_and_light_on_dark() -> None:
-    inks = {text.get_text(): text.get_color() for text in draw_pair_matrix(similarity()).axes[0].texts}
-    assert inks == {"1.00": "black", "0.50": "white", "0.25": "white"}
+    table = similarity().with_columns(pl.col("value") ** 3)
+    inks = {text.get_text(): text.get_color() for text in draw_pair_matrix(table).axes[0].texts}
+    assert inks == {"0.12": "black", "0.02": "white"}
 
 
 @each_size
 def test_pair_matrix_of_nesting_for_two_models(size: str) -> None:
-    """Only finer with coarser: the other cells stay blank. Bits go from 0 to the chance level."""
-    one = pl.DataFrame(
-        {"width": [8, 16, 16], "other_width": [4, 4, 8], "metric": "entropy", "value": [0.5, 1.0, 0.0], "chance": 2.0}
-    )
+    """Only finer with coarser: the other cells stay blank. One scale for all."""
+    one = pl.DataFrame({"width": [8, 16, 16], "other_width": [4, 4, 8], "metric": "entropy", "value": [0.5, 1.0, 0.0]})
+    one = one.with_columns(chance=pl.Series([2.0, 2.0, 2.8]))
     table = pl.concat(
         [one.with_columns(model=pl.lit("nested")), one.with_columns(pl.col("value") * 1.5, model=pl.lit("x"))]
     )
     figure = draw_pair_matrix(table, metric="entropy", size=size)
     first, second, bar = figure.axes
-    assert [ax.get_title("left") for ax in (first, second)] == ["nested\nchance 2", "x\nchance 2"]
+    assert [ax.get_title("left") for ax in (first, second)] == ["nested\nchance 2 to 2.8", "x\nchance 2 to 2.8"]
     assert np.ma.filled(first.collections[0].get_array(), np.nan).tolist()[1] == [1.0, 0.0]
     assert [text.get_text() for text in second.texts] == ["0.75", "1.50", "0.00"]
-    assert first.collections[0].get_clim() == second.collections[0].get_clim() == (0, 2)
+    assert first.collections[0].get_clim() == second.collections[0].get_clim() == (0, 1.5)
     assert first.get_ylabel() == "fine width" and first.get_xlabel() == "coarse width"
     assert bar.get_ylabel() == "H(coarse | fine), bits"
     check_readable(figure)
@@ -84,7 +86,7 @@ def test_a_heat_map_has_the_scale_of_its_values_and_a_bar_as_high_as_one_row() -
     models = [small.with_columns(pl.lit(name).alias("model")) for name in "abcdefg"]
     figure = draw_pair_matrix(pl.concat(models), size="page")
     first, bar = figure.axes[0], figure.axes[-1]
-    assert first.collections[0].get_clim() == (0, small["value"].max()) and small["value"].max() < 0.4
+    assert first.collections[0].get_clim() == (0.35 / 4, 0.35 / 2)
     assert bar.get_position().height * figure.get_figheight() < 3  # inches, however many rows
 
 
@@ -116,6 +118,8 @@ def test_cluster_quality(size: str) -> None:
     assert words(figure).count("AMI with genres") == (1 if size == "page" else 2)
     line, chance, other, _ = fixed.lines
     assert [y for _, y in points(line)] == [0.24, 0.36] and [y for _, y in points(other)] == [0.14, 0.26]
+    low, high = fixed.get_xlim()
+    assert low < line.get_xdata()[0] / 1.1 and high > other.get_xdata()[1] * 1.1  # away from the ends of the axis
     assert all(line.get_xdata() < [4, 16]) and all(other.get_xdata() > [4, 16])  # side by side: none hides another
     assert points(chance) == [(4, 0), (16, 0)] and chance.get_linestyle() == ":"
     looks = model_looks(["nested", "shuffled"])
@@ -169,7 +173,9 @@ def blocks() -> pl.DataFrame:
 def test_block_probes(size: str) -> None:
     table = pl.concat([blocks().with_columns(model=pl.lit("nested")), blocks().with_columns(model=pl.lit("rotated"))])
     figure = draw_block_probes(table, size=size)
-    assert [ax.get_ylabel() for ax in figure.axes] == ["R² of popularity (log)", "AUC of genres", "effective rank"]
+    assert [ax.get_ylabel() for ax in figure.axes] == ["R²", "AUC", "effective rank"]
+    titles = ["popularity (log), predicted", "genres, predicted", "shape of the block"]
+    assert [ax.get_title("left") for ax in figure.axes] == titles
     for ax, values in zip(figure.axes, ([0.8, 0.1], [0.6, 0.9], [3.5, 3.9]), strict=True):
         nested, rotated = ax.lines
         assert list(nested.get_ydata()) == list(rotated.get_ydata()) == values
@@ -197,8 +203,8 @@ def test_class_probes(size: str) -> None:
     assert [label.get_text() for label in ax.get_yticklabels()] == ["Comedy", "Horror"]  # the best on top
     assert points(first) == [(0.5, 0), (0.7, 1)] and points(second) == [(0.8, 0), (1.0, 1)]
     assert set(chance.get_xdata()) == {0.5} and colour(chance) == GREY
-    assert ax.get_xlabel() == "AUC of a linear probe (chance 0.50, dotted)"
-    assert legend_names(figure) == ["dims 1–4", "5–8"]
+    assert ax.get_xlabel() == "AUC of a linear probe"
+    assert legend_names(figure) == ["dims 1–4", "5–8", "chance"]
     check_readable(figure)
     with pytest.raises(DataError, match="filter it to one model"):
         draw_class_probes(pl.concat([blocks(), blocks()]))

@@ -72,10 +72,10 @@ def named_example() -> tuple[np.ndarray, pl.DataFrame]:
     )
 
 
-def test_clusters_are_named_by_lift_and_popular_titles():
+def test_clusters_are_named_by_lift_and_titles_that_carry_the_label():
     _, table = named_example()
     first, second = table.head(2).iter_rows(named=True)
-    assert first["titles"] == "two; four" and second["titles"] == "5; five"  # no title: the row
+    assert first["titles"] == "two; one" and second["titles"] == "5; five"  # no title: the row
     assert (first["typical"], first["lift"], first["label_share"]) == ("A", 1.5, 0.5)
     assert (second["typical"], second["lift"], second["name"]) == ("H", 3, "H: 5; five")
     assert second["popularity_share"] == pytest.approx(9 / 20) and second["share"] == pytest.approx(1 / 3)
@@ -83,6 +83,39 @@ def test_clusters_are_named_by_lift_and_popular_titles():
     assert middle is None and value(table, "name", width=8, cluster=1) == "four; three"
     plain = name_clusters(np.array([[0, 0]]), (4,), item_ids=np.array(["x", "y"], dtype=object))
     assert plain["name"].to_list() == ["x; y"] and plain["popularity_share"].to_list() == [None]
+
+
+def test_titles_stand_for_the_first_label():
+    """Star Wars is the most popular, but War is one of its five genres; George of the Jungle is no Horror at all."""
+    war = {
+        "Star Wars": (["Action", "Adventure", "Romance", "Sci-Fi", "War"], 583),
+        "Schindler's List": (["Drama", "War"], 298),
+        "Platoon": (["War"], 130),
+        "Boot, Das": (["Action", "Drama", "War"], 201),
+        "Toy Story": (["Comedy"], 452),
+    }
+    horror = {
+        "George of the Jungle": (["Comedy"], 162),
+        "Scream": (["Horror", "Thriller"], 120),
+        "Nightmare": (["Horror"], 70),
+        "Birds, The": (["Horror"], 50),
+        "Bulletproof": (["Action"], 60),
+    }
+    films = war | horror
+    has_label, names = membership(pl.Series([genres for genres, _ in films.values()]))
+    table = name_clusters(
+        np.array([[0] * len(war) + [1] * len(horror)]),
+        (4,),
+        has_label=has_label,
+        names=names,
+        labels=pl.DataFrame({"title": list(films)}),
+        popularity=np.array([count for _, count in films.values()]),
+    )
+    assert table["typical"].str.split(" / ").list.first().to_list() == ["War", "Horror"]
+    assert table["titles"].to_list() == ["Schindler's List; Platoon; Boot, Das", "Nightmare; Scream; Birds, The"]
+    assert not table["name"].str.contains("Star Wars|George").any()
+    without = name_clusters(np.array([[0] * len(war)]), (4,), labels=pl.DataFrame({"title": list(war)}), titles=1)
+    assert without["name"].to_list() == ["Star Wars"]
 
 
 def test_catalogue_tree_has_one_parent_a_node():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrl.kernels.topk import best_of_scores, mark_hits
+from mrl.kernels.topk import best_of_scores, mark_hits, rerank, shortlist
 
 
 def slow_best(row: np.ndarray, k: int) -> list[int]:
@@ -54,3 +54,27 @@ def test_thousands_of_equal_scores_fall_by_id(masked: int) -> None:
     best_of_scores(scores, 20, ids, best)
     assert ids[0].tolist() == [*range(masked, min(masked + 20, 5000)), *[-1] * 20][:20]
     assert ids[1].tolist() == list(range(20))
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 10**6),
+    num_items=st.integers(1, 700),
+    k=st.integers(1, 400),
+    values=st.sampled_from([1, 9, 10**6]),
+)
+def test_a_shortlist_holds_the_best_and_reranked_they_are_in_order(seed, num_items, k, values) -> None:
+    rng = np.random.default_rng(seed)
+    items = rng.integers(-values, values, (num_items, 3), endpoint=True).astype(np.float32)
+    user = rng.integers(-2, 3, 3).astype(np.float32)
+    scores = (items[:, :2].astype(float) @ user[:2]).astype(np.float32)
+    scores[rng.random(num_items) < 0.3] = -np.inf
+    ids = np.empty(k, np.int64)
+    kept = ids[: shortlist(scores, k, items, ids)]
+    assert sorted(kept) == sorted(item for item in slow_best(scores, k) if item >= 0)
+    best, values_of = np.empty(5, np.int64), np.empty(5)
+    whole = items.astype(float) @ user
+    wanted = sorted(kept.tolist(), key=lambda item: (-whole[item], item))[:5]
+    rerank(kept, user, 3, items, 5, best, values_of)
+    assert best[: len(wanted)].tolist() == wanted
+    assert values_of[: len(wanted)].tolist() == [whole[item] for item in wanted]

@@ -132,7 +132,7 @@ def test_a_file_that_changed_is_trained_again_and_that_is_noted(tmp_path, capsys
     new = run.environment["fingerprint"]
     (note,) = [note for note in run.environment["notes"] if "trained again" in note]
     assert note.endswith(f"the data have changed since (fingerprints {old[:12]} and {new[:12]})")
-    assert note in capsys.readouterr().err
+    assert note in " ".join(capsys.readouterr().err.split())
     assert finished(config).environment["fingerprint"] == new
 
 

@@ -10,6 +10,7 @@ from runs.test_directory import small, write_clicks
 
 from mrl import TrainConfig, fit
 from mrl.data import load_data
+from mrl.runs.progress import LINE_WIDTH
 from mrl.runs.tables import (
     Table,
     accuracy_table,
@@ -39,8 +40,10 @@ def test_the_plan_says_what_the_recipe_does_and_only_what_is_not_the_default() -
     assert "softmax" in plan and "All other settings are the default." in plan and "=" not in plan
     config = TrainConfig(recipe="mrl4rec", seed=3, sampler={"similarity": "cosine"}, widths=[8], protocol="paper")
     plan = describe_plan(config, CPU)
-    assert "Not the default of this recipe: protocol = paper, widths = [8], similarity = cosine, seed = 3" in plan
-    assert "softmax" not in plan and "picked on test" in plan and "width 8," in plan
+    told = " ".join(plan.split())
+    assert "Not the default of this recipe: protocol = paper, widths = [8], similarity = cosine, seed = 3" in told
+    assert "softmax" not in plan and "picked on test" in told and "width 8," in plan
+    assert max(map(len, plan.splitlines())) <= LINE_WIDTH
     for config in (TrainConfig(recipe="least_squares"), TrainConfig(epochs=0)):
         assert "softmax" not in describe_plan(config, CPU)
     assert "choose" not in describe_plan(TrainConfig(least_squares={"search": "none"}), CPU)

@@ -1,24 +1,24 @@
-"""The default recipe stage by stage: each is what the one before it is, and one step more."""
+"""Pieces of work of the study: the default recipe tested after each of its stages, kept and shown."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from settings import GIVEN
 
 from mrl.data.holdout import hold_out
 from mrl.data.synthetic import planted_interactions
+from mrl.least_squares.stages import TRAINED, refit_stages
 from mrl.study.config import StudyConfig
-from mrl.study.fitting import Task, fit_recipe
+from mrl.study.fitting import Task, fit_recipe, recipe_config
 from mrl.study.folder import read_json, write_json
 from mrl.study.page import write_study
 from mrl.study.run import run_study
-from mrl.study.stages import STAGES, TRAINED, refit_stages
 from mrl.study.tables import read_tables, study_tables
+from mrl.words import STAGES
 
 pytest.importorskip("optuna")
 
@@ -28,41 +28,12 @@ CHOSEN = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def task() -> Task:
+def test_what_is_trained_starts_from_the_last_stage() -> None:
     data = hold_out(planted_interactions(num_users=120, num_items=64, interactions=2000), seed=0)
-    return Task(data.merge_valid(), (2, 4, 8))
-
-
-def scores(vectors: tuple[torch.Tensor, torch.Tensor], width: int = 8) -> np.ndarray:
-    users, items = (table[:, :width].numpy() for table in vectors)
-    return users @ items.T
-
-
-def test_each_stage_is_one_step_more(task) -> None:
-    stages = dict(refit_stages(task, CHOSEN))
-    assert [*stages, TRAINED] == list(STAGES)
-    assert all(users.shape == (120, 8) and items.shape == (64, 8) for users, items in stages.values())
-    assert not np.allclose(scores(stages["ials"]), scores(stages["nested"]), atol=1e-3)
-    assert not np.allclose(scores(stages["nested"]), scores(stages["propagated"]), atol=1e-3)
-    for width in (2, 8):  # of what was fitted wider another part is cut
-        assert not np.allclose(scores(stages["propagated"], width), scores(stages["rotated"], width), atol=1e-3)
-
-
-def test_a_rotation_of_what_was_not_fitted_wider_changes_prefixes_only(task) -> None:
-    stages = dict(refit_stages(task, CHOSEN | {"fit_width": 8}))
-    assert np.allclose(scores(stages["propagated"]), scores(stages["rotated"]), atol=1e-4)
-    assert not np.allclose(scores(stages["propagated"], 2), scores(stages["rotated"], 2), atol=1e-3)
-
-
-def test_what_is_trained_starts_from_the_last_stage(task) -> None:
-    last = list(refit_stages(task, CHOSEN))[-1][1]
-    assert np.allclose(scores(last), scores(fit_recipe(task, CHOSEN).model), atol=1e-6)
-
-
-def test_a_step_that_was_not_chosen_changes_nothing(task) -> None:
-    stages = dict(refit_stages(task, CHOSEN | {"nested_sweeps": 0, "propagation": [0.0, 0.0], "rotation": False}))
-    assert all(np.array_equal(scores(stages["ials"]), scores(each)) for each in stages.values())
+    task = Task(data.merge_valid(), (2, 4, 8))
+    *_, (_, (users, items)) = refit_stages(recipe_config(task, CHOSEN), task.data.train)
+    trained = fit_recipe(task, CHOSEN).model
+    assert torch.allclose(users @ items.T, trained[0] @ trained[1].T, atol=1e-6)
 
 
 def test_the_study_keeps_and_shows_them(tmp_path) -> None:

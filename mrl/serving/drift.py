@@ -1,0 +1,139 @@
+"""When to train again: how much fold-in loses against trained vectors, and for how many users and items it stands in.
+
+A sample of users is taken out of the run and folded in again from what they have met, as if they were new; so is a
+sample of items. What that costs in NDCG on held-out test data is what every user or item that came later loses until
+the next training. Nothing is chosen by it but the day of that training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from mrl.data import Interactions, Positives
+from mrl.errors import ConfigError, RunError
+from mrl.evaluation import evaluate
+from mrl.runs import Run
+from mrl.serving.fold_in import fold_in_items, fold_in_users
+from mrl.words import percent
+
+
+@dataclass(frozen=True, eq=False)
+class Drift:
+    """What `measure_drift` found.
+
+    table: a row for `user` and `item`: sampled, ndcg_trained, ndcg_folded, kept (their ratio), share (of those that
+    came by fold-in). loss: of NDCG, expected over all, a share. retrain: whether it is above what was tolerated.
+    why: one sentence.
+    """
+
+    table: pl.DataFrame
+    loss: float
+    retrain: bool
+    why: str
+
+
+def measure_drift(
+    run: Run, now: Run, data: Interactions, *, tolerance: float = 0.02, sample: int = 500, k: int = 20, seed: int = 0
+) -> Drift:
+    """Whether to train again, for a run as it was trained and as it is `now`, after fold-in.
+
+    data: what `run` was trained on (`mrl.analysis.comparison.load_run_data`). tolerance: the loss of NDCG@k, as a
+    share, from which it is time. sample: users, and items, that are folded in again; a tenth of all at most.
+    """
+    if not 0 < tolerance < 1:
+        raise ConfigError(f"tolerance={tolerance!r}: must be between 0 and 1")
+    if run.seen is None or len(run.user_ids) != data.num_users or len(run.item_ids) != data.num_items:
+        raise RunError(
+            f"{run.path}: measure the drift of the run as it was trained, with its data and seen.safetensors"
+        )
+    rng = np.random.default_rng(seed)
+    tested = data.test.counts.nonzero()[:, 0].numpy()
+    # A tenth at most: what is left has to be the run that they come to.
+    users = np.sort(rng.permutation(tested)[: min(sample, -(-data.num_users // 10))])
+    wanted = data.test.item_counts.nonzero()[:, 0].numpy()
+    items = np.sort(rng.permutation(wanted)[: min(sample, -(-data.num_items // 10))])
+    # An item is missed by those who look for it: the users with one of the sampled items in test.
+    seekers = np.unique(data.test.users.numpy()[np.isin(data.test.items.numpy(), items)])
+    folded = _fold_users_again(run, users), _fold_items_again(run, items)
+    cases = [
+        ("user", users, run.user_ids, now.user_ids, (folded[0][users], run.items), users),
+        ("item", items, run.item_ids, now.item_ids, (run.users[seekers], folded[1]), seekers),
+    ]
+    rows = []
+    for side, sampled, before, after, vectors, rows_of in cases:
+        trained = _ndcg(run.users[rows_of], run.items, data, rows_of, k)
+        again = _ndcg(*vectors, data, rows_of, k)
+        came = len(set(map(str, after.tolist())) - set(map(str, before.tolist()))) / len(after)
+        row = {"side": side, "sampled": len(sampled), "ndcg_trained": trained, "ndcg_folded": again}
+        rows.append(row | {"kept": again / trained if trained else 1.0, "share": came})
+    table = pl.DataFrame(rows)
+    loss = float((table["share"] * (1 - table["kept"])).sum())
+    kept, share = table["kept"].to_list(), table["share"].to_list()
+    why = (
+        f"Folded in, users keep {percent(kept[0])} of the NDCG@{k} of trained vectors and items {percent(kept[1])}; "
+        f"{percent(share[0])} of users and {percent(share[1])} of items came by fold-in, which loses about "
+        f"{percent(max(loss, 0.0))}: {'train again' if loss > tolerance else 'no need to train again'} "
+        f"(tolerated: {percent(tolerance)})."
+    )
+    return Drift(table, loss, loss > tolerance, why)
+
+
+def _ndcg(users: Tensor, items: Tensor, data: Interactions, rows: Iterable[int], k: int) -> float:
+    """Mean NDCG@k on test of vectors of users `rows`."""
+    rows = torch.as_tensor(np.asarray(rows))
+    splits = {split: data.split(split).take(rows) for split in ("train", "valid", "test")}
+    part = replace(data, user_ids=data.user_ids[rows.numpy()], **splits)
+    return evaluate(users, items, part, widths=(users.shape[1],), ks=[k]).value(f"ndcg@{k}")
+
+
+def _fold_users_again(run: Run, users: np.ndarray) -> Tensor:
+    """(U, D): users of the run, those of rows `users` folded in as if they were new. Those without a past stay."""
+    past = run.seen.take(torch.from_numpy(users))
+    users = users[past.counts.numpy() > 0]
+    left = np.setdiff1d(np.arange(len(run.user_ids)), users)
+    rest = replace(
+        run,
+        user_ids=run.user_ids[left],
+        weights=run.weights | {"users": run.users[left]},
+        seen=run.seen.take(torch.from_numpy(left)),
+        dropped=None,
+    )
+    known = np.isin(run.seen.users.numpy(), users)
+    who, what = run.seen.users.numpy()[known], run.seen.items.numpy()[known]
+    made = fold_in_users(rest, {"user": run.user_ids[who], "item": run.item_ids[what]})
+    vectors = run.users.clone()
+    vectors[_rows_of(made.user_ids[len(left) :], run.user_ids)] = made.users[len(left) :]
+    return vectors
+
+
+def _fold_items_again(run: Run, items: np.ndarray) -> Tensor:
+    """(I, D): items of the run, those of rows `items` folded in as if they were new. Those nobody met stay."""
+    items = items[run.seen.item_counts.numpy()[items] > 0]
+    left = np.setdiff1d(np.arange(len(run.item_ids)), items)
+    who, what = run.seen.users.numpy(), run.seen.items.numpy()
+    known = np.isin(what, items)
+    place = np.full(len(run.item_ids), -1)
+    place[left] = np.arange(len(left))
+    rest = replace(
+        run,
+        item_ids=run.item_ids[left],
+        labels=None,
+        weights=run.weights | {"items": run.items[left]},
+        seen=Positives.from_pairs(who[~known], place[what[~known]], len(run.user_ids), len(left)),
+        dropped=None,
+    )
+    made = fold_in_items(rest, {"user": run.user_ids[who[known]], "item": run.item_ids[what[known]]})
+    vectors = run.items.clone()
+    vectors[_rows_of(made.item_ids[len(left) :], run.item_ids)] = made.items[len(left) :]
+    return vectors
+
+
+def _rows_of(ids: np.ndarray, known: np.ndarray) -> list[int]:
+    rows = {str(raw): row for row, raw in enumerate(known.tolist())}
+    return [rows[str(raw)] for raw in ids.tolist()]
