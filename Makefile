@@ -72,7 +72,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/pip
 	@touch $@
 
 # The extras of pyproject.toml: .installed-test, .installed-explore, .installed-study, .installed-bench,
-# .installed-serve, .installed-databases.
+# .installed-serve, .installed-databases, .installed-hub.
 $(VENV)/.installed-%: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$*]'
 	@touch $@

@@ -25,6 +25,7 @@ from mrl.loss import NestedLoss
 from mrl.model import LightGCN, MatrixFactorization
 from mrl.runs import Run, load
 from mrl.sampler import NegativeSampler
+from mrl.serving import nest
 from mrl.train import fit
 
 __version__ = "0.1.0"

@@ -19,7 +19,7 @@ def rotate(users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
     score matrix. Where that has fewer than D axes the last columns are zero. The largest entry of each item column is
     positive.
     """
-    (user_root, user_inverse), (item_root, item_inverse) = _root(_gram(users)), _root(_gram(items))
+    (user_root, user_inverse), (item_root, item_inverse) = _root(gram(users)), _root(gram(items))
     left, singular, right = torch.linalg.svd(user_root @ item_root.T)
     # axes that are rounding are set to 0: products of such numbers are subnormal, which slows all that comes after
     least = max(NOTHING, torch.finfo(users.dtype).eps)
@@ -31,7 +31,7 @@ def rotate(users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
     return users * signs, items * signs
 
 
-def _gram(table: Tensor) -> Tensor:
+def gram(table: Tensor) -> Tensor:
     """(D, D) float64: tableᵀ table, some rows at a time."""
     gram = torch.zeros(2 * table.shape[1:], dtype=torch.float64, device=table.device)
     for rows in table.split(ROWS):
@@ -49,7 +49,8 @@ def _root(gram: Tensor) -> tuple[Tensor, Tensor]:
 
 def score_spread(users: Tensor, items: Tensor) -> Tensor:
     """The standard deviation of each user's scores over all items (U,), of users (U, D) and items (I, D)."""
-    return ((users @ torch.cov(items.T, correction=0)) * users).sum(1).clamp_min(0).sqrt()
+    covariance = torch.cov(items.T, correction=0).reshape(2 * items.shape[1:])  # of one column it is a number
+    return ((users @ covariance) * users).sum(1).clamp_min(0).sqrt()
 
 
 def balance(users: Tensor, items: Tensor, user_l2: Tensor, item_l2: Tensor) -> tuple[Tensor, Tensor]:

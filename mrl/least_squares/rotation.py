@@ -33,11 +33,13 @@ NEVER = -1e9  # the score of an item that a user has seen
 def learn_rotation(
     users: Tensor,
     items: Tensor,
-    positives: Positives,
+    positives: Positives | None,
     widths: Sequence[int],
     *,
     level_weights: Sequence[float] = (),
     steps: int = STEPS,
+    temperature: float = TEMPERATURE,
+    learning_rate: float = LEARNING_RATE,
     seed: int = 0,
 ) -> tuple[Tensor, float]:
     """R (F, D), D = widths[-1], such that every level of users (U, F) R and items (I, F) R ranks as the whole does.
@@ -45,13 +47,18 @@ def learn_rotation(
     Least is Σ_k w_k KL(P ‖ P_k) over the levels narrower than F, P the softmax of what the whole vectors score, in
     standard deviations of each user's scores, P_k that of a prefix, at a temperature of its own; of unseen items, some
     users and some items each step. R is the first D columns of the Cayley transform of a skew-symmetric matrix, which
-    is learned; it starts at 1, and stays there where factors score nothing. Returns the last loss, too: 0 is perfect.
+    is learned; it starts at 1, and stays there where factors score nothing. positives: what each user has seen; None
+    where nothing is known. temperature: in standard deviations, too. learning_rate: at first.
+    Returns the last loss, too: 0 is perfect.
     """
     dim, served = users.shape[1], widths[-1]
     levels = [width for width in widths if width < dim]
-    device, count = users.device, positives.num_items
+    device, count = users.device, len(items)
     spread = score_spread(users, items)
-    usable = ((positives.counts > 0) & (positives.counts < count) & (spread > 0)).nonzero()[:, 0]
+    is_usable = spread > 0
+    if positives is not None:
+        is_usable &= (positives.counts > 0) & (positives.counts < count)
+    usable = is_usable.nonzero()[:, 0]
     if len(usable) == 0 or not levels:
         return torch.eye(dim, served, dtype=users.dtype, device=device), 0.0
     users = users / spread[:, None]
@@ -61,22 +68,23 @@ def learn_rotation(
     angles = torch.zeros(dim, served, dtype=users.dtype, device=device, requires_grad=True)
     # of each level, its logarithm
     sharpness = torch.zeros(len(levels), dtype=users.dtype, device=device, requires_grad=True)
-    groups = [{"params": [angles]}, {"params": [sharpness], "lr": 2 * LEARNING_RATE}]
+    groups = [{"params": [angles]}, {"params": [sharpness], "lr": 2 * learning_rate}]
     generator = torch.Generator(device).manual_seed(seed)
     batch_size = min(USERS, len(usable))
     passes = min(PASSES, math.ceil(steps * batch_size / len(usable)))
     steps = min(steps, math.ceil(passes * len(usable) / batch_size))
-    optimiser = torch.optim.Adam(groups, lr=LEARNING_RATE)
+    optimiser = torch.optim.Adam(groups, lr=learning_rate)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, steps)
     order = torch.cat([torch.randperm(len(usable), generator=generator, device=device) for _ in range(passes)])
     for batch in order.split(batch_size)[:steps]:
         rows = usable[batch]
         sample = torch.randperm(count, generator=generator, device=device)[: max(ITEMS, int(ITEM_SHARE * count))]
-        known = positives.take(rows)
         seen = torch.zeros(len(rows), count, dtype=torch.bool, device=device)
-        seen[known.users.long(), known.items.long()] = True
+        if positives is not None:
+            known = positives.take(rows)
+            seen[known.users.long(), known.items.long()] = True
         unseen = seen[:, sample].to(users.dtype) * NEVER  # is added to what is scored
-        whole = users[rows] / TEMPERATURE
+        whole = users[rows] / temperature
         sampled = items[sample]
         target = torch.addmm(unseen, whole, sampled.T).softmax(1)
         rotation = _rotation(angles)

@@ -10,6 +10,8 @@
     per_user.parquet        the same by user, where asked for
     environment.json        versions, device and its fast paths, seconds, memory, data fingerprint, git commit; what was
                             chosen, widths that were found included; what wider and narrower vectors would do
+    README.md               the model card: what the run is, how good, how to use it, what its data allow
+    accuracy.svg            its picture: Recall and NDCG on test by width
     checkpoint.safetensors  while training only
 
 Each file is complete at any moment: written beside its place and renamed. A directory with metrics.csv is a finished
@@ -17,6 +19,8 @@ run; one with a checkpoint alone was interrupted, and training with the same set
 
     run         a finished run, read back, and recommendations from it
     directory   the one writer of a run directory
+    card        the model card of a run, and its picture
+    hub         runs on the Hugging Face hub, fetched and shared
     results     all that a finished run leaves there
     files       its files read back, in forked processes, too
     lists       recommendations as a table

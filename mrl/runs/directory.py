@@ -32,6 +32,7 @@ from mrl.data import DATA_SETTINGS, Interactions, Positives, dataset_name, resol
 from mrl.errors import MRLError, RunError
 from mrl.kernels import fast_paths
 from mrl.runs import tensorfile
+from mrl.runs.card import CARD, PICTURE
 from mrl.runs.files import BACKBONE, DROPPED, ids_frame, read_ids
 
 GONE = ("popularity_exponent", "rotation_width", "trials")  # settings of least_squares before 2026-11-28
@@ -127,6 +128,12 @@ class RunDirectory:
         """The tidy table. Write it last: a run with metrics is a finished one."""
         self._write("metrics.csv", metrics.write_csv().encode())
 
+    def write_card(self, card: str, picture: str = "") -> None:
+        """The README.md of the run, and its picture (SVG) where there is one."""
+        self._write(CARD, card.encode())
+        if picture:
+            self._write(PICTURE, picture.encode())
+
     def write_per_user(self, table: pl.DataFrame) -> None:
         """`Evaluation.per_user`, with the raw ids of the users added where `write_ids` came first."""
         ids = self.path / "ids.parquet"
@@ -204,8 +211,10 @@ class RunDirectory:
 
     def clear_results(self) -> None:
         """Before a finished run is trained anew: what is left of the old one must not be taken for the new."""
-        for name in ("metrics.csv", "per_user.parquet", "weights.safetensors", "seen.safetensors", "ids.parquet"):
-            (self.path / name).unlink(missing_ok=True)  # metrics first: without them the run counts as unfinished
+        # metrics first: without them the run counts as unfinished
+        names = ("metrics.csv", "per_user.parquet", "weights.safetensors", "seen.safetensors", "ids.parquet")
+        for name in (*names, CARD, PICTURE):
+            (self.path / name).unlink(missing_ok=True)
 
     def drop_checkpoint(self) -> None:
         """Remove the checkpoint of a run that is finished, or that is to start over."""

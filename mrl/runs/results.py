@@ -12,6 +12,7 @@ from torch import Tensor
 from mrl.config import TrainConfig
 from mrl.data import Interactions
 from mrl.evaluation import Evaluation
+from mrl.runs.card import accuracy_picture, model_card
 from mrl.runs.directory import RunDirectory, environment
 
 
@@ -38,8 +39,12 @@ def write_run(
     directory.write_seen(data.merge_valid().train if config.protocol == "honest" else data.train, data.dropped)
     if vectors is not None:
         directory.write_weights(*vectors, backbone)
-    directory.write_environment(environment(data, device) | dict(facts or {}))
+    made = environment(data, device) | dict(facts or {})
+    directory.write_environment(made)
     if results[-1].per_user is not None:
         directory.write_per_user(results[-1].per_user)
-    # last: a run with metrics is a finished one
-    directory.write_metrics(pl.concat(result.tidy(**columns) for result in results))
+    metrics = pl.concat(result.tidy(**columns) for result in results)
+    dims = None if vectors is None else vectors[0].shape[1]
+    sizes = {"users": data.num_users, "items": data.num_items, "dims": dims}
+    directory.write_card(model_card(config.to_dict(), made, metrics, **sizes), accuracy_picture(metrics))
+    directory.write_metrics(metrics)  # last: a run with metrics is a finished one

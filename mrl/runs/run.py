@@ -1,4 +1,4 @@
-"""A finished run, read back: its settings, vectors and metrics, and recommendations from them."""
+"""A finished run, read back: its settings, vectors and metrics, and recommendations from them; shared on a hub."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from mrl.data import Positives
 from mrl.data.ids import rows_by_text
 from mrl.errors import ConfigError, RunError
 from mrl.evaluation import VectorRanking, users_per_batch
-from mrl.runs import tensorfile
+from mrl.runs import hub, tensorfile
+from mrl.runs.card import model_card
 from mrl.runs.directory import is_earlier
 from mrl.runs.files import BACKBONE, DROPPED, parse_file, read_frame, read_ids, read_weights
 from mrl.runs.lists import as_lists, find_rows
@@ -150,6 +151,27 @@ class Run:
         user, item, rank, score = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
         return as_lists(self.user_ids[user], self.item_ids, self.labels, item, rank, score)
 
+    def push(self, repo: str, *, private: bool = True) -> str:
+        """The run's files to `repo` of the Hugging Face hub, made where there is none: hf://repo@commit, for `load`.
+
+        repo: such as organisation/name. private: of a repository that is made, since a run tells what each user has
+        met (seen.safetensors). README.md, the model card, goes along as it is. Needs the extra `hub`.
+        Raises RunError where the directory is damaged, is not what this run is (new users and items are in memory
+        alone), or the hub refuses.
+        """
+        kept = load(self.path)
+        is_same = self.weights.keys() == kept.weights.keys() and all(
+            torch.equal(tensor, kept.weights[name]) for name, tensor in self.weights.items()
+        )
+        if not (is_same and self.user_ids.tolist() == kept.user_ids.tolist()):
+            raise RunError(
+                f"{self.path}: holds another run than this one, which is in memory alone; push load(its path)"
+            )
+        dims = self.users.shape[1] if self.weights else None
+        sizes = {"users": len(self.user_ids), "items": len(self.item_ids), "dims": dims}
+        card = model_card(self.config, self.environment, self.metrics, **sizes)
+        return hub.upload(self.path, repo, card=card, private=private)
+
     def _rows(self, user_ids: Any) -> Tensor:
         """Rows of raw ids, (B,) int64."""
         like = self.user_ids[:3].tolist()
@@ -159,11 +181,18 @@ class Run:
 def load(path: str | os.PathLike[str]) -> Run:
     """Read a finished run directory.
 
-    path: `~` is the home. Raises RunError, with the file and the remedy, where one is missing, damaged, a pickle, or
-    does not fit the rest.
+    path: a folder (`~` is the home), or hf://organisation/name[@revision] on the Hugging Face hub, by the extra `hub`:
+    only the files of a run are fetched, into the hub's cache. Raises RunError, with the file and the remedy, where one
+    is missing, damaged, a pickle, or does not fit the rest.
     """
     if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
         raise RunError(f"load({shorten(repr(path), 80)}): give the folder of a run as text or a Path")
+    if hub.is_address(path):
+        folder = hub.download(path)
+        try:
+            return load(folder)
+        except RunError as error:
+            raise RunError(f"{path}: {error}; what was fetched is in {folder.parent.parent}") from None
     path = Path(path).expanduser().resolve()
     if not (path / "metrics.csv").is_file():
         if (path / "checkpoint.safetensors").is_file():

@@ -23,6 +23,8 @@ from mrl.words import listed, metric_title, percent
 
 SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 FILES = {
+    "README.md": "the model card: what this is, how good, how to use it, what its data allow",
+    "accuracy.svg": "the picture of the card: accuracy by width",
     "config.json": "every setting",
     "weights.safetensors": "vectors of users and items",
     "ids.parquet": "raw ids and titles by row",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -11,7 +12,22 @@ from runs.test_directory import small, write_clicks
 
 from mrl.data import load_data
 from mrl.evaluation import evaluate
-from mrl.runs import RunDirectory, load, run_path, write_run
+from mrl.runs import Run, RunDirectory, load, run_path, write_run
+
+
+def written_run(has_vectors: bool = True, **changes: object) -> Run:
+    """A run of random vectors, by `write_run`, under the working directory."""
+    config = replace(small(write_clicks("clicks.csv")), **changes)
+    data = load_data(config)
+    generator = torch.Generator().manual_seed(0)
+    tables = [torch.rand(count, 4, generator=generator) for count in (data.num_users, data.num_items)]
+    results = [evaluate(*tables, data, split=split, widths=(2, 4)) for split in ("valid", "test")]
+    with RunDirectory(run_path(config)) as directory:
+        directory.write_config(config.to_dict())
+        vectors = tuple(tables) if has_vectors else None
+        history = pl.DataFrame({"epoch": [1], "loss": [0.5]})
+        write_run(directory, config, data, results, torch.device("cpu"), history=history, vectors=vectors)
+    return load(directory.path)
 
 
 @pytest.mark.parametrize("has_vectors", [True, False])
@@ -34,7 +50,7 @@ def test_a_run_that_was_written_is_read_back_and_counts_as_finished_last(tmp_pat
         vectors = (users, items) if has_vectors else None
         options = {"history": history, "vectors": vectors, "facts": {"best_epoch": 1}}
         write_run(directory, config, data, results, torch.device("cpu"), **options)
-    assert {"history.csv", "ids.parquet", "seen.safetensors", "environment.json"} <= set(written)
+    assert {"history.csv", "ids.parquet", "seen.safetensors", "environment.json", "README.md"} <= set(written)
     assert ("weights.safetensors" in written) == has_vectors and "metrics.csv" not in written
     assert "per_user.parquet" not in written
     run = load(Path(directory.path))
