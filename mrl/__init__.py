@@ -20,12 +20,12 @@ from mrl.config import TrainConfig
 from mrl.data import Interactions, Positives, load_data
 from mrl.errors import ConfigError, DataError, MRLError, RunError
 from mrl.evaluation import evaluate
-from mrl.exchange import export, load_export
+from mrl.exchange import export, load_export, nest
 from mrl.loss import NestedLoss
 from mrl.model import LightGCN, MatrixFactorization
 from mrl.runs import Run, load
 from mrl.sampler import NegativeSampler
-from mrl.serving import nest
+
 from mrl.train import fit
 
 __version__ = "0.1.0"

@@ -14,9 +14,9 @@ import mrl
 from mrl import fit
 from mrl.data import load_data
 from mrl.errors import ConfigError, DataError
-from mrl.serving.nest import Nested, nest, prefix_recall
+from mrl.exchange.nest import Nested, nest, prefix_recall
 
-room = sys.modules["mrl.serving.nest"]  # under its name in the wing is the function
+room = sys.modules["mrl.exchange.nest"]  # under its name in the wing is the function
 PLANTED = {"num_users": 400, "num_items": 200, "interactions": 12_000, "branching": [3, 4], "noise": 0.05}
 DIM = 32
 
