@@ -7,7 +7,6 @@ the next training. Nothing is chosen by it but the day of that training.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +19,7 @@ from mrl.errors import ConfigError, RunError
 from mrl.evaluation import evaluate
 from mrl.runs import Run
 from mrl.serving.fold_in import fold_in_items, fold_in_users
+from mrl.serving.measure import of_users
 from mrl.words import percent
 
 
@@ -62,13 +62,13 @@ def measure_drift(
     seekers = np.unique(data.test.users.numpy()[np.isin(data.test.items.numpy(), items)])
     folded = _fold_users_again(run, users), _fold_items_again(run, items)
     cases = [
-        ("user", users, run.user_ids, now.user_ids, (folded[0][users], run.items), users),
-        ("item", items, run.item_ids, now.item_ids, (run.users[seekers], folded[1]), seekers),
+        ("user", users, run.user_ids, now.user_ids, {"users": folded[0]}, users),
+        ("item", items, run.item_ids, now.item_ids, {"items": folded[1]}, seekers),
     ]
     rows = []
     for side, sampled, before, after, vectors, rows_of in cases:
-        trained = _ndcg(run.users[rows_of], run.items, data, rows_of, k)
-        again = _ndcg(*vectors, data, rows_of, k)
+        trained = _ndcg(run, data, rows_of, k)
+        again = _ndcg(replace(run, weights=run.weights | vectors), data, rows_of, k)
         came = len(set(map(str, after.tolist())) - set(map(str, before.tolist()))) / len(after)
         row = {"side": side, "sampled": len(sampled), "ndcg_trained": trained, "ndcg_folded": again}
         rows.append(row | {"kept": again / trained if trained else 1.0, "share": came})
@@ -84,12 +84,10 @@ def measure_drift(
     return Drift(table, loss, loss > tolerance, why)
 
 
-def _ndcg(users: Tensor, items: Tensor, data: Interactions, rows: Iterable[int], k: int) -> float:
-    """Mean NDCG@k on test of vectors of users `rows`."""
-    rows = torch.as_tensor(np.asarray(rows))
-    splits = {split: data.split(split).take(rows) for split in ("train", "valid", "test")}
-    part = replace(data, user_ids=data.user_ids[rows.numpy()], **splits)
-    return evaluate(users, items, part, widths=(users.shape[1],), ks=[k]).value(f"ndcg@{k}")
+def _ndcg(run: Run, data: Interactions, rows: np.ndarray, k: int) -> float:
+    """Mean NDCG@k on test of users `rows`."""
+    some, part = of_users(run, data, rows)
+    return evaluate(some.users, some.items, part, widths=(some.users.shape[1],), ks=[k]).value(f"ndcg@{k}")
 
 
 def _fold_users_again(run: Run, users: np.ndarray) -> Tensor:

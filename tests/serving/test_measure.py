@@ -16,7 +16,17 @@ from served import made_run, slow_lists
 from mrl.data.interactions import Interactions, Positives
 from mrl.evaluation import evaluate
 from mrl.serving import Index
-from mrl.serving.measure import add_to_report, candidates, describe, enlarge, measure, overlaps, pareto, shortlist_for
+from mrl.serving.measure import (
+    add_to_report,
+    candidates,
+    describe,
+    enlarge,
+    measure,
+    of_users,
+    overlaps,
+    pareto,
+    shortlist_for,
+)
 
 
 @given(seed=st.integers(0, 10**6), k=st.integers(1, 9))
@@ -82,6 +92,21 @@ def test_validation_is_reported_only_where_it_was_not_learned_from() -> None:
     )
     learned = replace(run, seen=run.seen.union(valid))
     assert "valid_recall" not in measure(learned, [{}], replace(data, train=run.seen), k=10).columns
+
+
+def test_of_many_users_some_are_tested_by_their_own_rows(monkeypatch) -> None:
+    run = made_run(3, users=60, items=300, ties=False)
+    data = held_out(run)
+    rows = np.array([4, 17, 40])
+    some, part = of_users(run, data, rows)
+    assert some.recommend(run.user_ids[[17]].tolist(), 5).equals(run.recommend(run.user_ids[[17]].tolist(), 5))
+    wanted = evaluate(run.users, run.items, data, widths=(8,), ks=[10], per_user=True).per_user
+    mean = wanted.filter(pl.col("user").is_in(rows.tolist()), metric="recall")["value"].mean()
+    assert evaluate(some.users, some.items, part, widths=(8,), ks=[10]).value("recall@10") == pytest.approx(mean)
+    monkeypatch.setattr("mrl.serving.measure._TESTED", 30)
+    drawn = np.sort(np.random.default_rng(0).permutation(data.test.counts.nonzero()[:, 0].numpy())[:30])
+    mean = wanted.filter(pl.col("user").is_in(drawn.tolist()), metric="recall")["value"].mean()
+    assert measure(run, [{}], data, k=10)["recall"][0] == pytest.approx(mean)
 
 
 def test_candidates_reach_what_is_asked_for_where_a_list_is_scored_again() -> None:
