@@ -40,11 +40,11 @@ ablation: $(VENV)/.installed ## what each stage of the recipe gives on DATASET: 
 study: $(VENV)/.installed-study ## every model on every data set: reports/study.*, in days; DRY_RUN=true says how long, TRIALS=8 ... are passed on
 	$(call execute,study)
 
-test: $(VENV)/.installed-test ## lint and run the whole test suite
+test: $(VENV)/.installed-test ## lint and run the whole test suite, a file at a time in each of two processes
 	$(BIN)/ruff check mrl tests notebooks
 	$(BIN)/ruff format --check mrl tests notebooks
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 robustness: $(VENV)/.installed-test ## every fault and bad input in full, with 100 kills; writes reports/robustness.md
 	$(BIN)/python -m pytest -m robustness --fault-report=reports/robustness.md $(ARGS)

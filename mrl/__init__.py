@@ -20,7 +20,6 @@ from mrl.config import TrainConfig
 from mrl.data import Interactions, Positives, load_data
 from mrl.errors import ConfigError, DataError, MRLError, RunError
 from mrl.evaluation import evaluate
-from mrl.exchange import export, load_export, nest
 from mrl.loss import NestedLoss
 from mrl.model import LightGCN, MatrixFactorization
 from mrl.runs import Run, load
@@ -29,3 +28,12 @@ from mrl.sampler import NegativeSampler
 from mrl.train import fit
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """Vectors to and from elsewhere are rare, and would take a tenth of the import."""
+    if name in ("export", "load_export", "nest"):
+        from mrl import exchange
+
+        return getattr(exchange, name)
+    raise AttributeError(f"module 'mrl' has no attribute {name!r}")

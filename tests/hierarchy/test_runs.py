@@ -80,8 +80,9 @@ def test_maps_are_coloured_by_the_first_depth_or_by_popularity(runs, tmp_path, d
 
 def test_an_item_and_a_user_by_raw_id(runs):
     run = load(runs[0])
-    assert neighbours_of(run, "7")["query"][0] == neighbours_of(run, 7)["query"][0] == "7"
-    assert neighbours_of(run)["query"][0] == str(run.item_ids[run.seen.item_counts.argmax()])
+    titles = dict(zip(run.item_ids.tolist(), run.labels["title"], strict=True))
+    assert neighbours_of(run, "7")["query"][0] == neighbours_of(run, 7)["query"][0] == titles[7]
+    assert neighbours_of(run)["query"][0] == titles[int(run.item_ids[run.seen.item_counts.argmax()])]
     top = top_k_of(run, k=3)
     assert top["query"][0].startswith("user ")
     row = run.user_ids.tolist().index(int(top["query"][0].removeprefix("user ")))

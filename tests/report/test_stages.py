@@ -132,7 +132,7 @@ def test_report_notebook_makes_a_page_with_sentences_and_figures(tmp_path, monke
     )
     parts = summarise(runs[0], metrics_on_test(runs), tmp_path / "runs" / "reports" / "planted-0")
     text = " ".join(part for part in parts if isinstance(part, str))
-    assert "at width 2 only the first 2 numbers" in text and "What the first 2 dimensions know" in text
+    assert "at width 2 only the first 2 numbers" in text and "sees only the first 2 dimensions" in text
     assert "*popularity*" not in text and "*BPR at each width alone*" not in text  # they are not among these runs
     assert "## What does each stage of the recipe give?" in parts and "At width 2 Recall@20 on test goes" in text
     assert "## Which width should I take?" in parts and "**Take width" in text
