@@ -22,6 +22,6 @@ from mrl.figures.panels import draw_costs, draw_differences, draw_lists
 from mrl.figures.plots import draw_accuracy, draw_groups, draw_learning_curves, draw_long_tail, draw_oracle_widths
 from mrl.figures.plots import metric_title
 from mrl.figures.cascade import draw_cascade
-from mrl.figures.retrieval import draw_retrieval
+from mrl.figures.retrieval import draw_nest, draw_retrieval
 from mrl.figures.stages import draw_stages
 from mrl.figures.style import encode_png, name_models, save, select_models, write_whole

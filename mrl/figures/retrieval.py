@@ -72,3 +72,21 @@ def draw_retrieval(table: pl.DataFrame, *, advised: int | None = None, size: str
         names.append("advised")
     style.legend_above(figure, handles, names)
     return figure
+
+
+@style.styled
+def draw_nest(table: pl.DataFrame, *, k: int = 20, size: str = "column") -> Figure:
+    """What each prefix finds of the list by all dimensions, before and after vectors are made nested.
+
+    table: columns width, before, after, as `mrl.exchange.prefix_recall` gives them.
+    """
+    style.check_table(table, "width", "before", "after")
+    figure, ((ax,),) = style.canvas(size, 2.3)
+    for name, colour, marker in (("before", ORANGE, "s"), ("after", BLUE, "o")):
+        ax.plot(table["width"], table[name], color=colour, marker=marker)
+    style.width_axis(ax, table["width"])
+    style.from_zero(ax)
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.set_ylabel(f"of the {k} best by all")
+    style.legend_above(figure, ax.lines, ["as they are", "nested"])
+    return figure

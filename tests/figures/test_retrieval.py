@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from mrl.errors import DataError
-from mrl.figures.retrieval import draw_retrieval, way_of
+from mrl.figures.retrieval import draw_nest, draw_retrieval, way_of
 
 ROWS = [
     ([4], [], 32, "plain", "", 0.5, 0.1, 32.0),
@@ -45,3 +45,11 @@ def test_every_setting_is_drawn_and_the_front_is_what_nothing_beats(size: str) -
 def test_a_table_of_something_else_is_refused() -> None:
     with pytest.raises(DataError):
         draw_retrieval(TABLE.drop("p50_ms"))
+
+
+def test_prefixes_before_and_after_are_two_lines() -> None:
+    table = pl.DataFrame({"width": [4, 8], "before": [0.2, 0.4], "after": [0.6, 0.7]})
+    (ax,) = draw_nest(table).axes
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[0.2, 0.4], [0.6, 0.7]]
+    with pytest.raises(DataError):
+        draw_nest(table.drop("after"))
