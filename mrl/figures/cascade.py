@@ -23,7 +23,7 @@ def draw_cascade(table: pl.DataFrame, *, size: str = "column") -> Figure:
     """The share of the full width's accuracy against the expected width: fixed widths, the cascade at several targets,
     the oracle. On a page also the overlap with the lists of the full width, of the vectors that are served.
 
-    table: that of `mrl.serving.fit_cascade`. The line between fixed widths is what a random mix of the two gives; a
+    table: that of `mrl.cascade.fit_cascade`. The line between fixed widths is what a random mix of the two gives; a
     cascade pays where it is above. Bars are one standard error. The filled mark is the target that was asked for.
     """
     needed = ("kind", "target", "is_asked", "width", "metric", "expected_width", "share", "share_error")

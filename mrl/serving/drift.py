@@ -11,14 +11,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
-import torch
 from torch import Tensor
 
 from mrl.data import Interactions, Positives
 from mrl.errors import ConfigError, RunError
 from mrl.evaluation import evaluate
 from mrl.runs import Run
-from mrl.serving.fold_in import fold_in_items, fold_in_users
+from mrl.serving.fold_in import fold_in_items, folded_again
 from mrl.serving.measure import of_users
 from mrl.words import percent
 
@@ -60,7 +59,8 @@ def measure_drift(
     items = np.sort(rng.permutation(wanted)[: min(sample, -(-data.num_items // 10))])
     # An item is missed by those who look for it: the users with one of the sampled items in test.
     seekers = np.unique(data.test.users.numpy()[np.isin(data.test.items.numpy(), items)])
-    folded = _fold_users_again(run, users), _fold_items_again(run, items)
+    again, vectors = folded_again(run, users, run.seen)
+    folded = run.users.index_copy(0, again, vectors), _fold_items_again(run, items)
     cases = [
         ("user", users, run.user_ids, now.user_ids, {"users": folded[0]}, users),
         ("item", items, run.item_ids, now.item_ids, {"items": folded[1]}, seekers),
@@ -88,26 +88,6 @@ def _ndcg(run: Run, data: Interactions, rows: np.ndarray, k: int) -> float:
     """Mean NDCG@k on test of users `rows`."""
     some, part = of_users(run, data, rows)
     return evaluate(some.users, some.items, part, widths=(some.users.shape[1],), ks=[k]).value(f"ndcg@{k}")
-
-
-def _fold_users_again(run: Run, users: np.ndarray) -> Tensor:
-    """(U, D): users of the run, those of rows `users` folded in as if they were new. Those without a past stay."""
-    past = run.seen.take(torch.from_numpy(users))
-    users = users[past.counts.numpy() > 0]
-    left = np.setdiff1d(np.arange(len(run.user_ids)), users)
-    rest = replace(
-        run,
-        user_ids=run.user_ids[left],
-        weights=run.weights | {"users": run.users[left]},
-        seen=run.seen.take(torch.from_numpy(left)),
-        dropped=None,
-    )
-    known = np.isin(run.seen.users.numpy(), users)
-    who, what = run.seen.users.numpy()[known], run.seen.items.numpy()[known]
-    made = fold_in_users(rest, {"user": run.user_ids[who], "item": run.item_ids[what]})
-    vectors = run.users.clone()
-    vectors[_rows_of(made.user_ids[len(left) :], run.user_ids)] = made.users[len(left) :]
-    return vectors
 
 
 def _fold_items_again(run: Run, items: np.ndarray) -> Tensor:

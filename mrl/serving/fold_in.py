@@ -26,6 +26,7 @@ from mrl.data.splits import check_number
 from mrl.errors import ConfigError, DataError, RunError
 from mrl.least_squares import fold_in, mean_score, transpose
 from mrl.runs import Run
+from mrl.runs.lists import find_rows
 from mrl.widths import check_level_weights
 
 TYPICAL_SCORE = 0.5  # what a positive scores in factors of least squares: the scale in which α0 and λ were chosen
@@ -53,6 +54,51 @@ def fold_in_items(run: Run, log: Any, *, alpha0: float | None = None, l2: float 
     return _fold_in(run, log, "item", alpha0, l2)
 
 
+def update_users(run: Run, log: Any, *, alpha0: float | None = None, l2: float | None = None) -> Run:
+    """The run with users that it has folded in anew: from what they had met, and from what `log` adds to that.
+
+    Otherwise as `fold_in_users`; of items that the run has not, fold those in first. RunError for unknown ids.
+    """
+    if run.seen is None:
+        raise RunError(f"{run.path}: has no seen.safetensors, so what its users have met is unknown; train again")
+    log = as_frame(log, "log", ("user", "item", "rating"))
+    who = find_rows(log["user"], run.user_rows, "user", run.path, run.user_ids[:3].tolist())
+    what = find_rows(log["item"], rows_by_text(run.item_ids), "item", run.path, run.item_ids[:3].tolist())
+    is_liked, shape = _is_liked(log, flat(run.config).get("min_rating")), (len(run.user_ids), len(run.item_ids))
+    added, below = (
+        Positives.from_pairs(np.array(who, int)[kept], np.array(what, int)[kept], *shape)
+        for kept in (is_liked, ~is_liked)
+    )
+    seen = run.seen.union(added)
+    dropped = (Positives.empty(*shape) if run.dropped is None else run.dropped).union(below).without(seen)
+    rows, vectors = folded_again(run, np.unique(who), seen, alpha0=alpha0, l2=l2)
+    users = run.users.clone()
+    users[rows] = vectors
+    return replace(run, weights=run.weights | {"users": users}, seen=seen, dropped=dropped if len(dropped) else None)
+
+
+def folded_again(
+    run: Run, users: np.ndarray, positives: Positives, *, alpha0: float | None = None, l2: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """Users of rows (B,), taken out of the run and folded in as if they were new, from their `positives`.
+
+    Returns their rows (n,), without those who have none, and their vectors (n, D).
+    """
+    left = np.setdiff1d(np.arange(len(run.user_ids)), users)
+    rest = replace(
+        run,
+        user_ids=run.user_ids[left],
+        weights=run.weights | {"users": run.users[left]},
+        seen=run.seen.take(torch.from_numpy(left)),
+        dropped=None,
+    )
+    known = np.isin(positives.users.numpy(), users)
+    who, what = positives.users.numpy()[known], positives.items.numpy()[known]
+    log = {"user": run.user_ids[who], "item": run.item_ids[what]}
+    made = fold_in_users(rest, log, alpha0=alpha0, l2=l2) if len(who) else rest
+    return torch.from_numpy(np.unique(who)).long(), made.users[len(left) :]
+
+
 def _fold_in(run: Run, log: Any, side: str, alpha0: float | None, l2: float | None) -> Run:
     chosen = run.environment.get("chosen", {})
     alpha0 = chosen.get("alpha0") if alpha0 is None else alpha0
@@ -70,8 +116,9 @@ def _fold_in(run: Run, log: Any, side: str, alpha0: float | None, l2: float | No
     log = as_frame(log, "log", ("user", "item", "rating"))
     new, others = texts(log[side], f"log: {side}"), texts(log[known_side], f"log: {known_side}")
     new_of = {text: row for row, text in enumerate(dict.fromkeys(new))}
+    remedy = ", or take update_users" if side == "user" else ""
     if there := rows_by_text(own).keys() & new_of.keys():
-        raise DataError(f"log: {side} {min(there)!r} is in {run.path} already; give new {side}s only")
+        raise DataError(f"log: {side} {min(there)!r} is in {run.path} already; give new {side}s only{remedy}")
     row_of = rows_by_text(known)
     if unknown := [raw for raw, text in zip(log[known_side], others, strict=True) if text not in row_of]:
         raise DataError(f"log: {known_side} {unknown[0]!r} is not in {run.path}; leave it out or train again")

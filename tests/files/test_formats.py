@@ -277,7 +277,7 @@ def test_train_and_test_as_they_lie_about(tmp_path):
         (b"SQLite format 3\0", "SQLite"),
         (b"\x80\x04\x95", "pickle"),
         (b"\x89HDF\r\n", "HDF5"),
-        (gzip.compress(b"PAR1"), "compressed Parquet"),
+        (gzip.compress(b"PAR1", mtime=0), "compressed Parquet"),
     ],
 )
 def test_files_of_other_programs_are_named(tmp_path, body, words):

@@ -62,11 +62,11 @@ def test_where_fold_in_fails_it_is_time_to_train(trained, monkeypatch) -> None:
     run, data = trained
     now = with_new(run, 300, 1)
 
-    def backwards(run: Run, log: object) -> Run:
-        made = fold_in_users(run, log)
+    def backwards(run: Run, log: object, **options) -> Run:
+        made = fold_in_users(run, log, **options)
         return replace(made, weights=made.weights | {"users": -made.users})
 
-    monkeypatch.setattr("mrl.serving.drift.fold_in_users", backwards)
+    monkeypatch.setattr("mrl.serving.fold_in.fold_in_users", backwards)
     drift = measure_drift(run, now, data)
     assert drift.table["kept"][0] < 0.7
     assert drift.retrain

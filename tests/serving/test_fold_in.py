@@ -16,7 +16,7 @@ from mrl.config import flat, in_sections
 from mrl.data.interactions import Interactions, Positives
 from mrl.errors import ConfigError, DataError, RunError
 from mrl.runs.run import Run
-from mrl.serving.fold_in import fold_in_items, fold_in_users
+from mrl.serving.fold_in import fold_in_items, fold_in_users, update_users
 
 PLANTED = {"num_users": 300, "num_items": 60, "interactions": 6000, "branching": [3, 4], "noise": 0.05}
 WIDTHS = (2, 4, 8)
@@ -244,3 +244,26 @@ def test_what_a_new_user_rated_below_the_threshold_is_met_but_not_learned_from(r
         fold_in_users(rated, {"user": "y", "item": 1, "rating": 3})
     with pytest.raises(DataError, match="log: ratings are String; give numbers"):
         fold_in_users(rated, {"user": "y", "item": 1, "rating": "good"})
+
+
+def test_a_user_who_has_met_more_is_as_one_who_comes_with_all_of_it(run) -> None:
+    user, other = run.user_ids[[3, 5]].tolist()
+    past = run.item_ids[run.seen.of(3).numpy()].tolist()
+    more = [item for item in run.item_ids.tolist() if item not in past][:4]
+    updated = update_users(run, {"user": [user] * 4 + [other], "item": [*more, past[0]]})
+    assert set(more).isdisjoint(updated.recommend([user], k=20)["item"])
+    assert torch.equal(updated.users[[0, 1, 2, 4]], run.users[[0, 1, 2, 4]])
+    alone = update_users(run, {"user": [user] * 4, "item": more})
+    new = fold_in_users(run, {"user": ["new"] * (len(past) + 4), "item": past + more})
+    cosine = torch.nn.functional.cosine_similarity(alone.users[3], new.users[-1], dim=0)
+    assert cosine > 0.9999  # as long but for the scale, which comes of all users
+    assert torch.equal(update_users(run, {"user": [user], "item": past[:1]}).seen.items, run.seen.items)
+
+
+def test_updates_of_unknown_users_and_items_are_refused(run) -> None:
+    with pytest.raises(RunError, match=r"^user 'nobody' is not in"):
+        update_users(run, {"user": ["nobody"], "item": run.item_ids[:1].tolist()})
+    with pytest.raises(RunError, match=r"^item -5 is not in"):
+        update_users(run, {"user": run.user_ids[:1].tolist(), "item": [-5]})
+    with pytest.raises(RunError, match=r"has no seen.safetensors"):
+        update_users(replace(run, seen=None), {"user": run.user_ids[:1].tolist(), "item": run.item_ids[:1].tolist()})
