@@ -92,6 +92,13 @@ class Catalogue:
             denied[self.find("item", exclude)] = True
         return denied
 
+    def changed(self, run: Run) -> np.ndarray:
+        """Rows of the items here that have other vectors in a run, (n,) int64."""
+        known = self.rows("item")
+        rows = np.array([known.get(str(raw), -1) for raw in run.item_ids.tolist()], np.int64)
+        here = (rows >= 0).nonzero()[0]
+        return rows[here][(self.items[rows[here]] != as_table(run.items, "items")[here]).any(axis=1)]
+
     def update(self, run: Run) -> np.ndarray:
         """Take over what a run has that is new or has other vectors; returns the rows of such items, new ones last.
 

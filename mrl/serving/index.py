@@ -231,8 +231,13 @@ class Index:
         """Take over new users and items of a run, such as fold-in makes, and vectors that changed; returns how many
         items. Codes keep their scales. Not while other threads search: build or open another index, and swap.
 
-        ConfigError where items of a graph would have to change: `rebuild`.
+        ConfigError where items of a graph would have to change; nothing is taken over then.
         """
+        if self.options.get("kind") == "hnsw" and len(changed := self.catalogue.changed(run)):
+            raise ConfigError(
+                f"kind='hnsw': a graph cannot take other vectors of its items ({len(changed)} have some); build a new "
+                "index of the run, or take another kind"
+            )
         rows = self.catalogue.update(run)
         if len(rows):
             self.scan.put(rows, self.catalogue.items[rows, : self.widths[0]])

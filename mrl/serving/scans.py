@@ -136,10 +136,9 @@ class FaissScan:
         return codes + links + 8
 
     def put(self, rows: np.ndarray, vectors: np.ndarray) -> None:
-        """Overwrite items, or add them. ConfigError where a graph would have to change."""
+        """Overwrite items, or add them; of a graph only the latter."""
         known = rows[rows < self.count]
         if len(known):
-            self._refuse_graph("changed")
             self.index.remove_ids(known)
         self._set_threads()
         self.index.add_with_ids(np.ascontiguousarray(vectors, np.float32), rows)
@@ -185,10 +184,6 @@ class FaissScan:
         if made is not None:
             made.keep = options | ({"bitmap": bitmap} if denied is not None else {})  # as long as faiss looks at it
         return made
-
-    def _refuse_graph(self, what: str) -> None:
-        if self.settings.kind == "hnsw":
-            raise ConfigError(f"kind='hnsw': a graph's items cannot be {what}; call rebuild(), or take another kind")
 
     def _set_threads(self) -> None:
         threads = 1 if is_forked() else self.threads  # a forked process lacks the threads of OpenMP

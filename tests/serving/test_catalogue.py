@@ -75,12 +75,22 @@ def test_a_graph_takes_new_items_hides_old_ones_and_refuses_changes() -> None:
     pytest.importorskip("faiss")
     run = made_run(ties=False)
     now, index = later(run), Index(run, backend="faiss", kind="hnsw")
-    with pytest.raises(ConfigError, match=r"^kind='hnsw': a graph's items cannot be changed; call rebuild\(\)"):
+    users = run.user_ids.tolist()
+    before = index.search(users, 10)
+    with pytest.raises(
+        ConfigError, match=r"^kind='hnsw': a graph cannot take other vectors of its items \(1 have some\)"
+    ):
         index.update(now)
-    index.rebuild()
+    assert index.search(users, 10).equals(before)  # nothing of it was taken over
+    same = now.items.clone()
+    same[4] = run.items[4]
+    now = replace(now, weights=now.weights | {"items": same})
+    assert index.update(now) == 5
     users = now.user_ids.tolist()
     assert index.search(users, 10).equals(now.recommend(users, 10))
     index.remove([1000, 1001])
+    assert not {1000, 1001} & set(index.search(users, 50)["item"])
+    index.rebuild()
     assert not {1000, 1001} & set(index.search(users, 50)["item"])
 
 
