@@ -17,7 +17,7 @@ from safetensors import safe_open
 from mrl.data.ids import as_series
 from mrl.runs import Run, tensorfile
 from mrl.runs.files import LABEL, read_frame
-from mrl.serving.scans import load_faiss
+from mrl.serving.scans import FaissSettings, empty_index, load_faiss
 
 FORMATS = ("npy", "safetensors", "parquet", "faiss")
 
@@ -46,13 +46,10 @@ def write_arrays(folder: Path, format: str, arrays: Mapping[str, np.ndarray], ru
 
 def write_faiss(path: Path, items: np.ndarray, bits: int) -> None:
     """A flat index by inner product of 32, 16 or 8 bits, whose ids are row numbers."""
-    faiss = load_faiss()
-    kinds = {16: faiss.ScalarQuantizer.QT_fp16, 8: faiss.ScalarQuantizer.QT_8bit}
-    inner, width = faiss.METRIC_INNER_PRODUCT, items.shape[1]
-    index = faiss.IndexFlatIP(width) if bits == 32 else faiss.IndexScalarQuantizer(width, kinds[bits], inner)
+    index = empty_index(items, bits, FaissSettings())
     index.train(items)
     index.add(items)
-    path.write_bytes(faiss.serialize_index(index).tobytes())  # not by faiss: a full disk is then an OSError
+    path.write_bytes(load_faiss().serialize_index(index).tobytes())  # not by faiss: a full disk is then an OSError
 
 
 def read_arrays(folder: Path, format: str, names: Iterable[str], mmap: bool) -> tuple[dict[str, np.ndarray], Any]:

@@ -8,6 +8,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFor
 
 from mrl.figures import style
 from mrl.figures.style import GREY
+from mrl.serving.measure import pareto
 from mrl.words import BLUE, GREEN, ORANGE, PINK, VERMILION
 
 WAYS = {  # name, colour, marker
@@ -41,12 +42,8 @@ def draw_retrieval(table: pl.DataFrame, *, advised: int | None = None, size: str
     values = table["overlap_reported"].to_list()
     for ax, (cost, title) in zip(axes, COSTS.items(), strict=True):
         costs = table[cost].to_list()
-        front, best = [], -1.0
-        for number in sorted(range(len(costs)), key=lambda n: (costs[n], -values[n])):
-            if values[number] > best:
-                best = values[number]
-                front.append(number)
-        ax.plot([costs[n] for n in front], [values[n] for n in front], color=GREY, linewidth=0.8, zorder=1)
+        front = table.filter(pareto(table, cost)).sort(cost)
+        ax.plot(front[cost], front["overlap_reported"], color=GREY, linewidth=0.8, zorder=1)
         for way, (_, colour, marker) in WAYS.items():
             rows = [n for n, other in enumerate(ways) if other == way]
             ax.plot([costs[n] for n in rows], [values[n] for n in rows], marker, color=colour, alpha=0.85)

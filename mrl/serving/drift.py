@@ -14,6 +14,7 @@ import polars as pl
 from torch import Tensor
 
 from mrl.data import Interactions, Positives
+from mrl.data.ids import rows_by_text
 from mrl.errors import ConfigError, RunError
 from mrl.evaluation import evaluate
 from mrl.runs import Run
@@ -107,11 +108,6 @@ def _fold_items_again(run: Run, items: np.ndarray) -> Tensor:
         dropped=None,
     )
     made = fold_in_items(rest, {"user": run.user_ids[who[known]], "item": run.item_ids[what[known]]})
-    vectors = run.items.clone()
-    vectors[_rows_of(made.item_ids[len(left) :], run.item_ids)] = made.items[len(left) :]
+    rows, vectors = rows_by_text(run.item_ids), run.items.clone()
+    vectors[[rows[str(raw)] for raw in made.item_ids[len(left) :].tolist()]] = made.items[len(left) :]
     return vectors
-
-
-def _rows_of(ids: np.ndarray, known: np.ndarray) -> list[int]:
-    rows = {str(raw): row for row, raw in enumerate(known.tolist())}
-    return [rows[str(raw)] for raw in ids.tolist()]

@@ -118,7 +118,7 @@ class FaissScan:
     def build(cls, vectors: np.ndarray, bits: int, settings: FaissSettings, threads: int) -> FaissScan:
         """An index of vectors (I, d) float32. ConfigError for codes that faiss has not."""
         faiss = load_faiss()
-        index = _empty_index(faiss, vectors, bits, settings)
+        index = empty_index(vectors, bits, settings)
         scan = cls(index, len(vectors), bits, settings, threads)
         scan._set_threads()
         if not index.is_trained:
@@ -151,18 +151,12 @@ class FaissScan:
 
     def candidates(self, query: np.ndarray, k: int, denied: np.ndarray | None, hidden: np.ndarray) -> np.ndarray:
         """Rows of about the k best, in order; fewer where the search did not come upon more."""
-        ids, _ = self._search(query, k, denied, hidden)
-        return ids
+        return self.ranked(query, k, denied, hidden)[0]
 
     def ranked(
         self, query: np.ndarray, k: int, denied: np.ndarray | None, hidden: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        return self._search(query, k, denied, hidden)
-
-    def _search(
-        self, query: np.ndarray, k: int, denied: np.ndarray | None, hidden: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """As many more than k are asked for as may be hidden, and these are left out."""
+        """Likewise with scores. As many more than k are asked for as may be hidden, and these are left out."""
         self._set_threads()
         asked = min(k + len(hidden), self.count)
         scores, ids = self.index.search(query[None], asked, params=self._parameters(asked, denied))
@@ -191,8 +185,9 @@ class FaissScan:
             self.faiss.omp_set_num_threads(threads)
 
 
-def _empty_index(faiss: Any, vectors: np.ndarray, bits: int, settings: FaissSettings) -> Any:
-    width = vectors.shape[1]
+def empty_index(vectors: np.ndarray, bits: int, settings: FaissSettings) -> Any:
+    """An index of faiss for vectors (I, d), neither trained nor filled. ConfigError for codes that faiss has not."""
+    faiss, width = load_faiss(), vectors.shape[1]
     inner = faiss.METRIC_INNER_PRODUCT
     coder = {16: faiss.ScalarQuantizer.QT_fp16, 8: faiss.ScalarQuantizer.QT_8bit}.get(bits)
     if bits == 1 or (settings.kind == "panorama" and bits != 32):
@@ -205,10 +200,8 @@ def _empty_index(faiss: Any, vectors: np.ndarray, bits: int, settings: FaissSett
         return faiss.IndexFlatIPPanorama(width, max(1, width // 8))
     if settings.kind == "hnsw":
         if bits == 32:
-            index = faiss.IndexHNSWFlat(width, settings.links, inner)
-        else:
-            index = faiss.IndexHNSWSQ(width, coder, settings.links, inner)
-        return index
+            return faiss.IndexHNSWFlat(width, settings.links, inner)
+        return faiss.IndexHNSWSQ(width, coder, settings.links, inner)
     cells = min(settings.cells or max(1, round(4 * len(vectors) ** 0.5)), max(1, len(vectors)))
     coarse = faiss.IndexFlatIP(width)
     if bits == 32:

@@ -129,14 +129,11 @@ def _read(folder: Path, made: dict[str, Any]) -> Index:
         path=made["from"], items=table, users=array("users"), item_ids=_ids(items), user_ids=_ids(users), labels=labels,
         met=[seen] if seen else [], seen=seen, longest=made["longest"],
     )  # fmt: skip
-    scan = None
     if made["backend"] == "plain":
-        parts = {name: array(name) for name in ("columns", "scale", "offset", "lengths")}
-        parts = {name: np.asarray(part) for name, part in parts.items()}
+        parts = {name: np.asarray(array(name)) for name in ("columns", "scale", "offset", "lengths")}
         scan = PlainScan(Codes(made["bits"], made["widths"][0], len(table), **parts))
     else:
-        faiss = load_faiss()
-        stored = faiss.read_index(str(folder / "faiss.index"))
+        stored = load_faiss().read_index(str(folder / "faiss.index"))
         scan = FaissScan(stored, len(table), made["bits"], FaissSettings(**made["options"]), made["threads"])
     settings = {name: made[name] for name in ("widths", "shortlist", "bits", "backend", "threads")}
     index = Index(run, **settings, **made["options"], scan=scan)
