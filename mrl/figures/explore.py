@@ -33,6 +33,7 @@ HINT = (
     "pressed until a circle closes, then draw."
 )
 MAX_LISTED = 100  # items of a selection that are listed
+NARROWEST = 260  # pixels of a map beside another
 FRAME, HEIGHT = (-1.05, 1.05), 360  # of both maps whatever their widths; pixels
 
 
@@ -93,7 +94,7 @@ def list_selected(rows: pl.DataFrame, selection: np.ndarray) -> str:
         for title, labels in chosen.head(MAX_LISTED).select("title", "labels").iter_rows()
     ]
     rest = f"<p>and {len(chosen) - MAX_LISTED} more</p>" if len(chosen) > MAX_LISTED else ""
-    columns = "columns:3;margin:0;font-size:90%;line-height:1.4"
+    columns = "columns:3 12em;margin:0;font-size:90%;line-height:1.4"
     return (
         f"<b>{len(chosen)} item{'s' * (len(chosen) > 1)} selected</b><ul style='{columns}'>{''.join(lines)}</ul>{rest}"
     )
@@ -114,7 +115,6 @@ def _explorer(table: pl.DataFrame, top: int) -> Widget:
         plot.color(by="group", map=colours)
         plot.size(default=5)
         plot.axes(False)
-        plot.legend(True)
         plot.tooltip(True, properties=["title", "labels"])
         return plot
 
@@ -143,8 +143,19 @@ def _explorer(table: pl.DataFrame, top: int) -> Widget:
 
     slider.observe(change_widths, names="value")
     name_widths()
-    scatters = jscatter.compose(plots, sync_selection=True, sync_hover=True, row_height=HEIGHT)
+    scatters = jscatter.compose(plots, sync_selection=True, sync_hover=True, row_height=HEIGHT).children
     for plot in plots:
         plot.widget.observe(show_selection, names="selection")
-    titles = ipywidgets.HBox([ipywidgets.Box([head], layout={"width": "50%"}) for head in heads])
-    return ipywidgets.VBox([slider, titles, scatters, selected])
+    maps = [ipywidgets.VBox(pair) for pair in zip(heads, scatters, strict=True)]
+    # side by side where there is room for both, else one below the other
+    both = ipywidgets.GridBox(maps, layout={"grid_template_columns": f"repeat(auto-fit, minmax({NARROWEST}px, 1fr))"})
+    return ipywidgets.VBox([slider, ipywidgets.HTML(_legend(colours)), both, selected])
+
+
+def _legend(colours: dict[str, str]) -> str:
+    """The groups as HTML, above the maps: the legend of jupyter-scatter lies upon the items."""
+    dot = "display:inline-block;width:.7em;height:.7em;border-radius:50%;margin-right:.3em;background:"
+    entries = [
+        f'<span><span style="{dot}{colour}"></span>{html.escape(name)}</span>' for name, colour in colours.items()
+    ]
+    return f'<div style="display:flex;flex-wrap:wrap;gap:0 1em;line-height:1.5">{"".join(entries)}</div>'

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
+from scipy.optimize import isotonic_regression
 
 from mrl.errors import ConfigError, DataError
 from mrl.figures.style import GREY, PALETTE, SMALL, Drawing, check_size, check_table, ink, shorten, styled, text_inches
@@ -20,6 +21,7 @@ from mrl.words import MOST, is_most, percent
 
 LINE = 0.125  # inches between two lines of small text
 LEGIBLE = 10  # letters of a title that has to be cut
+LEADER = 0.14  # inches from a box to a name that lies higher or lower
 PADDING = 0.03  # inches between a text and what it stands in or beside
 BOXES = {"page": 0.78, "column": 0.74}  # inches, the width of a box that has its name within
 Node = tuple[int, int]  # width, cluster
@@ -33,8 +35,8 @@ def draw_alluvial(flows: pl.DataFrame, names: pl.DataFrame, *, clustering: str =
 
     flows: columns width, cluster, next_width, next_cluster, items; names: width, cluster, items, typical, label_share,
     lift, titles; both of one `clustering` where they have that column. Heights are numbers of items. Colours: see
-    `inherit_colours`. A box has its name within, at the last width beside it, with titles; see `cluster_caption`. Those
-    too small for it stay without a name.
+    `inherit_colours`. A box has its name within, and none where it is lower than a line; at the last width beside it,
+    with titles, up to some 65; see `cluster_caption` and `spread_names`.
     """
     check_table(flows, "width", "cluster", "next_width", "next_cluster", "items")
     check_table(names, "width", "cluster", "items")
@@ -85,12 +87,20 @@ def draw_alluvial(flows: pl.DataFrame, names: pl.DataFrame, *, clustering: str =
     look = {"va": "center", "ha": "left", "zorder": 4, "fontsize": SMALL, "clip_on": False}
     for width in widths[:-1]:
         for node in order[width]:
-            lines = box_lines(words[node], boxes[width] - 2 * PADDING, int(sizes[node] / line))
+            most = int(sizes[node] / line + 0.2)  # below its last line no space is needed
+            lines = box_lines(words[node], boxes[width] - 2 * PADDING, most)
             x, y = left[width] + PADDING, top[node] + sizes[node] / 2
             ax.text(x, y, "\n".join(lines), color=ink(colours[node]), linespacing=1.15, **look)
-    for node in _select_named(order[widths[-1]], top, sizes, line):
-        x, y = left[node[0]] + boxes[node[0]] + PADDING, top[node] + sizes[node] / 2
-        ax.text(x, y, cluster_caption(words[node], True, 0.97 * margin - 0.06), **look)
+    last = order[widths[-1]]
+    centres = {node: top[node] + sizes[node] / 2 for node in last}
+    places = spread_names(last, centres, sizes, line, full_height)
+    edge = left[widths[-1]] + boxes[widths[-1]]
+    moved = any(abs(y - centres[node]) > 0.1 * line for node, y in places.items())
+    x = edge + (LEADER if moved else 0) + PADDING
+    for node, y in places.items():
+        if moved:
+            ax.plot([edge + 0.01, x - 0.02], [centres[node], y], color=GREY, linewidth=0.5, clip_on=False)
+        ax.text(x, y, cluster_caption(words[node], True, 0.97 * margin - 0.06 - (x - edge - PADDING)), **look)
     return figure
 
 
@@ -193,16 +203,19 @@ def ribbon_path(x0: float, y0: float, x1: float, y1: float, thick: float) -> Pat
     return Path(points, [Path.MOVETO, *curve, Path.LINETO, *curve, Path.CLOSEPOLY])
 
 
-def _select_named(column: list[Node], top: dict[Node, float], sizes: dict[Node, int], line: float) -> list[Node]:
-    """The clusters that can be named without two names on one another: largest first, each where it still fits."""
-    placed: list[float] = []
-    kept = []
-    for node in sorted(column, key=lambda node: (-sizes[node], node)):
-        centre = top[node] + sizes[node] / 2
-        if all(abs(centre - other) >= line for other in placed):
-            placed.append(centre)
-            kept.append(node)
-    return kept
+def spread_names(
+    column: list[Node], centres: dict[Node, float], sizes: dict[Node, int], line: float, height: float
+) -> dict[Node, float]:
+    """Where the names of a column go, a line apart, in its order, as near to their boxes as least squares can.
+
+    Where the height has no room for all, the largest clusters are named.
+    """
+    largest = sorted(column, key=lambda node: (-sizes[node], node))[: max(int(height / line), 1)]
+    named = [node for node in column if node in largest]
+    steps = line * np.arange(len(named))
+    low, high = line / 2, height - line / 2 - steps[-1]
+    fitted = isotonic_regression([centres[node] for node in named] - steps).x
+    return dict(zip(named, fitted.clip(low, max(low, high)) + steps, strict=True))
 
 
 def cluster_caption(row: dict, with_titles: bool, room: float) -> str:

@@ -164,7 +164,7 @@ def format_lists(table: pl.DataFrame) -> str:
     title = pl.col("title").str.replace_all(r"([\\`*_{}\[\]<>|$~])", r"\$1")  # nothing in a title is Markdown
     cells = table.with_columns(cell=pl.when("new").then(pl.format("**{}**", title)).otherwise(title))
     cells = cells.pivot("width", index="rank", values="cell").sort("rank").cast(pl.String).fill_null("")
-    head = ["", *(f"width {width}" for width in cells.columns[1:])]
+    head = ["rank", *(f"width {width}" for width in cells.columns[1:])]
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *cells.rows()))
 
 

@@ -192,7 +192,7 @@ def _accuracy_rows(table: pl.DataFrame) -> list[str]:
     widest = table.row(-1, named=True)
     keeps = len(table) > 1 and (widest.get("recall") or 0) > 0
     titles = ["width", *(metric_title(name, widest["k"]) for name in names)]
-    titles += [f"{metric_title('recall', widest['k'])}, of width {widest['width']}"] * keeps
+    titles += [f"Recall, of width {widest['width']}"] * keeps
     rows = [titles, ["---:"] * len(titles)]
     for row in table.iter_rows(named=True):
         cells = [str(row["width"] or "–"), *("–" if row[name] is None else f"{row[name]:.4f}" for name in names)]

@@ -132,19 +132,18 @@ def trials_table(run: Run) -> Table | None:
     )
 
 
-def accuracy_table(run: Run, metrics: Sequence[str] | None = None) -> Table:
-    """Every metric at 20 on test, a row a width, the best bold; and how much of the widest one's Recall@20 is kept."""
+def accuracy_table(run: Run, metrics: Sequence[str] = ("recall@20", "ndcg@20")) -> Table:
+    """Metrics on test, a row a width, the best bold; and what share of the widest one's Recall@20 is kept."""
     table = run.by_width()
-    names = [name for name in table.columns if name != "width"] if metrics is None else list(metrics)
     columns = {"width": [str(width) for width in table["width"]]}
     best = set()
-    for name in names:
+    for name in metrics:
         values = table[name].to_list()
         columns[metric_title(name)] = [f"{value:.4f}" for value in values]
         best |= {(metric_title(name), row) for row, value in enumerate(values) if value == max(values)}
     recall = table["recall@20"].to_list()
     if recall[-1] > 0:
-        columns[f"Recall@20, of width {columns['width'][-1]}"] = [percent(value / recall[-1]) for value in recall]
+        columns[f"Recall, of width {columns['width'][-1]}"] = [percent(value / recall[-1]) for value in recall]
     return Table(columns, best=frozenset(best))
 
 

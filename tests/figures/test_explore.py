@@ -52,10 +52,11 @@ def test_listed_escapes_titles_and_counts() -> None:
 
 @needs_scatter
 def test_slider_moves_the_maps_and_a_selection_is_listed_and_linked() -> None:
-    slider, titles, both, below = explore_maps(placed(), interactive=True).children
+    slider, legend, both, below = explore_maps(placed(), interactive=True).children
     assert slider.value == (4, 16)
-    heads = [box.children[0] for box in titles.children]
-    left, right = both.children
+    heads, (left, right) = zip(*(box.children for box in both.children), strict=True)
+    assert all(f"{group}</span>" in legend.value for group in ("A", "B", "other")) and not left.legend
+    assert "auto-fit" in both.layout.grid_template_columns  # one below the other in a narrow window
     x = {width: pivot_maps(placed(), 2)[0][f"x_{width}"].to_numpy() for width in (4, 8, 16)}
     assert [head.value for head in heads] == ["<b>width 4</b>", "<b>width 16</b>"]
     assert np.allclose(left.points[:, 0], x[4] / 1.05) and np.allclose(right.points[:, 0], x[16] / 1.05)

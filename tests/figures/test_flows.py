@@ -21,6 +21,7 @@ from mrl.figures.flows import (
     draw_alluvial,
     draw_tree,
     inherit_colours,
+    spread_names,
     untangle,
 )
 from mrl.figures.style import GREY, PALETTE, SIZES
@@ -95,7 +96,7 @@ def test_ribbons_meet_the_boxes() -> None:
 
 @each_size
 def test_alluvial_of_many_clusters_stays_readable(size: str) -> None:
-    """Three widths, up to 64 clusters: names that would not fit are left out, none lies on another."""
+    """Three widths, up to 64 clusters: all of the last width are named, and no name lies on another."""
     rng = np.random.default_rng(0)
     clusters = np.stack([rng.integers(0, number, 600) for number in (4, 16, 64)])
     has_label = rng.random((600, 5)) < 0.3
@@ -107,6 +108,30 @@ def test_alluvial_of_many_clusters_stays_readable(size: str) -> None:
     assert sum(isinstance(patch, Rectangle) for patch in figure.axes[0].patches) == 84
     assert figure.get_size_inches()[1] <= 9
     check_readable(figure)
+    boxes = [patch.get_window_extent() for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
+    edge = max(box.x1 for box in boxes)
+    beside = [extent for _, extent, _ in texts(figure) if extent.x0 >= edge]
+    assert len(beside) == 64
+    tops = sorted(box.y1 for box in boxes if box.x1 == edge)
+    leaders = figure.axes[0].lines  # each from the middle of its box to its name, none across another
+    ends = np.array(sorted(line.get_ydata().tolist() for line in leaders))
+    assert len(leaders) == len(tops) and (np.diff(ends[:, 1]) > 0).all()
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.integers(1, 30))
+def test_names_are_a_line_apart_and_beside_their_boxes_where_they_can_be(items: list[int], line: int) -> None:
+    column = [(8, cluster) for cluster in range(len(items))]
+    sizes = dict(zip(column, items, strict=True))
+    centres = dict(zip(column, np.cumsum(items) - np.array(items) / 2, strict=True))
+    height = max(sum(items), line)
+    places = spread_names(column, centres, sizes, line, height)
+    assert len(places) == min(len(items), height // line)
+    assert min(sizes[node] for node in places) >= max([sizes[n] for n in column if n not in places], default=0)
+    at = list(places.values())
+    assert list(places) == sorted(places) and all(low + line <= high + 1e-9 for low, high in pairwise(at))
+    assert at[0] >= line / 2 - 1e-9 and at[-1] <= height - line / 2 + 1e-9
+    if min(items) >= line:
+        assert places == pytest.approx(centres)
 
 
 def test_a_cluster_has_the_colour_of_its_main_source() -> None:

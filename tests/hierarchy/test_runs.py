@@ -95,7 +95,7 @@ def test_lists_side_by_side_show_what_is_new_and_no_markup_of_a_title():
     rows = [(2, 1, "A|B*", None), (2, 2, "C", None), (4, 1, "D", True), (4, 2, "C", False)]
     table = pl.DataFrame(rows, schema=["width", "rank", "title", "new"], orient="row")
     assert format_lists(table).splitlines() == [
-        "|  | width 2 | width 4 |", "| --- | --- | --- |", r"| 1 | A\|B\* | **D** |", "| 2 | C | C |",
+        "| rank | width 2 | width 4 |", "| --- | --- | --- |", r"| 1 | A\|B\* | **D** |", "| 2 | C | C |",
     ]  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def test_the_card_beside_a_run_tells_the_run(run) -> None:
     card = (run.path / CARD).read_text()
     header, _, *rows = rows_of(card)
     table = run.by_width()
-    assert header[:2] == ["width", "Recall@20"] and header[-1] == "Recall@20, of width 4"
+    assert header[:2] == ["width", "Recall@20"] and header[-1] == "Recall, of width 4"
     assert [int(row[0]) for row in rows] == table["width"].to_list()
     for row, recall in zip(rows, table["recall@20"], strict=True):
         assert row[1] == f"{recall:.4f}"
