@@ -68,9 +68,7 @@ def probe_popularity(run: Run, *, seed: int = 0) -> pl.DataFrame:
     for column, gamma in (("before", 0), ("after", 1)):
         table = project(items, directions, gamma)
         for width in found.widths:
-            network = MLPRegressor(
-                hidden_layer_sizes=HIDDEN, learning_rate_init=0.01, early_stopping=True, random_state=seed
-            )
+            network = MLPRegressor(**NETWORK, random_state=seed)
             with threadpool_limits(1):  # small, and the same bits every time
                 network = make_pipeline(StandardScaler(), network).fit(table[train, :width], target[train])
                 error = target[test] - network.predict(table[test, :width])
