@@ -10,7 +10,8 @@ with the position of a patch, and iterated nullspace projection (Ravfogel et al.
 
 The ridge penalty is heavy. An orthogonal projection takes all that is linear at once where u is the covariance of the
 block with y, which is the limit of heavy penalties; the least-squares direction leaves a part, needs more repeats, and
-each costs a dimension (ml-100k at width 64, two of them in each block: R² .05 with a penalty of .1, .015 with 10).
+each costs a dimension (ml-100k at width 64, two of them in each block, found in one half of the items and probed in the
+other: R² .05 with a penalty of .1, .015 with 10).
 
 Projected on both sides, scores change by −(1 − (1 − γ)²) Σ_u ⟨x, u⟩⟨y, u⟩ and nothing else, at every width that ends a
 block. To project queries alone by 1 − (1 − γ)² gives the same scores, so that an index of items stays as it is.
@@ -97,8 +98,9 @@ def find_popularity(
     """The directions of popularity in item vectors (I, D), by the interactions of each item, counts (I,).
 
     widths: where blocks end; what is behind the last one is a block, too. How often each block is repeated is decided
-    by turns on thirds of the items: directions from two of them, a probe fitted and tested within the other. The
-    directions that are returned come from all items. seed: of the thirds. DataError for fewer items than that takes.
+    by turns on thirds of the items: directions from two of them, a probe fitted and tested within the other, until its
+    mean R² is below ENOUGH. The directions that are returned come from all items. With hundreds of items that mean is
+    noisy: `after` says what was reached. seed: of the thirds. DataError for fewer items than that takes.
     """
     table = items.detach().cpu().numpy() if isinstance(items, Tensor) else np.asarray(items)
     if len(table) < FEWEST:
@@ -110,14 +112,17 @@ def find_popularity(
     rng = np.random.default_rng(seed)
     with threadpool_limits(1):  # small systems; and the directions have to be the same bits every time
         parts = _moments(table, np.log1p(np.asarray(counts, np.float64)), rng)
-        shape = (SPLITS, THIRDS, FOLDS, -1, *parts.shape[1:])
-        thirds = np.stack([parts[rng.permutation(len(parts))] for _ in range(SPLITS)]).reshape(shape).sum(3)
-        sources = (thirds.sum((1, 2))[:, None] - thirds.sum(2)).reshape(-1, *parts.shape[1:])  # (S · 3, D + 2, D + 2)
-        others = thirds.reshape(-1, FOLDS, *parts.shape[1:])
-        of_source = [np.zeros((dims, 0)) for _ in sources]
+        orders = [rng.permutation(len(parts)).reshape(THIRDS, FOLDS, -1) for _ in range(SPLITS)]
+        thirds = np.concatenate(orders)  # (T, folds, pieces): which parts make up the folds of each third
+        whole = parts.sum(0)
+        sources = [whole - parts[third.ravel()].sum(0) for third in thirds]  # the other two thirds
+        of_source = [np.zeros((dims, 0)) for _ in thirds]
 
         def probe(width: int) -> float:
-            return float(_probe_r2(others, np.stack(of_source), width).mean())
+            read = (
+                _probe_r2(parts[third].sum(1), found, width) for third, found in zip(thirds, of_source, strict=True)
+            )
+            return float(np.mean(list(read)))
 
         before = [probe(width) for width in edges]
         directions, repeats, after = np.zeros((dims, 0)), [], []
@@ -125,7 +130,7 @@ def find_popularity(
             most = min(MOST, max(1, (block.stop - block.start) // 2))
             while (left := probe(block.stop)) >= ENOUGH and sum(repeats) + most > directions.shape[1]:
                 of_source = [_with_next(*each, block) for each in zip(of_source, sources, strict=True)]
-                directions = _with_next(directions, parts.sum(0), block)
+                directions = _with_next(directions, whole, block)
             repeats.append(directions.shape[1] - sum(repeats))
             after.append(left)
     return Popularity(directions, edges, tuple(repeats), tuple(before), tuple(after))
@@ -161,28 +166,29 @@ def _with_next(directions: np.ndarray, moments: np.ndarray, block: slice) -> np.
     return np.hstack([directions, column])
 
 
-def _probe_r2(folds: np.ndarray, directions: np.ndarray, width: int) -> np.ndarray:
-    """(H,): R² = 1 − SSE / SST over the folds of each third, of the ridge probe of a prefix that finds most.
+def _probe_r2(folds: np.ndarray, directions: np.ndarray, width: int) -> float:
+    """R² = 1 − SSE / SST, over folds, of the ridge probe of a prefix, by the penalty that finds most.
 
-    folds: (H, F, D + 2, D + 2) moments; directions: (H, D, R), what is projected out of each.
+    folds: (F, D + 2, D + 2) moments; directions: (D, R), what is projected out.
     """
-    dims, keep = directions.shape[1], [*range(width), -2, -1]
-    projected = np.tile(np.eye(dims + 2), (len(folds), 1, 1))
-    projected[:, :dims, :dims] -= directions @ directions.transpose(0, 2, 1)
-    projected = projected[:, keep][:, :, keep][:, None]  # blocks of directions end where widths do
-    folds = projected @ folds[..., keep, :][..., keep] @ projected
-    total = folds.sum(1)
-    covariance, with_target, mean, target = _centred(total[:, None] - folds)
-    variance = np.einsum("hfdd->hfd", covariance)
-    largest = variance.max(axis=-1, keepdims=True)
+    kept = directions[:width]  # blocks of directions end where widths do
+    projection = np.eye(width + 2)
+    projection[:width, :width] -= kept @ kept.T
+    columns = [*range(width), -2, -1]
+    folds = projection @ folds[:, columns][:, :, columns] @ projection
+    total = folds.sum(0)
+    spread = total[-1, -1] - total[-1, -2] ** 2 / total[-2, -2]
+    if spread <= 1e-9 * total[-1, -1]:  # counts are all the same: nothing to find
+        return 0.0
+    covariance, with_target, mean, target = _centred(total - folds)  # of the other folds
+    variance = np.einsum("fdd->fd", covariance)
+    largest = variance.max(axis=1, keepdims=True)
     variance = np.where(variance > 1e-9 * largest, variance, np.where(largest > 0, largest, 1.0))  # of what is gone
     errors = []
     for penalty in PROBES:
-        system = covariance + penalty * variance[..., None] * np.eye(width)
-        weights = np.linalg.solve(system, with_target[..., None])[..., 0]
-        intercept = target - (mean * weights).sum(-1)
-        residual = np.concatenate([-weights, -intercept[..., None], np.ones_like(intercept)[..., None]], axis=-1)
-        errors.append(np.einsum("hfi,hfij,hfj->h", residual, folds, residual))
-    spread = total[:, -1, -1] - total[:, -1, -2] ** 2 / total[:, -2, -2]
-    is_spread = spread > 1e-9 * total[:, -1, -1]  # else counts are all the same: nothing to find
-    return np.where(is_spread, 1 - np.min(errors, axis=0) / np.where(is_spread, spread, 1.0), 0.0)
+        system = covariance + penalty * variance[:, None] * np.eye(width)
+        weights = np.linalg.solve(system, with_target[..., None])[..., 0]  # (F, width)
+        intercept = target - (mean * weights).sum(1)
+        residual = np.column_stack([-weights, -intercept, np.ones_like(intercept)])
+        errors.append(float((residual[:, None] @ folds @ residual[..., None]).sum()))
+    return float(1 - min(errors) / spread)

@@ -89,8 +89,8 @@ def test_the_probe_from_moments_is_the_probe_from_items() -> None:
             probe = make_pipeline(StandardScaler(), Ridge(alpha=penalty * len(train)))
             error += ((target[rows] - probe.fit(without[train], target[train]).predict(without[rows])) ** 2).sum()
         best = max(best, 1 - error / ((target - target.mean()) ** 2).sum())
-    found = popularity._probe_r2(moments[None], directions[None], 8)
-    assert found == pytest.approx([best], abs=1e-9)
+    found = popularity._probe_r2(moments, directions, 8)
+    assert found == pytest.approx(best, abs=1e-9)
 
 
 @settings(max_examples=30, deadline=None)

@@ -106,10 +106,9 @@ def describe_probes(table: pl.DataFrame) -> str:
     parts = {probe: part for (probe,), part in table.group_by("probe", maintain_order=True)}
 
     def both(probe: str) -> str:
-        before, after = (
-            f"{parts[probe][name].min():.3f} to {parts[probe][name].max():.3f}" for name in ("after", "before")
-        )
-        return f"R² {before} by width ({after} as trained)"
+        part = parts[probe].select("after", "before").with_columns(pl.all().round(3) + 0.0)  # no minus before a zero
+        after, before = (f"{column.min():.3f} to {column.max():.3f}" for column in part)
+        return f"R² {after} by width ({before} as trained)"
 
     linear, network = both("linear"), both("network")
     most = parts["network"]["after"].max()

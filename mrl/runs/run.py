@@ -122,7 +122,7 @@ class Run:
 
     @cached_property
     def popularity(self) -> Popularity:
-        """The directions of popularity among the items, see `mrl.popularity`: found once, in about half a second.
+        """The directions of popularity among the items, see `mrl.popularity`; found once, in about half a second.
 
         RunError where the run has no vectors or does not say what was met, DataError for too few items.
         """
@@ -148,7 +148,7 @@ class Run:
         or both numbers and text.
         popularity: how much of it is left in the vectors of either side, from 1, as trained, to 0, projected out; what
         it adds to scores is left by the square (`mrl.popularity`, γ = 1 − popularity). At the trained widths.
-        Raises RunError on an unknown user, DataError on what is no id, ConfigError on k or width.
+        Raises RunError on an unknown user, DataError on what is no id, ConfigError on the rest.
         """
         rows = self._rows(user_ids)
         if isinstance(k, bool) or not isinstance(k, Integral):
