@@ -106,8 +106,8 @@ def describe_probes(table: pl.DataFrame) -> str:
     parts = {probe: part for (probe,), part in table.group_by("probe", maintain_order=True)}
 
     def both(probe: str) -> str:
-        part = parts[probe].select("after", "before").with_columns(pl.all().round(3) + 0.0)  # no minus before a zero
-        after, before = (f"{column.min():.3f} to {column.max():.3f}" for column in part)
+        ends = (f"{column.min():.3f} to {column.max():.3f}" for column in parts[probe].select("after", "before"))
+        after, before = (end.replace("-0.000", "0.000") for end in ends)
         return f"R² {after} by width ({before} as trained)"
 
     linear, network = both("linear"), both("network")

@@ -110,7 +110,7 @@ def test_sentences() -> None:
             "probe": ["linear", "linear", "network", "network"],
             "width": [4, 8, 4, 8],
             "before": [0.5, 0.9, 0.6, 0.95],
-            "after": [-0.001, 0.01, 0.0, 0.019],
+            "after": [-0.001, 0.01, -0.0001, 0.019],
         }
     )
     assert describe_probes(probes) == (
