@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,14 @@ def made_run(seed: int = 0, users: int = 12, items: int = 90, dim: int = 8, *, t
         seen=Positives.from_pairs(*seen, users, items),
         weights=tables,
     )
+
+
+def popular_run(seed: int = 0) -> Run:
+    """`made_run` of more items, such that lengths and first columns of blocks tell how popular these are."""
+    run = made_run(seed, users=40, items=300, ties=False)
+    told = run.seen.item_counts.float().log1p()[:, None] * torch.tensor([1.0, 0, 0, 0, 0.5, 0, 0, 0])
+    weights = run.weights | {"items": run.items + told, "users": run.users.abs()}
+    return replace(run, weights=weights, config={"widths": [4, 8]})
 
 
 def slow_lists(run: Run, k: int, width: int, allowed: np.ndarray | None = None, *, hides: bool = True) -> list[list]:

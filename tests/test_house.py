@@ -32,7 +32,7 @@ PROJECT = PYPROJECT["project"]
 # The method itself and what it stands on; all else is a wing.
 TOP = {
     "errors", "words", "widths", "config", "parameters", "recipes", "model", "loss", "sampler", "softmax", "trainer",
-    "train", "sweep",
+    "train", "sweep", "popularity",
 }  # fmt: skip
 LARGEST_WING = 1900  # lines
 EXTRAS = PROJECT["optional-dependencies"]

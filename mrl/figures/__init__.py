@@ -4,7 +4,7 @@ A table is a polars DataFrame in long form; `size` is `column` or `page` of a tw
 
     style        sizes, colours, legends, what figures share, and how they are saved
     plots        the data, training, accuracy by width
-    panels       lists, costs, differences between models
+    panels       lists, costs, popularity projected out, differences between models
     stages       what each stage of the default recipe gives
     hierarchy    what the levels mean
     maps         aligned maps of the items
@@ -18,7 +18,7 @@ from mrl.figures.explore import explore_maps
 from mrl.figures.flows import draw_alluvial, draw_tree
 from mrl.figures.hierarchy import draw_block_probes, draw_class_probes, draw_cluster_quality, draw_pair_matrix
 from mrl.figures.maps import compute_maps, draw_maps
-from mrl.figures.panels import draw_costs, draw_differences, draw_lists
+from mrl.figures.panels import draw_costs, draw_differences, draw_lists, draw_popularity
 from mrl.figures.plots import draw_accuracy, draw_groups, draw_learning_curves, draw_long_tail, draw_oracle_widths
 from mrl.figures.plots import metric_title
 from mrl.figures.cascade import draw_cascade

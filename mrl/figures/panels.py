@@ -1,9 +1,11 @@
-"""Figures of what a width does beyond accuracy: lists, costs, and the difference from another model.
+"""Figures of what a width does beyond accuracy: lists, costs, popularity projected out, differences between models.
 
 Sisters of `mrl.figures.plots`: tidy table → matplotlib Figure, one function a figure; `size` is `column` or `page`.
 """
 
 from __future__ import annotations
+
+from itertools import cycle
 
 import numpy as np
 import polars as pl
@@ -12,7 +14,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator, Percent
 
 from mrl.figures import style
 from mrl.figures.style import GREY
-from mrl.words import metric_title
+from mrl.words import MARKERS, metric_title
 
 TITLES = {
     "coverage": "share of items recommended",
@@ -41,6 +43,31 @@ def draw_lists(table: pl.DataFrame, *, size: str = "page") -> Figure:
         if metric == "coverage":
             ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     style.model_legend(figure, models)
+    return figure
+
+
+@style.styled
+def draw_popularity(table: pl.DataFrame, *, size: str = "page") -> Figure:
+    """Accuracy and what is recommended against γ, the share of popularity projected out: a panel a metric, a line a
+    width, wider ones lighter.
+
+    table: columns gamma, width, metric, k, value, as `mrl.analysis.popularity.measure_popularity`.
+    """
+    style.check_table(table, "gamma", "width", "metric", "k", "value")
+    metrics, widths = style.in_order(table["metric"]), table["width"].unique().sort().to_list()
+    figure, panels = style.panel_grid(size, len(metrics), 2.0)
+    looks = {w: (c, m) for w, c, m in zip(widths, style.shades(len(widths)), cycle(MARKERS), strict=False)}
+    for ax, metric in zip(panels, metrics, strict=True):
+        for width, (colour, marker) in looks.items():
+            line = table.filter(metric=metric, width=width).sort("gamma")
+            ax.plot(line["gamma"], line["value"], color=colour, marker=marker)
+        ax.set_xticks(table["gamma"].unique().sort())
+        ax.set_xlabel("γ (1: no popularity)")
+        ax.set_ylabel(TITLES.get(metric, metric_title(metric, table["k"][0])))
+        if metric == "coverage":
+            ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    handles = [style.key(colour, marker=marker) for colour, marker in looks.values()]
+    style.legend_above(figure, handles, [f"width {width}" for width in widths])
     return figure
 
 

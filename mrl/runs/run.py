@@ -20,6 +20,7 @@ from mrl.data import Positives
 from mrl.data.ids import rows_by_text
 from mrl.errors import ConfigError, RunError
 from mrl.evaluation import VectorRanking, users_per_batch
+from mrl.popularity import Popularity, check_popularity, find_popularity, project_queries
 from mrl.runs import hub, tensorfile
 from mrl.runs.card import model_card
 from mrl.runs.directory import is_earlier
@@ -119,8 +120,24 @@ class Run:
         tried = [column.name for column in trials if column.null_count() < len(column)]
         return trials.select(tried).sort("value", descending=True) if len(trials) else pl.DataFrame()
 
+    @cached_property
+    def popularity(self) -> Popularity:
+        """The directions of popularity among the items, see `mrl.popularity`; found once, in about half a second.
+
+        RunError where the run has no vectors or does not say what was met, DataError for too few items.
+        """
+        items = self.items
+        if self.seen is None:
+            raise RunError(f"{self.path}: has no seen.safetensors, so how popular items are is unknown; train again")
+        return find_popularity(items, self.seen.item_counts.numpy(), self.config.get("widths") or [items.shape[1]])
+
     def recommend(
-        self, user_ids: Any, k: int = 10, width: int | None = None, exclude_seen: bool = True
+        self,
+        user_ids: Any,
+        k: int = 10,
+        width: int | None = None,
+        exclude_seen: bool = True,
+        popularity: float = 1.0,
     ) -> pl.DataFrame:
         """The k best items of users given by raw id (one, or many): columns user, item, rank (from 1), score, title.
 
@@ -129,7 +146,9 @@ class Run:
         rated below `min_rating` or not; evaluation ranks those pairs like any other. A user to whom fewer than k items
         are left gets fewer; title is there where items have one. The columns user and item are text where ids are text
         or both numbers and text.
-        Raises RunError on an unknown user, DataError on what is no id, ConfigError on k or width.
+        popularity: how much of it is left in the vectors of either side, from 1, as trained, to 0, projected out; what
+        it adds to scores is left by the square (`mrl.popularity`, γ = 1 − popularity). At the trained widths.
+        Raises RunError on an unknown user, DataError on what is no id, ConfigError on the rest.
         """
         rows = self._rows(user_ids)
         if isinstance(k, bool) or not isinstance(k, Integral):
@@ -141,7 +160,11 @@ class Run:
         k, (width,) = int(k), check_widths([self.users.shape[1] if width is None else width], self.users.shape[1])
         if exclude_seen and self.seen is None:
             raise RunError(f"{self.path}: has no seen.safetensors; train again, or recommend with exclude_seen=False")
-        ranking = VectorRanking(self.users, self.items, (width,))
+        users = self.users
+        if check_popularity(popularity) < 1:
+            users = users.clone()
+            users[rows] = project_queries(users[rows], self.popularity.directions, popularity)
+        ranking = VectorRanking(users, self.items, (width,))
         hidden = self.met if exclude_seen else []
         found = []
         for part in rows.split(users_per_batch(len(self.item_ids), "cpu")):

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from mrl.errors import ConfigError, RunError
 from mrl.kernels import in_threads, rerank
+from mrl.popularity import check_popularity, project_queries
 from mrl.runs import Run
 from mrl.runs.lists import as_lists
 from mrl.serving.catalogue import Catalogue, as_table
@@ -41,8 +42,9 @@ class Index:
     shortlist: how many go on to the next width, one number for each width but the first; or one for each, where the
     first, too, is to be scored again in float32 after the scan of codes.
     bits: of the scan: 32, 16, 8 or 1. backend: `plain`, compiled loops; or `faiss`, with the settings of
-    `mrl.serving.scans.FaissSettings` by name. threads: 0 for as many as torch uses. scan: one that
-    was built before, as `mrl.serving.storage` has it.
+    `mrl.serving.scans.FaissSettings` by name. threads: 0 for as many as torch uses. popularity: as `Run.recommend` has
+    it; queries are projected, items and codes stay as they are. scan: one that was built before, as
+    `mrl.serving.storage` has it.
     Raises ConfigError, or RunError where a run has no vectors.
     """
 
@@ -55,6 +57,7 @@ class Index:
         bits: int = 32,
         backend: str = "plain",
         threads: int = 0,
+        popularity: float = 1.0,
         scan: PlainScan | FaissScan | None = None,
         **options: Any,
     ) -> None:
@@ -66,6 +69,10 @@ class Index:
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
             raise ConfigError(f"threads={threads!r}: must be a whole number, 0 for as many as torch uses")
         self.threads = threads or torch.get_num_threads()
+        self.popularity = check_popularity(popularity)
+        if popularity < 1 and not hasattr(run, "popularity"):
+            raise ConfigError(f"popularity={popularity:g}: vectors do not say how popular items are; give a run")
+        self.directions = run.popularity.directions if popularity < 1 else None  # (D, R)
         if backend not in BACKENDS:
             raise ConfigError(f"backend={backend!r}: must be one of {', '.join(BACKENDS)}")
         if backend == "plain" and options:
@@ -88,9 +95,10 @@ class Index:
         ladder = " → ".join(map(str, self.widths))
         kept = f", {' → '.join(map(str, self.shortlist))} re-ranked" if self.shortlist else ""
         kind = self.options.get("kind", "flat") if self.backend == "faiss" else ""
+        less = f"popularity {self.popularity:g}, " if self.popularity < 1 else ""
         return (
             f"Index({int(self.catalogue.alive.sum()):,} items, width {ladder}{kept}, {self.bits} bits, "
-            f"{self.backend}{' ' * bool(kind)}{kind}, {self.threads} thread{'s' * (self.threads > 1)})"
+            f"{self.backend}{' ' * bool(kind)}{kind}, {less}{self.threads} thread{'s' * (self.threads > 1)})"
         )
 
     @property
@@ -140,6 +148,8 @@ class Index:
         if self.shortlist and k > min(self.shortlist):
             raise ConfigError(f"k={k}: is more than the shortlist {list(self.shortlist)}; make that longer")
         vectors, users, rows = self._queries(queries)
+        if self.directions is not None:
+            vectors = project_queries(vectors, self.directions, self.popularity)
         if exclude_seen and rows is None:
             raise ConfigError("exclude_seen=True: it is not known what vectors have seen; give `exclude`")
         if exclude_seen is not False and rows is not None and not self.catalogue.has_seen:
@@ -160,8 +170,8 @@ class Index:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Rows of the k best items and their scores, (B, k) int64 and float64; -1 and -Inf where nothing is left.
 
-        vectors: (B, D) float32. hidden: rows that may not be listed, (n,) int64 for each query. denied: (I,) bool of
-        what none may list. `search` without ids and checks.
+        vectors: (B, D) float32, taken as they are. hidden: rows that may not be listed, (n,) int64 for each query.
+        denied: (I,) bool of what none may list. `search` without ids, checks and `popularity`.
         """
         nothing, most = np.empty(0, np.int64), min(k, self.count)
         ids, scores = np.full((len(vectors), k), -1, np.int64), np.full((len(vectors), k), -np.inf)
@@ -229,7 +239,8 @@ class Index:
 
     def update(self, run: Run) -> int:
         """Take over new users and items of a run, such as fold-in makes, and vectors that changed; returns how many
-        items. Codes keep their scales. Not while other threads search: build or open another index, and swap.
+        items. Codes keep their scales, `popularity` the directions it began with. Not while other threads search:
+        build or open another index, and swap.
 
         ConfigError where items of a graph would have to change; nothing is taken over then.
         """

@@ -80,6 +80,8 @@ def _write(index: Index, folder: Path) -> dict[str, Any]:
     """The files of an index; returns what else there is to know."""
     catalogue = index.catalogue
     arrays = {"items": catalogue.items[: catalogue.count], "users": catalogue.users, "alive": catalogue.alive}
+    if index.directions is not None:
+        arrays["directions"] = index.directions
     if catalogue.has_seen:
         met = [catalogue.met_by(user) for user in range(len(catalogue.user_ids))]
         arrays["met_offsets"] = np.cumsum([0, *map(len, met)])
@@ -106,6 +108,7 @@ def _write(index: Index, folder: Path) -> dict[str, Any]:
         "backend": index.backend,
         "options": index.options,
         "threads": index.threads,
+        "popularity": index.popularity,
         "from": catalogue.where,
         "longest": catalogue.longest,
         "has_labels": labels is not None,
@@ -125,9 +128,11 @@ def _read(folder: Path, made: dict[str, Any]) -> Index:
     if made["has_seen"]:
         offsets, met = (torch.from_numpy(array(f"met_{part}")) for part in ("offsets", "items"))
         seen = Positives(offsets, met, len(table))
+    popularity = made.get("popularity", 1.0)
+    found = SimpleNamespace(directions=np.array(array("directions"))) if popularity < 1 else None
     run = SimpleNamespace(
         path=made["from"], items=table, users=array("users"), item_ids=_ids(items), user_ids=_ids(users), labels=labels,
-        met=[seen] if seen else [], seen=seen, longest=made["longest"],
+        met=[seen] if seen else [], seen=seen, longest=made["longest"], popularity=found,
     )  # fmt: skip
     if made["backend"] == "plain":
         parts = {name: np.asarray(array(name)) for name in ("columns", "scale", "offset", "lengths")}
@@ -136,7 +141,7 @@ def _read(folder: Path, made: dict[str, Any]) -> Index:
         stored = load_faiss().read_index(str(folder / "faiss.index"))
         scan = FaissScan(stored, len(table), made["bits"], FaissSettings(**made["options"]), made["threads"])
     settings = {name: made[name] for name in ("widths", "shortlist", "bits", "backend", "threads")}
-    index = Index(run, **settings, **made["options"], scan=scan)
+    index = Index(run, **settings, **made["options"], popularity=popularity, scan=scan)
     index.catalogue.alive = np.array(array("alive"))
     return index
 

@@ -7,7 +7,7 @@ import pytest
 from drawn import check_readable, colour, legend_names, points
 
 from mrl.errors import DataError
-from mrl.figures.panels import draw_costs, draw_differences, draw_lists
+from mrl.figures.panels import draw_costs, draw_differences, draw_lists, draw_popularity
 from mrl.figures.style import SIZES
 from mrl.words import model_looks
 
@@ -37,6 +37,25 @@ def test_lists_by_width(size: str) -> None:
         look.colour for look in model_looks(["nested", "rotated"]).values()
     ]
     assert legend_names(figure) == ["nested", "rotated"]
+    check_readable(figure)
+
+
+@each_size
+def test_popularity_projected_out(size: str) -> None:
+    rows = [
+        (gamma, width, metric, round(width / 100 - gamma * (metric == "recall") / 50, 6))
+        for metric in ("recall", "tail_recall", "coverage")
+        for width in (4, 8)
+        for gamma in (1.0, 0.0, 0.5)
+    ]
+    figure = draw_popularity(table(["gamma", "width", "metric", "value"], rows, k=20), size=size)
+    titles = ["Recall@20", "Tail recall@20", "share of items recommended"]
+    assert [ax.get_ylabel() for ax in figure.axes] == titles
+    assert [points(line) for line in figure.axes[0].lines] == [
+        [(0, 0.04), (0.5, 0.03), (1, 0.02)],
+        [(0, 0.08), (0.5, 0.07), (1, 0.06)],
+    ]
+    assert legend_names(figure) == ["width 4", "width 8"]
     check_readable(figure)
 
 

@@ -18,11 +18,13 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from served import popular_run
 
 from mrl.data.interactions import Interactions, Positives
 from mrl.errors import ConfigError, DataError, RunError
 from mrl.evaluation.evaluate import evaluate
 from mrl.kernels import fast_paths
+from mrl.popularity import project
 from mrl.runs import Run, RunDirectory, check_compatible, default_path, differences, environment, load, tensorfile
 from mrl.runs import directory as run_directory
 
@@ -144,6 +146,35 @@ def test_recommendations_leave_out_what_is_seen_and_end_where_nothing_is_left(pa
     seen = {int(item) * 10 for item in data.train.of(2)}
     assert len(recommended) == ITEMS - len(seen) and not seen & set(recommended["item"])
     assert len(run.recommend("u2", k=ITEMS, exclude_seen=False)) == ITEMS
+
+
+@pytest.mark.parametrize("width", [4, 8])
+def test_popularity_is_projected_out_of_both_sides(width):
+    run = popular_run()
+    users, directions = run.user_ids.tolist(), run.popularity.directions
+    assert run.recommend(users, 5, width, popularity=1).equals(run.recommend(users, 5, width))
+    assert directions.shape[1] >= 2 and run.popularity.widths == (4, 8)
+    for left in (0, 0.5):
+        sides = [project(side.double(), directions, 1 - left)[:, :width] for side in (run.users, run.items)]
+        scores = sides[0] @ sides[1].T
+        for user, found in run.recommend(users, 5, width, popularity=left).group_by("user", maintain_order=True):
+            row = users.index(user[0])
+            scores[row, run.seen.of(row)] = -math.inf
+            assert found["item"].to_list() == run.item_ids[scores[row].argsort(descending=True)[:5]].tolist()
+            assert np.allclose(found["score"], scores[row].sort(descending=True).values[:5], atol=1e-5)
+    liked = [run.recommend(users, 5, width, popularity=left)["item"].to_list() for left in (1, 0)]
+    counts = dict(zip(run.item_ids.tolist(), run.seen.item_counts.tolist(), strict=True))
+    assert sum(counts[item] for item in liked[0]) > sum(counts[item] for item in liked[1])
+
+
+def test_popularity_is_refused_where_it_is_out_of_range_or_unknown(path):
+    run = load(path)
+    with pytest.raises(ConfigError, match=r"^popularity=-1: must be a number from 0 to 1; 1 is as trained, 0 without"):
+        run.recommend("u0", popularity=-1)
+    (path / "seen.safetensors").unlink()
+    with pytest.raises(RunError, match=r"has no seen.safetensors, so how popular items are is unknown; train again$"):
+        load(path).recommend("u0", exclude_seen=False, popularity=0.5)
+    assert len(load(path).recommend("u0", exclude_seen=False, popularity=1.0)) == 10
 
 
 def test_recommendations_for_nobody(path):

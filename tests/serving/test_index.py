@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from served import as_lists, made_run, slow_lists
+from served import as_lists, made_run, popular_run, slow_lists
 
 from mrl.errors import ConfigError, DataError, RunError
 from mrl.serving import Index
@@ -174,3 +174,41 @@ def test_bad_queries_stop_in_one_line() -> None:
     ]:
         with pytest.raises(error, match=message):
             call()
+
+
+@pytest.mark.parametrize("options", [{}, {"widths": [4]}, {"widths": [4, 8], "shortlist": [300]}], ids=str)
+def test_popularity_is_projected_out_as_recommend_does_without_touching_items(options: dict) -> None:
+    run = popular_run()
+    users, width = run.user_ids.tolist(), options.get("widths", [8])[-1]
+    less, plain = Index(run, **options, popularity=0.25), Index(run, **options)
+    lists = less.search(users, 10)
+    assert lists.equals(run.recommend(users, 10, width, popularity=0.25))
+    assert not lists.equals(plain.search(users, 10)) and np.array_equal(less.catalogue.items, run.items.numpy())
+    by_vectors = less.search(run.users, 10, exclude=[])["item"].to_list()
+    assert by_vectors == run.recommend(users, 10, width, False, 0.25)["item"].to_list()
+    assert plain.search(users, 10).equals(Index(run, **options, popularity=1).search(users, 10))
+    assert "popularity 0.25" in repr(less) and "popularity" not in repr(plain)
+
+
+def test_an_index_without_popularity_takes_new_users_and_keeps_its_directions() -> None:
+    run = popular_run()
+    index, directions = Index(run, popularity=0), run.popularity.directions
+    users, ids = run.users.clone(), run.user_ids.copy()
+    users[0], ids[0] = users[1], "new"  # what fold-in would give a user alike
+    assert index.update(replace(run, user_ids=ids, weights=run.weights | {"users": users})) == 0
+    new, like = index.search(["new"], 5, exclude_seen=False), index.search(["u1"], 5, exclude_seen=False)
+    assert new["item"].to_list() == like["item"].to_list()
+    index.rebuild()
+    assert index.directions is directions and index.search(["u1"], 5, exclude_seen=False).equals(like)
+
+
+def test_popularity_is_refused_where_it_is_out_of_range_or_unknown() -> None:
+    run = popular_run()
+    with pytest.raises(
+        ConfigError, match=r"^popularity=2: must be a number from 0 to 1; 1 is as trained, 0 without it$"
+    ):
+        Index(run, popularity=2)
+    with pytest.raises(ConfigError, match=r"^popularity=0.5: vectors do not say how popular items are; give a run$"):
+        Index(run.items, popularity=0.5)
+    with pytest.raises(RunError, match=r"^made: has no seen.safetensors, so how popular items are is unknown; train "):
+        Index(replace(run, seen=None), popularity=0.5)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from served import made_run
+from served import made_run, popular_run
 
 from mrl.errors import RunError
 from mrl.serving import Index, open_index, publish, save_index
@@ -43,6 +43,18 @@ def test_an_index_read_back_answers_the_same_and_can_be_updated(options: dict, t
     again.remove([13])
     assert 13 not in again.search(users, 40)["item"]
     assert open_index(tmp_path / "index").search(users, 15).equals(index.search(users, 15))  # the files are as before
+
+
+@pytest.mark.parametrize("options", [{}, {"widths": [4, 8], "shortlist": [200], "bits": 8}], ids=str)
+def test_popularity_is_kept(options: dict, tmp_path: Path) -> None:
+    run = popular_run()
+    index, users = Index(run, **options, popularity=0.5), run.user_ids.tolist()
+    publish(index, tmp_path / "served")
+    again = open_index(tmp_path / "served", verify=True)
+    assert repr(again) == repr(index) and again.search(users, 10).equals(index.search(users, 10))
+    save_index(again, tmp_path / "copy")  # without the run
+    assert open_index(tmp_path / "copy").search(run.users, 10).equals(index.search(run.users, 10))
+    assert not (save_index(Index(run), tmp_path / "plain") / "directions.npy").exists()
 
 
 def test_vectors_alone_are_kept_too(tmp_path: Path) -> None:
