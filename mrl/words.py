@@ -76,6 +76,7 @@ MODELS = {
     "mf-dns-alone": Look("BPR at each width alone", INDIGO, ">"),
     "ials": Look("iALS, rotated", GREEN, "v"),
     "ials-alone": Look("iALS at each width alone", TEAL, "<"),
+    "svd": Look("SVD, truncated", BLACK, ">"),
     "ease": Look("EASE", BLACK, "d"),
     "popularity": Look("popularity", BROWN, "8"),
 }

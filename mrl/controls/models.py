@@ -1,10 +1,12 @@
-"""What nested training has to beat: popularity, EASE, iALS, and iALS or any model rotated to its principal axes.
+"""What nested training has to beat: popularity, EASE, SVD, iALS, and any model rotated to its principal axes.
 
 Linear models that train in seconds and need no nested loss. Each gives either factors (users (U, D), items (I, D)),
 which score as inner products and are truncated by slicing, or a `score_blocks` function for
 `mrl.evaluation.evaluate.evaluate_scores`, where there is no width.
 
 iALS itself is `mrl.least_squares.ials`. EASE: Steck, "Embarrassingly shallow autoencoders for sparse data", WWW 2019.
+SVD: of the matrix that Dhillon, "Co-clustering documents and words using bipartite spectral graph partitioning", KDD
+2001, takes apart.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 import torch
+from scipy.sparse.linalg import svds
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -62,9 +65,7 @@ def ease(positives: Positives, l2: float = 300.0, *, memory_limit: float = 8e9, 
             f"memory_limit={memory_limit / 1e9:.3g} GB; raise it, leave out rare items (core), or compare with iALS"
         )
     # the co-occurrences come from scipy, which is sparse, a few rows at a time
-    values = np.ones(len(positives), dtype=np.float32)
-    csr = (values, positives.items.cpu().numpy(), positives.offsets.cpu().numpy())
-    matrix = sp.csr_matrix(csr, shape=(positives.num_users, size))
+    matrix = _as_matrix(positives, np.float32)
     by_item = matrix.T.tocsr()
     gram = torch.empty(size, size, dtype=torch.float32)
     step = max(1, chunk // max(1, size))
@@ -79,6 +80,33 @@ def ease(positives: Positives, l2: float = 300.0, *, memory_limit: float = 8e9, 
     weights /= -weights.diagonal().clone()
     weights.fill_diagonal_(0.0)
     return weights
+
+
+def truncated_svd(positives: Positives, dim: int, *, seed: int = 0) -> Vectors:
+    """The `dim` leading singular vectors of D_U^-½ X D_I^-½, times the roots of their singular values, on the CPU.
+
+    The same matrix at every width, cut off: no level is trained. Users (U, dim), items (I, dim), float32; columns that
+    the data have no rank for are zero. seed: of the vector that Lanczos' iterations begin with; the answer does not
+    depend on it.
+    """
+    matrix = _as_matrix(positives, np.float64)
+    by_user, by_item = (sp.diags_array(np.maximum(matrix.sum(axis), 1) ** -0.5) for axis in (1, 0))
+    matrix = (by_user @ matrix @ by_item).tocsr()
+    rank = min(dim, min(matrix.shape) - 1)
+    if rank < 1:
+        raise DataError(f"svd: {matrix.shape[0]} users and {matrix.shape[1]} items; give at least two of each")
+    start = np.random.default_rng(seed).standard_normal(min(matrix.shape))
+    left, singular, right = svds(matrix, k=rank, v0=start)
+    roots = np.sqrt(np.maximum(singular, 0))
+    padding = (0, dim - rank)
+    vectors = (torch.from_numpy((side * roots)[:, ::-1].copy()).float() for side in (left, right.T))
+    return rotate(*(F.pad(side, padding) for side in vectors))  # for the signs; these axes are principal already
+
+
+def _as_matrix(positives: Positives, dtype: type) -> sp.csr_array:
+    """(U, I) sparse: 1 for every pair."""
+    csr = (np.ones(len(positives), dtype=dtype), positives.items.cpu().numpy(), positives.offsets.cpu().numpy())
+    return sp.csr_array(csr, shape=(positives.num_users, positives.num_items))
 
 
 def ease_scores(positives: Positives, weights: Tensor) -> ScoreBlocks:
