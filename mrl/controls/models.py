@@ -83,24 +83,31 @@ def ease(positives: Positives, l2: float = 300.0, *, memory_limit: float = 8e9, 
 
 
 def truncated_svd(positives: Positives, dim: int, *, seed: int = 0) -> Vectors:
-    """The `dim` leading singular vectors of D_U^-½ X D_I^-½, times the roots of their singular values, on the CPU.
+    """The `dim` leading singular vectors of the normalised matrix D_U^-½ X D_I^-½, scaled back, on the CPU.
 
-    The same matrix at every width, cut off: no level is trained. Users (U, dim), items (I, dim), float32; columns that
-    the data have no rank for are zero. seed: of the vector that Lanczos' iterations begin with; the answer does not
-    depend on it.
+    The first d columns score D_U^½ (its best approximation of rank d) D_I^½: directions are those of the singular
+    vectors, lengths mean popularity. No level is trained. Users (U, dim), items (I, dim), float32; columns that the
+    data have no rank for are zero; the largest entry of each item column is positive. seed: of the vector that the
+    iterations of Lanczos begin with; the answer does not depend on it.
     """
     matrix = _as_matrix(positives, np.float64)
-    by_user, by_item = (sp.diags_array(np.maximum(matrix.sum(axis), 1) ** -0.5) for axis in (1, 0))
+    roots = [np.sqrt(matrix.sum(axis)) for axis in (1, 0)]
+    by_user, by_item = (sp.diags_array(1 / np.maximum(root, 1)) for root in roots)
     matrix = (by_user @ matrix @ by_item).tocsr()
     rank = min(dim, min(matrix.shape) - 1)
     if rank < 1:
         raise DataError(f"svd: {matrix.shape[0]} users and {matrix.shape[1]} items; give at least two of each")
     start = np.random.default_rng(seed).standard_normal(min(matrix.shape))
     left, singular, right = svds(matrix, k=rank, v0=start)
-    roots = np.sqrt(np.maximum(singular, 0))
+    order = np.argsort(-singular)
+    left, singular, right = left[:, order], np.maximum(singular[order], 0), right[order].T
+    signs = np.sign(np.take_along_axis(right, np.abs(right).argmax(axis=0)[None], axis=0))
+    users, items = (
+        torch.from_numpy(side * (np.sqrt(singular) * signs) * root[:, None]).float()
+        for side, root in zip((left, right), roots, strict=True)
+    )
     padding = (0, dim - rank)
-    vectors = (torch.from_numpy((side * roots)[:, ::-1].copy()).float() for side in (left, right.T))
-    return rotate(*(F.pad(side, padding) for side in vectors))  # for the signs; these axes are principal already
+    return F.pad(users, padding), F.pad(items, padding)
 
 
 def _as_matrix(positives: Positives, dtype: type) -> sp.csr_array:

@@ -1,7 +1,7 @@
 """What is known of items and users, from the files that come beside the interactions.
 
-Every reader returns a column `item` or `user` (raw ids) and label columns, of items title (String), year (Int64), genres
-(List[String]) where there are such, in the file's order.
+Every reader returns a column `item` or `user` (raw ids) and label columns, in the file's order: of items title
+(String), year (Int64), genres (List[String]) where there are such.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def describe_levels(summary: pl.DataFrame) -> list[str]:
     if not nested:
         return []
     sentences = [*_describe_kept(shown, nested[0]), *_describe_gain(shown, nested)]
-    return sentences + [*_describe_users(shown, nested[0])]
+    return [*sentences, *_describe_users(shown, nested[0])]
 
 
 def _describe_kept(shown: pl.DataFrame, main: str) -> Iterator[str]:
