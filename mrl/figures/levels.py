@@ -57,7 +57,7 @@ def draw_levels(table: pl.DataFrame, *, value: str = "retained", size: str = "pa
                 ax.xaxis.set_major_locator(FixedLocator(shown))
                 ax.xaxis.set_major_formatter(FixedFormatter([str(width) for width in shown]))
             ax.set_xlabel("width" if is_last else "")
-            ax.set_title(_title(part, label, size))
+            ax.set_title(_title(part, label, is_roomy=size == "page" and columns <= 3))
             if value == "retained":
                 ax.set_ylim(-0.08, CLIPPED)
                 ax.yaxis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
@@ -71,8 +71,8 @@ def draw_levels(table: pl.DataFrame, *, value: str = "retained", size: str = "pa
     return figure
 
 
-def _title(part: pl.DataFrame, label: str, size: str) -> str:
-    """The label, and how many classes it has where that is known and there is room."""
-    name = readable(label) if size == "page" else label.replace("_", " ")
-    known = "classes" in part.columns and size == "page"
-    return f"{name} ({part['classes'][0]} classes)" if known else name
+def _title(part: pl.DataFrame, label: str, *, is_roomy: bool) -> str:
+    """The label, and where there is room how many classes it has."""
+    if not is_roomy:
+        return label.replace("_", " ")
+    return f"{readable(label)} ({part['classes'][0]} classes)" if "classes" in part.columns else readable(label)
