@@ -8,5 +8,5 @@ sentences   that table in words
 
 from mrl.levels.depths import in_fifths, measure_depths
 from mrl.levels.sentences import describe_levels
-from mrl.levels.study import measure_run, summarise_levels, write_levels
+from mrl.levels.study import measure_run, summarise_levels
 from mrl.levels.users import user_classes

@@ -14,7 +14,6 @@ of other splits and initial values, since the seed draws both). Columns:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -136,17 +135,3 @@ def _compare_with_unnested(by_seed: pl.DataFrame) -> pl.DataFrame:
         pl.col("other").first(), **_mean("difference")
     )
     return _with_interval(table, "difference", "difference_")
-
-
-def write_levels(summary: pl.DataFrame, path: Path) -> Path:
-    """Write the summary as CSV, beside the rows of other data sets that the file has; its path."""
-    if path.exists():
-        try:
-            others = pl.read_csv(path, schema=SUMMARY).filter(~pl.col("dataset").is_in(summary["dataset"].unique()))
-        except pl.exceptions.PolarsError as error:
-            reason = str(error).partition("\n")[0]
-            raise RunError(f"{path}: is no table of levels ({reason}); remove it, or name another") from None
-        summary = pl.concat([others, summary]).sort("dataset", maintain_order=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    summary.write_csv(path)
-    return path

@@ -13,7 +13,7 @@ What has not changed is not executed again, and a rerun gives the same files.
 
 from mrl.report.ablation import AblationConfig, describe_stages, measure_stages, write_stages
 from mrl.report.headlines import summarise
-from mrl.report.levels import LevelsConfig, measure_models, train_models
+from mrl.report.levels import LevelsConfig, measure_models, train_models, write_levels
 from mrl.report.page import write_page
 from mrl.report.paper import FiguresConfig, draw, write_table
 from mrl.report.reproduction import ReproductionConfig, compare_with_anchors, published_figures

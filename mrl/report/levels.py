@@ -18,7 +18,9 @@ from mrl.data import dataset_name
 from mrl.errors import ConfigError
 from mrl.hierarchy import SAMPLE, widths_of
 from mrl.levels import measure_run
+from mrl.levels.study import SUMMARY
 from mrl.parameters import PathText, as_config, settings
+from mrl.report.paper import write_beside
 from mrl.report.stages import PROJECT
 from mrl.runs import Run, default_path
 from mrl.sweep import finished
@@ -91,3 +93,8 @@ def measure_models(config: LevelsConfig) -> pl.DataFrame:
         for run in tqdm(runs, desc=f"levels of {dataset}", unit="run"):
             tables.append(measure_run(run, widths=widths_of(runs[0]), sample=config.sample))
     return pl.concat(tables)
+
+
+def write_levels(summary: pl.DataFrame, path: Path) -> Path:
+    """Write the summary as CSV, beside the rows of other data sets that the file has; its path."""
+    return write_beside(summary, path, SUMMARY, "levels")

@@ -10,7 +10,7 @@ from settings import GIVEN, train_config
 
 from mrl import fit
 from mrl.errors import RunError
-from mrl.levels.study import MEASURED, SUMMARY, measure_run, summarise_levels, write_levels
+from mrl.levels.study import MEASURED, SUMMARY, measure_run, summarise_levels
 
 
 def measured(values: dict[str, dict[int, tuple[float, ...]]], **facts: object) -> pl.DataFrame:
@@ -70,17 +70,6 @@ def test_one_seed_has_no_interval_and_a_model_that_knows_nothing_keeps_nothing()
     assert summarise_levels(pl.DataFrame(schema=MEASURED)).is_empty()
     with pytest.raises(RunError, match="default: is there twice with seed 0 on d; give it once"):
         summarise_levels(pl.concat([measured({"default": {4: (0.5,)}})] * 2))
-
-
-def test_the_table_keeps_rows_of_other_data_sets(tmp_path) -> None:
-    path = tmp_path / "reports" / "levels.csv"
-    for dataset, value in (("d", 0.5), ("e", 0.4), ("d", 0.6)):
-        write_levels(summarise_levels(measured({"default": {4: (value,)}}, dataset=dataset)), path)
-    table = pl.read_csv(path, schema=SUMMARY)
-    assert table.select("dataset", "value").rows() == [("d", 0.6), ("e", 0.4)]
-    path.write_text("a,b\n1,2\n")
-    with pytest.raises(RunError, match=r"is no table of levels \(.*\); remove it, or name another"):
-        write_levels(table, path)
 
 
 def test_a_run_is_measured_on_both_sides(tmp_path) -> None:
