@@ -36,7 +36,7 @@ def listed(words: Sequence[str]) -> str:
 
 def readable(label: str) -> str:
     """A label's column name as a reader would say it: `depth_1` is `true depth 1`."""
-    return READABLE.get(label, label.replace("depth_", "true depth "))
+    return READABLE.get(label, label.replace("depth_", "true depth ").replace("home_", "home branch of depth "))
 
 
 def is_most(row: dict) -> bool:

@@ -42,7 +42,7 @@ def _describe_kept(shown: pl.DataFrame, main: str) -> Iterator[str]:
     }
     yield (
         f"{'Coarse comes first' if falls[main] else 'Coarse does not come first everywhere'}: of what all {widths[-1]} "
-        f"dimensions of the {model_name(main)} know above chance (does an item's class recur among its {NEIGHBOURS} "
+        f"dimensions of {_named(main)} know above chance (does an item's class recur among its {NEIGHBOURS} "
         f"nearest neighbours? mean over the classes), the first {widths[0]} keep {_kept_by_depth(of_main)}."
     )
     others = [model for model in CONTROLS if model in falls]
@@ -57,6 +57,12 @@ def _describe_kept(shown: pl.DataFrame, main: str) -> Iterator[str]:
         plain = rows.filter(model=PLAIN)
         figures = f"; {model_name(PLAIN)}, keeps {_kept_by_depth(plain)}" if len(plain) else ""
         yield f"{text}{holds}{figures}."
+
+
+def _named(model: str) -> str:
+    """The name of a model within a sentence."""
+    name = model_name(model)
+    return f"the {name}" if name[0].islower() else name
 
 
 def _is_falling(values: pl.Series) -> bool:
@@ -90,12 +96,12 @@ def _describe_gain(shown: pl.DataFrame, nested: list[str]) -> Iterator[str]:
             ahead = len(rows.filter(pl.col("difference_low") > 0))
             behind = len(rows.filter(pl.col("difference_high") < 0))
             mean = f"{100 * rows['difference'].mean():+.1f}".replace("-", "−")
-            counts.append(f"the {model_name(model)} ahead in {ahead}, behind in {behind} of {len(rows)}, {mean} points")
+            counts.append(f"{_named(model)} is ahead in {ahead} and behind in {behind} of {len(rows)} ({mean} points)")
         parts.append(f"on {dataset} {listed(counts)}")
     if parts:
         yield (
-            "What does nesting add? Against the best model without it in each cell (depth and width below the full; "
-            f"clearly: the 95 % interval over seeds leaves out 0; mean difference): {'; '.join(parts)}."
+            "What does nesting add? Compared, depth by depth and width by width below the full, with the best model "
+            f"without it (ahead: the 95 % interval over seeds is above 0; in brackets the mean): {'; '.join(parts)}."
         )
 
 

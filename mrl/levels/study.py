@@ -100,8 +100,7 @@ def summarise_levels(measured: pl.DataFrame) -> pl.DataFrame:
     )
     means = _with_interval(_with_interval(means, "value", ""), "retained", "retained_")
     summary = means.join(_compare_with_unnested(by_seed), on=cells, how="left", maintain_order="left")
-    # 7 digits of what is computed on one machine hold on any other
-    return summary.select(pl.col(name).cast(kind) for name, kind in SUMMARY.items()).with_columns(cs.float().round(5))
+    return summary.select(pl.col(name).cast(kind) for name, kind in SUMMARY.items()).with_columns(cs.float().round(4))
 
 
 def _mean(column: str) -> dict[str, pl.Expr]:

@@ -20,7 +20,7 @@ def test_coarse_first_with_and_without_nesting() -> None:
     )
     assert without.startswith("That takes no nesting: the same order holds for SVD, truncated, no level of which was")
     assert "SVD, truncated, keeps 80 % of depth 1 (5 classes), 40 %" in without
-    assert "default recipe ahead in 0, behind in 0 of 3, +0.0 points" in adds and not rest
+    assert "the default recipe is ahead in 0 and behind in 0 of 3 (+0.0 points)" in adds and not rest
 
 
 def test_where_it_is_not_so_that_is_said() -> None:
@@ -47,8 +47,8 @@ def test_what_nesting_adds_is_counted_by_intervals() -> None:
     adds = next(
         text for text in describe_levels(table.with_columns(columns)) if text.startswith("What does nesting add")
     )
-    assert "on d the default recipe ahead in 1, behind in 0 of 3, +3.3 points" in adds
-    assert adds.endswith("the MRL4Rec (MNS) ahead in 0, behind in 3 of 3, −10.0 points.")
+    assert "on d the default recipe is ahead in 1 and behind in 0 of 3 (+3.3 points)" in adds
+    assert adds.endswith("and MRL4Rec (MNS) is ahead in 0 and behind in 3 of 3 (−10.0 points).")
 
 
 def test_what_is_known_of_users() -> None:
