@@ -1,7 +1,7 @@
 # Needs Python 3.11 to 3.14, git and bash; everything else is installed into .venv. `make help` lists the targets.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help train report figures ablation study test robustness bench audit env lab clean
+.PHONY: help train report figures ablation levels study test robustness bench audit env lab clean
 
 DATASET = $(if $(filter bench,$(MAKECMDGOALS)),phone,ml-100k)
 PARAMS =
@@ -28,7 +28,7 @@ help: ## list the targets
 train: $(VENV)/.installed ## train on DATASET (ml-100k) and leave a run directory; EPOCHS=50 SEED=1 ... are passed on
 	$(call execute,train)
 
-report: $(VENV)/.installed ## train on DATASET, make its controls, and write reports/<dataset>.html; EPOCHS=50 SEED=1 ...
+report: $(VENV)/.installed ## train on DATASET, make its controls, and write reports/<dataset>.html; EPOCHS=50 CORE=10 ...
 	$(call execute,report,train controls evaluate ablation hierarchy)
 
 figures: $(VENV)/.installed ## train what is missing on DATASET and write figures/<dataset>-*: figures and tables of a paper
@@ -36,6 +36,9 @@ figures: $(VENV)/.installed ## train what is missing on DATASET and write figure
 
 ablation: $(VENV)/.installed ## what each stage of the recipe gives on DATASET: figures/<dataset>-stages.*, reports/stages.csv; trains what is missing
 	$(call execute,ablation)
+
+levels: $(VENV)/.installed ## what each width knows of true taxonomies, beside models that are not nested: reports/levels.csv, figures/levels.*; trains what is missing, hours
+	$(call execute,levels)
 
 study: $(VENV)/.installed-study ## every model on every data set: reports/study.*, in days; DRY_RUN=true says how long, TRIALS=8 ... are passed on
 	$(call execute,study)

@@ -36,7 +36,7 @@ def listed(words: Sequence[str]) -> str:
 
 def readable(label: str) -> str:
     """A label's column name as a reader would say it: `depth_1` is `true depth 1`."""
-    return READABLE.get(label, label.replace("depth_", "true depth "))
+    return READABLE.get(label, label.replace("depth_", "true depth ").replace("home_", "home branch of depth "))
 
 
 def is_most(row: dict) -> bool:
@@ -76,6 +76,7 @@ MODELS = {
     "mf-dns-alone": Look("BPR at each width alone", INDIGO, ">"),
     "ials": Look("iALS, rotated", GREEN, "v"),
     "ials-alone": Look("iALS at each width alone", TEAL, "<"),
+    "svd": Look("SVD, truncated", BLACK, ">"),
     "ease": Look("EASE", BLACK, "d"),
     "popularity": Look("popularity", BROWN, "8"),
 }

@@ -90,6 +90,19 @@ def test_ablation_draws_the_stages_of_a_run_and_writes_a_table(tmp_path) -> None
     assert len(pl.read_csv(tmp_path / "stages.csv")) == 5 * 3 * 2  # stages, widths, metrics
 
 
+def test_levels_trains_what_is_missing_and_writes_a_table_and_figures(tmp_path) -> None:
+    settings = {"planted": SMALL | {"branching": [2, 2]}, "widths": [2, 4, 8], "least_squares": GIVEN, "epochs": 1}
+    parameters = {"datasets": ["planted"], "seeds": [0, 1], "models": ["svd", "ials"], "processes": 1}
+    parameters |= {"settings": {"planted": settings}, "folder": "drawn", "table": "levels.csv"}
+    controls = {"planted": {"ials_settings": {"alpha0": 0.1, "l2": 0.01}}}
+    execute("levels", tmp_path, **parameters, controls=controls)
+    table = pl.read_csv(tmp_path / "levels.csv")
+    assert {"svd", "ials"} < set(table["model"]) and set(table["seeds"]) == {2} and set(table["width"]) == {2, 4, 8}
+    assert {"depth_1", "depth_2", "activity", "home_1"} <= set(table["label"])
+    drawn = {path.name for path in (tmp_path / "drawn").iterdir()}
+    assert drawn == {f"levels{size}.{kind}" for size in ("", "-column") for kind in ("pdf", "png")}
+
+
 def test_serve_measures_advises_and_publishes_an_index(tmp_path) -> None:
     run = train_small(tmp_path)
     execute("serve", tmp_path, run=str(run), recall=0.5, k=10, table="serving.csv", figure="drawn")

@@ -1,4 +1,4 @@
-"""Controls that are computed, not trained: iALS, EASE, popularity, and what is made of the vectors of plain BPR.
+"""Controls that are computed, not trained: SVD, iALS, EASE, popularity, and what is made of the vectors of plain BPR.
 
 Each becomes a run directory like those of `mrl.train.fit`. Their settings come from validation, then the model is made
 anew with all of train and tested once; under `paper`, validation is the test set. The methods are in
@@ -27,6 +27,7 @@ from mrl.controls.models import (
     popularity_scores,
     search_ials,
     shuffle_columns,
+    truncated_svd,
 )
 from mrl.data import Interactions, Positives, datasets, load_data, pick_device
 from mrl.errors import RunError
@@ -75,7 +76,7 @@ def compute_control(
         notes = directory.check_data(config, data)
         directory.clear_results()
         directory.write_config(config.to_dict())
-        methods = {"ials": _ials, "ease": _ease, "popularity": _popularity}
+        methods = {"svd": _svd, "ials": _ials, "ease": _ease, "popularity": _popularity}
         control = _Control(config, data, pick_device(config.device), on_step or (lambda text: None))
         (_from_bpr if config.is_from_bpr else methods[config.name])(control)
         facts = {"best_epoch": None, "seconds": round(time.perf_counter() - started, 3)} | control.facts
@@ -147,6 +148,14 @@ def _ials(control: _Control) -> None:
         return rotate(*ials(positives, dim, **chosen, generator=torch.Generator().manual_seed(config.seed)))
 
     control.facts = chosen
+    control.finish(build)
+
+
+def _svd(control: _Control) -> None:
+    def build(positives: Positives) -> Model:
+        users, items = truncated_svd(positives, control.config.widths[-1], seed=control.config.seed)
+        return users.to(control.device), items.to(control.device)
+
     control.finish(build)
 
 

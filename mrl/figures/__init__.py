@@ -7,6 +7,7 @@ A table is a polars DataFrame in long form; `size` is `column` or `page` of a tw
     panels       lists, costs, popularity projected out, differences between models
     stages       what each stage of the default recipe gives
     hierarchy    what the levels mean
+    levels       which width knows which depth, model by model
     maps         aligned maps of the items
     explore      the same in JupyterLab, to move about in
     cascade      which width a query needs, and what it costs
@@ -17,6 +18,7 @@ A table is a polars DataFrame in long form; `size` is `column` or `page` of a tw
 from mrl.figures.explore import explore_maps
 from mrl.figures.flows import draw_alluvial, draw_tree
 from mrl.figures.hierarchy import draw_block_probes, draw_class_probes, draw_cluster_quality, draw_pair_matrix
+from mrl.figures.levels import draw_levels
 from mrl.figures.maps import compute_maps, draw_maps
 from mrl.figures.panels import draw_costs, draw_differences, draw_lists, draw_popularity
 from mrl.figures.plots import draw_accuracy, draw_groups, draw_learning_curves, draw_long_tail, draw_oracle_widths

@@ -9,7 +9,7 @@ The content tells the format. What is certain is read; what is not is refused in
     values            raw values → ids, numbers, times
     formats           what is in a file, and why
     parsers           a file → a log
-    labels            files → titles, years and genres of the items
+    labels            files → titles, years and genres of the items; age, gender, occupation of the users
     completejourney   its products → titles and true depths
 """
 
@@ -17,7 +17,7 @@ from mrl.files.columns import USUAL, check_given, usual
 from mrl.files.content import content_of, describe_non_data, stem_of, suffix_of
 from mrl.files.values import EXPECTED, OpenDates, to_times
 from mrl.files.formats import MOVIELENS, Format, find_parts, sniff, sniff_parts
-from mrl.files.labels import read_atomic_items, read_item_table, read_movies, replay
+from mrl.files.labels import read_atomic_items, read_item_table, read_movies, read_users, replay
 from mrl.files.parsers import read_log
 from mrl.files.completejourney import FILES as COMPLETEJOURNEY
 from mrl.files.completejourney import read_products

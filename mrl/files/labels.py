@@ -1,7 +1,7 @@
-"""What is known of the items: titles, years, genres, from the files that come beside the interactions.
+"""What is known of items and users, from the files that come beside the interactions.
 
-Every reader returns a column `item` (raw ids) and label columns: title (String), year (Int64), genres (List[String])
-where there are such, in the file's order.
+Every reader returns a column `item` or `user` (raw ids) and label columns, in the file's order: of items title
+(String), year (Int64), genres (List[String]) where there are such.
 """
 
 from __future__ import annotations
@@ -84,6 +84,27 @@ def read_atomic_items(path: str | Path) -> pl.DataFrame:
     labels = table.read(table.columns).select(**columns)
     ids, is_bad = to_ids(labels["item"])  # as those of the log are
     return labels.with_columns(ids.alias("item")).filter(~is_bad)
+
+
+def read_users(path: str | Path) -> pl.DataFrame:
+    """user, age (Int64), gender, occupation of MovieLens-100K, from its `u.user` or RecBole's `.user` file."""
+    path = Path(path)
+    is_atomic = path.name != "u.user"
+    names = ["user_id:token", "age:token", "gender:token", "occupation:token"] if is_atomic else range(4)
+    if is_atomic:
+        table = TextTable(path, content_of(path), separator="\t", quoted=False)
+        if missing := [name for name in names if name not in table.columns]:
+            raise DataError(f"{path}:1: no column {', '.join(missing)}; its columns are {', '.join(table.columns)}")
+        users = table.read(names)
+    else:
+        lines = [line.split("|") for line in path.read_text("latin-1").splitlines() if line.strip()]
+        if short := [number for number, fields in enumerate(lines, start=1) if len(fields) != 5]:
+            raise DataError(f"{path}:{short[0]}: is not `id|age|gender|occupation|zip code`")
+        users = pl.DataFrame([fields[:4] for fields in lines], schema=[str(name) for name in names], orient="row")
+    ids, is_bad = to_ids(users[users.columns[0]])
+    age, gender, occupation = users.columns[1:]
+    columns = {"age": pl.col(age).cast(pl.Int64, strict=False), "gender": gender, "occupation": occupation}
+    return users.select(ids.alias("user"), **columns).filter(~is_bad)
 
 
 def by_first_appearance(ids: pl.Series) -> pl.DataFrame:

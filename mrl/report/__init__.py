@@ -5,6 +5,7 @@ What has not changed is not executed again, and a rerun gives the same files.
     stages    notebooks executed one after the other
     headlines  what they found, on two printed pages: every width beside the strongest baseline, which one to take
     ablation  how much each stage of the default recipe gives at each width
+    levels    what each width knows of a taxonomy, the models trained where they are missing
     page      executed notebooks as one self-contained HTML page
     paper     every figure at both widths, every table as CSV and LaTeX
     reproduction  the published method under its own protocol; figures that others have published
@@ -12,6 +13,7 @@ What has not changed is not executed again, and a rerun gives the same files.
 
 from mrl.report.ablation import AblationConfig, describe_stages, measure_stages, write_stages
 from mrl.report.headlines import summarise
+from mrl.report.levels import LevelsConfig, measure_models, train_models, write_levels
 from mrl.report.page import write_page
 from mrl.report.paper import FiguresConfig, draw, write_table
 from mrl.report.reproduction import ReproductionConfig, compare_with_anchors, published_figures

@@ -21,9 +21,10 @@ from mrl.config import TrainConfig
 from mrl.data import dataset_name, pick_device
 from mrl.errors import RunError
 from mrl.evaluation import evaluate
-from mrl.figures import draw_stages, write_whole
+from mrl.figures import draw_stages
 from mrl.least_squares.stages import TRAINED, refit_stages, used_stages
 from mrl.parameters import PathText, as_config, settings
+from mrl.report.paper import write_beside
 from mrl.report.stages import PROJECT, training_config
 from mrl.runs import Run
 from mrl.words import STAGES, listed, metric_title
@@ -129,14 +130,7 @@ def _tried_training(run: Run) -> dict[str, Any]:
 
 def write_stages(table: pl.DataFrame, path: Path) -> Path:
     """Write the table as CSV, beside the rows of other data sets that the file has; its path."""
-    if path.exists():
-        try:
-            others = pl.read_csv(path, schema=SCHEMA).filter(~pl.col("dataset").is_in(table["dataset"].unique()))
-        except pl.exceptions.PolarsError as error:
-            reason = str(error).partition("\n")[0]
-            raise RunError(f"{path}: is no table of stages ({reason}); remove it, or name another") from None
-        table = pl.concat([others, table]).sort("dataset", maintain_order=True)
-    return write_whole(path, table.write_csv().encode())
+    return write_beside(table, path, SCHEMA, "stages")
 
 
 def summarise_stages(table: pl.DataFrame, metric: str = "recall") -> list[str | Figure]:

@@ -6,7 +6,7 @@ What `notebooks/figures.ipynb` calls. A rerun gives the same bytes.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +17,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from mrl.config import TrainConfig
 from mrl.data import dataset_name
-from mrl.figures.style import SIZES, name_models, save
+from mrl.errors import RunError
+from mrl.figures.style import SIZES, name_models, save, write_whole
 from mrl.hierarchy import SAMPLE
 from mrl.parameters import PathText, settings
 from mrl.report.stages import PROJECT, training_config
@@ -68,6 +69,21 @@ def draw(
         figure = function(*tables, **options, size=size)
         save(figure, stem if size == "page" else stem.with_name(f"{stem.name}-{size}"))
     return figure
+
+
+def write_beside(table: pl.DataFrame, path: Path, schema: Mapping[str, Any], what: str) -> Path:
+    """Write a table of some data sets as CSV, beside the rows of others that the file has; its path.
+
+    schema: of both, with a column dataset. what: the table is of, for the error where the file is no such table.
+    """
+    if path.exists():
+        try:
+            others = pl.read_csv(path, schema=schema).filter(~pl.col("dataset").is_in(table["dataset"].unique()))
+        except pl.exceptions.PolarsError as error:
+            reason = str(error).partition("\n")[0]
+            raise RunError(f"{path}: is no table of {what} ({reason}); remove it, or name another") from None
+        table = pl.concat([others, table]).sort("dataset", maintain_order=True)
+    return write_whole(path, table.write_csv().encode())
 
 
 def over_seeds(metrics: pl.DataFrame, k: int = 20) -> pl.DataFrame:

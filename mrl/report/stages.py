@@ -37,15 +37,16 @@ VOLATILE_FILES = ("environment.json", "history.csv", "checkpoint.safetensors")  
 class ReportConfig:
     """Parameters of `notebooks/report.ipynb`.
 
-    dataset, seed: of the model that is reported. settings: further parameters of `train.ipynb`. controls: which, see
-    `mrl.controls.runs`; empty for all. epochs: of those that are trained, at most. processes: trainings at once, 0 for
-    one a core. sample: items that are clustered.
+    dataset, seed, core: of the model that is reported. settings: further parameters of `train.ipynb`. controls: which,
+    see `mrl.controls.runs`; empty for all. epochs: of those that are trained, at most. processes: trainings at once, 0
+    for one a core. sample: items that are clustered.
     folder: of executed notebooks and tables; empty for runs/reports/<dataset>-<seed>. page: the file to write; empty
     for the project's reports/<dataset>.html.
     """
 
     dataset: PathText = "ml-100k"
     seed: NonNegativeInt = 0
+    core: PositiveInt = 1
     epochs: PositiveInt = 300
     settings: dict[str, Any] = Field(default_factory=dict)
     controls: tuple[ControlName, ...] = ()
@@ -57,7 +58,7 @@ class ReportConfig:
     @property
     def training(self) -> TrainConfig:
         """The settings of the model; ConfigError where they are impossible or given twice."""
-        return training_config(self.settings, dataset=self.dataset, seed=self.seed)
+        return training_config(self.settings, dataset=self.dataset, seed=self.seed, core=self.core)
 
     @property
     def stages(self) -> Path:

@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrl.controls import models as control_models
-from mrl.controls.models import ease, ease_scores, popularity_scores, search_ials, shuffle_columns
+from mrl.controls.models import (
+    ease,
+    ease_scores,
+    popularity_scores,
+    search_ials,
+    shuffle_columns,
+    truncated_svd,
+)
 from mrl.data.interactions import Interactions, Positives
 from mrl.errors import ConfigError, DataError
 from mrl.evaluation.evaluate import evaluate_scores
@@ -102,6 +109,29 @@ def test_ease_refuses_what_does_not_fit_and_impossible_l2():
         ease(positives, memory_limit=1e7)
     with pytest.raises(ConfigError, match=r"^l2=0: must be finite and above 0"):
         ease(positives, 0)
+
+
+def test_svd_is_that_of_the_normalised_matrix_cut_off():
+    dense, positives = random_positives(30, 20, 0.3, 6)
+    x = dense.astype(np.float64)
+    matrix = x / np.sqrt(np.maximum(x.sum(1, keepdims=True), 1) * np.maximum(x.sum(0), 1))
+    left, singular, right = np.linalg.svd(matrix, full_matrices=False)
+    users, items = (side.numpy() for side in truncated_svd(positives, 8))
+    assert users.dtype == np.float32
+    for width in (1, 4, 8):
+        best = left[:, :width] * singular[:width] @ right[:width] * np.sqrt(np.outer(x.sum(1), x.sum(0)))
+        np.testing.assert_allclose(users[:, :width] @ items[:, :width].T, best, atol=1e-4)
+    again = truncated_svd(positives, 8, seed=1)
+    np.testing.assert_allclose(again[1], items, atol=1e-4)  # whatever it began with, the signs too
+
+
+def test_svd_of_more_dimensions_than_there_are_leaves_the_rest_zero():
+    _, positives = random_positives(6, 4, 0.5, 7)
+    users, items = truncated_svd(positives, 8)
+    assert users.shape == (6, 8) and items.shape == (4, 8)
+    assert items[:, :3].any() and not items[:, 3:].any()
+    with pytest.raises(DataError, match=r"^svd: 3 users and 1 items; give at least two of each"):
+        truncated_svd(Positives.empty(3, 1), 2)
 
 
 def test_popularity_is_the_number_of_positives():

@@ -75,7 +75,7 @@ def recall(run: Run, split: str = "test") -> dict[int | None, float]:
 def test_every_control_leaves_a_run_directory_beside_the_nested_one(made) -> None:
     config, runs, data = made
     names = [run.path.name for run in runs]
-    wanted = ["bpr", "bpr-rotated", "bpr-shuffled", "alone-2", "alone-4", "shared", "ials", "ease", "popularity"]
+    wanted = ["bpr", "bpr-rotated", "bpr-shuffled", "alone-2", "alone-4", "shared", "svd", "ials", "ease", "popularity"]
     assert names == ["mine", *(f"planted-{name}-0" for name in wanted)]
     for run in runs:
         assert run.path.parent == Path(config.run).parent
@@ -94,6 +94,7 @@ def test_every_control_leaves_a_run_directory_beside_the_nested_one(made) -> Non
         "alone-2": [2],
         "alone-4": [4],
         "shared": [2, 3, 4],
+        "svd": [2, 3, 4],
         "ials": [2, 3, 4],
     }.items():
         assert list(recall(named(runs, name))) == widths, name
@@ -176,17 +177,17 @@ def test_test_is_touched_once_and_under_paper_only_test_is_measured(tmp_path, mo
             lambda *a, real=real, split, **k: splits.append(split) or real(*a, split=split, **k),
         )
     only = {
-        "controls": ("ials", "ease", "popularity"),
+        "controls": ("svd", "ials", "ease", "popularity"),
         "ease_l2": (50.0,),
         "ials_settings": {"alpha0": 0.1, "l2": 0.01},
     }
     runs = run_controls(ControlsConfig(run=config.run_dir, **only), progress=False)
-    assert splits == (["valid", "test"] * 3 if protocol == "honest" else ["test"] * 3)
+    assert splits == (["valid", "test"] * 4 if protocol == "honest" else ["test"] * 4)
     for run in runs[1:]:
         assert run.metrics["protocol"].unique().to_list() == [protocol]
-        assert run.metrics["split"].unique(maintain_order=True).to_list() == splits[: len(splits) // 3]
+        assert run.metrics["split"].unique(maintain_order=True).to_list() == splits[: len(splits) // 4]
         assert len(run.history) == 0  # nothing was searched
-    assert runs[1].environment["alpha0"] == 0.1 and runs[2].environment["l2"] == 50.0
+    assert runs[2].environment["alpha0"] == 0.1 and runs[3].environment["l2"] == 50.0
 
 
 def test_what_is_there_is_not_made_again_unless_its_settings_changed(made, monkeypatch) -> None:

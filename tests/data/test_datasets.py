@@ -112,7 +112,7 @@ def test_out_of_reach_names_the_files_and_the_folder(dataset, tmp_path):
     with pytest.raises(DataError) as caught:
         load_dataset(dataset)
     message = str(caught.value)
-    files = {"ml-100k": "u.data and u.item", "completejourney": "transactions.parquet and products.parquet"}
+    files = {"ml-100k": "u.data and u.item and u.user", "completejourney": "transactions.parquet and products.parquet"}
     files = files.get(dataset, "train.txt and test.txt")
     assert "\n" not in message and f"put {files} into {tmp_path / 'cache' / dataset}" in message
 

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from mrl.errors import DataError
-from mrl.files.labels import by_first_appearance, read_atomic_items, read_item_table, read_movies, replay
+from mrl.files.labels import by_first_appearance, read_atomic_items, read_item_table, read_movies, read_users, replay
 from mrl.files.parsers import read_log
 
 
@@ -39,6 +39,24 @@ def test_a_broken_line_is_named(tmp_path, name, body):
     (tmp_path / name).write_text(body)
     with pytest.raises(DataError, match=f"{name}:1: "):
         read_movies(tmp_path / name)
+
+
+def test_users_of_movielens_and_of_atomic_files(tmp_path):
+    (tmp_path / "u.user").write_text("1|24|M|technician|85711\n2|53|F|other|94043\n\n")
+    header = "user_id:token\tage:token\tgender:token\toccupation:token\tzip_code:token\n"
+    (tmp_path / "a.user").write_text(header + "1\t24\tM\ttechnician\t85711\n2\t53\tF\tother\t94043\n")
+    for name in ("u.user", "a.user"):
+        users = read_users(tmp_path / name)
+        assert users.columns == ["user", "age", "gender", "occupation"]
+        assert users.rows() == [(1, 24, "M", "technician"), (2, 53, "F", "other")]
+    (tmp_path / "u.user").write_text("1|24|M|technician|85711\n2|53\n")
+    with pytest.raises(DataError, match=r"u\.user:2: is not `id\|age"):
+        read_users(tmp_path / "u.user")
+    (tmp_path / "a.user").write_text("user_id:token\tage:token\n1\t24\n")
+    with pytest.raises(
+        DataError, match=r"a\.user:1: no column gender:token, occupation:token; its columns are user_id"
+    ):
+        read_users(tmp_path / "a.user")
 
 
 def test_atomic_items(tmp_path):

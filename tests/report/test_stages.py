@@ -102,6 +102,7 @@ def test_settings_of_the_training_are_checked_at_once():
     assert config.stages == Path("runs/reports/planted-0") and config.target.name == "planted.html"
     with pytest.raises(ConfigError, match=r"settings=.*: seed does not belong there; give it by itself"):
         as_config(ReportConfig, {"settings": {"seed": 1}}).training  # noqa: B018
+    assert as_config(ReportConfig, {"core": 10}).training.core == 10
     with pytest.raises(ConfigError, match="unknown parameter 'widht'"):
         as_config(ReportConfig, {"settings": {"widht": 1}}).training  # noqa: B018
 
