@@ -1,0 +1,121 @@
+"""Gradient steps of nested BPR on many clients at once, each with its own copy of the item rows that it touches.
+
+A client touches the items that its users have met and the negatives that it draws in a round. Its copies are rows
+(client, item) of one table, so that a step of all clients is one compiled pass (`mrl.kernels.bpr`), and nothing has a
+row for each client and each item. With S the interactions of a client, M negatives j for each of them and levels k,
+
+    f = Σ_{(u,i)∈S} 1/M Σ_j [ Σ_k w_k softplus(s_k(u,j) − s_k(u,i)) + l2/2 (‖p_u‖² + ‖q_i‖² + ‖q_j‖²) ].
+
+Negatives come from a stream of their own for every client and round: what others have met changes nothing of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mrl.federated.clients import Clients
+from mrl.federated.messages import Message
+from mrl.federated.method import Uploads
+from mrl.kernels import UniformCandidates, bpr_gradients
+
+CHUNK = 2**18  # triplets whose gradients are held at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Triplets:
+    """What C clients with R users train on in a round of E steps, and the T item rows that they touch.
+
+    items: (T,) the item of each row, owner: (T,) its client, by place. pairs: (P,) which interactions of the clients
+    have a negative at all. positives: (P,) their rows. negatives: (E, P, M) rows. users: (P,) places.
+    """
+
+    items: Tensor
+    owner: Tensor
+    pairs: Tensor
+    users: Tensor
+    positives: Tensor
+    negatives: Tensor
+
+    def gradients(
+        self, step: int, users: Tensor, rows: Tensor, widths: Sequence[int], weights: Sequence[float], l2: float
+    ) -> tuple[Tensor, Tensor]:
+        """Of f by users (R, a) and by item rows (T, a)."""
+        count = self.negatives.shape[2]
+        by_user, by_row = torch.zeros_like(users), torch.zeros_like(rows)
+        levels = np.array(widths, np.int64), np.array(weights, np.float32)
+        for part in torch.arange(len(self.pairs)).split(max(CHUNK // count, 1)):
+            anchors = self.users[part].repeat_interleave(count)  # (B,)
+            liked = self.positives[part].repeat_interleave(count)
+            places = torch.stack([liked, self.negatives[step, part].flatten()], 1)  # (B, 2)
+            mean = bpr_gradients(users.numpy(), rows.numpy(), anchors.numpy(), places.numpy(), *levels, l2)
+            scale = len(anchors) / count  # of a mean over the batch to a mean over the negatives
+            by_user.index_add_(0, anchors, torch.from_numpy(mean.users), alpha=scale)
+            by_row.index_add_(0, places.flatten(), torch.from_numpy(mean.items).flatten(0, 1), alpha=scale)
+        return by_user, by_row
+
+    def uploads(self, broadcast: Message, changes: Tensor, weights: Tensor) -> Uploads:
+        """Messages of what clients changed of their rows, (T, a), each as a dense table, and of their weights (C,).
+
+        `items` (I, a): the changes, times the weight where they are means. `weight` (a,): its weight in the mean of
+        each column that it holds.
+        """
+        shape = broadcast.tensors["items"].shape
+
+        def total(scale: Tensor) -> Message:
+            scale = scale.float()
+            items = torch.zeros(shape).index_add_(0, self.items, changes * scale[self.owner][:, None])
+            tensors = {"items": items, "weight": (scale @ weights).expand(shape[1]).clone()}
+            return Message(broadcast.round, broadcast.step, tensors, int((scale != 0).sum()))
+
+        squares = torch.zeros(len(weights)).index_add_(0, self.owner, changes.square().sum(1))
+        return Uploads((squares + shape[1] * weights.square()).sqrt(), total)
+
+
+def draw_triplets(clients: Clients, round: int, *, steps: int, negatives: int, seed: int) -> Triplets:
+    """Negatives of every step of a round for all that the clients' users have met; who has met everything has none."""
+    positives = clients.positives
+    draw = UniformCandidates(positives)
+    users, items = positives.users.long(), positives.items.long()
+    pairs = draw.trainable[users].nonzero()[:, 0]
+    users, items = users[pairs], items[pairs]
+    owner = clients.owner[users]
+    numbers = _client_streams(seed, round, clients.ids, owner, steps * negatives)  # (P, E·M), from 0 to below 1
+    free = draw.free[users][:, None]
+    drawn = draw.unobserved(users, torch.minimum((numbers * free).long(), free - 1))
+    keys = owner[:, None] * positives.num_items + torch.cat([items[:, None], drawn], 1)
+    distinct, rows = torch.unique(keys, return_inverse=True)
+    return Triplets(
+        distinct % positives.num_items,
+        distinct // positives.num_items,
+        pairs,
+        users,
+        rows[:, 0].contiguous(),
+        rows[:, 1:].unflatten(1, (steps, negatives)).transpose(0, 1).contiguous(),
+    )
+
+
+def _client_streams(seed: int, round: int, ids: Tensor, owner: Tensor, count: int) -> Tensor:
+    """(P, count) float64 from 0 to below 1, for interactions of the clients `owner` (P,), in order of clients.
+
+    The n-th number of a client is a function of seed, round, its id and n alone, by SplitMix64 (`mrl.kernels`).
+    """
+    state = _mix(np.array([seed], np.uint64))
+    for part in (np.array([round], np.uint64), ids.numpy().astype(np.uint64)):
+        state = _mix(state + part)  # (1,), then (C,)
+    first = torch.searchsorted(owner, torch.arange(len(ids)))
+    place = torch.arange(len(owner)) - first[owner]
+    numbers = (place[:, None] * count + torch.arange(count)).numpy().astype(np.uint64)
+    mixed = _mix(state[owner.numpy()][:, None] + numbers * np.uint64(0x9E3779B97F4A7C15))
+    return torch.from_numpy((mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
