@@ -116,9 +116,9 @@ def make_population(
 
 
 def assign_widths(counts: np.ndarray, widths: Sequence[int], shares: Sequence[float]) -> Tensor:
-    """(C,) int64: a width for each client, narrow to those with the least data, in these shares (HeteFedRec: 5 : 3 : 2).
+    """(C,) int64: a width for each client, narrow to those with the least data, in these shares.
 
-    counts: (C,) interactions of each client; of equal ones the earlier are the narrower.
+    counts: (C,) interactions of each client; of equal ones the earlier are the narrower. HeteFedRec has 5 : 3 : 2.
     """
     order = np.argsort(counts, kind="stable")
     ends = np.round(np.cumsum(shares) / np.sum(shares) * len(counts)).astype(int)

@@ -25,6 +25,7 @@ The start is a power iteration on D_I^-½ Xᵀ D_U⁻¹ X D_I^-½, federated lik
 
 from __future__ import annotations
 
+import warnings
 from itertools import pairwise
 
 import torch
@@ -240,7 +241,9 @@ class _ByItem:
     def sum(self, rows: Tensor, by_pair: Tensor | None = None) -> Tensor:
         """(I, k): of every item the sum of the rows (R, k) of its users, times what is given by pair (N,)."""
         values = torch.ones(len(self.order)) if by_pair is None else by_pair[self.order]
-        graph = torch.sparse_csr_tensor(*self.indices, values, self.shape, check_invariants=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+            graph = torch.sparse_csr_tensor(*self.indices, values, self.shape, check_invariants=False)
         return propagate(graph, graph, rows)
 
 

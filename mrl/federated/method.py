@@ -9,8 +9,9 @@ A round of the simulator (`mrl.federated.simulator`), for the clients that take 
         total = summation.total(messages, …)                    padded and added up; masks and noise go in here
         server = method.aggregate(server, total)                on the server: its own state and the sum only
 
-A new method is a class with these functions, made by `METHODS[name](config, num_items)`: put it there by importing its
-room in `mrl/federated/__init__.py`.
+A new method is a class with these functions, made by `METHODS[name](config, num_items)`: its room puts it there, and
+is imported in `mrl/federated/__init__.py`. What a client draws at random it draws by seed, round (of the broadcast) and
+its own id, so that a run that was interrupted goes on with the same numbers.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class Uploads:
     """What clients of one width send in a step: one message each, which need not be made one by one.
 
     norms: (C,) `Message.norm` of each client's message. total: of a scale (C,), the sum of the messages, each times
-    its scale; 0 leaves a client out. The message of client c alone is the total of a scale that is 1 there, 0 elsewhere.
+    its scale; 0 leaves a client out, whatever it holds, NaN too. A scale that is 1 for one client and 0 for the others
+    gives the message of that client.
     """
 
     norms: Tensor
