@@ -22,7 +22,8 @@ class Clients:
 
     width: columns of items that they hold. ids: (C,) int64. positives: of their R users, over all items.
     owner: (R,) which of the C clients each user belongs to, increasing; users: (R, width). own: by name (C, …), what
-    else a method keeps with its clients. memory: what they keep from step to step of one round.
+    else a method keeps with its clients; by_pair: by name (N, …), beside `positives`. memory: what they keep from step
+    to step of one round.
     """
 
     width: int
@@ -31,6 +32,7 @@ class Clients:
     owner: Tensor
     users: Tensor
     own: dict[str, Tensor] = field(default_factory=dict)
+    by_pair: dict[str, Tensor] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -51,7 +53,7 @@ class Population:
     gets one; `Method.start_clients` and `Method.vectors` do, and treat each client by itself.
 
     widths: (C,) of each client. owner: (U,) which client each user belongs to. positives: of all U users.
-    users: (U, D), zero beyond the client's width. own: by name (C, …).
+    users: (U, D), zero beyond the client's width. own: by name (C, …). by_pair: by name (N, …).
     """
 
     positives: Positives
@@ -59,6 +61,7 @@ class Population:
     widths: Tensor
     users: Tensor
     own: dict[str, Tensor] = field(default_factory=dict)
+    by_pair: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.widths)
@@ -76,13 +79,16 @@ class Population:
         place[ids] = torch.arange(len(ids))
         owner = place[self.owner[rows]]
         own = {name: table[ids] for name, table in self.own.items()}
-        return Clients(width, ids, self.positives.take(rows), owner, self.users[rows, :width], own)
+        by_pair = {name: table[self.pairs_of(rows)] for name, table in self.by_pair.items()}
+        return Clients(width, ids, self.positives.take(rows), owner, self.users[rows, :width], own, by_pair)
 
     def put(self, clients: Clients) -> None:
         """Keep what the clients hold now."""
         self.users[self.rows_of(clients.ids), : clients.width] = clients.users
         for name, table in clients.own.items():
             self.own[name][clients.ids] = table
+        for name, table in clients.by_pair.items():
+            self.by_pair[name][self.pairs_of(self.rows_of(clients.ids))] = table
 
     def rows_of(self, ids: Tensor) -> Tensor:
         """(R,) the users of clients, client by client."""
@@ -90,6 +96,10 @@ class Population:
         chosen[ids] = True
         rows = chosen[self.owner].nonzero()[:, 0]
         return rows[torch.argsort(self.owner[rows], stable=True)]
+
+    def pairs_of(self, rows: Tensor) -> Tensor:
+        """Where the interactions of users (R,) are, in their order, among those of all."""
+        return replace(self.positives, items=torch.arange(len(self.positives))).take(rows).items
 
 
 def make_population(

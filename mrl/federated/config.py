@@ -40,6 +40,11 @@ class FederatedConfig:
         alpha0, l2, nu, l2_width_exponent: of the closed form (`mrl.least_squares.nested`); alpha0 None for the usual
             one by the density of the data. start_rounds: of power iteration, before the closed form.
         memory: the share of the sums of earlier rounds that the closed form keeps: for few clients a round.
+        learning_rate, local_steps, negatives: of the clients of gradient methods: of a step (of the mean over what a
+            user has met for its vector, of the sum for its copies of items), steps a round, and negatives drawn a step
+            for each interaction. server_optimiser, server_learning_rate: by which the server follows the mean of what
+            they changed, adam or sgd. l2 counts for them, too.
+        decorrelation, distillation: weights of what hetefedrec asks beside the ranking (`mrl.federated.relations`).
     Rounds
         rounds: at most, after the start. fraction: of the clients that are drawn a round. activity: exponent of the
             number of interactions, by which a client is drawn more often; 0: all alike.
@@ -68,6 +73,13 @@ class FederatedConfig:
     l2_width_exponent: NotNegative = 0.0
     start_rounds: PositiveInt = 3
     memory: Share = 0.0
+    learning_rate: Positive = 2.0
+    local_steps: PositiveInt = 1
+    negatives: PositiveInt = 1
+    server_optimiser: Literal["adam", "sgd"] = "adam"
+    server_learning_rate: Positive = 0.01
+    decorrelation: NotNegative = 0.0
+    distillation: NotNegative = 0.0
 
     rounds: PositiveInt = 10
     fraction: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0

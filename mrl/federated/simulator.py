@@ -196,6 +196,7 @@ class Simulation:
         tensors = {f"server.{name}": tensor for name, tensor in self.server.tensors.items()}
         tensors |= {"users": self.population.users, "busy": torch.from_numpy(self.busy)}
         tensors |= {f"own.{name}": table for name, table in self.population.own.items()}
+        tensors |= {f"by_pair.{name}": table for name, table in self.population.by_pair.items()}
         for step, message in self.late.items():
             tensors |= {f"late.{step}.{name}": tensor for name, tensor in message.tensors.items()}
         meta = {"round": self.server.round, "draws": self.draws.bit_generator.state}
@@ -209,6 +210,7 @@ class Simulation:
 
         self.server = Server(meta["round"], part("server."))
         self.population.users, self.population.own = tensors["users"], part("own.")
+        self.population.by_pair = part("by_pair.")
         self.busy = tensors["busy"].numpy().copy()
         self.draws.bit_generator.state = meta["draws"]
         self.late = {
