@@ -242,7 +242,6 @@ class _ByItem:
             graph = torch.sparse_csr_tensor(*self.indices, values, self.shape, check_invariants=False)
         return propagate(graph, graph, rows)
 
-
     def sum_outer(self, left: Tensor, right: Tensor) -> Tensor:
         """(I, d (d + 1) / 2): of every item the sum of the upper triangles of left rightᵀ (R, d) of its users."""
         sums, parts = [], []
