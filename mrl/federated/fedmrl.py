@@ -74,9 +74,8 @@ class FedMRL:
         rows = pad(downloaded, (0, width - shared))  # (T, a), the rows x of clients and items
         rows[triplets.positives, shared:] = private[triplets.pairs, : width - shared]
         heads = list(dict.fromkeys((shared, width)))
-        rate = config.learning_rate
-        counts = clients.positives.counts.clamp(min=1)[:, None]
-        by_client = torch.zeros(len(clients)).index_add_(0, clients.owner, counts[:, 0].float())
+        rate, counts = config.learning_rate, clients.positives.counts.float()
+        by_client = torch.zeros(len(clients)).index_add_(0, clients.owner, counts)
         for step in range(config.local_steps):
             by_user, by_projector, by_row = torch.zeros_like(users), torch.zeros_like(projector), torch.zeros_like(rows)
             own = projector[clients.owner]  # (R, a, a)
@@ -88,8 +87,9 @@ class FedMRL:
                 by_row += by_head_row
                 by_user[:, :head] += (own[:, :head] @ by_vector[:, :, None])[:, :, 0]
                 by_projector[:, :head].index_add_(0, clients.owner, part[:, :, None] * by_vector[:, None])
-            users = users - rate / counts * by_user
-            projector = projector - (rate / by_client)[:, None, None] * by_projector
+            users = users - rate / counts.clamp(min=1)[:, None] * by_user
+            projector = projector - (rate / by_client.clamp(min=1))[:, None, None] * by_projector
+            by_row[:, shared:] /= by_client[triplets.owner, None]
             rows = rows - rate * by_row
         private = private.clone()
         private[triplets.pairs, : width - shared] = rows[triplets.positives, shared:]

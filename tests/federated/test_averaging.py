@@ -1,0 +1,60 @@
+"""Columns averaged over those that hold them, against a loop; the server's step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from crowd import ITEMS, simulation
+
+from mrl.errors import RunError
+from mrl.federated import FederatedConfig, Message, Server, add_up
+from mrl.federated.averaging import descend, mean_change, start_server
+
+
+def test_a_column_is_averaged_over_the_clients_that_hold_it():
+    generator = torch.Generator().manual_seed(0)
+    widths, weights = (2, 2, 4, 8, 4, 2), (1.0, 3.0, 2.0, 1.0, 5.0, 0.0)
+    changes = [torch.randn(ITEMS, width, generator=generator) for width in widths]
+    total = add_up(
+        [
+            Message(1, 0, {"items": weight * change, "weight": torch.full((width,), weight)})
+            for width, weight, change in zip(widths, weights, changes, strict=True)
+        ]
+    )
+    mean, weight = mean_change(total)
+    for column in range(8):
+        holders = [n for n, width in enumerate(widths) if width > column]
+        expected = sum(weights[n] * changes[n][:, column] for n in holders) / sum(weights[n] for n in holders)
+        torch.testing.assert_close(mean[:, column], expected)
+        assert weight[column] == sum(weights[n] for n in holders)
+
+
+def test_a_column_that_nobody_sends_does_not_change():
+    mean, _ = mean_change(Message(1, 0, {"items": torch.zeros(ITEMS, 2), "weight": torch.zeros(2)}))
+    assert mean.abs().sum() == 0
+
+
+def test_steps_of_adam_are_those_of_torch():
+    config = FederatedConfig(server_learning_rate=0.3)
+    generator = torch.Generator().manual_seed(0)
+    server = start_server(ITEMS, 4, generator)
+    items = server.items.clone().requires_grad_()
+    optimiser = torch.optim.Adam([items], lr=0.3, betas=(0.9, 0.99), eps=1e-8)
+    for round in range(1, 6):
+        slope = torch.randn(ITEMS, 4, generator=generator)
+        server = descend(Server(round, server.tensors), slope, config)
+        items.grad = slope
+        optimiser.step()
+    torch.testing.assert_close(server.items, items.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_change_that_is_not_finite_stops_the_server():
+    server = start_server(ITEMS, 4, torch.Generator())
+    with pytest.raises(RunError, match=r"round 0: .*not finite; lower learning_rate"):
+        descend(server, torch.full((ITEMS, 4), torch.nan), FederatedConfig())
+
+
+def test_users_are_drawn_within_the_width_of_their_client():
+    population = simulation().population
+    for user, width in enumerate(population.widths.tolist()):
+        assert (population.users[user, :width] != 0).all() and (population.users[user, width:] == 0).all()
