@@ -31,8 +31,8 @@ def listed(triplets: Triplets, step: int) -> list[tuple[int, int, int, int]]:
     """Interaction, user, item and negative of each triplet of a step, one by one."""
     rows = []
     for n, (pair, user) in enumerate(zip(triplets.pairs.tolist(), triplets.users.tolist(), strict=True)):
-        positive = int(triplets.items[triplets.positives[n]])
-        rows += [(pair, user, positive, int(triplets.items[row])) for row in triplets.negatives[step, n]]
+        positive, *negatives = triplets.items[triplets.places[step, n]].tolist()
+        rows += [(pair, user, positive, negative) for negative in negatives]
     return rows
 
 

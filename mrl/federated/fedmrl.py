@@ -72,7 +72,8 @@ class FedMRL:
         private = clients.by_pair["private"]
         downloaded = broadcast.tensors["items"][triplets.items]
         rows = pad(downloaded, (0, width - shared))  # (T, a), the rows x of clients and items
-        rows[triplets.positives, shared:] = private[triplets.pairs, : width - shared]
+        met = triplets.places[0, :, 0]  # (P,) rows of what the clients have met
+        rows[met, shared:] = private[triplets.pairs, : width - shared]
         heads = list(dict.fromkeys((shared, width)))
         rate, counts = config.learning_rate, clients.positives.counts.float()
         by_client = torch.zeros(len(clients)).index_add_(0, clients.owner, counts)
@@ -92,7 +93,7 @@ class FedMRL:
             by_row[:, shared:] /= by_client[triplets.owner, None]
             rows = rows - rate * by_row
         private = private.clone()
-        private[triplets.pairs, : width - shared] = rows[triplets.positives, shared:]
+        private[triplets.pairs, : width - shared] = rows[met, shared:]
         whole = clients.own["projector"].clone()
         whole[:, :width, :width] = projector
         clients = clients.updated(users=users, own={"projector": whole}, by_pair={"private": private})

@@ -21,9 +21,7 @@ from torch import Tensor
 from mrl.federated.clients import Clients
 from mrl.federated.messages import Message
 from mrl.federated.method import Uploads
-from mrl.kernels import UniformCandidates, bpr_gradients
-
-CHUNK = 2**18  # triplets whose gradients are held at a time
+from mrl.kernels import UniformCandidates, bpr_sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,32 +29,24 @@ class Triplets:
     """What C clients with R users train on in a round of E steps, and the T item rows that they touch.
 
     items: (T,) the item of each row, owner: (T,) its client, by place. pairs: (P,) which interactions of the clients
-    have a negative at all. positives: (P,) their rows. negatives: (E, P, M) rows. users: (P,) places.
+    have a negative at all, users: (P,) of which user, starts: (C + 1,) where those of each client begin.
+    places: (E, P, 1 + M) the rows of the interaction's own item and of its negatives.
     """
 
     items: Tensor
     owner: Tensor
     pairs: Tensor
     users: Tensor
-    positives: Tensor
-    negatives: Tensor
+    starts: Tensor
+    places: Tensor
 
     def gradients(
         self, step: int, users: Tensor, rows: Tensor, widths: Sequence[int], weights: Sequence[float], l2: float
     ) -> tuple[Tensor, Tensor]:
         """Of f by users (R, a) and by item rows (T, a)."""
-        count = self.negatives.shape[2]
-        by_user, by_row = torch.zeros_like(users), torch.zeros_like(rows)
         levels = np.array(widths, np.int64), np.array(weights, np.float32)
-        for part in torch.arange(len(self.pairs)).split(max(CHUNK // count, 1)):
-            anchors = self.users[part].repeat_interleave(count)  # (B,)
-            liked = self.positives[part].repeat_interleave(count)
-            places = torch.stack([liked, self.negatives[step, part].flatten()], 1)  # (B, 2)
-            mean = bpr_gradients(users.numpy(), rows.numpy(), anchors.numpy(), places.numpy(), *levels, l2)
-            scale = len(anchors) / count  # of a mean over the batch to a mean over the negatives
-            by_user.index_add_(0, anchors, torch.from_numpy(mean.users), alpha=scale)
-            by_row.index_add_(0, places.flatten(), torch.from_numpy(mean.items).flatten(0, 1), alpha=scale)
-        return by_user, by_row
+        tables = users.numpy(), rows.numpy(), self.users.numpy(), self.places[step].numpy(), self.starts.numpy()
+        return tuple(map(torch.from_numpy, bpr_sums(*tables, *levels, l2)))
 
     def uploads(self, broadcast: Message, changes: Tensor, weights: Tensor) -> Uploads:
         """Messages of what clients changed of their rows, (T, a), each as a dense table, and of their weights (C,).
@@ -72,7 +62,7 @@ class Triplets:
             tensors = {"items": items, "weight": (scale @ weights).expand(shape[1]).clone()}
             return Message(broadcast.round, broadcast.step, tensors, int((scale != 0).sum()))
 
-        squares = torch.zeros(len(weights)).index_add_(0, self.owner, changes.square().sum(1))
+        squares = torch.zeros(len(weights)).index_add_(0, self.owner, torch.einsum("td,td->t", changes, changes))
         return Uploads((squares + shape[1] * weights.square()).sqrt(), total)
 
 
@@ -84,31 +74,26 @@ def draw_triplets(clients: Clients, round: int, *, steps: int, negatives: int, s
     pairs = draw.trainable[users].nonzero()[:, 0]
     users, items = users[pairs], items[pairs]
     owner = clients.owner[users]
-    numbers = _client_streams(seed, round, clients.ids, owner, steps * negatives)  # (P, E·M), from 0 to below 1
+    starts = torch.searchsorted(owner, torch.arange(len(clients) + 1))
+    place = torch.arange(len(pairs)) - starts[owner]
+    numbers = _client_streams(seed, round, clients.ids, steps * negatives, owner, place)  # (P, E·M)
     free = draw.free[users][:, None]
     drawn = draw.unobserved(users, torch.minimum((numbers * free).long(), free - 1))
     keys = owner[:, None] * positives.num_items + torch.cat([items[:, None], drawn], 1)
     distinct, rows = torch.unique(keys, return_inverse=True)
-    return Triplets(
-        distinct % positives.num_items,
-        distinct // positives.num_items,
-        pairs,
-        users,
-        rows[:, 0].contiguous(),
-        rows[:, 1:].unflatten(1, (steps, negatives)).transpose(0, 1).contiguous(),
-    )
+    places = [torch.cat([rows[:, :1], each], 1) for each in rows[:, 1:].split(negatives, 1)]
+    items, owner = distinct % positives.num_items, distinct // positives.num_items
+    return Triplets(items, owner, pairs, users, starts, torch.stack(places))
 
 
-def _client_streams(seed: int, round: int, ids: Tensor, owner: Tensor, count: int) -> Tensor:
-    """(P, count) float64 from 0 to below 1, for interactions of the clients `owner` (P,), in order of clients.
+def _client_streams(seed: int, round: int, ids: Tensor, count: int, owner: Tensor, place: Tensor) -> Tensor:
+    """(P, count) float64 from 0 to below 1, for the interactions `place` (P,) of the clients at `owner` (P,) of ids.
 
     The n-th number of a client is a function of seed, round, its id and n alone, by SplitMix64 (`mrl.kernels`).
     """
     state = _mix(np.array([seed], np.uint64))
     for part in (np.array([round], np.uint64), ids.numpy().astype(np.uint64)):
         state = _mix(state + part)  # (1,), then (C,)
-    first = torch.searchsorted(owner, torch.arange(len(ids)))
-    place = torch.arange(len(owner)) - first[owner]
     numbers = (place[:, None] * count + torch.arange(count)).numpy().astype(np.uint64)
     mixed = _mix(state[owner.numpy()][:, None] + numbers * np.uint64(0x9E3779B97F4A7C15))
     return torch.from_numpy((mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53)

@@ -13,8 +13,7 @@ from mrl.federated.messages import Message
 
 
 @pytest.mark.parametrize("groups", [0, 3])
-def test_gradients_are_those_of_a_slow_loop(groups, monkeypatch):
-    monkeypatch.setattr("mrl.federated.local_steps.CHUNK", 5)
+def test_gradients_are_those_of_a_slow_loop(groups):
     clients = simulation(groups=groups, shares=[0, 0, 1]).population.groups()[0]
     triplets = draw_triplets(clients, 1, steps=2, negatives=3, seed=0)
     generator = torch.Generator().manual_seed(1)
