@@ -91,7 +91,7 @@ class FedMRL:
             users = users - rate / counts.clamp(min=1)[:, None] * by_user
             projector = projector - (rate / by_client.clamp(min=1))[:, None, None] * by_projector
             by_row[:, shared:] /= by_client[triplets.owner, None]
-            rows = rows - rate * by_row
+            rows.sub_(by_row, alpha=rate)
         private = private.clone()
         private[triplets.pairs, : width - shared] = rows[met, shared:]
         whole = clients.own["projector"].clone()

@@ -64,8 +64,9 @@ class HeteFedRec:
         for step in range(config.local_steps):
             loss = self.widths[:levels], self.weights[:levels], config.l2
             by_user, by_row = triplets.gradients(step, users, rows, *loss)
-            users, rows = users - rates * by_user, rows - config.learning_rate * by_row
-        return clients.updated(users=users), triplets.uploads(broadcast, rows - downloaded, torch.ones(len(clients)))
+            users = users - rates * by_user
+            rows.sub_(by_row, alpha=config.learning_rate)
+        return clients.updated(users=users), triplets.uploads(broadcast, rows.sub_(downloaded), torch.ones(len(clients)))
 
     def aggregate(self, server: Server, total: Message) -> Server:
         change, weight = mean_change(total)
