@@ -44,7 +44,7 @@ class FederatedConfig:
             user has met for its vector, of the sum for its copies of items), steps a round, and negatives drawn a step
             for each interaction. server_optimiser, server_learning_rate: by which the server follows the mean of what
             they changed, adam or sgd. l2 counts for them, too.
-        decorrelation, distillation: weights of what hetefedrec asks beside the ranking (`mrl.federated.relations`).
+        decorrelation, distillation: weights of what hetefedrec asks beside the ranking (`mrl.loss`).
     Rounds
         rounds: at most, the start included. fraction: of the clients that are drawn a round. activity: exponent of the
             number of interactions, by which a client is drawn more often; 0: all alike.
@@ -73,7 +73,7 @@ class FederatedConfig:
     l2_width_exponent: NotNegative = 0.0
     start_rounds: PositiveInt = 3
     memory: Share = 0.0
-    learning_rate: Positive = 2.0
+    learning_rate: Positive = 1.0
     local_steps: PositiveInt = 1
     negatives: PositiveInt = 1
     server_optimiser: Literal["adam", "sgd"] = "adam"

@@ -43,6 +43,8 @@ class FedMRL:
     def __init__(self, config: FederatedConfig, num_items: int):
         self.config, self.num_items, self.widths = config, num_items, config.widths
         self.shared, self.dim = config.widths[0], config.widths[-1]
+        if config.scenario == "wide":
+            raise ConfigError("scenario='wide': all clients can hold what fedmrl shares; take mixed or narrow")
         if len(self.widths) > 1 and self.widths[1] < 2 * self.shared:
             raise ConfigError(
                 f"widths={list(self.widths)}: fedmrl needs a second width of at least {2 * self.shared}, twice the "

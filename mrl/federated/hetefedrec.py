@@ -8,13 +8,15 @@ and the server takes it for a negative gradient (FedAdam, Reddi et al., ICLR 202
 
     decorrelation · mean over clients of ‖corr(V[:, :a]) − 1‖ / a  +  distillation · [cosines of the widths, apart]
 
-(`mrl.federated.relations`). The paper has clients add the decorrelation to their loss. It depends on what all of them
+(`mrl.loss`). The paper has clients add the decorrelation to their loss. It depends on what all of them
 download alone, so the server computes it once, for the same sum where clients take one step.
 
 The upload is dense, 4 · (I + 1) · a bytes: rows that are not zero would tell what a user has met.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -23,11 +25,12 @@ from torch.nn.functional import pad
 from mrl.federated.averaging import descend, draw_users, mean_change, start_server
 from mrl.federated.clients import Clients, Population
 from mrl.federated.config import FederatedConfig
-from mrl.federated.local_steps import draw_triplets
+from mrl.federated.local_steps import Triplets, draw_triplets
 from mrl.federated.messages import Message
 from mrl.federated.method import METHODS, Server, Uploads
-from mrl.federated.relations import decorrelation, distillation, gradient
+from mrl.loss import decorrelation, relation_distillation
 
+FITTING = 50  # steps of users that took no part in the rounds
 SAMPLED = 512  # items whose relations are distilled in a round
 
 
@@ -54,19 +57,26 @@ class HeteFedRec:
         return Message(server.round, step, {"items": server.items[:, :width].contiguous()})
 
     def work(self, clients: Clients, broadcast: Message) -> tuple[Clients, Uploads]:
-        config, levels = self.config, self.widths.index(clients.width) + 1
-        triplets = draw_triplets(
-            clients, broadcast.round, steps=config.local_steps, negatives=config.negatives, seed=config.seed
-        )
-        users, downloaded = clients.users.contiguous(), broadcast.tensors["items"][triplets.items]
-        rows = downloaded.clone()
-        rates = config.learning_rate / clients.positives.counts.clamp(min=1)[:, None]  # a mean over what a user has met
-        for step in range(config.local_steps):
-            loss = self.widths[:levels], self.weights[:levels], config.l2
-            by_user, by_row = triplets.gradients(step, users, rows, *loss)
-            users = users - rates * by_user
-            rows.sub_(by_row, alpha=config.learning_rate)
-        return clients.updated(users=users), triplets.uploads(broadcast, rows.sub_(downloaded), torch.ones(len(clients)))
+        users, downloaded = clients.users.contiguous(), broadcast.tensors["items"]
+        triplets = self._draw(clients, broadcast.round, self.config.local_steps)
+        rows = downloaded[triplets.items]
+        for step in range(self.config.local_steps):
+            users, by_row = self._step(clients, users, rows, triplets, step)
+            rows.sub_(by_row, alpha=self.config.learning_rate)
+        changes = rows.sub_(downloaded[triplets.items])
+        return clients.updated(users=users), triplets.uploads(broadcast, changes, torch.ones(len(clients)))
+
+    def _draw(self, clients: Clients, round: int, steps: int) -> Triplets:
+        return draw_triplets(clients, round, steps=steps, negatives=self.config.negatives, seed=self.config.seed)
+
+    def _step(
+        self, clients: Clients, users: Tensor, rows: Tensor, triplets: Triplets, step: int
+    ) -> tuple[Tensor, Tensor]:
+        """Users (R, a) one step on, by the mean over what each has met, and the gradient by item rows (T, a)."""
+        levels = self.widths.index(clients.width) + 1
+        loss = self.widths[:levels], self.weights[:levels], self.config.l2
+        by_user, by_row = triplets.gradients(step, users, rows, *loss)
+        return users - self.config.learning_rate / clients.positives.counts.clamp(min=1)[:, None] * by_user, by_row
 
     def aggregate(self, server: Server, total: Message) -> Server:
         change, weight = mean_change(total)
@@ -84,7 +94,7 @@ class HeteFedRec:
         slope = torch.zeros_like(items)
         for width, at_least, wider in zip(self.widths, held, [*held[1:], 0.0], strict=True):
             if at_least > wider:
-                slope[:, :width] += (at_least - wider) * gradient(decorrelation, items[:, :width])
+                slope[:, :width] += (at_least - wider) * _gradient(decorrelation, items[:, :width])
         return slope / torch.where(weight > 0, weight, 1.0)
 
     def _distillation(self, server: Server) -> Tensor:
@@ -92,11 +102,29 @@ class HeteFedRec:
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + server.round)
         sample = torch.randperm(self.num_items, generator=generator)[:SAMPLED]
         slope = torch.zeros_like(server.items)
-        slope[sample] = gradient(lambda items: distillation(items, self.widths), server.items[sample])
+        slope[sample] = _gradient(lambda items: relation_distillation(items, self.widths), server.items[sample])
         return slope
 
     def vectors(self, server: Server, population: Population) -> tuple[Tensor, Tensor]:
-        return population.users, server.items
+        """As they are; where only wide clients take part, the others fit their users to the first columns of the items,
+        by steps of which nothing is sent."""
+        users = population.users.clone()
+        left_out = population.groups()[:-1] if self.config.scenario == "wide" else []
+        for clients in left_out:
+            fitted = clients.users.contiguous()
+            for number in range(FITTING):
+                triplets = self._draw(clients, FITTING * server.round + number, 1)
+                rows = server.items[:, : clients.width][triplets.items]
+                fitted, _ = self._step(clients, fitted, rows, triplets, 0)
+            users[population.rows_of(clients.ids), : clients.width] = fitted
+        return users, server.items
+
+
+def _gradient(function: Callable[[Tensor], Tensor], items: Tensor) -> Tensor:
+    """Of a scalar function of items (I, d)."""
+    leaf = items.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        return torch.autograd.grad(function(leaf), leaf)[0]
 
 
 METHODS["hetefedrec"] = HeteFedRec

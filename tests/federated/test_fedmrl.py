@@ -127,3 +127,8 @@ def test_a_resumed_simulation_goes_on_as_if_nothing_had_happened():
 def test_a_second_width_that_leaves_no_room_for_both_heads_is_refused():
     with pytest.raises(ConfigError, match=r"widths=\[4, 6\]: fedmrl needs a second width of at least 8"):
         simulation(method="fedmrl", widths=(4, 6))
+
+
+def test_wide_clients_alone_is_no_scenario_of_it():
+    with pytest.raises(ConfigError, match=r"scenario='wide': all clients can hold .* take mixed or narrow"):
+        simulation(method="fedmrl", scenario="wide")

@@ -8,9 +8,9 @@ from crowd import ITEMS, bpr, changed, drawn_positives, listed, simulation
 
 from mrl.data import Positives
 from mrl.federated import Simulation
-from mrl.federated.hetefedrec import HeteFedRec
+from mrl.federated.hetefedrec import HeteFedRec, _gradient
 from mrl.federated.local_steps import draw_triplets
-from mrl.federated.relations import decorrelation, distillation, gradient
+from mrl.loss import decorrelation, relation_distillation
 
 
 def work(sim: Simulation, client: int, round: int = 1):
@@ -44,7 +44,7 @@ def test_a_client_takes_the_steps_of_a_slow_loop(client):
 
 
 def test_all_clients_at_full_width_take_the_central_full_batch_step():
-    sim = simulation(shares=[0, 0, 1], negatives=2, server_learning_rate=3.0)
+    sim = simulation(shares=[0, 0, 1], negatives=2, learning_rate=2.0, server_learning_rate=3.0)
     triplets = draw_triplets(sim.population.groups()[0], 1, steps=1, negatives=2, seed=0)
     users, items = sim.population.users.clone().requires_grad_(), sim.server.items.clone().requires_grad_()
     rows = torch.tensor(listed(triplets, 0))
@@ -87,7 +87,7 @@ def test_the_server_decorrelates_as_clients_would_in_one_step():
     sim.round(), plain.round()
     expected = torch.zeros(ITEMS, 8)
     for width in widths:
-        expected[:, :width] += 5.0 * gradient(decorrelation, items[:, :width])
+        expected[:, :width] += 5.0 * _gradient(decorrelation, items[:, :width])
     held = torch.tensor([sum(width > column for width in widths) for column in range(8)])
     torch.testing.assert_close(plain.server.items - sim.server.items, expected / held, rtol=1e-3, atol=1e-5)
 
@@ -100,8 +100,26 @@ def test_the_server_distils_the_relations_between_sampled_items(monkeypatch):
     moved = plain.server.items - sim.server.items
     rows = (moved.abs().sum(1) > 1e-5).nonzero()[:, 0]
     assert len(rows) == 6
-    expected = 5.0 * gradient(lambda table: distillation(table, (2, 4, 8)), items[rows])
+    expected = 5.0 * _gradient(lambda table: relation_distillation(table, (2, 4, 8)), items[rows])
     torch.testing.assert_close(moved[rows], expected, rtol=1e-2, atol=1e-4)
+
+
+def test_clients_that_take_no_part_fit_their_users_to_the_first_columns():
+    sim = simulation(scenario="wide", l2=0.001, server_optimiser="adam", server_learning_rate=0.1)
+    for _ in range(10):
+        sim.round()
+    users, items = sim.vectors()
+    narrow = sim.population.widths < 8
+    assert torch.equal(users[~narrow], sim.population.users[~narrow])
+    for user in narrow.nonzero()[:, 0].tolist():
+        width, met = int(sim.population.widths[user]), sim.population.positives.of(user).long()
+        assert (users[user, width:] == 0).all()
+
+        def margin(vector: torch.Tensor, width=width, met=met) -> float:
+            scores = items[:, :width] @ vector[:width]
+            return float(scores[met].mean() - scores.mean())
+
+        assert margin(users[user]) > max(margin(sim.population.users[user]), 0)
 
 
 def test_a_checkerboard_is_learned():
