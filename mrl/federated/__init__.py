@@ -8,7 +8,7 @@ Nothing here is private by itself: a server can read most of what a client has f
     method          what a method is, and how uploads become a sum: where other methods and protections go in
     closed_form     federated nested least squares, block by block
     local_steps     nested BPR on many clients at once, each with its own copy of the items it touches
-    averaging       what gradient methods have in common at the server: columns averaged, Adam
+    averaging       what gradient methods have in common: columns averaged, the server's Adam
     hetefedrec      HeteFedRec: clients of different width, one table
     fedmrl          FedMRL: the first columns shared, the rest private to the client
     simulator       rounds of tens of thousands of clients in this process

@@ -1,4 +1,4 @@
-"""What gradient methods have in common at the server: a table of items, moved by the mean of what clients changed.
+"""What gradient methods have in common: the server's table of items, moved by the mean of what clients changed.
 
 A column is averaged over the clients that hold it (*padding-based aggregation*, HeteFedRec, arXiv 2307.12810). The mean
 is taken for a negative gradient, by Adam (FedAdam, Reddi et al., ICLR 2021, arXiv 2003.00295) or as it is: of rarely
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from mrl.errors import RunError
-from mrl.federated.clients import Population
+from mrl.federated.clients import Clients, Population
 from mrl.federated.config import FederatedConfig
+from mrl.federated.local_steps import Triplets, draw_triplets
 from mrl.federated.messages import Message
 from mrl.federated.method import Server
 
@@ -20,17 +21,29 @@ SPREAD = 0.1  # standard deviation of what is drawn at the start
 BETAS, EPSILON = (0.9, 0.99), 1e-8  # of Adam
 
 
+class GradientMethod:
+    """What the gradient methods do alike; `mrl.federated.method.Method` says what the functions are."""
+
+    def __init__(self, config: FederatedConfig, num_items: int):
+        self.config, self.num_items, self.widths = config, num_items, config.widths
+
+    def start_clients(self, population: Population, generator: torch.Generator) -> None:
+        """Users at random, zero beyond the width of their client."""
+        users, dim = population.users.shape
+        held = torch.arange(dim) < population.widths[population.owner][:, None]
+        population.users.copy_(SPREAD * torch.randn(users, dim, generator=generator) * held)
+
+    def steps(self, round: int) -> int:
+        return 1
+
+    def draw(self, clients: Clients, round: int, steps: int) -> Triplets:
+        return draw_triplets(clients, round, steps=steps, negatives=self.config.negatives, seed=self.config.seed)
+
+
 def start_server(num_items: int, dim: int, generator: torch.Generator) -> Server:
     """Items (I, D) drawn at random, and the moments of Adam."""
     items = SPREAD * torch.randn(num_items, dim, generator=generator)
     return Server(0, {"items": items, "first": torch.zeros_like(items), "second": torch.zeros_like(items)})
-
-
-def draw_users(population: Population, generator: torch.Generator) -> None:
-    """Users at random, zero beyond the width of their client."""
-    users, dim = population.users.shape
-    held = torch.arange(dim) < population.widths[population.owner][:, None]
-    population.users.copy_(SPREAD * torch.randn(users, dim, generator=generator) * held)
 
 
 def mean_change(total: Message) -> tuple[Tensor, Tensor]:

@@ -25,15 +25,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from mrl.errors import ConfigError
-from mrl.federated.averaging import descend, draw_users, mean_change, start_server
+from mrl.federated.averaging import GradientMethod, descend, mean_change, start_server
 from mrl.federated.clients import Clients, Population
 from mrl.federated.config import FederatedConfig
-from mrl.federated.local_steps import draw_triplets
 from mrl.federated.messages import Message
 from mrl.federated.method import METHODS, Server, Uploads
 
 
-class FedMRL:
+class FedMRL(GradientMethod):
     """The method `fedmrl`; see the module. `mrl.federated.method.Method` says what its functions are.
 
     The server keeps `items` (I, d₁) and the moments of Adam. Clients keep `projector` (D, D), and `private` by
@@ -41,7 +40,7 @@ class FedMRL:
     """
 
     def __init__(self, config: FederatedConfig, num_items: int):
-        self.config, self.num_items, self.widths = config, num_items, config.widths
+        super().__init__(config, num_items)
         self.shared, self.dim = config.widths[0], config.widths[-1]
         if config.scenario == "wide":
             raise ConfigError("scenario='wide': all clients can hold what fedmrl shares; take mixed or narrow")
@@ -55,21 +54,16 @@ class FedMRL:
         return start_server(self.num_items, self.shared, generator)
 
     def start_clients(self, population: Population, generator: torch.Generator) -> None:
-        draw_users(population, generator)
+        super().start_clients(population, generator)
         population.own["projector"] = torch.eye(self.dim).repeat(len(population), 1, 1)
         population.by_pair["private"] = torch.zeros(len(population.positives), self.dim - self.shared)
-
-    def steps(self, round: int) -> int:
-        return 1
 
     def broadcast(self, server: Server, width: int, step: int) -> Message | None:
         return Message(server.round, step, {"items": server.items})
 
     def work(self, clients: Clients, broadcast: Message) -> tuple[Clients, Uploads]:
         config, shared, width = self.config, self.shared, clients.width
-        triplets = draw_triplets(
-            clients, broadcast.round, steps=config.local_steps, negatives=config.negatives, seed=config.seed
-        )
+        triplets = self.draw(clients, broadcast.round, config.local_steps)
         users, projector = clients.users.contiguous(), clients.own["projector"][:, :width, :width]
         private = clients.by_pair["private"]
         downloaded = broadcast.tensors["items"][triplets.items]

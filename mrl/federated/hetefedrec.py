@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mrl.federated.averaging import descend, draw_users, mean_change, start_server
+from mrl.federated.averaging import GradientMethod, descend, mean_change, start_server
 from mrl.federated.clients import Clients, Population
 from mrl.federated.config import FederatedConfig
-from mrl.federated.local_steps import Triplets, draw_triplets
+from mrl.federated.local_steps import Triplets
 from mrl.federated.messages import Message
 from mrl.federated.method import METHODS, Server, Uploads
 from mrl.loss import decorrelation, relation_distillation
@@ -34,40 +34,31 @@ FITTING = 50  # steps of users that took no part in the rounds
 SAMPLED = 512  # items whose relations are distilled in a round
 
 
-class HeteFedRec:
+class HeteFedRec(GradientMethod):
     """The method `hetefedrec`; see the module. `mrl.federated.method.Method` says what its functions are.
 
     The server keeps `items` (I, D) and the moments of Adam, `first` and `second`.
     """
 
     def __init__(self, config: FederatedConfig, num_items: int):
-        self.config, self.num_items, self.widths = config, num_items, config.widths
+        super().__init__(config, num_items)
         self.weights = [weight * len(self.widths) for weight in config.weights]  # 1 each: the sum over widths
 
     def start_server(self, generator: torch.Generator) -> Server:
         return start_server(self.num_items, self.widths[-1], generator)
-
-    def start_clients(self, population: Population, generator: torch.Generator) -> None:
-        draw_users(population, generator)
-
-    def steps(self, round: int) -> int:
-        return 1
 
     def broadcast(self, server: Server, width: int, step: int) -> Message | None:
         return Message(server.round, step, {"items": server.items[:, :width].contiguous()})
 
     def work(self, clients: Clients, broadcast: Message) -> tuple[Clients, Uploads]:
         users, downloaded = clients.users.contiguous(), broadcast.tensors["items"]
-        triplets = self._draw(clients, broadcast.round, self.config.local_steps)
+        triplets = self.draw(clients, broadcast.round, self.config.local_steps)
         rows = downloaded[triplets.items]
         for step in range(self.config.local_steps):
             users, by_row = self._step(clients, users, rows, triplets, step)
             rows.sub_(by_row, alpha=self.config.learning_rate)
         changes = rows.sub_(downloaded[triplets.items])
         return clients.updated(users=users), triplets.uploads(broadcast, changes, torch.ones(len(clients)))
-
-    def _draw(self, clients: Clients, round: int, steps: int) -> Triplets:
-        return draw_triplets(clients, round, steps=steps, negatives=self.config.negatives, seed=self.config.seed)
 
     def _step(
         self, clients: Clients, users: Tensor, rows: Tensor, triplets: Triplets, step: int
@@ -113,7 +104,7 @@ class HeteFedRec:
         for clients in left_out:
             fitted = clients.users.contiguous()
             for number in range(FITTING):
-                triplets = self._draw(clients, FITTING * server.round + number, 1)
+                triplets = self.draw(clients, FITTING * server.round + number, 1)
                 rows = server.items[:, : clients.width][triplets.items]
                 fitted, _ = self._step(clients, fitted, rows, triplets, 0)
             users[population.rows_of(clients.ids), : clients.width] = fitted

@@ -21,7 +21,7 @@ from torch import Tensor
 from mrl.federated.clients import Clients
 from mrl.federated.messages import Message
 from mrl.federated.method import Uploads
-from mrl.kernels import UniformCandidates, bpr_sums
+from mrl.kernels import UniformCandidates, bpr_sums, mix
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,32 +75,12 @@ def draw_triplets(clients: Clients, round: int, *, steps: int, negatives: int, s
     users, items = users[pairs], items[pairs]
     owner = clients.owner[users]
     starts = torch.searchsorted(owner, torch.arange(len(clients) + 1))
-    place = torch.arange(len(pairs)) - starts[owner]
-    numbers = _client_streams(seed, round, clients.ids, steps * negatives, owner, place)  # (P, E·M)
-    free = draw.free[users][:, None]
-    drawn = draw.unobserved(users, torch.minimum((numbers * free).long(), free - 1))
+    stream = mix(np.array([seed], np.uint64))
+    for part in (np.array([round]), clients.ids.numpy()[owner], (torch.arange(len(pairs)) - starts[owner]).numpy()):
+        stream = mix(stream + part.astype(np.uint64) + np.uint64(1))  # (1,), then (P,)
+    drawn = draw.from_streams(users, stream, steps * negatives)
     keys = owner[:, None] * positives.num_items + torch.cat([items[:, None], drawn], 1)
     distinct, rows = torch.unique(keys, return_inverse=True)
     places = [torch.cat([rows[:, :1], each], 1) for each in rows[:, 1:].split(negatives, 1)]
     items, owner = distinct % positives.num_items, distinct // positives.num_items
     return Triplets(items, owner, pairs, users, starts, torch.stack(places))
-
-
-def _client_streams(seed: int, round: int, ids: Tensor, count: int, owner: Tensor, place: Tensor) -> Tensor:
-    """(P, count) float64 from 0 to below 1, for the interactions `place` (P,) of the clients at `owner` (P,) of ids.
-
-    The n-th number of a client is a function of seed, round, its id and n alone, by SplitMix64 (`mrl.kernels`).
-    """
-    state = _mix(np.array([seed], np.uint64))
-    for part in (np.array([round], np.uint64), ids.numpy().astype(np.uint64)):
-        state = _mix(state + part)  # (1,), then (C,)
-    numbers = (place[:, None] * count + torch.arange(count)).numpy().astype(np.uint64)
-    mixed = _mix(state[owner.numpy()][:, None] + numbers * np.uint64(0x9E3779B97F4A7C15))
-    return torch.from_numpy((mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53)
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))

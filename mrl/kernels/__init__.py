@@ -14,7 +14,7 @@ Loops run over slices of a batch in threads, and give the same for any number of
 """
 
 from mrl.kernels.bpr import Gradients, bpr_gradients, bpr_sums
-from mrl.kernels.candidates import UniformCandidates, level_scores, pick_hardest, similarity
+from mrl.kernels.candidates import UniformCandidates, level_scores, mix, pick_hardest, similarity
 from mrl.kernels.cuda_graph import GraphStep
 from mrl.kernels.row_adam import RowAdam
 from mrl.kernels.scan import scan_bits, scan_halves, scan_numbers
