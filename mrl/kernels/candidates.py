@@ -72,7 +72,7 @@ class UniformCandidates:
         return self.unobserved(users, torch.minimum((draw * free).long(), free - 1))
 
     def from_streams(self, users: Tensor, streams: np.ndarray, count: int) -> Tensor:
-        """(B, count) for users (B,), on the CPU: each row draws from its own of the streams (B,) uint64, and no other."""
+        """(B, count) for users (B,), on the CPU: each row draws from its own stream, of (B,) uint64, and no other."""
         ranks = np.empty((len(users), count), np.int32)
         _stream_ranks(streams, self.free[users].numpy(), ranks)
         return self.unobserved(users, torch.from_numpy(ranks))
