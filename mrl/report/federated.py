@@ -194,8 +194,8 @@ def study(
     """Every method and baseline on every data set and seed: `compare_runs` and `curves_of` of all of them.
 
     Settings come from validation: alpha0 and l2 of each data set and seed are those that the recipe least_squares has
-    found there, and l2_width_exponent that of `exponents` with the best round there, for the closed form and the
-    central model. Scenarios alone and central are run once, whatever the methods. What is in `folder` already is not
+    found there, and l2_width_exponent that of `exponents` with the best round there, for the closed form
+    (but with all narrow) and the central model. Scenarios alone and central are run once, whatever the methods. What is in `folder` already is not
     run again. options: further settings of `FederatedConfig`.
     """
     runs, others = [], []
@@ -213,7 +213,7 @@ def study(
                     each = replace(config, method=method, scenario=scenario)
                     plan.setdefault(each.run_name, each)
             for name, each in plan.items():
-                is_closed = each.method == "closed_form" and each.scenario != "alone"
+                is_closed = each.method == "closed_form" and each.scenario not in ("alone", "narrow")
                 tried = [
                     replace(each, l2_width_exponent=exponent, run_dir=str(place / f"{name}-{exponent:g}-{seed}"))
                     for exponent in (exponents if is_closed else exponents[:1])

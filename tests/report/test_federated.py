@@ -19,7 +19,7 @@ from mrl.report.federated import (
 from mrl.runs import load
 
 PLANTED = {"num_users": 90, "num_items": 64, "interactions": 1500}
-SETTINGS = {"data": {"planted": PLANTED}, "widths": (2, 4, 8), "rounds": 5}
+SETTINGS = {"data": {"planted": PLANTED}, "widths": (2, 4, 8), "rounds": 5, "start_rounds": 3}
 
 
 @pytest.fixture(scope="module")
