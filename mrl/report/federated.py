@@ -194,9 +194,9 @@ def study(
     """Every method and baseline on every data set and seed: `compare_runs` and `curves_of` of all of them.
 
     Settings come from validation: alpha0 and l2 of each data set and seed are those that the recipe least_squares has
-    found there, and l2_width_exponent that of `exponents` with the best round there, for the closed form
-    (but with all narrow) and the central model. Scenarios alone and central are run once, whatever the methods. What is in `folder` already is not
-    run again. options: further settings of `FederatedConfig`.
+    found there, and l2_width_exponent that of `exponents` with the best round there, for the central model and the
+    closed form, but where all are narrow. Scenarios alone and central are run once, whatever the methods. What is in
+    `folder` already is not run again. options: further settings of `FederatedConfig`.
     """
     runs, others = [], []
     for dataset in datasets:
