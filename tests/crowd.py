@@ -22,7 +22,7 @@ def drawn_positives(users: int = 7, items: int = ITEMS, seed: int = 0) -> Positi
 
 def simulation(positives: Positives | None = None, **settings) -> Simulation:
     config = FederatedConfig(
-        **{"method": "hetefedrec", "widths": (2, 4, 8), "server_optimiser": "sgd", "l2": 0.1} | settings
+        **{"method": "hetefedrec", "widths": (2, 4, 8), "server_optimiser": "sgd", "vector_l2": 0.1} | settings
     )
     return Simulation(config, drawn_positives() if positives is None else positives)
 

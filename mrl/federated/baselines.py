@@ -77,7 +77,7 @@ def alone_scores(config: FederatedConfig, population: Population) -> Callable[[T
             levels = config.widths.index(clients.width) + 1
             own = {"widths": config.widths[:levels], "level_weights": config.weights[:levels], "shares": ()}
             rounds = Central(replace(config, **own), clients.positives.take((clients.owner == place).nonzero()[:, 0]))
-            for _ in range(config.rounds):
+            for _ in range(config.pace[0]):
                 rounds.round()
             tables[client] = rounds.vectors()
     place = _places(population.owner)

@@ -43,15 +43,16 @@ class FederatedConfig:
         learning_rate, local_steps, negatives: of the clients of gradient methods: of a step (of the mean over what a
             user has met for its vector, of the sum for its copies of items), steps a round, and negatives drawn a step
             for each interaction. server_optimiser, server_learning_rate: by which the server follows the mean of what
-            they changed, adam or sgd. l2 counts for them, too.
+            they changed, adam or sgd. vector_l2: the penalty of the vectors of a triplet (`mrl.federated.local_steps`).
         decorrelation, distillation: weights of what hetefedrec asks beside the ranking (`mrl.loss`).
     Rounds
-        rounds: at most, the start included. fraction: of the clients that are drawn a round. activity: exponent of the
-            number of interactions, by which a client is drawn more often; 0: all alike.
+        rounds: at most, the start included; 0 for 15 of the closed form and 200 of gradient methods. fraction: of the
+            clients that are drawn a round. activity: exponent of the number of interactions, by which a client is drawn
+            more often; 0: all alike.
         dropout: the chance that a drawn client sends nothing in a round. stragglers: that its messages come a round
             late; late: discard them, or count them in that round. max_norm: of a message; larger ones are refused.
         monitor, eval_every, patience: validation metric (of users at the width of their client), rounds between
-            validations, and how many without a better one end the run.
+            validations (0 for 1 and 10), and how many without a better one end the run.
     Output
         seed, per_user, run_dir, name, resume: as of a training (`mrl.config.TrainConfig`).
     """
@@ -78,10 +79,11 @@ class FederatedConfig:
     negatives: PositiveInt = 1
     server_optimiser: Literal["adam", "sgd"] = "adam"
     server_learning_rate: Positive = 0.01
+    vector_l2: NotNegative = 0.03
     decorrelation: NotNegative = 0.0
     distillation: NotNegative = 0.0
 
-    rounds: PositiveInt = 15
+    rounds: NonNegativeInt = 0
     fraction: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
     activity: NotNegative = 0.0
     dropout: Share = 0.0
@@ -89,7 +91,7 @@ class FederatedConfig:
     late: Literal["discard", "count"] = "discard"
     max_norm: Annotated[Positive | None, Optional] = None
     monitor: Literal["recall@10", "recall@20", "ndcg@10", "ndcg@20"] = "ndcg@20"
-    eval_every: PositiveInt = 1
+    eval_every: NonNegativeInt = 0
     patience: PositiveInt = 5
 
     seed: NonNegativeInt = 0
@@ -104,13 +106,22 @@ class FederatedConfig:
         check_level_weights(self.level_weights, self.widths)
         if self.shares and (len(self.shares) != len(self.widths) or not sum(self.shares)):
             raise ConfigError(f"shares={list(self.shares)}: give one for each of the widths {list(self.widths)}")
-        if self.method == "closed_form" and self.rounds <= self.start_rounds:
-            raise ConfigError(f"rounds={self.rounds}: the first start_rounds={self.start_rounds} only begin; give more")
+        if self.method == "closed_form" and self.pace[0] <= self.start_rounds:
+            raise ConfigError(
+                f"rounds={self.pace[0]}: the first start_rounds={self.start_rounds} only begin; give more"
+            )
         held = [weight for weight, share in zip(self.weights, self.client_shares, strict=True) if share]
         if not all(held):
             raise ConfigError(f"level_weights={list(self.level_weights)}: a width that clients hold weighs nothing")
         self.training  # noqa: B018  (checks what is in `data`)
         return self
+
+    @property
+    def pace(self) -> tuple[int, int]:
+        """How many rounds at most, and between validations."""
+        is_gradient = self.method != "closed_form" and self.scenario not in ("alone", "central")
+        rounds, between = (200, 10) if is_gradient else (15, 1)
+        return self.rounds or rounds, self.eval_every or between
 
     @property
     def client_shares(self) -> tuple[float, ...]:

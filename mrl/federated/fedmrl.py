@@ -79,7 +79,7 @@ class FedMRL(GradientMethod):
             for head in heads:
                 part = users[:, :head]
                 vectors = (part[:, None] @ own[:, :head])[:, 0]  # (R, a), the g of each user
-                loss = [width], [1.0], config.l2 / len(heads)
+                loss = [width], [1.0], config.vector_l2 / len(heads)
                 by_vector, by_head_row = triplets.gradients(step, vectors, rows, *loss)
                 by_row += by_head_row
                 by_user[:, :head] += (own[:, :head] @ by_vector[:, :, None])[:, :, 0]

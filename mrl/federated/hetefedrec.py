@@ -65,7 +65,7 @@ class HeteFedRec(GradientMethod):
     ) -> tuple[Tensor, Tensor]:
         """Users (R, a) one step on, by the mean over what each has met, and the gradient by item rows (T, a)."""
         levels = self.widths.index(clients.width) + 1
-        loss = self.widths[:levels], self.weights[:levels], self.config.l2
+        loss = self.widths[:levels], self.weights[:levels], self.config.vector_l2
         by_user, by_row = triplets.gradients(step, users, rows, *loss)
         return users - self.config.learning_rate / clients.positives.counts.clamp(min=1)[:, None] * by_user, by_row
 

@@ -169,7 +169,7 @@ class _Fitting:
             results.append(
                 evaluate_scores(alone_scores(self.config, population), data, split=split, per_user=split == "test")
             )
-        number = self.state.best_round = self.state.last_round = self.config.rounds
+        number = self.state.best_round = self.state.last_round = self.config.pace[0]
         self.state.rows.append({"phase": SEARCH, "epoch": number, "bytes_up": 0, "bytes_down": 0, "seconds": 0.0})
         return (
             results,
@@ -191,11 +191,11 @@ class _Fitting:
     def _search(self) -> tuple[Tensor, Tensor]:
         """Rounds with validation until it gains no more, or they are spent; the vectors of the last one."""
         state, config = self.state, self.config
-        rounds, most = self._rounds(self.data.train), config.rounds
+        rounds, (most, between) = self._rounds(self.data.train), config.pace
         vectors = None
         while state.last_round < most and not self._has_ended():
             row = self._round(rounds, SEARCH)
-            if row["epoch"] % config.eval_every == 0 or row["epoch"] == most:
+            if row["epoch"] % between == 0 or row["epoch"] == most:
                 vectors = rounds.vectors()
                 value = self._validate(row, vectors)
                 if value > state.best_value:
@@ -208,7 +208,7 @@ class _Fitting:
         return rounds.vectors() if vectors is None else vectors
 
     def _has_ended(self) -> bool:
-        return self.state.last_round - self.state.best_round >= self.config.patience * self.config.eval_every > 0 and (
+        return self.state.last_round - self.state.best_round >= self.config.patience * self.config.pace[1] > 0 and (
             self.state.best_round > 0
         )
 

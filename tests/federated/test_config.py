@@ -40,3 +40,9 @@ def test_the_run_is_named_after_what_sets_it_apart():
     assert FederatedConfig(scenario="central").run_name == "federated-central"
     training = FederatedConfig(data={"min_rating": 4.0, "valid_fraction": 0.2}, seed=5).training
     assert (training.min_rating, training.holdout.valid_fraction, training.seed) == (4.0, 0.2, 5)
+
+
+def test_gradient_methods_take_more_rounds_and_validate_less_often(config):
+    assert config().pace == (15, 1) and config(method="fedmrl").pace == (200, 10)
+    assert config(method="hetefedrec", scenario="central").pace == (15, 1)
+    assert config(method="hetefedrec", rounds=7, eval_every=2).pace == (7, 2)

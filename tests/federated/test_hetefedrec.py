@@ -105,7 +105,7 @@ def test_the_server_distils_the_relations_between_sampled_items(monkeypatch):
 
 
 def test_clients_that_take_no_part_fit_their_users_to_the_first_columns():
-    sim = simulation(scenario="wide", l2=0.001, server_optimiser="adam", server_learning_rate=0.1)
+    sim = simulation(scenario="wide", vector_l2=0.0, server_optimiser="adam", server_learning_rate=0.1)
     for _ in range(10):
         sim.round()
     users, items = sim.vectors()
@@ -128,7 +128,7 @@ def test_a_checkerboard_is_learned():
         met = [item for item in range(20) if (item + user) % 2 == 0 and item != user % 20]
         users, items = users + [user] * len(met), items + met
     train = Positives.from_pairs(users, items, 40, 20)
-    sim = simulation(train, server_optimiser="adam", server_learning_rate=0.05, l2=0.01)
+    sim = simulation(train, server_optimiser="adam", server_learning_rate=0.05, vector_l2=0.01)
     for _ in range(60):
         sim.round()
     users, items = sim.vectors()
