@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import polars as pl
 import pytest
 import torch
 from crowd import ITEMS, simulation
 
 from mrl.errors import RunError
-from mrl.federated import FederatedConfig, Message, Server, add_up
+from mrl.federated import FederatedConfig, Message, Server, Simulation, add_up, fit_federated
 from mrl.federated.averaging import descend, mean_change, start_server
 
 
@@ -58,3 +59,29 @@ def test_users_are_drawn_within_the_width_of_their_client():
     population = simulation().population
     for user, width in enumerate(population.widths.tolist()):
         assert (population.users[user, :width] != 0).all() and (population.users[user, width:] == 0).all()
+
+
+@pytest.mark.parametrize("method", ["hetefedrec", "fedmrl"])
+def test_a_run_of_a_gradient_method_learns_and_is_the_same_when_resumed(method, data, config, tmp_path, monkeypatch):
+    settings = {"method": method, "rounds": 40, "eval_every": 20, "server_learning_rate": 0.05, "fraction": 0.8}
+    whole = fit_federated(config(**settings, run_dir=str(tmp_path / "whole")), data, progress=False)
+    history = whole.history.filter(pl.col("phase") == "search")
+    values = history.drop_nulls("ndcg@20_w8")["ndcg@20_w8"]
+    assert len(values) == 2 and values[1] > values[0]
+    if method == "fedmrl":  # whoever takes part, the shared columns travel
+        assert history["bytes_up"].to_list() == [72 * 4 * (data.num_items + 1) * 2] * 40
+
+    played = Simulation.round
+
+    def dies(self):
+        if self.server.round == 30:
+            raise KeyboardInterrupt
+        return played(self)
+
+    monkeypatch.setattr(Simulation, "round", dies)
+    resumed = config(**settings, run_dir=str(tmp_path / "resumed"))
+    with pytest.raises(KeyboardInterrupt):
+        fit_federated(resumed, data, progress=False)
+    monkeypatch.setattr(Simulation, "round", played)
+    again = fit_federated(resumed, data, progress=False)
+    assert torch.equal(again.users, whole.users) and torch.equal(again.items, whole.items)
