@@ -91,7 +91,9 @@ class ClosedForm:
             items = broadcast.tensors["items"]
             memory = {"items": items.clone(), "by_item": _ByItem(clients)}
             clients = clients.updated(users=self.solve_users(clients, items), memory=memory)
-            memory["squares"] = clients.users.square()
+            squares, held = clients.users.square(), self._held(clients)
+            memory["squares"] = torch.stack([squares[:, span].sum(1) for span in held])
+            memory["fourths"] = torch.stack([squares[:, span].square().sum(1) for span in held])
             memory["scores"] = torch.stack([self._scores(clients, span) for span in self._held(clients)])
         else:
             changed = self.spans[broadcast.step - 1]
@@ -150,7 +152,7 @@ class ClosedForm:
                 tensors["count"] = by_item.sum(ones)[:, 0]
             return Message(broadcast.round, step, tensors, int((scale != 0).sum()))
 
-        return Uploads(_norms(clients, block, wanted, weight, between, begins_level, total), total)
+        return Uploads(_norms(clients, step, wanted, weight, between[starts], begins_level, total), total)
 
     def aggregate(self, server: Server, total: Message) -> Server:
         if "directions" in total.tensors:
@@ -274,17 +276,16 @@ def _power_uploads(clients: Clients, broadcast: Message) -> Uploads:
     return Uploads(squares.sqrt(), total)
 
 
-def _norms(clients, block, wanted, weight, between, begins_level, total) -> Tensor:
+def _norms(clients, step, wanted, weight, between, begins_level, total) -> Tensor:
     """(C,): the norm of each client's message, which for a single user needs no message."""
     if not clients.are_users:
         return _each_norm(len(clients), total)
-    squared, counts = block.square(), clients.positives.counts
-    by_item = clients.memory["by_item"]
-    norm = squared.sum(1)
-    triangle = (norm.square() + squared.square().sum(1)) / 2
-    targets = torch.zeros(len(block)).index_add_(0, by_item.users, wanted.square())
-    squares = counts * weight**2 * (triangle + float(begins_level)) + targets * norm + weight**2
-    return (squares + norm * (clients.memory["squares"] @ between.square())).sqrt()
+    counts, users, squares = clients.positives.counts, clients.memory["by_item"].users, clients.memory["squares"]
+    norm = squares[step]
+    triangle = (norm.square() + clients.memory["fourths"][step]) / 2
+    targets = torch.zeros(len(norm)).index_add_(0, users, wanted.square())
+    squared = counts * weight**2 * (triangle + float(begins_level)) + targets * norm + weight**2
+    return (squared + norm * (between.square() @ squares)).sqrt()
 
 
 def _each_norm(clients: int, total) -> Tensor:
