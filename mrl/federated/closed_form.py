@@ -126,7 +126,7 @@ class ClosedForm:
         by_item = clients.memory["by_item"]
         users = clients.users[:, span].contiguous().index_select(0, by_item.users)
         items = clients.memory["items"][:, span].contiguous().index_select(0, by_item.items)
-        return torch.linalg.vecdot(users, items)
+        return (users * items) @ torch.ones(users.shape[1])
 
     def _uploads(self, clients: Clients, broadcast: Message) -> Uploads:
         step = broadcast.step
@@ -236,14 +236,17 @@ class _ByItem:
         self.users, self.items, self.shape = pairs.users.long(), pairs.items.long(), (pairs.num_items, pairs.num_users)
         self.order = torch.argsort(pairs.items, stable=True)
         self.indices = F.pad(pairs.item_counts.cumsum(0), (1, 0)), self.users[self.order]
+        self.ones = self._graph(torch.ones(len(self.order)))
 
     def sum(self, rows: Tensor, by_pair: Tensor | None = None) -> Tensor:
         """(I, k): of every item the sum of the rows (R, k) of its users, times what is given by pair (N,)."""
-        values = torch.ones(len(self.order)) if by_pair is None else by_pair[self.order]
+        graph = self.ones if by_pair is None else self._graph(by_pair[self.order])
+        return propagate(graph, graph, rows)
+
+    def _graph(self, values: Tensor) -> Tensor:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-            graph = torch.sparse_csr_tensor(*self.indices, values, self.shape, check_invariants=False)
-        return propagate(graph, graph, rows)
+            return torch.sparse_csr_tensor(*self.indices, values, self.shape, check_invariants=False)
 
     def sum_outer(self, left: Tensor, right: Tensor) -> Tensor:
         """(I, d (d + 1) / 2): of every item the sum of the upper triangles of left rightᵀ (R, d) of its users."""

@@ -149,9 +149,9 @@ def curves_of(runs: Sequence[Run]) -> pl.DataFrame:
 
 
 def describe_comparison(table: pl.DataFrame) -> str:
-    """What clients lose against the central model, at the width that they hold, and what that took; Markdown.
+    """What clients, at the width that they hold, lose against the central model at its widest, and what that took.
 
-    table: of `compare_runs`, of one data set.
+    Markdown. table: of `compare_runs`, of one data set.
     """
     rows = table.filter(moment="best", metric="ndcg").filter(pl.col("width") == pl.col("width").max())
     all_users = rows.filter(pl.col("group").is_null())
