@@ -60,13 +60,11 @@ class HeteFedRec(GradientMethod):
         changes = rows.sub_(downloaded[triplets.items])
         return clients.updated(users=users), triplets.uploads(broadcast, changes, torch.ones(len(clients)))
 
-    def _step(
-        self, clients: Clients, users: Tensor, rows: Tensor, triplets: Triplets, step: int
-    ) -> tuple[Tensor, Tensor]:
+    def _step(self, clients: Clients, users: Tensor, rows: Tensor, drawn: Triplets, step: int) -> tuple[Tensor, Tensor]:
         """Users (R, a) one step on, by the mean over what each has met, and the gradient by item rows (T, a)."""
         levels = self.widths.index(clients.width) + 1
         loss = self.widths[:levels], self.weights[:levels], self.config.vector_l2
-        by_user, by_row = triplets.gradients(step, users, rows, *loss)
+        by_user, by_row = drawn.gradients(step, users, rows, *loss)
         return users - self.config.learning_rate / clients.positives.counts.clamp(min=1)[:, None] * by_user, by_row
 
     def aggregate(self, server: Server, total: Message) -> Server:
@@ -97,11 +95,9 @@ class HeteFedRec(GradientMethod):
         return slope
 
     def vectors(self, server: Server, population: Population) -> tuple[Tensor, Tensor]:
-        """As they are; where only wide clients take part, the others fit their users to the first columns of the items,
-        by steps of which nothing is sent."""
+        """As they are; where only wide clients take part, the others fit their users to the first columns by themselves."""
         users = population.users.clone()
-        left_out = population.groups()[:-1] if self.config.scenario == "wide" else []
-        for clients in left_out:
+        for clients in population.groups()[:-1] if self.config.scenario == "wide" else ():
             fitted = clients.users.contiguous()
             for number in range(FITTING):
                 triplets = self.draw(clients, FITTING * server.round + number, 1)
