@@ -95,7 +95,7 @@ class HeteFedRec(GradientMethod):
         return slope
 
     def vectors(self, server: Server, population: Population) -> tuple[Tensor, Tensor]:
-        """As they are; where only wide clients take part, the others fit their users to the first columns by themselves."""
+        """As they are; where only wide clients take part, the others fit theirs to the first columns by themselves."""
         users = population.users.clone()
         for clients in population.groups()[:-1] if self.config.scenario == "wide" else ():
             fitted = clients.users.contiguous()
