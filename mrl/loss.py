@@ -32,6 +32,7 @@ from torch.nn.functional import normalize, softplus
 from mrl.errors import ConfigError
 from mrl.widths import check_level_weights, check_widths, level_mask
 
+TINY = 1e-8
 LOSSES = ("bpr", "bce", "cml", "dau", "uib")
 
 
@@ -142,3 +143,25 @@ def _log_mean_potential(x: Tensor) -> Tensor:
 def l2_penalty(l2: float, *vectors: Tensor) -> Tensor:
     """λ/(2B) · Σ‖·‖² over the ego vectors of a batch; every tensor has the batch, B, first."""
     return l2 / (2 * len(vectors[0])) * sum(block.square().sum() for block in vectors)
+
+
+def decorrelation(items: Tensor) -> Tensor:
+    """‖corr(V) − 1‖_F / d of the d columns of items V (I, d), a scalar: 0 where no two of them correlate.
+
+    Against prefixes that collapse (Yuan et al., HeteFedRec, ICDE 2024, arXiv 2307.12810). A constant column correlates
+    with none.
+    """
+    centred = items - items.mean(0)
+    unit = centred / (centred.norm(dim=0) + TINY)
+    others = 1 - torch.eye(items.shape[1], dtype=items.dtype)
+    return ((unit.T @ unit * others).square().sum() + TINY**2).sqrt() / items.shape[1]
+
+
+def relation_distillation(items: Tensor, widths: Sequence[int]) -> Tensor:
+    """mean_k,i,j (cos_k(i, j) − mean_k cos_k(i, j))² of items (n, D), a scalar: 0 where all widths relate them alike.
+
+    The mean over widths is what each is drawn towards, and held fixed. Source as of `decorrelation`.
+    """
+    units = [normalize(items[:, :width], dim=1) for width in widths]
+    cosines = torch.stack([unit @ unit.T for unit in units])  # (L, n, n)
+    return (cosines - cosines.mean(0).detach()).square().mean()

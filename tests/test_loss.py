@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mrl.data.interactions import Positives
 from mrl.errors import ConfigError
-from mrl.loss import LOSSES, NestedLoss, l2_penalty
+from mrl.loss import LOSSES, NestedLoss, decorrelation, l2_penalty, relation_distillation
 from mrl.sampler import NegativeSampler
 
 WIDTHS = (2, 3, 6)
@@ -145,3 +145,73 @@ def test_a_two_tower_model_of_your_own_learns_a_checkerboard() -> None:
     for width in (2, 4, 8):  # every prefix ranks the held-out likes above what is never liked
         scores = (people[:, :width] @ catalogue[:, :width].T).flatten()
         assert (scores[unseen][:, None] > scores[wrong][None, :]).float().mean() > 0.95
+
+
+def drawn(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def slope(function, items: torch.Tensor) -> torch.Tensor:
+    leaf = items.clone().requires_grad_()
+    return torch.autograd.grad(function(leaf), leaf)[0]
+
+
+def test_decorrelation_is_the_distance_of_the_correlations_from_none():
+    items = drawn(30, 6) @ drawn(6, 6)
+    expected = np.linalg.norm(np.corrcoef(items.numpy().T) - np.eye(6)) / 6
+    assert float(decorrelation(items)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_columns_that_say_the_same_count_and_orthogonal_ones_do_not():
+    alike = drawn(20, 1).repeat(1, 4) * torch.tensor([1.0, -2.0, 3.0, 4.0], dtype=torch.float64)
+    assert float(decorrelation(alike)) == pytest.approx(12**0.5 / 4, rel=1e-6)
+    apart = torch.linalg.qr(torch.cat([torch.ones(20, 1, dtype=torch.float64), drawn(20, 4)], 1))[0][:, 1:]
+    assert float(decorrelation(apart)) < 1e-6
+    assert torch.isfinite(slope(decorrelation, apart)).all()
+
+
+def test_a_constant_column_has_a_finite_gradient():
+    assert torch.isfinite(slope(decorrelation, torch.zeros(9, 3))).all()
+
+
+def test_following_the_gradient_decorrelates():
+    items = drawn(40, 5) @ drawn(5, 5)
+    before = float(decorrelation(items))
+    for _ in range(200):
+        items = items - 30 * slope(decorrelation, items)
+    assert float(decorrelation(items)) < before / 10
+
+
+def test_distillation_is_how_far_cosines_of_the_widths_are_from_their_mean():
+    items, widths = drawn(7, 8), (2, 4, 8)
+    cosines = np.zeros((3, 7, 7))
+    for level, width in enumerate(widths):
+        for i in range(7):
+            for j in range(7):
+                p, q = items[i, :width].numpy(), items[j, :width].numpy()
+                cosines[level, i, j] = p @ q / np.linalg.norm(p) / np.linalg.norm(q)
+    expected = ((cosines - cosines.mean(0)) ** 2).mean()
+    assert float(relation_distillation(items, widths)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_cosines_are_drawn_to_a_mean_that_is_held_fixed():
+    items, widths = drawn(7, 8), (2, 8)
+    mean = (
+        sum(
+            torch.nn.functional.normalize(items[:, :w], dim=1) @ torch.nn.functional.normalize(items[:, :w], dim=1).T
+            for w in widths
+        )
+        / 2
+    )
+
+    def apart(table: torch.Tensor) -> torch.Tensor:
+        units = [torch.nn.functional.normalize(table[:, :width], dim=1) for width in widths]
+        return sum((unit @ unit.T - mean).square().mean() for unit in units) / 2
+
+    moved = slope(lambda table: relation_distillation(table, widths), items)
+    torch.testing.assert_close(moved, slope(apart, items))
+
+
+def test_relations_that_agree_at_all_widths_cost_nothing():
+    items = torch.cat([drawn(5, 2), torch.zeros(5, 2, dtype=torch.float64)], 1)
+    assert float(relation_distillation(items, (2, 4))) < 1e-12

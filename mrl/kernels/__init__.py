@@ -4,7 +4,7 @@ Loops run over slices of a batch in threads, and give the same for any number of
 
     threads         compile a loop at its first call; run it over slices in threads
     candidates      uniform unobserved items, and their scores at every level
-    bpr             nested BPR and its gradients in one pass
+    bpr             nested BPR and its gradients in one pass, by triplet or summed by row
     row_adam        Adam that touches only the rows of a batch
     sparse          a sparse matrix times a table of vectors
     topk            the best k of a row
@@ -13,8 +13,8 @@ Loops run over slices of a batch in threads, and give the same for any number of
     fast_paths      what only a GPU does, compared with the plain path once a run, and dropped where it differs
 """
 
-from mrl.kernels.bpr import Gradients, bpr_gradients
-from mrl.kernels.candidates import UniformCandidates, level_scores, pick_hardest, similarity
+from mrl.kernels.bpr import Gradients, bpr_gradients, bpr_sums
+from mrl.kernels.candidates import UniformCandidates, level_scores, mix, pick_hardest, similarity
 from mrl.kernels.cuda_graph import GraphStep
 from mrl.kernels.row_adam import RowAdam
 from mrl.kernels.scan import scan_bits, scan_halves, scan_numbers

@@ -61,6 +61,33 @@ def bpr_gradients(
     return Gradients(float(weights @ means + l2 / (2 * batch) * norms.sum()), means, user_out, item_out)
 
 
+def bpr_sums(
+    users: np.ndarray,
+    items: np.ndarray,
+    user_rows: np.ndarray,
+    item_rows: np.ndarray,
+    starts: np.ndarray,
+    widths: np.ndarray,
+    weights: np.ndarray,
+    l2: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gradients of Σ_n 1/M Σ_m [ Σ_k w_k · softplus(x_k) + λ/2 (‖p‖² + ‖q‖² + ‖q_m‖²) ] by users and by items.
+
+    users (U, D) and items (T, D) float32; user_rows (N,); item_rows (N, 1 + M), the positive first, all levels share
+    its negatives. starts: (C + 1,) int64: those from starts[c] to starts[c + 1] have no row in common with others.
+    """
+    by_user, by_item = np.zeros_like(users), np.zeros_like(items)
+    share = 1 / (item_rows.shape[1] - 1)
+    rates, decay = (weights * share).astype(np.float32), np.float32(l2 * share)
+
+    def work(part: slice) -> None:
+        edges = starts[part.start], starts[part.stop]
+        _add_up(users, items, user_rows, item_rows, *edges, widths, rates, decay, by_user, by_item)
+
+    in_threads(work, len(starts) - 1, each=max(LEAST * (len(starts) - 1) // max(len(user_rows), 1), 1))
+    return by_user, by_item
+
+
 @partial(compiled, fastmath=True)
 def _dot(p, q, start, stop):
     total = np.float32(0)
@@ -111,3 +138,36 @@ def _gradients(users, items, user_rows, item_rows, widths, rates, decay, user_ou
                 away[d] += rate * p[d]
             start = stop
         norms[b] = norm
+
+
+@partial(compiled, fastmath={"contract", "reassoc"})
+def _add_up(users, items, user_rows, item_rows, first, last, widths, rates, decay, by_user, by_item):
+    levels, dim = len(widths), users.shape[1]
+    pulls = np.empty(levels, np.float32)  # w_k · σ(x_k), then the sum from level k on
+    for n in range(first, last):
+        p, push = users[user_rows[n]], by_user[user_rows[n]]
+        q, pull = items[item_rows[n, 0]], by_item[item_rows[n, 0]]
+        for m in range(1, item_rows.shape[1]):
+            j, away = items[item_rows[n, m]], by_item[item_rows[n, m]]
+            difference = np.float32(0)
+            start = 0
+            for level in range(levels):
+                difference += _difference(p, j, q, start, widths[level])
+                start = widths[level]
+                x = np.float64(difference)
+                small = np.exp(-abs(x))
+                pulls[level] = rates[level] * np.float32((1.0 if x >= 0 else small) / (1.0 + small))
+            for level in range(levels - 2, -1, -1):
+                pulls[level] += pulls[level + 1]
+            start = 0
+            for level in range(levels):
+                rate = pulls[level]
+                for d in range(start, widths[level]):
+                    push[d] += rate * (j[d] - q[d])
+                    pull[d] -= rate * p[d]
+                    away[d] += rate * p[d]
+                start = widths[level]
+            for d in range(dim):
+                push[d] += decay * p[d]
+                pull[d] += decay * q[d]
+                away[d] += decay * j[d]

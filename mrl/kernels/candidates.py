@@ -71,6 +71,12 @@ class UniformCandidates:
         free = self.free[users][wide]
         return self.unobserved(users, torch.minimum((draw * free).long(), free - 1))
 
+    def from_streams(self, users: Tensor, streams: np.ndarray, count: int) -> Tensor:
+        """(B, count) for users (B,), on the CPU: each row draws from its own stream, of (B,) uint64, and no other."""
+        ranks = np.empty((len(users), count), np.int32)
+        _stream_ranks(streams, self.free[users].numpy(), ranks)
+        return self.unobserved(users, torch.from_numpy(ranks))
+
     def unobserved(self, users: Tensor, ranks: Tensor) -> Tensor:
         """The unobserved items of users (B,) that have the given ranks (B, …) among theirs, counted from 0.
 
@@ -104,12 +110,24 @@ def _ranks(seed, first, free, ranks):
 
 
 @compiled
-def _number(x, free):
-    """A number from 0 to free - 1 of the state x."""
+def mix(x):
+    """Numbers uint64 that look as if they were drawn, of any others: the last step of SplitMix64."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    x = x ^ (x >> np.uint64(31))
-    return np.int32(np.float64(np.int64(x >> np.uint64(11))) * 2.0**-53 * free)
+    return x ^ (x >> np.uint64(31))
+
+
+@compiled
+def _stream_ranks(streams, free, ranks):
+    """Fill ranks (B, n): row b with the first numbers of its stream, from 0 to free[b] - 1."""
+    for b in range(len(streams)):
+        _ranks(streams[b], 0, free[b], ranks[b])
+
+
+@compiled
+def _number(x, free):
+    """A number from 0 to free - 1 of the state x."""
+    return np.int32(np.float64(np.int64(mix(x) >> np.uint64(11))) * 2.0**-53 * free)
 
 
 @compiled

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mrl.kernels.bpr import bpr_gradients
+from mrl.kernels.bpr import bpr_gradients, bpr_sums
 from mrl.loss import NestedLoss, l2_penalty
 
 WIDTHS = (2, 3, 9)
@@ -44,3 +46,26 @@ def test_scores_past_what_exp_can_hold_give_finite_losses() -> None:
     rows = np.zeros(1, np.int64), np.array([[1, 0]])
     gradients = bpr_gradients(users, items, *rows, np.array([1]), np.ones(1, np.float32), 0.0)
     assert gradients.loss == pytest.approx(2e4) and np.isfinite(gradients.users).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), negatives=st.integers(1, 4), threads=st.sampled_from([1, 2]))
+def test_sums_by_row_are_those_of_the_gradients_of_each_triplet(seed: int, negatives: int, threads: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    parts, each = 5, 4  # parts of so many users and items, which share no row
+    users, items = (torch.randn(parts * each, 9, generator=generator).numpy() for _ in range(2))
+    part = torch.randint(parts, (30,), generator=generator).sort().values
+    user_rows = (part * each + torch.randint(each, (30,), generator=generator)).numpy()
+    item_rows = (part[:, None] * each + torch.randint(each, (30, 1 + negatives), generator=generator)).numpy()
+    starts = torch.searchsorted(part, torch.arange(parts + 1)).numpy()
+    levels = np.array(WIDTHS), np.array([0.5, 0.1, 0.4], np.float32)
+    with mock.patch("mrl.kernels.bpr.LEAST", 1), mock.patch("torch.get_num_threads", return_value=threads):
+        by_user, by_item = bpr_sums(users, items, user_rows, item_rows, starts, *levels, 0.3)
+
+    expected_user, expected_item = np.zeros_like(users), np.zeros_like(items)
+    for m in range(1, 1 + negatives):
+        one = bpr_gradients(users, items, user_rows, item_rows[:, [0, m]], *levels, 0.3)
+        np.add.at(expected_user, user_rows, one.users * 30 / negatives)
+        np.add.at(expected_item, item_rows[:, [0, m]], one.items * 30 / negatives)
+    np.testing.assert_allclose(by_user, expected_user, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(by_item, expected_item, rtol=1e-3, atol=1e-4)

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from mrl.data.interactions import Positives
-from mrl.kernels.candidates import LARGE, SIMILARITIES, STRETCH, WINDOW, UniformCandidates, level_scores, pick_hardest
+from mrl.kernels.candidates import (
+    LARGE,
+    SIMILARITIES,
+    STRETCH,
+    WINDOW,
+    UniformCandidates,
+    level_scores,
+    mix,
+    pick_hardest,
+)
 
 
 def random_positives(seed: int, num_users: int = 12, num_items: int = 30, share: float = 0.4) -> Positives:
@@ -155,3 +164,18 @@ def test_cuda_draws_and_scores_as_the_cpu_does() -> None:
     one = level_scores("inner", *tables, drawn.cpu(), (2, 4, 8))
     other = level_scores("inner", *(table.cuda() for table in tables), drawn, (2, 4, 8))
     torch.testing.assert_close(one, other.cpu(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_stream_draws_the_same_in_any_company() -> None:
+    positives = random_positives(1)
+    draw = UniformCandidates(positives)
+    users = torch.arange(12)[draw.trainable]
+    streams = mix(np.arange(len(users)).astype(np.uint64))
+    together = draw.from_streams(users, streams, 2000)
+    for row, user in enumerate(users.tolist()):
+        alone = draw.from_streams(users[row : row + 1], streams[row : row + 1], 2000)[0]
+        assert torch.equal(alone, together[row])
+        counts = np.bincount(alone.numpy(), minlength=30)
+        met = positives.of(user).numpy()
+        assert counts[met].sum() == 0 and chisquare(np.delete(counts, met)).pvalue > 1e-4
+    assert len({tuple(row.tolist()) for row in together}) == len(users)
