@@ -1,0 +1,4 @@
+"""Clients that hold prefixes of different width.
+
+masks.py     secure aggregation
+"""
