@@ -1,4 +1,18 @@
-"""Clients that hold prefixes of different width.
+"""Clients that hold prefixes of different width: nested vectors trained without the data leaving them.
 
-masks.py     secure aggregation
+Nothing here is private by itself: a server can read most of what a client has from its messages (`messages`).
+
+    config          the settings of a federated training
+    messages        what travels, its size in bytes, and what is refused
+    clients         clients, what is theirs alone, and their widths
+    method          what a method is, and how uploads become a sum: where other methods and protections go in
+    closed_form     federated nested least squares, block by block
+    simulator       rounds of tens of thousands of clients in this process
 """
+
+from mrl.federated.clients import Clients, Population, assign_widths, make_population
+from mrl.federated.closed_form import ClosedForm, upload_bytes
+from mrl.federated.config import FederatedConfig
+from mrl.federated.messages import Message, MessageError, add_up, check_message
+from mrl.federated.method import METHODS, Method, PlainSum, Server, Summation, Uploads, make_method
+from mrl.federated.simulator import Simulation

@@ -1,0 +1,295 @@
+"""Federated nested least squares: the sweep of `mrl.least_squares.nested`, its item half as a sum over clients.
+
+The user half of a sweep is a client's own: its row of `solve_blocks`, given the item vectors that it downloads. The
+item half goes block by block. For block b of d columns, client u, who knows the levels up to its own and their weights
+w alone, sends of every item, zeros where it has not met it,
+
+    outer   W_b p_b p_bᵀ, the upper triangle      target   (W_b − Σ_{j≠b} W_max(b,j) s_j) p_b
+    count   W_b, with the first block of a level
+
+and W_max(b,j) p_b p_jᵀ and W_b themselves, its shares of PᵀP and of the number of users. s_j is what block j scores,
+W_b = Σ_{k≥b} w_k over the client's levels. The server solves, for each item i,
+
+    (outer_i + α0 G_bb + c_b l2 W_b (mass_i / W_b)^ν 1) q_b = target_i − α0 Σ_{j≠b} G_bj q_j,   mass = count + α0 Σ W_b
+
+and broadcasts the new columns before the next block. With all clients at full width this is the central sweep; with
+clients of different width each column is fitted by the clients that hold it, who fit every prefix of what they hold
+(the aggregation and the dual task of HeteFedRec, Yuan et al., ICDE 2024, arXiv 2307.12810), in closed form.
+
+An upload of a half sweep is 4 · Σ_b [ I (d (d + 1) / 2 + d) + d a + 1 ] + 4 · I · levels bytes for a client of width a
+(`upload_bytes`). A level of many columns may be divided into blocks of a few: more steps, smaller uploads, and the
+same sweep as of `solve_blocks` with those widths, of which those in between weigh nothing.
+
+The start is a power iteration on D_I^-½ Xᵀ D_U⁻¹ X D_I^-½, federated likewise: a client of n items sends x (xᵀ Z) / n.
+"""
+
+from __future__ import annotations
+
+import warnings
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mrl.errors import RunError
+from mrl.federated.clients import Clients, Population
+from mrl.federated.config import FederatedConfig
+from mrl.federated.messages import Message
+from mrl.federated.method import METHODS, Server, Uploads
+from mrl.kernels import propagate
+from mrl.least_squares.ials import frequency_l2
+from mrl.least_squares.nested import column_penalty, shared_weight, solve_blocks
+
+COLUMNS = 64  # of outer products that are added up at a time
+
+
+class ClosedForm:
+    """The method `closed_form`; see the module. `mrl.federated.method.Method` says what its functions are.
+
+    The server keeps `items` (I, D), `met` and `count` (I,): items that nobody has met are zero, and those that nobody
+    of a round has met stay as they are.
+    """
+
+    def __init__(self, config: FederatedConfig, num_items: int):
+        self.config, self.num_items = config, num_items
+        self.widths, self.weights = config.widths, config.weights
+        self.dim = self.widths[-1]
+        self.spans = block_spans(self.widths, config.block)
+        self.penalty = column_penalty(self.widths, config.l2_width_exponent)
+        self.shared = {
+            width: shared_weight(self.widths[: level + 1], self.weights[: level + 1])
+            for level, width in enumerate(self.widths)
+        }
+        self.alpha0 = config.alpha0
+
+    def start_server(self, generator: torch.Generator) -> Server:
+        items = torch.linalg.qr(torch.randn(self.num_items, self.dim, generator=generator))[0]
+        return Server(0, {"items": items, "met": torch.zeros(self.num_items), "count": torch.zeros(self.num_items)})
+
+    def start_clients(self, population: Population, generator: torch.Generator) -> None:
+        """Nothing: their vectors begin at zero, and the first sweep solves them."""
+
+    def steps(self, round: int) -> int:
+        return 1 if round <= self.config.start_rounds else len(self.spans)
+
+    def broadcast(self, server: Server, width: int, step: int) -> Message | None:
+        """At first all columns that the clients hold, then those that the step before has changed."""
+        if server.round <= self.config.start_rounds:
+            met = server.tensors["met"]
+            scale = torch.where(met > 0, met, 1.0).rsqrt()
+            return Message(server.round, 0, {"directions": server.items[:, :width] * scale[:, None]})
+        if self.spans[step].stop > width:
+            return None
+        changed = slice(0, width) if step == 0 else self.spans[step - 1]
+        return Message(server.round, step, {"items": server.items[:, changed]})
+
+    def work(self, clients: Clients, broadcast: Message) -> tuple[Clients, Uploads]:
+        if "directions" in broadcast.tensors:
+            return clients, _power_uploads(clients, broadcast)
+        if broadcast.step == 0:
+            clients = clients.updated(
+                users=self.solve_users(clients, broadcast.tensors["items"]),
+                memory={"items": broadcast.tensors["items"].clone(), "by_item": _ByItem(clients)},
+            )
+            clients.memory["scores"] = torch.stack([self._scores(clients, span) for span in self._held(clients)], 1)
+        else:
+            changed = self.spans[broadcast.step - 1]
+            clients.memory["items"][:, changed] = broadcast.tensors["items"]
+            clients.memory["scores"][:, broadcast.step - 1] = self._scores(clients, changed)
+        return clients, self._uploads(clients, broadcast)
+
+    def solve_users(self, clients: Clients, items: Tensor) -> Tensor:
+        """(R, a): the user half of a sweep, each row by itself. items: (I, a)."""
+        levels = self.widths.index(clients.width) + 1
+        l2 = frequency_l2(
+            clients.positives.counts, self.num_items, alpha0=self.alpha0, l2=self.config.l2, nu=self.config.nu
+        )
+        return solve_blocks(
+            clients.users,
+            items,
+            clients.positives,
+            l2,
+            widths=self.widths[:levels],
+            level_weights=self.weights[:levels],
+            alpha0=self.alpha0,
+            l2_width_exponent=self.config.l2_width_exponent,
+        )
+
+    def _held(self, clients: Clients) -> list[slice]:
+        return [span for span in self.spans if span.stop <= clients.width]
+
+    def _scores(self, clients: Clients, span: slice) -> Tensor:
+        """(N,): what a block scores the clients' own items."""
+        pairs = clients.positives
+        users, items = clients.users[:, span], clients.memory["items"][:, span]
+        return (users[pairs.users] * items[pairs.items]).sum(1)
+
+    def _uploads(self, clients: Clients, broadcast: Message) -> Uploads:
+        step = broadcast.step
+        span, shared, by_item = self.spans[step], self.shared[clients.width].float(), clients.memory["by_item"]
+        starts = [held.start for held in self._held(clients)]
+        weight, between = shared[span.start, span.start], shared[span.start]
+        others = between[starts].clone()
+        others[step] = 0
+        wanted = weight - clients.memory["scores"] @ others  # (N,)
+        block = clients.users[:, span]
+        pairs = torch.combinations(torch.arange(block.shape[1]), with_replacement=True).T
+        begins_level = span.start in (0, *self.widths)
+
+        def total(scale: Tensor) -> Message:
+            rows = scale[clients.owner]
+            ones = (weight * rows)[:, None]
+            outer = [
+                by_item.sum(block[:, left] * block[:, right] * ones)
+                for left, right in zip(pairs[0].split(COLUMNS), pairs[1].split(COLUMNS), strict=True)
+            ]
+            tensors = {
+                "outer": torch.cat(outer, 1),
+                "target": by_item.sum(block * rows[:, None], wanted),
+                "gram": (block * rows[:, None]).T @ (clients.users * between),
+                "weight": ones.sum(0),
+            }
+            if begins_level:
+                tensors["count"] = by_item.sum(ones)[:, 0]
+            return Message(broadcast.round, step, tensors, int((scale != 0).sum()))
+
+        return Uploads(_norms(clients, block, wanted, weight, between, begins_level, total), total)
+
+    def aggregate(self, server: Server, total: Message) -> Server:
+        if "directions" in total.tensors:
+            return self._iterate(server, total)
+        span = self.spans[total.step]
+        kept, server = self._remember(server, total)
+        count = kept.get("count", server.tensors["count"])
+        items, d = server.items.double(), span.stop - span.start
+        gram = self.alpha0 * F.pad(kept["gram"].double(), (0, self.dim - kept["gram"].shape[1]))
+        system = _unpacked(kept["outer"].double(), d) + gram[:, span]
+        weight = self.shared[self.dim][span.start, span.start]
+        mass = count.double() + self.alpha0 * kept["weight"].double()
+        l2 = self.config.l2 * weight * (mass / weight) ** self.config.nu
+        system.diagonal(dim1=1, dim2=2).add_(l2[:, None] * self.penalty[span])
+        gram[:, span] = 0
+        right = kept["target"].double() - items @ gram.T
+        try:
+            solved = torch.cholesky_solve(right[:, :, None], torch.linalg.cholesky(system))[:, :, 0]
+        except torch.linalg.LinAlgError:
+            raise RunError(
+                f"round {total.round}: the sums of block {total.step} are not positive definite; raise l2 or alpha0, "
+                "or take more clients a round"
+            ) from None
+        met = torch.where(count != 0, 1.0, server.tensors["met"])
+        old = torch.where(met[:, None] > 0, items[:, span], 0)
+        items[:, span] = torch.where(count[:, None] != 0, solved, old)
+        return server.with_tensors(items=items.float(), met=met, count=count)
+
+    def _remember(self, server: Server, total: Message) -> tuple[dict[str, Tensor], Server]:
+        """The sums of the step, with the share of earlier rounds' that is remembered, and the server that has them."""
+        kept = dict(total.tensors)
+        if not self.config.memory:
+            return kept, server
+        for name, tensor in kept.items():
+            before = server.tensors.get(f"{name}.{total.step}")
+            kept[name] = tensor if before is None else tensor + self.config.memory * before
+        return kept, server.with_tensors(**{f"{name}.{total.step}": tensor for name, tensor in kept.items()})
+
+    def _iterate(self, server: Server, total: Message) -> Server:
+        """One power iteration: columns made orthonormal in order, so that narrow ones know nothing of wide ones."""
+        met = total.tensors["count"]
+        sums, owners = total.tensors["directions"].double(), total.tensors["owners"].double()
+        scale = torch.where(met > 0, met, 1.0).rsqrt().double()
+        basis, singular = torch.linalg.qr(sums * scale[:, None] * (owners.max() / owners.clamp_min(1)))
+        if server.round == self.config.start_rounds:  # the items of a spectral start: singular vectors, by their root
+            basis = basis * singular.diagonal().abs() ** 0.25
+        return server.with_tensors(items=basis.float(), met=met)
+
+    def vectors(self, server: Server, population: Population) -> tuple[Tensor, Tensor]:
+        """Every client solves its users by the items of the last round, from where it is."""
+        users = torch.zeros_like(population.users)
+        for clients in population.groups():
+            rows = population.rows_of(clients.ids)
+            users[rows, : clients.width] = self.solve_users(clients, server.items[:, : clients.width])
+        return users, server.items
+
+
+def block_spans(widths: tuple[int, ...], block: int) -> list[slice]:
+    """The columns of every step: those of a level, in pieces of at most `block`; 0 for whole levels."""
+    spans = []
+    for start, stop in pairwise((0, *widths)):
+        edges = [*range(start, stop, block or stop - start), stop]
+        spans += [slice(*edge) for edge in pairwise(edges)]
+    return spans
+
+
+def upload_bytes(num_items: int, widths: tuple[int, ...], width: int, block: int = 0) -> int:
+    """What a client of a width sends in a round: the formula at the head of this room."""
+    spans = [span for span in block_spans(widths, block) if span.stop <= width]
+    sizes = [span.stop - span.start for span in spans]
+    levels = widths.index(width) + 1
+    return 4 * (sum(num_items * (d * (d + 1) // 2 + d) + d * width + 1 for d in sizes) + num_items * levels)
+
+
+class _ByItem:
+    """The pairs of clients by item, so that sums over them go item by item; made once a round."""
+
+    def __init__(self, clients: Clients):
+        pairs = clients.positives
+        self.order = torch.argsort(pairs.items, stable=True)
+        offsets = F.pad(pairs.item_counts.cumsum(0), (1, 0))
+        self.indices, self.shape = (offsets, pairs.users[self.order].long()), (pairs.num_items, pairs.num_users)
+
+    def sum(self, rows: Tensor, by_pair: Tensor | None = None) -> Tensor:
+        """(I, k): of every item the sum of the rows (R, k) of its users, times what is given by pair (N,)."""
+        values = torch.ones(len(self.order)) if by_pair is None else by_pair[self.order]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+            graph = torch.sparse_csr_tensor(*self.indices, values, self.shape, check_invariants=False)
+        return propagate(graph, graph, rows)
+
+
+def _power_uploads(clients: Clients, broadcast: Message) -> Uploads:
+    """Of every item that a client's users have met the mean of the directions Z (I, a) of theirs, and 1."""
+    directions, by_item, pairs = broadcast.tensors["directions"], _ByItem(clients), clients.positives
+    means = F.embedding_bag(pairs.items.long(), directions, pairs.offsets[:-1], mode="mean")
+
+    def total(scale: Tensor) -> Message:
+        rows = scale[clients.owner][:, None]
+        tensors = {
+            "directions": by_item.sum(means * rows),
+            "count": by_item.sum(rows)[:, 0],
+            "owners": rows.sum().expand(clients.width).clone(),
+        }
+        return Message(broadcast.round, broadcast.step, tensors, int((scale != 0).sum()))
+
+    if not clients.are_users:
+        return Uploads(_each_norm(len(clients), total), total)
+    squares = pairs.counts * (means.square().sum(1) + 1) + clients.width
+    return Uploads(squares.sqrt(), total)
+
+
+def _norms(clients, block, wanted, weight, between, begins_level, total) -> Tensor:
+    """(C,): the norm of each client's message, which for a single user needs no message."""
+    if not clients.are_users:
+        return _each_norm(len(clients), total)
+    squared, counts = block.square(), clients.positives.counts
+    norm = squared.sum(1)
+    triangle = (norm.square() + squared.square().sum(1)) / 2
+    targets = torch.zeros(len(block)).index_add_(0, clients.positives.users, wanted.square())
+    squares = counts * weight**2 * (triangle + float(begins_level)) + targets * norm + weight**2
+    return (squares + norm * (clients.users * between).square().sum(1)).sqrt()
+
+
+def _each_norm(clients: int, total) -> Tensor:
+    return torch.tensor([total((torch.arange(clients) == client).float()).norm for client in range(clients)])
+
+
+def _unpacked(upper: Tensor, d: int) -> Tensor:
+    """(I, d, d) symmetric, of upper triangles (I, d (d + 1) / 2)."""
+    rows, columns = torch.triu_indices(d, d)
+    full = upper.new_zeros(len(upper), d, d)
+    full[:, rows, columns] = upper
+    full[:, columns, rows] = upper
+    return full
+
+
+METHODS["closed_form"] = ClosedForm
