@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mrl.errors import ConfigError, RunError
-from mrl.federated import masks
-from mrl.federated.masks import FixedPoint, Member, Server, dropout_failure, privacy_failure, ring, secure_sum
+from mrl.privacy import masks
+from mrl.privacy.masks import FixedPoint, Member, Server, dropout_failure, privacy_failure, ring, secure_sum
 
 
 def drawn(clients: int, shape=(5, 3), seed: int = 0) -> dict[int, np.ndarray]:
