@@ -8,11 +8,16 @@ Nothing here is private by itself: a server can read most of what a client has f
     method          what a method is, and how uploads become a sum: where other methods and protections go in
     closed_form     federated nested least squares, block by block
     simulator       rounds of tens of thousands of clients in this process
+    baselines       each client alone, and the central model
+    tables          accuracy by client group, what travelled, what it took to get there
+    run             from settings to a run directory
 """
 
-from mrl.federated.clients import Clients, Population, assign_widths, make_population
+from mrl.federated.clients import Clients, Population, assign_widths, make_clients
 from mrl.federated.closed_form import ClosedForm, upload_bytes
 from mrl.federated.config import FederatedConfig
 from mrl.federated.messages import Message, MessageError, add_up, check_message
 from mrl.federated.method import METHODS, Method, PlainSum, Server, Summation, Uploads, make_method
+from mrl.federated.run import fit_federated
 from mrl.federated.simulator import Simulation
+from mrl.federated.tables import client_table, cost_to_reach, traffic

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from mrl.data import Positives
+from mrl.errors import ConfigError
+from mrl.federated.config import FederatedConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,27 +94,21 @@ class Population:
         return rows[torch.argsort(self.owner[rows], stable=True)]
 
 
-def make_population(
-    positives: Positives, widths: Sequence[int], shares: Sequence[float], *, groups: int = 0, seed: int = 0
-) -> Population:
-    """Clients of the users of some data, their widths by how much data they have.
+def make_clients(config: FederatedConfig, positives: Positives, sizes: Tensor | None = None) -> Population:
+    """The clients of a config: users, or groups of them dealt at random, their widths by how much data they have.
 
-    groups: into how many clients the users are dealt at random; 0: every user is one.
+    sizes: (U,) interactions of each user, by which the widths go; None for the number of its positives.
     """
-    users = positives.num_users
-    if groups:
-        order = np.random.default_rng(seed).permutation(users)
-        owner = np.empty(users, np.int64)
-        owner[order] = np.arange(users) * groups // users
-    else:
-        owner = np.arange(users)
-    counts = np.bincount(owner, weights=positives.counts.numpy(), minlength=groups or users)
-    return Population(
-        positives,
-        torch.from_numpy(owner),
-        assign_widths(counts, widths, shares),
-        torch.zeros(users, widths[-1]),
-    )
+    users, clients = positives.num_users, config.groups or positives.num_users
+    if clients > users:
+        raise ConfigError(f"groups={clients}: there are {users} users; give fewer, or 0 for one a client")
+    owner = np.arange(users)
+    if config.groups:
+        owner[np.random.default_rng(config.seed).permutation(users)] = np.arange(users) * clients // users
+    sizes = positives.counts if sizes is None else sizes
+    counts = np.bincount(owner, weights=sizes.numpy(), minlength=clients)
+    widths = assign_widths(counts, config.widths, config.client_shares)
+    return Population(positives, torch.from_numpy(owner), widths, torch.zeros(users, config.widths[-1]))
 
 
 def assign_widths(counts: np.ndarray, widths: Sequence[int], shares: Sequence[float]) -> Tensor:

@@ -89,15 +89,15 @@ class ClosedForm:
         if "directions" in broadcast.tensors:
             return clients, _power_uploads(clients, broadcast)
         if broadcast.step == 0:
-            clients = clients.updated(
-                users=self.solve_users(clients, broadcast.tensors["items"]),
-                memory={"items": broadcast.tensors["items"].clone(), "by_item": _ByItem(clients)},
-            )
-            clients.memory["scores"] = torch.stack([self._scores(clients, span) for span in self._held(clients)], 1)
+            items = broadcast.tensors["items"]
+            memory = {"items": items.clone(), "by_item": _ByItem(clients)}
+            clients = clients.updated(users=self.solve_users(clients, items), memory=memory)
+            memory["squares"] = clients.users.square()
+            memory["scores"] = torch.stack([self._scores(clients, span) for span in self._held(clients)])
         else:
             changed = self.spans[broadcast.step - 1]
             clients.memory["items"][:, changed] = broadcast.tensors["items"]
-            clients.memory["scores"][:, broadcast.step - 1] = self._scores(clients, changed)
+            clients.memory["scores"][broadcast.step - 1] = self._scores(clients, changed)
         return clients, self._uploads(clients, broadcast)
 
     def solve_users(self, clients: Clients, items: Tensor) -> Tensor:
@@ -122,9 +122,10 @@ class ClosedForm:
 
     def _scores(self, clients: Clients, span: slice) -> Tensor:
         """(N,): what a block scores the clients' own items."""
-        pairs = clients.positives
-        users, items = clients.users[:, span], clients.memory["items"][:, span]
-        return (users[pairs.users] * items[pairs.items]).sum(1)
+        by_item = clients.memory["by_item"]
+        users = clients.users[:, span].contiguous().index_select(0, by_item.users)
+        items = clients.memory["items"][:, span].contiguous().index_select(0, by_item.items)
+        return torch.linalg.vecdot(users, items)
 
     def _uploads(self, clients: Clients, broadcast: Message) -> Uploads:
         step = broadcast.step
@@ -133,20 +134,15 @@ class ClosedForm:
         weight, between = shared[span.start, span.start], shared[span.start]
         others = between[starts].clone()
         others[step] = 0
-        wanted = weight - clients.memory["scores"] @ others  # (N,)
-        block = clients.users[:, span]
-        pairs = torch.combinations(torch.arange(block.shape[1]), with_replacement=True).T
+        wanted = weight - others @ clients.memory["scores"]  # (N,)
+        block = clients.users[:, span].contiguous()
         begins_level = span.start in (0, *self.widths)
 
         def total(scale: Tensor) -> Message:
             rows = scale[clients.owner]
             ones = (weight * rows)[:, None]
-            outer = [
-                by_item.sum(block[:, left] * block[:, right] * ones)
-                for left, right in zip(pairs[0].split(COLUMNS), pairs[1].split(COLUMNS), strict=True)
-            ]
             tensors = {
-                "outer": torch.cat(outer, 1),
+                "outer": by_item.sum_outer(block * ones, block),
                 "target": by_item.sum(block * rows[:, None], wanted),
                 "gram": (block * rows[:, None]).T @ (clients.users * between),
                 "weight": ones.sum(0),
@@ -159,11 +155,11 @@ class ClosedForm:
             return _uploads(_each_part(len(clients), total), total)
         squared, counts = block.square(), clients.positives.counts
         norm = squared.sum(1)
-        targets = torch.zeros(len(block)).index_add_(0, clients.positives.users, wanted.square())
+        targets = torch.zeros(len(block)).index_add_(0, by_item.users, wanted.square())
         parts = {
             "outer": counts * weight**2 * (norm.square() + squared.square().sum(1)) / 2,
             "target": targets * norm,
-            "gram": norm * (clients.users * between).square().sum(1),
+            "gram": norm * (clients.memory["squares"] @ between.square()),
             "weight": (weight**2).expand(len(block)),
         }
         if begins_level:
@@ -176,15 +172,14 @@ class ClosedForm:
         span = self.spans[total.step]
         kept, server = self._remember(server, total)
         count = kept.get("count", server.tensors["count"])
-        items, d = server.items.double(), span.stop - span.start
-        gram = self.alpha0 * F.pad(kept["gram"].double(), (0, self.dim - kept["gram"].shape[1]))
-        system = _unpacked(kept["outer"].double(), d) + gram[:, span]
-        weight = self.shared[self.dim][span.start, span.start]
-        mass = count.double() + self.alpha0 * kept["weight"].double()
-        l2 = self.config.l2 * weight * (mass / weight) ** self.config.nu
-        system.diagonal(dim1=1, dim2=2).add_(l2[:, None] * self.penalty[span])
+        items, d = server.items.clone(), span.stop - span.start
+        gram = self.alpha0 * F.pad(kept["gram"], (0, self.dim - kept["gram"].shape[1]))
+        system = _unpacked(kept["outer"], d).add_(gram[:, span])
+        weight = float(self.shared[self.dim][span.start, span.start])
+        l2 = self.config.l2 * weight * ((count + self.alpha0 * kept["weight"]) / weight) ** self.config.nu
+        system.diagonal(dim1=1, dim2=2).add_(l2[:, None] * self.penalty[span].float())
         gram[:, span] = 0
-        right = kept["target"].double() - items @ gram.T
+        right = torch.addmm(kept["target"], items, gram.T, alpha=-1)
         try:
             solved = torch.cholesky_solve(right[:, :, None], torch.linalg.cholesky(system))[:, :, 0]
         except torch.linalg.LinAlgError:
@@ -192,10 +187,11 @@ class ClosedForm:
                 f"round {total.round}: the sums of block {total.step} are not positive definite; raise l2 or alpha0, "
                 "or take more clients a round"
             ) from None
-        met = torch.where(count != 0, 1.0, server.tensors["met"])
-        old = torch.where(met[:, None] > 0, items[:, span], 0)
-        items[:, span] = torch.where(count[:, None] != 0, solved, old)
-        return server.with_tensors(items=items.float(), met=met, count=count)
+        met, absent = server.tensors["met"], (count == 0).nonzero()[:, 0]
+        solved[absent] = items[absent, span] * (met[absent] > 0)[:, None]
+        items[:, span] = solved
+        met = (met > 0).logical_or(count != 0).float()
+        return server.with_tensors(items=items, met=met, count=count)
 
     def _remember(self, server: Server, total: Message) -> tuple[dict[str, Tensor], Server]:
         """The sums of the step, with the share of earlier rounds' that is remembered, and the server that has them."""
@@ -248,9 +244,9 @@ class _ByItem:
 
     def __init__(self, clients: Clients):
         pairs = clients.positives
+        self.users, self.items, self.shape = pairs.users.long(), pairs.items.long(), (pairs.num_items, pairs.num_users)
         self.order = torch.argsort(pairs.items, stable=True)
-        offsets = F.pad(pairs.item_counts.cumsum(0), (1, 0))
-        self.indices, self.shape = (offsets, pairs.users[self.order].long()), (pairs.num_items, pairs.num_users)
+        self.indices = F.pad(pairs.item_counts.cumsum(0), (1, 0)), self.users[self.order]
 
     def sum(self, rows: Tensor, by_pair: Tensor | None = None) -> Tensor:
         """(I, k): of every item the sum of the rows (R, k) of its users, times what is given by pair (N,)."""
@@ -259,6 +255,16 @@ class _ByItem:
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
             graph = torch.sparse_csr_tensor(*self.indices, values, self.shape, check_invariants=False)
         return propagate(graph, graph, rows)
+
+    def sum_outer(self, left: Tensor, right: Tensor) -> Tensor:
+        """(I, d (d + 1) / 2): of every item the sum of the upper triangles of left rightᵀ (R, d) of its users."""
+        sums, parts = [], []
+        for column in range(left.shape[1]):
+            parts.append(left[:, column, None] * right[:, column:])
+            if sum(part.shape[1] for part in parts) >= COLUMNS or column + 1 == left.shape[1]:
+                sums.append(self.sum(torch.cat(parts, 1)))
+                parts = []
+        return torch.cat(sums, 1)
 
 
 def _power_uploads(clients: Clients, broadcast: Message) -> Uploads:
@@ -296,10 +302,9 @@ def _each_part(clients: int, total: Callable[[Tensor], Message]) -> dict[str, Te
 def _unpacked(upper: Tensor, d: int) -> Tensor:
     """(I, d, d) symmetric, of upper triangles (I, d (d + 1) / 2)."""
     rows, columns = torch.triu_indices(d, d)
-    full = upper.new_zeros(len(upper), d, d)
-    full[:, rows, columns] = upper
-    full[:, columns, rows] = upper
-    return full
+    place = torch.zeros(d, d, dtype=torch.int64)
+    place[rows, columns] = place[columns, rows] = torch.arange(len(rows))
+    return upper.index_select(1, place.flatten()).unflatten(1, (d, d))
 
 
 METHODS["closed_form"] = ClosedForm

@@ -38,10 +38,10 @@ class FederatedConfig:
         method: closed_form, hetefedrec or fedmrl. level_weights: one a width, empty for equal ones.
         block: columns that a closed-form step solves at most, which bounds uploads; 0 for those of a level.
         alpha0, l2, nu, l2_width_exponent: of the closed form (`mrl.least_squares.nested`); alpha0 None for the usual
-            one by the density of the data. start_rounds: of power iteration, before the closed form.
+            one by the density of the data. start_rounds: of power iteration, which the closed form begins with.
         memory: the share of the sums of earlier rounds that the closed form keeps: for few clients a round.
     Rounds
-        rounds: at most, after the start. fraction: of the clients that are drawn a round. activity: exponent of the
+        rounds: at most, the start included. fraction: of the clients that are drawn a round. activity: exponent of the
             number of interactions, by which a client is drawn more often; 0: all alike.
         dropout: the chance that a drawn client sends nothing in a round. stragglers: that its messages come a round
             late; late: discard them, or count them in that round. max_norm: of a message; larger ones are refused.
@@ -92,6 +92,11 @@ class FederatedConfig:
         check_level_weights(self.level_weights, self.widths)
         if self.shares and (len(self.shares) != len(self.widths) or not sum(self.shares)):
             raise ConfigError(f"shares={list(self.shares)}: give one for each of the widths {list(self.widths)}")
+        if self.method == "closed_form" and self.rounds <= self.start_rounds:
+            raise ConfigError(f"rounds={self.rounds}: the first start_rounds={self.start_rounds} only begin; give more")
+        held = [weight for weight, share in zip(self.weights, self.client_shares, strict=True) if share]
+        if not all(held):
+            raise ConfigError(f"level_weights={list(self.level_weights)}: a width that clients hold weighs nothing")
         self.training  # noqa: B018  (checks what is in `data`)
         return self
 

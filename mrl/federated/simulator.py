@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from mrl.data import Positives
-from mrl.federated.clients import Clients, make_population
+from mrl.federated.clients import Clients, make_clients
 from mrl.federated.config import FederatedConfig
 from mrl.federated.messages import Message, MessageError, add_up, check_message
 from mrl.federated.method import PlainSum, Server, Summation, Uploads, make_method
@@ -44,8 +44,8 @@ class _Round:
 class Simulation:
     """A server and its clients. `round()` runs one round and returns its row of the history.
 
-    config: its alpha0 given. positives: of all users. summation: how uploads become a sum. tamper: what arrives of the
-    messages of the clients `bad`, which are made one by one; for tests of faults.
+    config: its alpha0 given. positives: of all users. sizes: of `make_clients`. summation: how uploads become a sum.
+    tamper: what arrives of the messages of the clients `bad`, which are made one by one; for tests of faults.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Simulation:
         config: FederatedConfig,
         positives: Positives,
         *,
+        sizes: Tensor | None = None,
         summation: Summation | None = None,
         bad: Collection[int] = (),
         tamper: Tamper | None = None,
@@ -60,9 +61,7 @@ class Simulation:
         self.config, self.method = config, make_method(config, positives.num_items)
         self.summation = PlainSum() if summation is None else summation
         self.bad, self.tamper = sorted(bad), tamper
-        self.population = make_population(
-            positives, config.widths, config.client_shares, groups=config.groups, seed=config.seed
-        )
+        self.population = make_clients(config, positives, sizes)
         generator = torch.Generator().manual_seed(config.seed)
         self.server: Server = self.method.start_server(generator)
         self.method.start_clients(self.population, generator)

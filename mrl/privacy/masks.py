@@ -28,9 +28,12 @@ from dataclasses import dataclass, field
 from math import ceil, isfinite
 
 import numpy as np
+import torch
 from scipy.stats import hypergeom
+from torch import Tensor
 
 from mrl.errors import ConfigError, RunError
+from mrl.federated import Message, Uploads
 
 FIELD = 2**31 - 1  # of the shares: products of two fit in 64 bits
 LIMBS = 4  # numbers below FIELD in a secret: 124 bits
@@ -48,7 +51,7 @@ class FixedPoint:
 
     clients: int
     bound: float
-    bits: int = 24
+    bits: int = 32
 
     def __post_init__(self) -> None:
         if not (isinstance(self.clients, int) and self.clients >= 1):
@@ -279,3 +282,58 @@ def reconstruct(shares: Mapping[int, np.ndarray], threshold: int) -> np.ndarray:
 def _joined(limbs: np.ndarray) -> int:
     """One whole number from its limbs."""
     return sum(int(limb) * FIELD**place for place, limb in enumerate(limbs))
+
+
+@dataclass(frozen=True)
+class MaskedSum:
+    """Secure sums of messages: a `Summation` for `mrl.federated.Simulation`, for hundreds of clients.
+
+    bound: the largest absolute value of a number in a message; clipped messages stay below their clip. bits, degree,
+    threshold: as of `FixedPoint` and `secure_sum`. silent: the chance of a client to be gone before the opening.
+    Raises RunError where a message is beyond the bound, or too few clients are left to open the sum.
+    """
+
+    bound: float
+    bits: int = 32
+    degree: int = 32
+    threshold: int | None = None
+    silent: float = 0.0
+    seed: int = 0
+    one_by_one: bool = field(default=True, init=False)
+
+    def __post_init__(self) -> None:
+        FixedPoint(1, self.bound, self.bits)
+
+    def scale(self, uploads: Uploads) -> Tensor:
+        return torch.ones_like(uploads.norms)
+
+    def total(self, messages: Sequence[Message], *, round: int, step: int, missing: int = 0) -> Message:
+        """The sum of the messages, each masked by itself, as the server learns it; missing: drop-outs of the step."""
+        if any(message.clients > 1 for message in messages):
+            raise ConfigError("late='count': the masks of a round are opened in it; with masks say late='discard'")
+        if len(messages) < 2:
+            raise RunError(f"round {round}: one client has sent, and the sum of one is its upload; make the round again")
+        shapes: dict[str, tuple[int, ...]] = {}
+        for message in messages:
+            for name, tensor in message.tensors.items():
+                before = shapes.get(name, tensor.shape)
+                shapes[name] = tuple(max(sizes) for sizes in zip(before, tensor.shape, strict=True))
+        fixed = FixedPoint(len(messages), self.bound, self.bits)
+        uploads = {number: fixed.encode(_flat(message, shapes)) for number, message in enumerate(messages)}
+        gone = range(len(messages), len(messages) + missing)  # they gave shares and sent nothing
+        generator = np.random.default_rng([self.seed, round, step])
+        silent = np.flatnonzero(generator.random(len(messages)) < self.silent).tolist()
+        options = {"degree": self.degree, "threshold": self.threshold, "dropped": gone, "silent": silent}
+        total = fixed.decode(secure_sum({**uploads, **dict.fromkeys(gone)}, generator, **options))
+        ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
+        parts = zip(shapes.items(), np.split(total, ends[:-1]), strict=True)
+        tensors = {name: torch.from_numpy(part.reshape(shape)).float() for (name, shape), part in parts}
+        return Message(round, step, tensors, len(messages))
+
+
+def _flat(message: Message, shapes: Mapping[str, tuple[int, ...]]) -> np.ndarray:
+    """All numbers of a message, padded with zeros to these shapes, as all clients of a sum send."""
+    full = {name: np.zeros(shape) for name, shape in shapes.items()}
+    for name, tensor in message.tensors.items():
+        full[name][tuple(map(slice, tensor.shape))] = tensor.numpy()
+    return np.concatenate([each.ravel() for each in full.values()])

@@ -8,6 +8,7 @@
     history.csv             a row an epoch, a trial of the search, a least-squares fit or a rotation
     metrics.csv             dataset, model, protocol, seed, split, width, metric, k, value
     per_user.parquet        the same by user, where asked for
+    clients.csv             the same by client group, of a federated run
     environment.json        versions, device and its fast paths, seconds, memory, data fingerprint, git commit; what was
                             chosen, widths that were found included; what wider and narrower vectors would do
     README.md               the model card: what the run is, how good, how to use it, what its data allow

@@ -122,11 +122,15 @@ class RunDirectory:
         self._write_json("environment.json", facts)
 
     def write_history(self, history: pl.DataFrame) -> None:
-        self._write("history.csv", history.write_csv().encode())
+        self.write_table("history.csv", history)
 
     def write_metrics(self, metrics: pl.DataFrame) -> None:
         """The tidy table. Write it last: a run with metrics is a finished one."""
-        self._write("metrics.csv", metrics.write_csv().encode())
+        self.write_table("metrics.csv", metrics)
+
+    def write_table(self, name: str, table: pl.DataFrame) -> None:
+        """A further table, as CSV."""
+        self._write(name, table.write_csv().encode())
 
     def write_card(self, card: str, picture: str = "") -> None:
         """The README.md of the run, and its picture (SVG) where there is one."""

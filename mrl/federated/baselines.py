@@ -1,0 +1,104 @@
+"""What a federation has to beat, or can at best be: each client alone, and the central model.
+
+All narrow, and wide clients only, are scenarios of the simulator itself (`FederatedConfig.scenario`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mrl.data import Positives
+from mrl.federated.clients import Population
+from mrl.federated.config import FederatedConfig
+from mrl.federated.simulator import Simulation
+from mrl.least_squares.ials import frequency_l2, transpose
+from mrl.least_squares.nested import solve_blocks
+
+
+class Central:
+    """The central model, round by round: after the same start, sweeps of nested least squares over all interactions.
+
+    It stands in the place of a `Simulation`: a round is a sweep, and nothing is sent.
+    """
+
+    def __init__(self, config: FederatedConfig, positives: Positives):
+        self.positives, self.by_item = positives, transpose(positives)
+        whole = (*(0.0 for _ in config.widths[1:]), 1.0)
+        everybody = {"shares": whole, "scenario": "mixed", "method": "closed_form", "groups": 0}
+        always = {"fraction": 1.0, "dropout": 0.0, "stragglers": 0.0, "max_norm": None}
+        self.config = replace(config, **everybody, **always)
+        start = Simulation(self.config, positives)
+        while start.server.round < config.start_rounds:
+            start.round()
+        self.number, self.users, self.items = 0, start.population.users, start.server.items
+
+    def round(self) -> dict[str, Any]:
+        """One sweep; the first rounds are those of the start."""
+        started = time.perf_counter()
+        self.number += 1
+        if self.number > self.config.start_rounds:
+            self.users = self._solve(self.users, self.items, self.positives)
+            self.items = self._solve(self.items, self.users, self.by_item)
+        return {"round": self.number, "bytes_up": 0, "bytes_down": 0, "seconds": time.perf_counter() - started}
+
+    def vectors(self) -> tuple[Tensor, Tensor]:
+        """Users (U, D) solved by the items (I, D) that there are, as clients do it."""
+        return self._solve(self.users, self.items, self.positives), self.items
+
+    def _solve(self, rows: Tensor, other: Tensor, positives: Positives) -> Tensor:
+        config = self.config
+        l2 = frequency_l2(positives.counts, len(other), alpha0=config.alpha0, l2=config.l2, nu=config.nu)
+        levels = {"widths": config.widths, "level_weights": config.weights}
+        options = {"alpha0": config.alpha0, "l2_width_exponent": config.l2_width_exponent}
+        return solve_blocks(rows, other, positives, l2, **levels, **options)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        return {"users": self.users, "items": self.items}, {"round": self.number}
+
+    def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        self.users, self.items, self.number = tensors["users"], tensors["items"], meta["round"]
+
+
+def alone_scores(config: FederatedConfig, population: Population) -> Callable[[Tensor], Iterator[tuple[int, Tensor]]]:
+    """What users are recommended by a model of their own client's interactions alone, as `evaluate_scores` takes it.
+
+    Items that no user of the client has met are zero, by the rule of least squares. So all that a client of one user
+    could be recommended is equally good, and nothing has to be fitted for it.
+    """
+    tables = {}
+    for clients in population.groups() if len(population) < len(population.owner) else ():
+        for place, client in enumerate(clients.ids.tolist()):
+            levels = config.widths.index(clients.width) + 1
+            own = {"widths": config.widths[:levels], "level_weights": config.weights[:levels], "shares": ()}
+            rounds = Central(replace(config, **own), clients.positives.take((clients.owner == place).nonzero()[:, 0]))
+            for _ in range(config.rounds):
+                rounds.round()
+            tables[client] = rounds.vectors()
+    place = _places(population.owner)
+
+    def score_blocks(user_rows: Tensor) -> Iterator[tuple[int, Tensor]]:
+        rows = user_rows.tolist()
+        for width in config.widths:
+            scores = torch.zeros(len(rows), population.positives.num_items)
+            for line, row in enumerate(rows if tables else ()):
+                users, items = tables[int(population.owner[row])]
+                scores[line] = items[:, :width] @ users[place[row], :width]
+            yield width, scores
+
+    return score_blocks
+
+
+def _places(owner: Tensor) -> Tensor:
+    """(U,): the place of every user among those of its client."""
+    order = torch.argsort(owner, stable=True)
+    counts = torch.bincount(owner)
+    starts = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+    places = torch.empty_like(owner)
+    places[order] = torch.arange(len(owner)) - starts
+    return places
