@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from mrl.data import Positives
 from mrl.errors import ConfigError, RunError
+from mrl.federated import FederatedConfig, Message, Simulation
 from mrl.privacy import masks
-from mrl.privacy.masks import FixedPoint, Member, Server, dropout_failure, privacy_failure, ring, secure_sum
+from mrl.privacy.masks import FixedPoint, MaskedSum, Member, Server, dropout_failure, privacy_failure, ring, secure_sum
 
 
 def drawn(clients: int, shape=(5, 3), seed: int = 0) -> dict[int, np.ndarray]:
@@ -185,3 +190,37 @@ def test_uploads_that_do_not_fit_are_refused():
 def test_impossible_sums_are_refused(clients, options, message):
     with pytest.raises(ConfigError, match=message):
         secure_sum(drawn(clients), np.random.default_rng(0), **options)
+
+
+CONFIG = FederatedConfig(widths=[2, 4], alpha0=0.1, l2=0.1, start_rounds=1, shares=[1, 1])
+
+
+def simulated(positives: Positives, summation=None, **settings) -> Simulation:
+    simulation = Simulation(replace(CONFIG, **settings), positives, summation=summation)
+    for _ in range(3):
+        simulation.round()
+    return simulation
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_rounds_with_masks_end_where_rounds_without_do(dropout):
+    """Also with clients of different width, drop-outs, and clients that are gone before the opening."""
+    rows, columns = np.nonzero(np.random.default_rng(0).random((30, 20)) < 0.3)
+    positives = Positives.from_pairs(rows, columns, 30, 20)
+    plain = simulated(positives, dropout=dropout)
+    masked = simulated(positives, MaskedSum(100.0, degree=28, silent=0.05), dropout=dropout)
+    assert not dropout or masked.round()["dropped"] == plain.round()["dropped"] > 0
+    for one, other in zip(plain.vectors(), masked.vectors(), strict=True):
+        assert float((one - other).norm() / one.norm()) < 1e-5
+
+
+@pytest.mark.robustness
+def test_messages_that_masks_cannot_sum_are_refused():
+    summation = MaskedSum(10.0)
+    one, late = Message(1, 0, {"x": torch.ones(3)}), Message(1, 0, {"x": torch.ones(3)}, clients=2)
+    with pytest.raises(RunError, match="round 1: one client has sent"):
+        summation.total([one], round=1, step=0)
+    with pytest.raises(ConfigError, match="late='count': the masks of a round are opened in it"):
+        summation.total([one, late], round=1, step=0)
+    with pytest.raises(RunError, match="beyond the bound of 10"):
+        summation.total([one, Message(1, 0, {"x": torch.full((3,), 11.0)})], round=1, step=0)
