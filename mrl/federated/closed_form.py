@@ -95,6 +95,8 @@ class ClosedForm:
             memory["squares"] = clients.users.square()
             memory["scores"] = torch.stack([self._scores(clients, span) for span in self._held(clients)])
         else:
+            if "by_item" not in clients.memory:  # a client that was put away between steps has its tensors alone
+                clients.memory["by_item"] = _ByItem(clients)
             changed = self.spans[broadcast.step - 1]
             clients.memory["items"][:, changed] = broadcast.tensors["items"]
             clients.memory["scores"][broadcast.step - 1] = self._scores(clients, changed)
