@@ -11,6 +11,7 @@ own, and `partition` is the place to read it.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -34,6 +35,7 @@ from mrl.flower.strategy import FACTS, TENSORS, ColumnSums, from_records, to_rec
 
 OWN, MEMORY = "own", "memory"  # the records of a node's Context
 USERS = "users"
+PATIENCE = 600  # seconds until all nodes have to be there
 
 client = ClientApp()
 
@@ -114,12 +116,19 @@ def _widened(table: Tensor, width: int) -> Tensor:
     return torch.nn.functional.pad(table, (0, width - table.shape[1]))
 
 
-def serve(grid: Grid, config: FederatedConfig) -> pl.DataFrame:
-    """All rounds over the nodes of a grid; their metrics, as of `mrl.flower.run_flower`."""
+def serve(grid: Grid, config: FederatedConfig, clients: int) -> pl.DataFrame:
+    """All rounds over the nodes of a grid; their metrics, as of `mrl.flower.run_flower`.
+
+    clients: how many nodes there have to be before it begins; RunError where they do not come.
+    """
     check_flower(config)
     settings = json.dumps(config.to_dict())
     hello = RecordDict({FACTS: ConfigRecord({"settings": settings})})
-    nodes = list(grid.get_node_ids())
+    started = time.monotonic()
+    while len(nodes := list(grid.get_node_ids())) < clients:
+        if time.monotonic() - started > PATIENCE:
+            raise RunError(f"{len(nodes)} of {clients} clients have come in {PATIENCE} s; start the others, or ask for fewer")
+        time.sleep(0.2)
     replies = list(grid.send_and_receive([FlowerMessage(hello, node, "query") for node in nodes]))
     if failed := next((reply for reply in replies if reply.has_error()), None):
         raise RunError(f"client {failed.metadata.src_node_id} does not start: {failed.error.reason}")
@@ -139,13 +148,16 @@ def serve(grid: Grid, config: FederatedConfig) -> pl.DataFrame:
     return pl.DataFrame(rows).sort("metric", "width")
 
 
-def make_server_app(config: FederatedConfig | None, tell: Callable[[pl.DataFrame], None]) -> ServerApp:
-    """A server of a config, None for that of the run; `tell` gets its metrics."""
+def make_server_app(
+    config: FederatedConfig | None, clients: int, tell: Callable[[pl.DataFrame], None]
+) -> ServerApp:
+    """A server of a config and its clients, None and 0 for those of the run's settings; `tell` gets its metrics."""
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        tell(serve(grid, config or FederatedConfig(**json.loads(str(context.run_config["settings"])))))
+        settings = config or FederatedConfig(**json.loads(str(context.run_config["settings"])))
+        tell(serve(grid, settings, clients or int(context.run_config["clients"])))
 
     return app
 
@@ -155,4 +167,4 @@ def _log(table: pl.DataFrame) -> None:
         log(INFO, "width %(width)4d  %(metric)s@%(k)d  %(value).4f" % row)
 
 
-server = make_server_app(None, _log)
+server = make_server_app(None, 0, _log)

@@ -4,6 +4,9 @@ A user's statistics of least squares (`mrl.federated.closed_form`) are a multipl
 zero elsewhere. So the rows that are not zero are the items it has met, and the leading eigenvector of any of them is
 its vector up to sign. Of a sum the same reading gives the union of the items and a mean direction, which all users have
 more or less in common: a guess that needs no upload. The attack has succeeded where it is better than that guess.
+
+A sum does not protect everyone: the row of an item that only one of its clients has met is p pᵀ of that client, who has
+no name there but may be known by the item. Against this helps noise (`mrl.privacy.noise`), not a mask.
 """
 
 from __future__ import annotations
@@ -48,7 +51,8 @@ def attack_sums(
     at, and nothing changes in it. trials: users that are attacked, drawn at random.
     Columns: summed, masked, cosine (of the true vector and the one that is read), guess (of the true vector and the one
     that is read from the sum of all), found (share of the user's items that are read), right (share of the items read
-    that are the user's), means over the trials. masked: one upload of a secure sum, as it travels.
+    that are the user's), exposed (share of users who have an item that no other of the sum has), means over the trials.
+    masked: one upload of a secure sum, as it travels.
     Raises ConfigError where the simulation is of another kind, or has fewer clients.
     """
     method = simulation.method
@@ -72,12 +76,14 @@ def attack_sums(
             scale = torch.zeros(len(clients))
             scale[victim], scale[others[: count - 1]] = 1, 1
             readings.append((count, False, uploads.total(scale)))
+        lone = alone.tensors["count"]  # what one client adds to the count of an item
         for count, masked, message in readings:
+            exposed = not masked and bool((message.tensors["count"][own] <= lone[own] * 1.5).any())
             items = recover_items(message)
             right = len(np.intersect1d(items, own))
             cosines = {"cosine": _cosine(true, recover_vector(message)), "guess": _cosine(true, everyone)}
             shares = {"found": right / max(len(own), 1), "right": right / max(len(items), 1)}
-            rows.append({"summed": count, "masked": masked, **cosines, **shares})
+            rows.append({"summed": count, "masked": masked, **cosines, **shares, "exposed": float(exposed)})
     return pl.DataFrame(rows).group_by("summed", "masked").mean().sort("masked", "summed")
 
 
