@@ -213,7 +213,8 @@ class ClosedForm:
         basis, singular = torch.linalg.qr(sums * scale[:, None] * (owners.max() / owners.clamp_min(1)))
         if server.round == self.config.start_rounds:  # the items of a spectral start: singular vectors, by their root
             basis = basis * singular.diagonal().abs() ** 0.25
-        return server.with_tensors(items=basis.float(), met=met)
+        missing = self.dim - basis.shape[1]  # columns that nobody holds are zero
+        return server.with_tensors(items=F.pad(basis.float(), (0, missing)), met=met)
 
     def vectors(self, server: Server, population: Population) -> tuple[Tensor, Tensor]:
         """Every client solves its users by the items of the last round, from where it is."""

@@ -227,7 +227,7 @@ def refusal(client: int, norm: float, most: float | None) -> MessageError:
 def _describe(errors: list[MessageError]) -> str:
     """Why messages were refused, in a cell of the history: `not finite 1 (client 17); norm 2 (clients 3, 20)`."""
     clients: dict[str, list[int]] = {}
-    for error in errors:
+    for error in sorted(errors, key=lambda error: error.client):
         clients.setdefault(error.reason, []).append(error.client)
     parts = []
     for reason, ids in clients.items():
