@@ -1,7 +1,7 @@
 """What Flower starts: on every node a client, which owns the users of one partition, and one server.
 
-    flwr run mrl/flower --stream                                     settings from its pyproject.toml
-    flwr run mrl/flower -c 'settings="{\\"dataset\\": \\"phone\\"}"'
+    flwr run mrl/flower --stream --federation-config num-supernodes=100      settings of its pyproject.toml
+    flwr run mrl/flower --stream --federation-config num-supernodes=20 -c 'clients=20 groups=20 widths="[4, 8]"'
 
 A node keeps what is its own (its users' vectors, what it has downloaded) in its Context between messages. In the
 simulation all nodes find the data set on this machine and take their partition of it; in a deployment a node has its
@@ -156,10 +156,16 @@ def make_server_app(
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        settings = config or FederatedConfig(**json.loads(str(context.run_config["settings"])))
-        tell(serve(grid, settings, clients or int(context.run_config["clients"])))
+        settings = dict(context.run_config)
+        count = clients or int(settings.pop("clients"))
+        tell(serve(grid, config or FederatedConfig(**{name: _parsed(each) for name, each in settings.items()}), count))
 
     return app
+
+
+def _parsed(value: str | int | float | bool) -> object:
+    """A setting of a run: lists and tables are text there."""
+    return json.loads(value) if isinstance(value, str) and value[:1] in ("[", "{") else value
 
 
 def _log(table: pl.DataFrame) -> None:
