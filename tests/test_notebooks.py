@@ -104,6 +104,21 @@ def test_serve_measures_advises_and_publishes_an_index(tmp_path) -> None:
     assert not (run / "index").exists()  # of items that are made up
 
 
+def test_federated_trains_compares_and_draws(tmp_path) -> None:
+    execute(
+        "federated", tmp_path, dataset="planted", data={"planted": SMALL}, widths=[2, 4, 8], rounds=5, block=2,
+        fraction=0.8, stragglers=0.1, beside=["narrow", "alone", "central"], table="compared.csv",
+    )  # fmt: skip
+    runs = {path.name for path in (tmp_path / "runs").iterdir()}
+    assert runs == {f"planted-federated-{name}-0" for name in ("closed-form", "closed-form-narrow", "alone", "central")}
+    table = pl.read_csv(tmp_path / "compared.csv")
+    assert set(table["model"]) == {"closed form", "closed form, narrow", "each client alone", "central"}
+    assert {path.suffix for path in (tmp_path / "runs/planted-federated-closed-form-0").glob("traffic.*")} == {
+        ".pdf",
+        ".png",
+    }
+
+
 def test_reproduce_writes_a_table_beside_the_anchors(tmp_path, real_data, monkeypatch) -> None:
     monkeypatch.setenv("MRL_DATA", str(real_data))
     report = tmp_path / "table.csv"

@@ -5,12 +5,15 @@ What has not changed is not executed again, and a rerun gives the same files.
     stages    notebooks executed one after the other
     headlines  what they found, on two printed pages: every width beside the strongest baseline, which one to take
     ablation  how much each stage of the default recipe gives at each width
+    federated  federations and their baselines, by client group and width
     page      executed notebooks as one self-contained HTML page
     paper     every figure at both widths, every table as CSV and LaTeX
     reproduction  the published method under its own protocol; figures that others have published
 """
 
 from mrl.report.ablation import AblationConfig, describe_stages, measure_stages, write_stages
+from mrl.report.federated import ComparisonConfig, compare_runs, curves_of, describe_comparison, fit_all
+from mrl.report.federated import write_comparison
 from mrl.report.headlines import summarise
 from mrl.report.page import write_page
 from mrl.report.paper import FiguresConfig, draw, write_table

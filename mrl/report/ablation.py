@@ -129,12 +129,17 @@ def _tried_training(run: Run) -> dict[str, Any]:
 
 def write_stages(table: pl.DataFrame, path: Path) -> Path:
     """Write the table as CSV, beside the rows of other data sets that the file has; its path."""
+    return write_beside(table, path, SCHEMA, "stages")
+
+
+def write_beside(table: pl.DataFrame, path: Path, schema: dict[str, Any], kind: str) -> Path:
+    """`write_stages` of any table with a column `dataset`, whose columns are those of `schema`."""
     if path.exists():
         try:
-            others = pl.read_csv(path, schema=SCHEMA).filter(~pl.col("dataset").is_in(table["dataset"].unique()))
+            others = pl.read_csv(path, schema=schema).filter(~pl.col("dataset").is_in(table["dataset"].unique()))
         except pl.exceptions.PolarsError as error:
             reason = str(error).partition("\n")[0]
-            raise RunError(f"{path}: is no table of stages ({reason}); remove it, or name another") from None
+            raise RunError(f"{path}: is no table of {kind} ({reason}); remove it, or name another") from None
         table = pl.concat([others, table]).sort("dataset", maintain_order=True)
     return write_whole(path, table.write_csv().encode())
 
