@@ -127,7 +127,9 @@ def serve(grid: Grid, config: FederatedConfig, clients: int) -> pl.DataFrame:
     started = time.monotonic()
     while len(nodes := list(grid.get_node_ids())) < clients:
         if time.monotonic() - started > PATIENCE:
-            raise RunError(f"{len(nodes)} of {clients} clients have come in {PATIENCE} s; start the others, or ask for fewer")
+            raise RunError(
+                f"{len(nodes)} of {clients} clients have come in {PATIENCE} s; start the others, or ask for fewer"
+            )
         time.sleep(0.2)
     replies = list(grid.send_and_receive([FlowerMessage(hello, node, "query") for node in nodes]))
     if failed := next((reply for reply in replies if reply.has_error()), None):
@@ -148,9 +150,7 @@ def serve(grid: Grid, config: FederatedConfig, clients: int) -> pl.DataFrame:
     return pl.DataFrame(rows).sort("metric", "width")
 
 
-def make_server_app(
-    config: FederatedConfig | None, clients: int, tell: Callable[[pl.DataFrame], None]
-) -> ServerApp:
+def make_server_app(config: FederatedConfig | None, clients: int, tell: Callable[[pl.DataFrame], None]) -> ServerApp:
     """A server of a config and its clients, None and 0 for those of the run's settings; `tell` gets its metrics."""
     app = ServerApp()
 

@@ -69,7 +69,10 @@ def _start_ray(ray) -> None:
     for _ in range(TRIES):
         try:
             ray.init(
-                include_dashboard=False, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": environment}
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                runtime_env={"env_vars": environment},
             )
             return
         except Exception as error:  # ray raises Exception itself

@@ -5,6 +5,7 @@ noise.py      user-level differential privacy: clipped messages, noise on sums, 
 accuracy.py   what that costs: accuracy by ε
 attack.py     what a curious server reads from one upload, and from sums
 draw.py       figures of both
+config.py     parameters of the notebook that shows them
 
 Protected, from whom:
 - By neither: the server reads a client's items and its vector (up to sign) from its upload. Only the raw data stay.
@@ -16,8 +17,9 @@ Protected, from whom:
   that were searched on the data are not in ε. A user's own recommendations are made where the user's vector is.
 """
 
-from mrl.privacy.accuracy import accuracy_by_epsilon
-from mrl.privacy.attack import attack_sums
-from mrl.privacy.draw import draw_attack, draw_epsilon
 from mrl.privacy.masks import FixedPoint, MaskedSum, secure_sum
 from mrl.privacy.noise import NoisySum, epsilon, noise_multiplier
+from mrl.privacy.accuracy import accuracy_by_epsilon, multipliers, over_seeds, popularity
+from mrl.privacy.attack import attack_federation, attack_sums
+from mrl.privacy.draw import draw_attack, draw_epsilon
+from mrl.privacy.config import PrivacyConfig

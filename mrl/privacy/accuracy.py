@@ -7,6 +7,7 @@ from dataclasses import replace
 from math import inf, isinf
 
 import polars as pl
+import torch
 
 from mrl.data import Interactions
 from mrl.errors import ConfigError
@@ -44,10 +45,8 @@ def accuracy_by_epsilon(
         raise ConfigError("accuracy by ε is of method='closed_form' with alpha0 given: the usual one looks at the data")
     data = data.merge_valid() if split == "test" else data
     spans = block_spans(config.widths, config.block)
-    messages = config.start_rounds + (config.rounds - config.start_rounds) * len(spans)
     rows = []
-    for epsilon in epsilons:
-        multiplier = noise_multiplier(epsilon, delta=delta, messages=messages)
+    for epsilon, messages, multiplier in multipliers(config, epsilons, delta).iter_rows():
         for seed in seeds:
             summation = NoisySum(clip, multiplier, seed, weights, () if isinf(epsilon) else spans)
             simulation = Simulation(replace(config, seed=seed), data.train, summation=summation)
@@ -56,6 +55,30 @@ def accuracy_by_epsilon(
             result = evaluate(*simulation.vectors(), data, split=split, widths=config.widths, ks=(20,))
             facts = {"epsilon": epsilon, "noise_multiplier": multiplier, "messages": messages, "seed": seed}
             rows += [facts | row for row in result.table.filter(pl.col("k") == 20).iter_rows(named=True)]
-    return pl.DataFrame(rows).select(
-        "epsilon", "noise_multiplier", "messages", "seed", "width", "metric", "k", "value"
-    )
+    return pl.DataFrame(rows).select("epsilon", "noise_multiplier", "messages", "seed", "width", "metric", "k", "value")
+
+
+def multipliers(config: FederatedConfig, epsilons: Sequence[float], delta: float) -> pl.DataFrame:
+    """By ε the noise of all rounds of a config: columns epsilon, messages (of a client, in all), noise_multiplier."""
+    spans = block_spans(config.widths, config.block)
+    messages = config.start_rounds + (config.rounds - config.start_rounds) * len(spans)
+    noise = [noise_multiplier(epsilon, delta=delta, messages=messages) for epsilon in epsilons]
+    return pl.DataFrame({"epsilon": epsilons, "messages": [messages] * len(noise), "noise_multiplier": noise})
+
+
+def popularity(data: Interactions, metric: str = "recall") -> float:
+    """A metric at 20 of the most popular items for all, on test: what needs no vector. Not private."""
+    data = data.merge_valid()
+    items = data.train.item_counts.float()[:, None]
+    result = evaluate(torch.ones(data.num_users, 1), items, data, split="test", widths=(1,), ks=(20,))
+    return result.value(f"{metric}@20")
+
+
+def over_seeds(table: pl.DataFrame, **facts: str | float) -> pl.DataFrame:
+    """Recall and NDCG by ε and width: the facts, then epsilon, messages, noise_multiplier, width, metric, k, seeds,
+    mean, low, high (the range over seeds)."""
+    keys = ["epsilon", "messages", "noise_multiplier", "width", "metric", "k"]
+    value = pl.col("value")
+    means = table.filter(pl.col("metric").is_in(["recall", "ndcg"])).group_by(keys, maintain_order=True)
+    means = means.agg(seeds=pl.len(), mean=value.mean(), low=value.min(), high=value.max())
+    return means.select(*(pl.lit(each).alias(name) for name, each in facts.items()), pl.all())

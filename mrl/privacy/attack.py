@@ -18,8 +18,9 @@ import numpy as np
 import polars as pl
 import torch
 
+from mrl.data import Interactions
 from mrl.errors import ConfigError
-from mrl.federated import ClosedForm, Message, Simulation
+from mrl.federated import ClosedForm, FederatedConfig, Message, Simulation
 from mrl.privacy.masks import FixedPoint, Member, ring
 
 MASKED_AMONG = 3  # clients of the sum of which one masked upload is looked at
@@ -62,7 +63,9 @@ def attack_sums(
     clients = simulation.population.groups()[-1]
     broadcast = method.broadcast(server, clients.width, 0)
     if "directions" in broadcast.tensors or not clients.are_users or max(summed) > len(clients):
-        raise ConfigError(f"summed={list(summed)}: give 1 to {len(clients)}, after the start, of clients that are users")
+        raise ConfigError(
+            f"summed={list(summed)}: give 1 to {len(clients)}, after the start, of clients that are users"
+        )
     clients, uploads = method.work(clients, broadcast)
     everyone = recover_vector(uploads.total(torch.ones(len(clients))))
     rows = []
@@ -85,6 +88,18 @@ def attack_sums(
             shares = {"found": right / max(len(own), 1), "right": right / max(len(items), 1)}
             rows.append({"summed": count, "masked": masked, **cosines, **shares, "exposed": float(exposed)})
     return pl.DataFrame(rows).group_by("summed", "masked").mean().sort("masked", "summed")
+
+
+def attack_federation(
+    config: FederatedConfig, data: Interactions, summed: Sequence[int], *, trials: int = 30
+) -> pl.DataFrame:
+    """`attack_sums` after all rounds of a config; of `summed` what there are clients for, and all of them."""
+    simulation = Simulation(config, data.train)
+    for _ in range(config.rounds):
+        simulation.round()
+    clients = len(simulation.population)
+    counts = [count for count in summed if count < clients]
+    return attack_sums(simulation, [*counts, clients], np.random.default_rng(config.seed), trials=trials)
 
 
 def _masked(message: Message, generator: np.random.Generator) -> Message:

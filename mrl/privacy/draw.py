@@ -28,7 +28,9 @@ def draw_attack(table: pl.DataFrame, *, size: str = "column") -> Figure:
     ax.axhline(plain["guess"].mean(), color=GREY, linewidth=0.9, zorder=1)
     for column, (_, colour, marker) in READ.items():
         ax.plot(plain["summed"], plain[column], color=colour, marker=marker)
-        ax.plot(masked["summed"], masked[column], marker, color=colour, markerfacecolor="white", clip_on=False, zorder=4)
+        ax.plot(
+            masked["summed"], masked[column], marker, color=colour, markerfacecolor="white", clip_on=False, zorder=4
+        )
     ax.set_xscale("log", base=2)
     ax.set_xticks(plain["summed"].to_list())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -43,7 +45,9 @@ def draw_attack(table: pl.DataFrame, *, size: str = "column") -> Figure:
 
 
 @style.styled
-def draw_epsilon(table: pl.DataFrame, *, metric: str = "recall", floor: float | None = None, size: str = "column") -> Figure:
+def draw_epsilon(
+    table: pl.DataFrame, *, metric: str = "recall", floor: float | None = None, size: str = "column"
+) -> Figure:
     """Accuracy against ε, a line a width; dots are seeds. floor: of popularity, say, as a grey line.
 
     table: of `mrl.privacy.accuracy.accuracy_by_epsilon`.

@@ -312,7 +312,9 @@ class MaskedSum:
         if any(message.clients > 1 for message in messages):
             raise ConfigError("late='count': the masks of a round are opened in it; with masks say late='discard'")
         if len(messages) < 2:
-            raise RunError(f"round {round}: one client has sent, and the sum of one is its upload; make the round again")
+            raise RunError(
+                f"round {round}: one client has sent, and the sum of one is its upload; make the round again"
+            )
         shapes: dict[str, tuple[int, ...]] = {}
         for message in messages:
             for name, tensor in message.tensors.items():

@@ -9,7 +9,6 @@ pytest.importorskip("flwr", reason="Flower is not installed (extra federated)")
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from flwr.app import Message as FlowerMessage
-
 from in_process import be_a_server
 
 from mrl.errors import RunError
