@@ -27,10 +27,9 @@ from flwr.supercore import log
 from torch import Tensor
 
 from mrl.data import Interactions, load_data
-from mrl.errors import RunError
+from mrl.errors import ConfigError, RunError
 from mrl.evaluation import evaluate
 from mrl.federated import Clients, FederatedConfig, Message, Population, Server, make_clients, make_method
-from mrl.flower.run import check_flower
 from mrl.flower.strategy import FACTS, TENSORS, ColumnSums, from_records, to_records, to_tensors
 
 OWN, MEMORY = "own", "memory"  # the records of a node's Context
@@ -116,6 +115,18 @@ def _widened(table: Tensor, width: int) -> Tensor:
     return torch.nn.functional.pad(table, (0, width - table.shape[1]))
 
 
+def check_flower(config: FederatedConfig) -> None:
+    """ConfigError where Flower's own engine decides what a setting says, or the server would have to see the data."""
+    if config.scenario not in ("mixed", "narrow"):
+        raise ConfigError(f"scenario={config.scenario!r}: the Flower app runs mixed and narrow; take the simulator")
+    plain = FederatedConfig()
+    for name in ("fraction", "dropout", "stragglers"):
+        if getattr(config, name) != getattr(plain, name):
+            raise ConfigError(f"{name}={getattr(config, name)}: in the Flower app all clients take part in all rounds")
+    if config.alpha0 is None:
+        raise ConfigError("alpha0=None: the server knows no density of the data; give a number such as 0.1")
+
+
 def serve(grid: Grid, config: FederatedConfig, clients: int) -> pl.DataFrame:
     """All rounds over the nodes of a grid; their metrics, as of `mrl.flower.run_flower`.
 
@@ -170,7 +181,7 @@ def _parsed(value: str | int | float | bool) -> object:
 
 def _log(table: pl.DataFrame) -> None:
     for row in table.iter_rows(named=True):
-        log(INFO, "width %(width)4d  %(metric)s@%(k)d  %(value).4f" % row)
+        log(INFO, f"width {row['width']:4d}  {row['metric']}@{row['k']}  {row['value']:.4f}")
 
 
 server = make_server_app(None, 0, _log)

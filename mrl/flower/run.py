@@ -28,7 +28,6 @@ def run_flower(config: FederatedConfig, *, cpus_per_client: float = 1.0) -> pl.D
     for name, package in (("flwr", "Flower"), ("ray", "Ray")):
         if importlib.util.find_spec(name) is None:
             raise ConfigError(f"{package} is not installed; pip install 'mrl[federated]'")
-    check_flower(config)
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     import ray
@@ -36,6 +35,7 @@ def run_flower(config: FederatedConfig, *, cpus_per_client: float = 1.0) -> pl.D
 
     from mrl.flower import app
 
+    app.check_flower(config)
     clients = len(make_clients(config, load_data(config.training).train))
     results: list[pl.DataFrame] = []
     try:
@@ -49,18 +49,6 @@ def run_flower(config: FederatedConfig, *, cpus_per_client: float = 1.0) -> pl.D
     finally:
         ray.shutdown()
     return results[0]
-
-
-def check_flower(config: FederatedConfig) -> None:
-    """ConfigError where Flower's own engine decides what a setting says, or the server would have to see the data."""
-    if config.scenario not in ("mixed", "narrow"):
-        raise ConfigError(f"scenario={config.scenario!r}: the Flower app runs mixed and narrow; take the simulator")
-    plain = FederatedConfig()
-    for name in ("fraction", "dropout", "stragglers"):
-        if getattr(config, name) != getattr(plain, name):
-            raise ConfigError(f"{name}={getattr(config, name)}: in the Flower app all clients take part in all rounds")
-    if config.alpha0 is None:
-        raise ConfigError("alpha0=None: the server knows no density of the data; give a number such as 0.1")
 
 
 def _start_ray(ray) -> None:

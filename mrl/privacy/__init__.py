@@ -11,8 +11,8 @@ Protected, from whom:
 - By neither: the server reads a client's items and its vector (up to sign) from its upload. Only the raw data stay.
 - By masks: a server that follows the protocol, and other clients, see sums. An item that a single client of a sum has
   met still lays that client's vector bare, without a name.
-- By noise: whoever sees the sums, the item vectors or all later results learns of any one user what ε allows. With the
-  server's noise the server itself sees the sums without it; with masks and the clients' own noise (`fewest`) it does not.
+- By noise: whoever sees the sums, the item vectors or all later results learns of any one user what ε allows. Where
+  the server adds it, it sees the sums without it itself; with masks and the clients' own (`fewest`) nobody does.
 - By neither: that a client takes part, when, and its width; clients that lie (poisoning); a server that lies. Settings
   that were searched on the data are not in ε. A user's own recommendations are made where the user's vector is.
 """

@@ -25,9 +25,9 @@ class PrivacyConfig:
     """Parameters of `notebooks/privacy.ipynb`. Impossible values raise ConfigError, one line each.
 
     dataset, data: as of `FederatedConfig`. widths, alpha0, l2, start_rounds, rounds, block: of the closed form with
-    noise. clip, weights: of `NoisySum`, weights empty for `WEIGHTS`. epsilons: beside ∞, at this delta. seeds: of start and noise, 0 on.
-    summed: how many clients the attack finds summed; fewer where there are fewer. trials: users attacked.
-    attacked_width: dimensions of the vectors that are attacked. folder: of the figures; empty for the project's
+    noise. clip, weights: of `NoisySum`, weights empty for `WEIGHTS`. epsilons: beside ∞, at this delta. seeds: of start
+    and noise, from 0 on. summed: how many clients the attack finds summed; fewer where there are fewer. trials: users
+    that are attacked. attacked_width: dimensions of their vectors. folder: of the figures; empty for the project's
     `figures/`. table: the CSV file; empty for the project's `reports/privacy.csv`.
     """
 

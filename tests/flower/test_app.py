@@ -79,3 +79,19 @@ def test_nodes_that_do_not_come_end_the_run(monkeypatch):
         app.serve(InProcess(3), settings(), 9)
     with pytest.raises(ConfigError, match="alpha0=None"):
         app.serve(InProcess(9), settings(alpha0=None), 9)
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scenario": "central"}, "scenario='central': the Flower app runs mixed and narrow"),
+        ({"dropout": 0.1}, r"dropout=0\.1: in the Flower app all clients take part"),
+        ({"fraction": 0.5}, r"fraction=0\.5"),
+        ({"alpha0": None}, "alpha0=None: the server knows no density"),
+    ],
+)
+def test_what_only_the_simulator_does_is_refused(changes, message):
+    settings = {"dataset": "planted", "widths": [2, 4], "alpha0": 0.1, "groups": 8, **changes}
+    with pytest.raises(ConfigError, match=message):
+        app.check_flower(FederatedConfig(**settings))

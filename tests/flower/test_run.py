@@ -11,7 +11,7 @@ from mrl.errors import ConfigError, RunError
 from mrl.evaluation import evaluate
 from mrl.federated import FederatedConfig, Simulation
 from mrl.flower import run
-from mrl.flower.run import check_flower, run_flower
+from mrl.flower.run import run_flower
 
 CONFIG = FederatedConfig(dataset="planted", widths=[2, 4], alpha0=0.1, groups=8)
 
@@ -39,22 +39,6 @@ def test_without_flower_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"Flower is not installed; pip install 'mrl\[federated\]'"):
         run_flower(CONFIG)
-
-
-@pytest.mark.robustness
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"scenario": "central"}, "scenario='central': the Flower app runs mixed and narrow"),
-        ({"dropout": 0.1}, r"dropout=0\.1: in the Flower app all clients take part"),
-        ({"fraction": 0.5}, r"fraction=0\.5"),
-        ({"alpha0": None}, "alpha0=None: the server knows no density"),
-    ],
-)
-def test_what_only_the_simulator_does_is_refused(changes, message):
-    settings = {"dataset": "planted", "widths": [2, 4], "alpha0": 0.1, "groups": 8, **changes}
-    with pytest.raises(ConfigError, match=message):
-        check_flower(FederatedConfig(**settings))
 
 
 class Broken:
