@@ -118,7 +118,8 @@ def test_privacy_attacks_and_measures(tmp_path) -> None:
 
 def test_federated_trains_compares_and_draws(tmp_path) -> None:
     execute(
-        "federated", tmp_path, dataset="planted", data={"planted": SMALL}, widths=[2, 4, 8], rounds=5, block=2,
+        "federated", tmp_path, dataset="planted", data={"planted": SMALL}, widths=[2, 4, 8], rounds=5, start_rounds=2,
+        block=2,
         fraction=0.8, stragglers=0.1, beside=["narrow", "alone", "central"], table="compared.csv",
     )  # fmt: skip
     runs = {path.name for path in (tmp_path / "runs").iterdir()}

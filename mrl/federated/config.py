@@ -66,10 +66,10 @@ class FederatedConfig:
     l2: Positive = 0.01
     nu: NotNegative = 1.0
     l2_width_exponent: NotNegative = 0.0
-    start_rounds: PositiveInt = 3
+    start_rounds: PositiveInt = 6
     memory: Share = 0.0
 
-    rounds: PositiveInt = 10
+    rounds: PositiveInt = 15
     fraction: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
     activity: NotNegative = 0.0
     dropout: Share = 0.0

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import polars.selectors as cs
@@ -186,14 +187,16 @@ def study(
     *,
     folder: Path = Path("runs/federated"),
     scenarios: Sequence[Scenario] = ("mixed", "narrow", "wide", "alone", "central"),
+    exponents: Sequence[float] = (0.0, 1.0),
     progress: bool = True,
-    **options: object,
+    **options: Any,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Every method and baseline on every data set and seed: `compare_runs` and `curves_of` of all of them.
 
-    alpha0 and l2 of each data set and seed are those that the recipe least_squares has found on validation. Scenarios
-    alone and central are run once, whatever the methods. What is in `folder` already is not run again. options: further
-    settings of `FederatedConfig`.
+    Settings come from validation: alpha0 and l2 of each data set and seed are those that the recipe least_squares has
+    found there, and l2_width_exponent that of `exponents` with the best round there, for the central model and the
+    closed form, but where all are narrow. Scenarios alone and central are run once, whatever the methods. What is in
+    `folder` already is not run again. options: further settings of `FederatedConfig`.
     """
     runs, others = [], []
     for dataset in datasets:
@@ -208,9 +211,19 @@ def study(
             for method in methods:
                 for scenario in scenarios:
                     each = replace(config, method=method, scenario=scenario)
-                    plan.setdefault(each.run_name, replace(each, run_dir=str(place / f"{each.run_name}-{seed}")))
-            runs += fit_all(plan.values(), progress=progress)
+                    plan.setdefault(each.run_name, each)
+            for name, each in plan.items():
+                is_closed = each.method == "closed_form" and each.scenario not in ("alone", "narrow")
+                tried = [
+                    replace(each, l2_width_exponent=exponent, run_dir=str(place / f"{name}-{exponent:g}-{seed}"))
+                    for exponent in (exponents if is_closed else exponents[:1])
+                ]
+                runs.append(max(fit_all(tried, progress=progress), key=_best_on_validation))
     return compare_runs(runs, *others), curves_of(runs)
+
+
+def _best_on_validation(run: Run) -> float:
+    return traffic(run)["value"].max() or 0.0
 
 
 def write_comparison(table: pl.DataFrame, path: Path = PROJECT / "reports" / "federated.csv") -> Path:

@@ -21,7 +21,14 @@ def data() -> Interactions:
 @pytest.fixture
 def config():
     def make(**settings: Any) -> FederatedConfig:
-        usual = {"dataset": "planted", "data": {"planted": PLANTED}, "widths": (2, 4, 8), "alpha0": 0.1, "block": 0}
+        usual = {
+            "dataset": "planted",
+            "data": {"planted": PLANTED},
+            "widths": (2, 4, 8),
+            "alpha0": 0.1,
+            "block": 0,
+            "start_rounds": 3,
+        }
         return FederatedConfig(**(usual | settings))
 
     return make

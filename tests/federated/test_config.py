@@ -12,7 +12,7 @@ from mrl.federated import FederatedConfig
         ({"widths": (8, 4)}, "must increase"),
         ({"shares": (1, 2)}, "give one for each of the widths"),
         ({"shares": (0, 0, 0)}, "give one for each"),
-        ({"rounds": 3}, "the first start_rounds=3 only begin"),
+        ({"rounds": 6}, "the first start_rounds=6 only begin"),
         ({"level_weights": (1, 1, 0)}, "a width that clients hold weighs nothing"),
         ({"data": {"recipe": "mrl4rec"}}, "is no setting of data"),
         ({"data": {"planted": {}, "seed": 3}}, "is no setting of data"),

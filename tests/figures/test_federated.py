@@ -30,7 +30,7 @@ def curves(*datasets: str) -> pl.DataFrame:
 @each_size
 def test_accuracy_against_megabytes(size: str) -> None:
     figure = draw_traffic(curves("ml-100k", "phone"), size=size)
-    assert [ax.get_title() for ax in figure.axes] == ["ml-100k", "phone"]
+    assert [ax.get_title("left") for ax in figure.axes] == ["ml-100k", "phone"]
     closed, reached, other, *_ = figure.axes[0].lines
     assert points(closed) == [(2, 0.11), (4, 0.3), (8, 0.31)] and colour(closed) == BLUE
     assert points(reached) == [(4, 0.3)]

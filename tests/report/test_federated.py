@@ -19,7 +19,7 @@ from mrl.report.federated import (
 from mrl.runs import load
 
 PLANTED = {"num_users": 90, "num_items": 64, "interactions": 1500}
-SETTINGS = {"data": {"planted": PLANTED}, "widths": (2, 4, 8), "rounds": 5}
+SETTINGS = {"data": {"planted": PLANTED}, "widths": (2, 4, 8), "rounds": 5, "start_rounds": 3}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def studied(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mrl.least_squares.validation.ENOUGH_VALIDATION", 0)
-        options = {"folder": folder, "progress": False, "scenarios": ("mixed", "alone", "central")}
+        options = {"folder": folder, "progress": False, "scenarios": ("mixed", "alone", "central"), "exponents": (0.0,)}
         first = study(["planted"], [0, 1], **SETTINGS, **options)
         times = {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.csv")}
         again = study(["planted"], [0, 1], **SETTINGS, **options)
@@ -45,7 +45,7 @@ def test_the_study_has_every_model_group_and_width_over_the_seeds(studied):
     row = table.filter(pl.col("group").is_null(), model="closed form", moment="last", width=8, metric="recall").row(
         0, named=True
     )
-    seeds = [load(folder / f"federated-closed-form-{seed}") for seed in (0, 1)]
+    seeds = [load(folder / f"federated-closed-form-0-{seed}") for seed in (0, 1)]
     values = [
         client_table(run).filter(pl.col("group").is_null(), moment="last", width=8, metric="recall", k=20)["value"][0]
         for run in seeds
@@ -92,10 +92,10 @@ def test_curves_leave_out_what_has_no_rounds(studied):
 
 
 def curves_of_folder(folder) -> pl.DataFrame:
-    return curves_of([load(folder / f"federated-{name}-0") for name in ("alone", "closed-form")])
+    return curves_of([load(folder / f"federated-{name}-0-0") for name in ("alone", "closed-form")])
 
 
 def test_a_comparison_without_the_central_model_has_no_share_of_it(studied):
-    table = compare_runs([load(studied[0] / "federated-closed-form-0")])
+    table = compare_runs([load(studied[0] / "federated-closed-form-0-0")])
     assert table["of_central"].null_count() == len(table)
     assert "central model" not in describe_comparison(table)
