@@ -12,10 +12,10 @@ from mrl.privacy.config import PrivacyConfig
 
 
 def test_what_the_parameters_say():
-    config = PrivacyConfig(dataset="some/log.csv", widths=[2, 4], seeds=3, folder="drawn")
+    config = PrivacyConfig(dataset="planted", widths=[2, 4], seeds=3, folder="drawn")
     assert config.federation.client_shares == (0, 1) and config.federation.rounds == 2
     assert config.noise == {"delta": 1e-4, "clip": 1.0, "weights": WEIGHTS, "seeds": (0, 1, 2)}
-    assert config.stem == Path("drawn/log-privacy") and config.target.parts[-2:] == ("reports", "privacy.csv")
+    assert config.stem == Path("drawn/planted-privacy") and config.target.parts[-2:] == ("reports", "privacy.csv")
     assert config.attacked.widths == (16,) and config.attacked.start_rounds < config.attacked.rounds
 
 
