@@ -38,7 +38,7 @@ from mrl.federated import Message, Uploads
 FIELD = 2**31 - 1  # of the shares: products of two fit in 64 bits
 LIMBS = 4  # numbers below FIELD in a secret: 124 bits
 GROUP, GENERATOR = 2**127 - 1, 3  # in which keys are agreed
-KEY_BYTES, SECRET_BYTES = 16, 2 * 4 * LIMBS  # a public key; the shares of both secrets of one client
+KEY_BYTES, SHARE_BYTES = 16, 4 * LIMBS  # a public key; a share of one secret
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def secure_sum(
     uploads: Mapping[int, np.ndarray],
     generator: np.random.Generator,
     *,
-    degree: int = 32,
+    degree: int = 64,
     threshold: int | None = None,
     dropped: Collection[int] = (),
     silent: Collection[int] = (),
@@ -243,6 +243,11 @@ def dropout_failure(clients: int, degree: int, threshold: int, gone: float) -> f
     return privacy_failure(clients, degree, degree - threshold + 1, gone)
 
 
+def masked_bytes(numbers: int, degree: int = 64) -> int:
+    """What one client sends in one sum of so many numbers: key, shares of two secrets, upload, shares given up."""
+    return KEY_BYTES + 3 * degree * SHARE_BYTES + 8 * numbers
+
+
 def stream(seed: int, shape: tuple[int, ...]) -> np.ndarray:
     """uint64 of that shape, by a seed below 2^128."""
     return np.random.Philox(key=seed).random_raw(int(np.prod(shape))).reshape(shape)
@@ -290,12 +295,13 @@ class MaskedSum:
 
     bound: the largest absolute value of a number in a message; clipped messages stay below their clip. bits, degree,
     threshold: as of `FixedPoint` and `secure_sum`. silent: the chance of a client to be gone before the opening.
+    Histories count 4 bytes a number, as without masks: `masked_bytes` has what is sent.
     Raises RunError where a message is beyond the bound, or too few clients are left to open the sum.
     """
 
     bound: float
     bits: int = 32
-    degree: int = 32
+    degree: int = 64
     threshold: int | None = None
     silent: float = 0.0
     seed: int = 0

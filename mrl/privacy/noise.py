@@ -5,7 +5,8 @@ noise_multiplier · clip (McMahan et al., "Learning differentially private recur
 least squares: Chien et al., "Private alternating least squares", ICML 2021). All that the server and the clients see
 then is (ε, δ)-differentially private towards a user's whole data, if every user is one client and the settings were
 not chosen on the data: alpha0 and start of a config have to be given, and searches count as releases, too.
-A user's vector is solved from these sums and its own data, and never leaves it.
+A user's vector is solved from these sums and its own data, and never leaves it. A run of `mrl.federated.fit_federated`
+makes its rounds twice, in the search and on all of train, and validates between them: all of that counts.
 
 A round of B messages, one for each block, releases B sums of the same user: together they are one Gaussian sum with
 noise_multiplier / √B, which is what the accountant is given; rounds are composed, and where every client takes part in

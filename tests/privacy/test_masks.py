@@ -141,6 +141,11 @@ def test_the_ring_is_regular_and_mutual():
     assert {len(near) for near in ring(range(5), 8, np.random.default_rng(0)).values()} == {4}
 
 
+def test_what_a_client_sends_is_its_upload_twice_as_long_and_little_more():
+    assert masks.masked_bytes(100, degree=4) == 16 + 4 * (2 * 16) + 800 + 4 * 16
+    assert masks.masked_bytes(10**6) / (4 * 10**6) < 2.001
+
+
 def test_how_likely_a_graph_fails():
     draws = np.random.default_rng(0).permuted(np.tile(np.arange(40), (20_000, 1)), axis=1)[:, :6]  # of 40 others
     by_hand = 41 * ((draws < 4).sum(1) >= 2).mean()
