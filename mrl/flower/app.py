@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import lru_cache
 from logging import INFO
 
@@ -32,8 +32,8 @@ from mrl.evaluation import evaluate
 from mrl.federated import Clients, FederatedConfig, Message, Population, Server, make_clients, make_method
 from mrl.flower.strategy import FACTS, TENSORS, ColumnSums, from_records, to_records, to_tensors
 
-OWN, MEMORY = "own", "memory"  # the records of a node's Context
-USERS = "users"
+TABLES = tuple(each.name for each in fields(Clients) if "dict" in str(each.type))  # what clients keep by name
+USERS = "users"  # the record of a node's Context beside these
 PATIENCE = 600  # seconds until all nodes have to be there
 
 client = ClientApp()
@@ -52,8 +52,9 @@ def work(message: FlowerMessage, context: Context) -> FlowerMessage:
     """One step: the method's work on the node's own users, and its upload."""
     config, data, clients = partition(message, context)
     clients, uploads = make_method(config, data.num_items).work(clients, from_records(message.content))
-    _keep(context, OWN, {USERS: clients.users, **clients.own})
-    _keep(context, MEMORY, {name: each for name, each in clients.memory.items() if isinstance(each, Tensor)})
+    for record, tables in {USERS: {USERS: clients.users}, **_tables(clients)}.items():
+        kept = {name: table for name, table in tables.items() if isinstance(table, Tensor)}
+        context.state[record] = to_records(Message(0, 0, kept))[TENSORS] if kept else ArrayRecord()
     return FlowerMessage(to_records(uploads.alone(0)), reply_to=message)
 
 
@@ -63,13 +64,13 @@ def measure(message: FlowerMessage, context: Context) -> FlowerMessage:
     config, data, clients = partition(message, context)
     sent = from_records(message.content)
     tensors = dict(sent.tensors)
-    tensors["items"] = _widened(tensors["items"], config.widths[-1])
+    tensors["items"] = _widened(tensors["items"], int(message.content[FACTS]["columns"]))
     own = Population(
         clients.positives,
         clients.owner,
         torch.tensor([clients.width]),
         _widened(clients.users, config.widths[-1]),
-        clients.own,
+        **{name: tables for name, tables in _tables(clients).items() if name != "memory"},
     )
     vectors = make_method(config, data.num_items).vectors(Server(sent.round, tensors), own)
     table = evaluate(*vectors, data, split="valid", widths=config.widths, ks=(20,), per_user=True).per_user
@@ -90,10 +91,9 @@ def partition(message: FlowerMessage, context: Context) -> tuple[FederatedConfig
     rows = population.rows_of(number)
     splits = {name: getattr(everyone, name).take(rows) for name in ("train", "valid", "test")}
     data = replace(everyone, **splits, user_ids=everyone.user_ids[rows.numpy()], dropped=None)
-    if OWN in context.state:
-        own = to_tensors(context.state[OWN])
-        memory = to_tensors(context.state[MEMORY])
-        clients = clients.updated(users=own.pop(USERS), own=own, memory=memory)
+    if USERS in context.state:
+        tables = {name: to_tensors(context.state[name]) for name in TABLES}
+        clients = clients.updated(users=to_tensors(context.state[USERS])[USERS], **tables)
     return config, data, clients
 
 
@@ -103,12 +103,14 @@ def _all_partitions(settings: str) -> tuple[FederatedConfig, Interactions, Popul
     config = FederatedConfig(**json.loads(settings))
     data = load_data(config.training)
     population = make_clients(config, data.train)
-    make_method(config, data.num_items).start_clients(population, torch.Generator().manual_seed(config.seed))
+    method, generator = make_method(config, data.num_items), torch.Generator().manual_seed(config.seed)
+    method.start_server(generator)  # as in the simulator, where clients draw after the server
+    method.start_clients(population, generator)
     return config, data, population
 
 
-def _keep(context: Context, record: str, tensors: dict[str, Tensor]) -> None:
-    context.state[record] = to_records(Message(0, 0, tensors))[TENSORS] if tensors else ArrayRecord()
+def _tables(clients: Clients) -> dict[str, dict]:
+    return {name: getattr(clients, name) for name in TABLES}
 
 
 def _widened(table: Tensor, width: int) -> Tensor:

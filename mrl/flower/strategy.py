@@ -21,7 +21,16 @@ from torch import Tensor
 
 from mrl.data import Positives
 from mrl.errors import RunError
-from mrl.federated import Clients, FederatedConfig, Message, MessageError, PlainSum, check_message, make_method
+from mrl.federated import (
+    Clients,
+    FederatedConfig,
+    Message,
+    MessageError,
+    PlainSum,
+    Population,
+    check_message,
+    make_method,
+)
 
 TENSORS, FACTS = "tensors", "facts"  # the records of a message: its tensors, and where it belongs
 
@@ -60,17 +69,16 @@ class ColumnSums(Strategy):
         ]
         self.summation = PlainSum()
         self.expected: dict[int, Message] = {}  # by width: names and shapes of what a client sends in this step
-        self.idle = {
-            width: Clients(
-                width,
-                torch.zeros(1, dtype=torch.int64),
-                Positives.empty(1, num_items),
-                torch.zeros(1, dtype=torch.int64),
-                torch.zeros(1, width),
-            )
-            for width in sorted(set(nodes.values()))
-        }
+        self.idle = {width: self._idle(num_items, config.widths[-1], width) for width in sorted(set(nodes.values()))}
         self.metrics: dict[str, float] = {}
+
+    def _idle(self, num_items: int, dim: int, width: int) -> Clients:
+        """A client that has met nothing: its messages have the names and shapes that others' must have."""
+        nobody = Population(
+            Positives.empty(1, num_items), torch.zeros(1).long(), torch.tensor([width]), torch.zeros(1, dim)
+        )
+        self.method.start_clients(nobody, torch.Generator().manual_seed(0))
+        return nobody.take(torch.zeros(1).long(), width)
 
     def arrays(self) -> ArrayRecord:
         """What the server knows."""
@@ -122,9 +130,12 @@ class ColumnSums(Strategy):
         if server_round < len(self.plan):
             return []
         known = {width: self.server.tensors | {"items": self.server.items[:, :width]} for width in self.idle}
+        facts = {
+            "settings": self.settings,
+            "columns": self.server.items.shape[1],
+        }  # of the items as the server has them
         records = {
-            width: to_records(Message(self.server.round, 0, tensors), settings=self.settings)
-            for width, tensors in known.items()
+            width: to_records(Message(self.server.round, 0, tensors), **facts) for width, tensors in known.items()
         }
         return [FlowerMessage(records[width], node, "evaluate") for node, width in self.nodes.items()]
 

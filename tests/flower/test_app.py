@@ -12,7 +12,7 @@ from in_process import InProcess
 from mrl.data import load_data
 from mrl.errors import ConfigError, RunError
 from mrl.evaluation import evaluate
-from mrl.federated import FederatedConfig, Simulation
+from mrl.federated import METHODS, FederatedConfig, Simulation
 from mrl.flower import app
 
 SMALL = {"num_users": 90, "num_items": 60, "interactions": 2000, "branching": [4, 4]}
@@ -32,7 +32,12 @@ def simulated(config: FederatedConfig) -> dict[tuple[str, int], float]:
     return {(row["metric"], row["width"]): row["value"] for row in result.table.iter_rows(named=True)}
 
 
-@pytest.mark.parametrize("changes", [{}, {"block": 2, "level_weights": [1, 0.5, 2]}, {"groups": 0, "rounds": 2}])
+METHOD_CHANGES = [{"method": name} for name in METHODS]
+
+
+@pytest.mark.parametrize(
+    "changes", [*METHOD_CHANGES, {"block": 2, "level_weights": [1, 0.5, 2]}, {"groups": 0, "rounds": 2}]
+)
 def test_the_app_gives_the_figures_of_the_simulator(changes):
     config = settings(**changes)
     table = app.serve(InProcess(config.groups or 90), config, config.groups or 90)
@@ -57,9 +62,9 @@ def test_a_node_keeps_what_is_its_own_and_nothing_else():
     grid = InProcess(9)
     app.serve(grid, settings(), 9)
     for context in grid.contexts.values():
-        users = context.state["own"]["users"].numpy()
+        users = context.state["users"]["users"].numpy()
         assert users.shape[0] == 10 and users.shape[1] in (2, 4, 8)
-        assert set(context.state) == {"own", "memory"}
+        assert set(context.state) == {"users", *app.TABLES}
 
 
 def test_the_server_app_reads_the_settings_of_a_run(monkeypatch):
