@@ -24,7 +24,7 @@ from mrl.least_squares.nested import solve_blocks
 class Central:
     """The central model, round by round: after the same start, sweeps of nested least squares over all interactions.
 
-    It stands in the place of a `Simulation`: a round is a sweep, and nothing is sent.
+    It stands in the place of a `Simulation`: a round is a sweep, the start is not counted, and nothing is sent.
     """
 
     def __init__(self, config: FederatedConfig, positives: Positives):
@@ -39,12 +39,11 @@ class Central:
         self.number, self.users, self.items = 0, start.population.users, start.server.items
 
     def round(self) -> dict[str, Any]:
-        """One sweep; the first rounds are those of the start."""
+        """One sweep."""
         started = time.perf_counter()
         self.number += 1
-        if self.number > self.config.start_rounds:
-            self.users = self._solve(self.users, self.items, self.positives)
-            self.items = self._solve(self.items, self.users, self.by_item)
+        self.users = self._solve(self.users, self.items, self.positives)
+        self.items = self._solve(self.items, self.users, self.by_item)
         return {"round": self.number, "bytes_up": 0, "bytes_down": 0, "seconds": time.perf_counter() - started}
 
     def vectors(self) -> tuple[Tensor, Tensor]:

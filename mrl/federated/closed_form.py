@@ -92,7 +92,9 @@ class ClosedForm:
             items = broadcast.tensors["items"]
             memory = {"items": items.clone(), "by_item": _ByItem(clients)}
             clients = clients.updated(users=self.solve_users(clients, items), memory=memory)
-            memory["squares"] = clients.users.square()
+            squares, held = clients.users.square(), self._held(clients)
+            memory["squares"] = torch.stack([squares[:, span].sum(1) for span in held])
+            memory["fourths"] = torch.stack([squares[:, span].square().sum(1) for span in held])
             memory["scores"] = torch.stack([self._scores(clients, span) for span in self._held(clients)])
         else:
             if "by_item" not in clients.memory:  # a client that was put away between steps has its tensors alone
@@ -155,13 +157,13 @@ class ClosedForm:
 
         if not clients.are_users:
             return _uploads(_each_part(len(clients), total), total)
-        squared, counts = block.square(), clients.positives.counts
-        norm = squared.sum(1)
-        targets = torch.zeros(len(block)).index_add_(0, by_item.users, wanted.square())
+        counts, squares = clients.positives.counts, clients.memory["squares"]
+        norm = squares[step]
+        targets = torch.zeros(len(norm)).index_add_(0, by_item.users, wanted.square())
         parts = {
-            "outer": counts * weight**2 * (norm.square() + squared.square().sum(1)) / 2,
+            "outer": counts * weight**2 * (norm.square() + clients.memory["fourths"][step]) / 2,
             "target": targets * norm,
-            "gram": norm * (clients.memory["squares"] @ between.square()),
+            "gram": norm * (between[starts].square() @ squares),
             "weight": (weight**2).expand(len(block)),
         }
         if begins_level:

@@ -10,10 +10,12 @@ from mrl.least_squares.nested import solve_blocks
 
 def test_the_central_model_is_the_simulation_with_everybody_at_full_width(data, config):
     central, simulation = Central(config(), data.train), Simulation(config(shares=(0, 0, 1)), data.train)
-    for _ in range(6):
+    for _ in range(3):  # the start
+        simulation.round()
+    for _ in range(3):
         row = central.round()
         simulation.round()
-    assert row["round"] == 6 and row["bytes_up"] == 0
+    assert row["round"] == 3 and row["bytes_up"] == 0
     for found, expected in zip(central.vectors(), simulation.vectors(), strict=True):
         assert float((found - expected).norm() / expected.norm()) < 1e-5
 
