@@ -117,6 +117,18 @@ def test_serve_measures_advises_and_publishes_an_index(tmp_path) -> None:
     assert not (run / "index").exists()  # of items that are made up
 
 
+def test_privacy_attacks_and_measures(tmp_path) -> None:
+    pytest.importorskip("dp_accounting", reason="dp-accounting is not installed (extra federated)")
+    execute(
+        "privacy", tmp_path, dataset="planted", data={"planted": SMALL}, widths=[2, 4], summed=[1, 2, 40], trials=5,
+        attacked_width=4, epsilons=[2.0], seeds=2, folder="drawn", table="privacy.csv",
+    )  # fmt: skip
+    table = pl.read_csv(tmp_path / "privacy.csv")
+    assert len(table) == 8 and table["epsilon"].unique().sort().to_list() == [2.0, float("inf")]
+    names = {f"planted-privacy-{name}.{kind}" for name in ("attack", "epsilon") for kind in ("pdf", "png")}
+    assert {path.name for path in (tmp_path / "drawn").iterdir()} == names
+
+
 def test_federated_trains_compares_and_draws(tmp_path) -> None:
     execute(
         "federated", tmp_path, dataset="planted", data={"planted": SMALL}, widths=[2, 4, 8], rounds=5, start_rounds=2,

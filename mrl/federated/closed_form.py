@@ -26,6 +26,7 @@ The start is a power iteration on D_I^-½ Xᵀ D_U⁻¹ X D_I^-½, federated lik
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -96,6 +97,8 @@ class ClosedForm:
             memory["fourths"] = torch.stack([squares[:, span].square().sum(1) for span in held])
             memory["scores"] = torch.stack([self._scores(clients, span) for span in self._held(clients)])
         else:
+            if "by_item" not in clients.memory:  # a client that was put away between steps has its tensors alone
+                clients.memory["by_item"] = _ByItem(clients)
             changed = self.spans[broadcast.step - 1]
             clients.memory["items"][:, changed] = broadcast.tensors["items"]
             clients.memory["scores"][broadcast.step - 1] = self._scores(clients, changed)
@@ -152,7 +155,20 @@ class ClosedForm:
                 tensors["count"] = by_item.sum(ones)[:, 0]
             return Message(broadcast.round, step, tensors, int((scale != 0).sum()))
 
-        return Uploads(_norms(clients, step, wanted, weight, between[starts], begins_level, total), total)
+        if not clients.are_users:
+            return _uploads(_each_part(len(clients), total), total)
+        counts, squares = clients.positives.counts, clients.memory["squares"]
+        norm = squares[step]
+        targets = torch.zeros(len(norm)).index_add_(0, by_item.users, wanted.square())
+        parts = {
+            "outer": counts * weight**2 * (norm.square() + clients.memory["fourths"][step]) / 2,
+            "target": targets * norm,
+            "gram": norm * (between[starts].square() @ squares),
+            "weight": (weight**2).expand(len(block)),
+        }
+        if begins_level:
+            parts["count"] = counts * weight**2
+        return _uploads(parts, total)
 
     def aggregate(self, server: Server, total: Message) -> Server:
         if "directions" in total.tensors:
@@ -274,25 +290,21 @@ def _power_uploads(clients: Clients, broadcast: Message) -> Uploads:
         return Message(broadcast.round, broadcast.step, tensors, int((scale != 0).sum()))
 
     if not clients.are_users:
-        return Uploads(_each_norm(len(clients), total), total)
-    squares = pairs.counts * (means.square().sum(1) + 1) + clients.width
-    return Uploads(squares.sqrt(), total)
+        return _uploads(_each_part(len(clients), total), total)
+    ones = torch.ones(len(clients))
+    parts = {"directions": pairs.counts * means.square().sum(1), "count": pairs.counts, "owners": clients.width * ones}
+    return _uploads(parts, total)
 
 
-def _norms(clients, step, wanted, weight, between, begins_level, total) -> Tensor:
-    """(C,): the norm of each client's message, which for a single user needs no message."""
-    if not clients.are_users:
-        return _each_norm(len(clients), total)
-    counts, users, squares = clients.positives.counts, clients.memory["by_item"].users, clients.memory["squares"]
-    norm = squares[step]
-    triangle = (norm.square() + clients.memory["fourths"][step]) / 2
-    targets = torch.zeros(len(norm)).index_add_(0, users, wanted.square())
-    squared = counts * weight**2 * (triangle + float(begins_level)) + targets * norm + weight**2
-    return (squared + norm * (between.square() @ squares)).sqrt()
+def _uploads(squares: dict[str, Tensor], total: Callable[[Tensor], Message]) -> Uploads:
+    """Uploads of messages whose tensors have these sums of squares (C,): for single users no message is needed."""
+    return Uploads(sum(squares.values()).sqrt(), total, {name: each.sqrt() for name, each in squares.items()})
 
 
-def _each_norm(clients: int, total) -> Tensor:
-    return torch.tensor([total((torch.arange(clients) == client).float()).norm for client in range(clients)])
+def _each_part(clients: int, total: Callable[[Tensor], Message]) -> dict[str, Tensor]:
+    """The sums of squares by tensor, message by message."""
+    tensors = [total((torch.arange(clients) == client).float()).tensors for client in range(clients)]
+    return {name: torch.stack([each[name].square().sum() for each in tensors]) for name in tensors[0]}
 
 
 def _unpacked(upper: Tensor, d: int) -> Tensor:

@@ -54,10 +54,12 @@ class Uploads:
     norms: (C,) `Message.norm` of each client's message. total: of a scale (C,), the sum of the messages, each times
     its scale; 0 leaves a client out, whatever it holds, NaN too. A scale that is 1 for one client and 0 for the others
     gives the message of that client.
+    parts: by tensor (C,) its own norm, where a method tells them apart; the root of their squares is `norms`.
     """
 
     norms: Tensor
     total: Callable[[Tensor], Message]
+    parts: Mapping[str, Tensor] | None = None
 
     def alone(self, client: int) -> Message:
         """The message of one of the clients, by its place among them."""
@@ -107,11 +109,11 @@ class Summation(Protocol):
 
     one_by_one: bool  # whether every client's message is made and handed over apart, as masks need it; slow
 
-    def scale(self, norms: Tensor) -> Tensor:
-        """(C,): by what each client multiplies its message, by its norm (C,): user-level clipping goes in here."""
+    def scale(self, uploads: Uploads) -> Tensor:
+        """(C,): by what each client multiplies its message, by its norm: user-level clipping goes in here."""
 
-    def total(self, messages: Sequence[Message], *, round: int, step: int) -> Message:
-        """The sum, with whatever is added to it: noise goes in here."""
+    def total(self, messages: Sequence[Message], *, round: int, step: int, missing: int = 0) -> Message:
+        """The sum, with whatever is added to it: noise goes in here. missing: clients of the step that sent nothing."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,8 @@ class PlainSum:
 
     one_by_one: bool = field(default=False)
 
-    def scale(self, norms: Tensor) -> Tensor:
-        return torch.ones_like(norms)
+    def scale(self, uploads: Uploads) -> Tensor:
+        return torch.ones_like(uploads.norms)
 
-    def total(self, messages: Sequence[Message], *, round: int, step: int) -> Message:
+    def total(self, messages: Sequence[Message], *, round: int, step: int, missing: int = 0) -> Message:
         return add_up(messages)

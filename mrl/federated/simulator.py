@@ -102,7 +102,8 @@ class Simulation:
             if step in self.late:
                 messages.append(replace(self.late.pop(step), round=number))
             if messages:
-                total = self.summation.total(messages, round=number, step=step)
+                missing = int(is_dropped.sum()) + len({error.client for error in now.errors})
+                total = self.summation.total(messages, round=number, step=step, missing=missing)
                 self.server = self.method.aggregate(self.server, total)
         for clients, _ in cohort:
             self.population.put(clients)
@@ -153,7 +154,7 @@ class Simulation:
 
         counted: (C,) 1, or 0 of clients of which a message was refused in this round, which it is set to here.
         """
-        scale = self.summation.scale(uploads.norms)
+        scale = self.summation.scale(uploads)
         norms, most = uploads.norms * scale, self.config.max_norm
         sending = int((counted > 0).sum())
         for place in ((counted > 0) & ~(norms <= (torch.inf if most is None else most))).nonzero()[:, 0].tolist():

@@ -32,11 +32,11 @@ def test_another_summation_clips_every_client_and_adds_noise(data, config):
     seen = []
 
     class Clipped(PlainSum):
-        def scale(self, norms):
-            seen.append(norms)
-            return (1.0 / norms).clamp(max=1.0)
+        def scale(self, uploads):
+            seen.append(uploads.norms)
+            return (1.0 / uploads.norms).clamp(max=1.0)
 
-        def total(self, messages, *, round, step):
+        def total(self, messages, *, round, step, missing=0):
             total = super().total(messages, round=round, step=step)
             return replace(total, tensors={name: tensor + 0.0 for name, tensor in total.tensors.items()})
 
@@ -52,7 +52,7 @@ def test_messages_one_by_one_make_the_same_sum(data, config):
             super().__init__(one_by_one=True)
             self.counts = []
 
-        def total(self, messages, *, round, step):
+        def total(self, messages, *, round, step, missing=0):
             self.counts.append([message.clients for message in messages])
             return super().total(messages, round=round, step=step)
 
