@@ -30,7 +30,10 @@ def draw_levels(table: pl.DataFrame, *, value: str = "retained", size: str = "pa
     table = table.drop("other", strict=False)  # of which there is no line
     table, models = style.models_of(style.check_table(table))
     datasets = style.in_order(table["dataset"])
-    labels = {dataset: style.in_order(table.filter(dataset=dataset)["label"]) for dataset in datasets}
+    labels = {  # depths first, so that they stand above one another
+        dataset: sorted(style.in_order(table.filter(dataset=dataset)["label"]), key=lambda name: "depth" not in name)
+        for dataset in datasets
+    }
     columns = max(map(len, labels.values()))
     height = 1.75 if size == "page" else 1.4
     figure, axes = style.canvas(size, height * len(datasets) + 0.35, len(datasets), columns, sharey=value == "retained")
