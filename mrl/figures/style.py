@@ -39,7 +39,7 @@ GREY, PALE = "#6E6E6E", "#C4C4C4"  # text and chance levels; whatever stays in t
 SMALL, NORMAL = 7.0, 7.5  # points
 FONT = "DejaVu Sans"
 LEGEND_ROW = 0.14  # inches
-DODGE = 0.12  # between two lines on a width axis, in octaves
+DODGE, MOST_DODGED = 0.12, 0.36  # between two lines on a width axis, and between the outermost ones, in octaves
 PIXELS_PER_INCH = 125  # CSS pixels in a notebook: a page figure fills the width of a JupyterLab cell
 
 
@@ -205,7 +205,13 @@ def dodge(widths: Iterable[float], number: int, count: int) -> np.ndarray:
 
     Give `width_axis` the count, too.
     """
-    return np.asarray(list(widths), dtype=np.float64) * 2 ** (DODGE * (number - (count - 1) / 2))
+    places = np.asarray(list(widths), dtype=np.float64)
+    return places * 2 ** (_dodged(count) * (number / max(count - 1, 1) - 0.5))
+
+
+def _dodged(count: int) -> float:
+    """Between the outermost of `count` lines, in octaves: farther apart, a line further left would seem to be ahead."""
+    return min(DODGE * (count - 1), MOST_DODGED)
 
 
 def ink(background: object) -> str:
@@ -226,7 +232,7 @@ def width_axis(ax: Axes, widths: Iterable[int], count: int = 1) -> None:
     ax.xaxis.set_major_locator(FixedLocator(widths))
     ax.xaxis.set_major_formatter(FixedFormatter([str(width) for width in widths]))
     ax.xaxis.set_minor_locator(NullLocator())
-    beyond = 1.15 * 2 ** (DODGE * (count - 1) / 2)
+    beyond = 1.15 * 2 ** (_dodged(count) / 2)
     ax.set_xlim(widths[0] / beyond, widths[-1] * beyond)
     ax.set_xlabel("width (leading dimensions)")
 
