@@ -43,10 +43,11 @@ def _describe_kept(shown: pl.DataFrame, main: str) -> Iterator[str]:
     yield (
         f"{'Coarse comes first' if falls[main] else 'Coarse does not come first everywhere'}: of what all {widths[-1]} "
         f"dimensions of {_named(main)} know above chance (does an item's class recur among its {NEIGHBOURS} "
-        f"nearest neighbours? mean over the classes), the first {widths[0]} keep {_kept_by_depth(of_main)}."
+        f"nearest neighbours? mean over the classes), the first {widths[0]} keep "
+        f"{_kept_by_depth(of_main, with_classes=True)}."
     )
     others = [model for model in CONTROLS if model in falls]
-    alike = [model_name(model) for model in others if falls[model] == falls[main]]
+    alike = [_named(model) for model in others if falls[model] == falls[main]]
     if others:
         text = (
             f"That {'takes no' if falls[main] and alike else 'is so with and without'} nesting: the same order"
@@ -55,14 +56,15 @@ def _describe_kept(shown: pl.DataFrame, main: str) -> Iterator[str]:
         )
         holds = f" holds for {listed(alike)}, no level of which was trained" if alike else ""
         plain = rows.filter(model=PLAIN)
-        figures = f"; {model_name(PLAIN)}, keeps {_kept_by_depth(plain)}" if len(plain) else ""
+        figures = f"; {_named(PLAIN)} keeps {_kept_by_depth(plain)}" if len(plain) else ""
         yield f"{text}{holds}{figures}."
 
 
 def _named(model: str) -> str:
     """The name of a model within a sentence."""
-    name = model_name(model)
-    return f"the {name}" if name[0].islower() else name
+    name, comma, how = model_name(model).partition(", ")
+    name = f"{name} ({how})" if comma else name
+    return f"the {name}" if name.islower() else name
 
 
 def _is_falling(values: pl.Series) -> bool:
@@ -71,15 +73,15 @@ def _is_falling(values: pl.Series) -> bool:
     return bool(printed[-1] < printed[0] and (printed.diff().drop_nulls() <= 0).all())
 
 
-def _kept_by_depth(rows: pl.DataFrame) -> str:
-    """`45 % of depth 1 (16 classes), … on completejourney, and …`, of one model and width."""
+def _kept_by_depth(rows: pl.DataFrame, *, with_classes: bool = False) -> str:
+    """`45 % and 20 % of depths 1 and 2 (4 and 16 classes) on completejourney; …`, of one model and width."""
     parts = []
     for (dataset,), part in rows.group_by("dataset", maintain_order=True):
-        depths = [
-            f"{percent(row['retained'])} of {row['label'].replace('_', ' ')} ({row['classes']} classes)"
-            for row in part.iter_rows(named=True)
-        ]
-        parts.append(f"{listed(depths)} on {dataset}")
+        depths = listed([label.removeprefix("depth_") for label in part["label"]])
+        classes = f" ({listed([str(number) for number in part['classes']])} classes)" if with_classes else ""
+        parts.append(
+            f"{listed([percent(share) for share in part['retained']])} of depths {depths}{classes} on {dataset}"
+        )
     return "; ".join(parts)
 
 
@@ -87,21 +89,19 @@ def _describe_gain(shown: pl.DataFrame, nested: list[str]) -> Iterator[str]:
     """How often the first TOLD nested models are clearly ahead of the best one that is not, below the full width."""
     is_label = pl.col("label").str.starts_with("depth_") | (pl.col("label") == "genres")
     cells = shown.filter(is_label, pl.col("width") < shown["width"].max(), side="items").drop_nulls("difference_low")
-    parts = []
-    for (dataset,), of_dataset in cells.group_by("dataset", maintain_order=True):
+    models = []
+    for model in nested[:TOLD]:
         counts = []
-        for model in nested[:TOLD]:
-            if not len(rows := of_dataset.filter(model=model)):
-                continue
+        for (dataset,), rows in cells.filter(model=model).group_by("dataset", maintain_order=True):
             ahead = len(rows.filter(pl.col("difference_low") > 0))
             behind = len(rows.filter(pl.col("difference_high") < 0))
-            mean = f"{100 * rows['difference'].mean():+.1f}".replace("-", "−")
-            counts.append(f"{_named(model)} is ahead in {ahead} and behind in {behind} of {len(rows)} ({mean} points)")
-        parts.append(f"on {dataset} {listed(counts)}")
-    if parts:
+            counts.append(f"on {dataset} in {ahead} and {behind} of {len(rows)}")
+        if counts:
+            models.append(f"{_named(model)} {listed(counts)}")
+    if models:
         yield (
-            "What does nesting add? Compared, depth by depth and width by width below the full, with the best model "
-            f"without it (ahead: the 95 % interval over seeds is above 0; in brackets the mean): {'; '.join(parts)}."
+            "What does nesting add? At each depth and width below the full, against the best model without it, clearly "
+            f"ahead and clearly behind (95 % interval over seeds) are {'; '.join(models)}."
         )
 
 
