@@ -3,6 +3,8 @@
     group          the processes of a run, and the collectives that they need, bytes counted
     rows           rows shared out by their work; what they point to, fetched from the others
     least_squares  iALS, nested least squares and principal axes on shards
+
+Every process runs the same program and calls the same collectives in the same order.
 """
 
 from mrl.distributed.group import Group, join, leave

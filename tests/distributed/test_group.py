@@ -41,6 +41,10 @@ def everything(group: Group) -> dict:
     return found
 
 
+def make_ones(shapes: list[list[int]]) -> list[torch.Tensor]:
+    return [torch.ones(*shape) for shape in shapes]
+
+
 def refused(group: Group) -> str:
     def fail() -> list[torch.Tensor]:
         raise RunError("raise l2")

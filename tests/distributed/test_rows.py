@@ -67,7 +67,7 @@ def test_rows_are_shared_by_work_whatever_their_number(monkeypatch):
     made = {size: share_rows(counts, sized(size)) for size in (1, 2, 3, 5)}
     assert len({each.tiles for each in made.values()}) == 1, "tiles are the same for any number of processes"
     assert all({*each.bounds} <= {*each.tiles} for each in made.values())
-    assert made[2].bounds == (0, 1, 14) or made[2].bounds == (0, 8, 14)
+    assert 1 <= made[2].bounds[1] <= 8, "one heavy row each"
     many = share_rows(torch.full((5000,), 3), sized(4))
     work = [sum(4 for _ in range(*edge)) for edge in pairwise(many.bounds)]
     assert max(work) < 1.05 * min(work)
