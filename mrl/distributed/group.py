@@ -63,14 +63,12 @@ class Group:
 
         An error there is raised here, too.
         """
-        made, fault = [torch.empty(*shape, dtype=torch.float64, device=self.device) for shape in shapes], None
-        if self.is_first:
-            try:
-                made = [table.double().contiguous() for table in make()]
-            except MRLError as error:
-                fault = error
-        if told := self.tell(fault and [type(fault).__name__, str(fault)]):
-            raise fault or getattr(errors, told[0])(told[1])
+        made = [torch.empty(*shape, dtype=torch.float64, device=self.device) for shape in shapes]
+
+        def keep() -> None:
+            made[:] = [table.double().contiguous() for table in make()]
+
+        self.tell(keep)
         for table in made if self.size > 1 else ():
             dist.broadcast(table, group_src=0, group=self.process_group)
             self.sent += table.nbytes * (self.size - 1) * self.is_first
@@ -125,21 +123,38 @@ class Group:
         self.sent += told.nbytes * (self.size - 1) // self.size
         return received.tolist()
 
-    def tell(self, value: Any = None) -> Any:
-        """What the first process says, as JSON."""
+    def to_first(self, rows: Tensor) -> Tensor:
+        """On the first process the rows of all, in their order; elsewhere none."""
+        return self.swap(rows, [len(rows), *[0] * (self.size - 1)])
+
+    def tell(self, make: Callable[[], Any]) -> Any:
+        """What the first process makes, as JSON; an error of mrl there is raised in all."""
         if self.size == 1:
-            return value
-        text = json.dumps(value).encode() if self.is_first else b""
-        data = torch.tensor(list(text), dtype=torch.uint8, device=self.device)
+            return make()
+        value, fault = None, None
+        if self.is_first:
+            try:
+                value = make()
+            except MRLError as error:
+                fault = [type(error).__name__, str(error)]
+        text = json.dumps([value, fault]).encode() if self.is_first else b""
+        data = (
+            torch.frombuffer(bytearray(text), dtype=torch.uint8).to(self.device)
+            if text
+            else torch.empty(0, dtype=torch.uint8, device=self.device)
+        )
         counts = self.each(len(data))
-        return json.loads(bytes(self.gather(data, counts).tolist()))
+        value, fault = json.loads(self.gather(data, counts).cpu().numpy().tobytes())
+        if fault:
+            raise getattr(errors, fault[0])(fault[1])
+        return value
 
     def pieces(self, rows: Tensor, most: int = PIECE) -> Iterator[Tensor]:
         """On the first process the rows of all, in their order, some at a time; elsewhere nothing, but they are sent.
 
         Every process has to iterate. most: bytes of a piece, about.
         """
-        step = max(1, most // max(1, rows[:1].numel() * rows.element_size()))
+        rows, step = rows.to(self.device), max(1, most // max(1, rows[:1].numel() * rows.element_size()))
         counts = self.each(len(rows))
         if self.is_first:
             yield from rows.split(step) if len(rows) else ()

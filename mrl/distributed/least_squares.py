@@ -7,51 +7,23 @@ are. Rows are solved tile by tile by `mrl.least_squares`. ALX (Mehta et al., arX
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from mrl.config import TrainConfig
+from mrl.distributed.exact import exact_sum, summed_gram, times
 from mrl.distributed.group import Group
+from mrl.distributed.propagation import Graph
 from mrl.distributed.rows import Links, Rows, Shard
-from mrl.kernels import propagate
-from mrl.least_squares.axes import balanced_scale, gram, largest_entries, penalty_by_column, principal_axes
+from mrl.least_squares.axes import balanced_scale, largest_entries, penalty_by_column, principal_axes
 from mrl.least_squares.fit import fitted_levels
 from mrl.least_squares.ials import RANK, Factors, eigenbasis, frequency_l2, solve_in_eigenbasis
 from mrl.least_squares.nested import BlockSystems, block_eigenbasis
-from mrl.model import sparse_matrix
 from mrl.widths import check_level_weights
 
 DRAWN = 2**16  # random rows at a time
-
-
-def times(rows: Rows, table: Tensor, matrix: Tensor) -> Tensor:
-    """Own rows (R, D) times a matrix (D, F), tile by tile: the same in any process."""
-    matrix, product = matrix.to(table), table.new_empty(len(table), matrix.shape[1])
-    for tile in rows.own_tiles:
-        torch.mm(table[tile], matrix, out=product[tile])
-    return product
-
-
-def summed_gram(group: Group, rows: Rows, table: Tensor) -> Tensor:
-    """(D, D) float64: tableᵀ table of all processes."""
-    squares = [float(table[tile].double().square().sum(0).max()) for tile in rows.own_tiles]
-    bound = group.largest(max(squares, default=0.0))  # by Cauchy–Schwarz, of every entry of every tile
-    return exact_sum(group, rows, (gram(table[tile]) for tile in rows.own_tiles), bound, 2 * table.shape[1:])
-
-
-def exact_sum(group: Group, rows: Rows, parts: Iterable[Tensor], bound: float, shape: Sequence[int]) -> Tensor:
-    """The sum over all tiles of a float64 table each, none of whose entries is farther from 0 than `bound`.
-
-    In fixed point: whole numbers add up to the same in any order, so in any number of processes.
-    """
-    total = torch.zeros(*shape, dtype=torch.int64, device=group.device)
-    unit = 2.0 ** math.floor(62 - math.log2(max(bound, 1e-300) * len(rows.tiles)))
-    for part in parts:
-        total += (part * unit).round().long()
-    return group.sum(total).double() / unit
 
 
 def spectral_start(shard: Shard, width: int, *, seed: int = 0) -> Factors:
@@ -89,23 +61,6 @@ def _eigh(group: Group, gram: Tensor) -> list[Tensor]:
 def _orthonormal(group: Group, rows: Rows, table: Tensor) -> Tensor:
     squares, basis = _eigh(group, summed_gram(group, rows, table))
     return times(rows, table, basis * torch.where(squares > RANK * squares[-1], squares**-0.5, 0))
-
-
-class Graph:
-    """Own rows of D_U^-½ X D_I^-½, or of its transpose: what `mrl.model.normalised_graph` is for one process."""
-
-    def __init__(self, group: Group, own: Links, other: Links) -> None:
-        self.links, self.counts, self.other_counts = own, own.counts.float(), other.counts.float()
-
-    def times(self, table: Tensor) -> Tensor:
-        """(R, D): own rows times the other side's table, of which this process has its own rows."""
-        product = table.new_empty(len(self.counts), table.shape[1])
-        for rows, positives, (fetched, counts) in self.links.blocks(table, self.other_counts):
-            values = (self.counts[rows][positives.users.long()] * counts[positives.items.long()]).rsqrt()
-            shape = (positives.num_users, len(fetched))
-            matrix = sparse_matrix(positives.offsets.to(torch.int32), positives.items, values, shape)
-            product[rows] = propagate(matrix, matrix, fetched)  # never backwards, which is what a transpose is for
-        return product
 
 
 def ials(shard: Shard, factors: Factors, *, alpha0: float, l2: float, nu: float, sweeps: int) -> Factors:

@@ -172,9 +172,13 @@ class Links:
 
 @dataclass(frozen=True)
 class Shard:
-    """What a process has of the interactions: those of its users, and those of its items."""
+    """What a process has of the interactions: those of its users, and those of its items.
+
+    positives: of its users, over all items.
+    """
 
     group: Group
+    positives: Positives
     users: Rows
     items: Rows
     by_user: Links
@@ -198,7 +202,7 @@ def shard(group: Group, own: Positives, users: Rows, *, width: int, fetched: int
     of_items = Positives(offsets, pairs[order, 0].contiguous(), users.total)
     options = {"width": width, "fetched": fetched}
     by_user, by_item = Links(group, users, items, own, **options), Links(group, items, users, of_items, **options)
-    return Shard(group, users, items, by_user, by_item)
+    return Shard(group, own, users, items, by_user, by_item)
 
 
 def take_own(group: Group, positives: Positives) -> tuple[Positives, Rows]:

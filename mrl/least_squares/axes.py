@@ -59,6 +59,11 @@ def _root(gram: Tensor) -> tuple[Tensor, Tensor]:
 def score_spread(users: Tensor, items: Tensor) -> Tensor:
     """The standard deviation of each user's scores over all items (U,), of users (U, D) and items (I, D)."""
     covariance = torch.cov(items.T, correction=0).reshape(2 * items.shape[1:])  # of one column it is a number
+    return spread_by(users, covariance)
+
+
+def spread_by(users: Tensor, covariance: Tensor) -> Tensor:
+    """`score_spread` by the covariance (D, D) of the items."""
     return ((users @ covariance) * users).sum(1).clamp_min(0).sqrt()
 
 

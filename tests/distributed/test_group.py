@@ -32,7 +32,7 @@ def everything(group: Group) -> dict:
     to_each = [1, 0, 2][: group.size]
     sent = torch.arange(sum(to_each), dtype=torch.int32)[:, None] + 100 * group.rank
     note("swap", lambda: group.swap(sent, to_each)[:, 0].tolist())
-    note("tell", lambda: group.tell({"chosen": [0.5, "ü"]} if group.is_first else None))
+    note("tell", lambda: group.tell(lambda: {"chosen": [0.5, "ü"]}))
     note("pieces", lambda: [piece[:, 0].tolist() for piece in group.pieces(rows_of(group.rank), most=16)])
     tables = [[2, 2], [1]]
     note(

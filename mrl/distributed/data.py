@@ -1,0 +1,107 @@
+"""The data of a run on shards: each process has the interactions of its own users.
+
+Parquet folders are read by shards (`mrl.distributed.parquet`); no process ever holds all pairs of them. Every other
+data set is read whole by every process, which keeps what is its own: its splits are those of one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mrl.config import TrainConfig
+from mrl.data import Interactions, Positives, load_data
+from mrl.data.interactions import fingerprint_of
+from mrl.distributed.group import Group
+from mrl.distributed.rows import Rows, share_rows
+
+PARTS = ("train", "valid", "test", "dropped")
+
+
+@dataclass(frozen=True)
+class ShardedData:
+    """own: the interactions of own users, over all items. users: whose are whose. user_ids (U,): of all users."""
+
+    group: Group
+    users: Rows
+    own: Interactions
+    user_ids: np.ndarray
+
+    @property
+    def name(self) -> str:
+        return self.own.name
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.own.notes
+
+    @property
+    def item_ids(self) -> np.ndarray:
+        return self.own.item_ids
+
+    @property
+    def labels(self) -> pl.DataFrame | None:
+        return self.own.labels
+
+    @property
+    def num_users(self) -> int:
+        return self.users.total
+
+    @property
+    def num_items(self) -> int:
+        return self.own.num_items
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """That of `mrl.data.Interactions`. All processes have to ask."""
+        tables = (piece for split in self.own.splits for piece in csr_pieces(self.group, split))
+        found = fingerprint_of(tables, self.user_ids, self.item_ids)
+        return self.group.tell(lambda: found)
+
+    def merge_valid(self) -> ShardedData:
+        return replace(self, own=self.own.merge_valid())
+
+
+def csr_pieces(group: Group, own: Positives) -> Iterator[Tensor]:
+    """On the first process the offsets (U + 1,) of all and then the items (N,), in pieces; elsewhere nothing."""
+    if group.is_first:
+        yield torch.zeros(1, dtype=torch.int64)
+    before = 0
+    for counts in group.pieces(own.counts):
+        offsets = counts.cumsum(0) + before
+        before = int(offsets[-1])
+        yield offsets
+    yield from group.pieces(own.items)
+
+
+def load_sharded(config: TrainConfig, group: Group) -> ShardedData:
+    """The data set of a config, with validation as its protocol says."""
+    whole = load_data(config)
+    users = share_rows(whole.train.counts + whole.valid.counts + whole.test.counts, group)
+    rows = torch.arange(users.start, users.stop)
+    parts = {part: getattr(whole, part) for part in PARTS}
+    taken = {part: positives.take(rows) for part, positives in parts.items() if positives is not None}
+    own = replace(whole, user_ids=whole.user_ids[users.start : users.stop], **taken)
+    return ShardedData(group, users, own, whole.user_ids)
+
+
+def sample_of_users(data: ShardedData, rows: Tensor) -> Interactions | None:
+    """The interactions of some users, by row, in increasing order, on the first process; None elsewhere."""
+    group = data.group
+    inside = (rows >= data.users.start) & (rows < data.users.stop)
+    own = rows[inside] - data.users.start
+    parts = {}
+    for part in PARTS:
+        positives = getattr(data.own, part)
+        if positives is not None:
+            taken = positives.take(own)
+            counts, items = (group.to_first(table.to(group.device)) for table in (taken.counts, taken.items))
+            parts[part] = Positives(F.pad(counts.cumsum(0), (1, 0)), items, data.num_items)
+    return replace(data.own, user_ids=data.user_ids[rows.numpy()], **parts) if group.is_first else None
