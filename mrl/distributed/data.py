@@ -61,16 +61,18 @@ class ShardedData:
     @cached_property
     def fingerprint(self) -> str:
         """That of `mrl.data.Interactions`. All processes have to ask."""
-        tables = (piece for split in self.own.splits for piece in csr_pieces(self.group, split))
-        found = fingerprint_of(tables, self.user_ids, self.item_ids)
+        csr = (
+            part for own in self.own.splits for part in (offset_pieces(self.group, own), self.group.pieces(own.items))
+        )
+        found = fingerprint_of((piece for part in csr for piece in part), self.user_ids, self.item_ids)
         return self.group.tell(lambda: found)
 
     def merge_valid(self) -> ShardedData:
         return replace(self, own=self.own.merge_valid())
 
 
-def csr_pieces(group: Group, own: Positives) -> Iterator[Tensor]:
-    """On the first process the offsets (U + 1,) of all and then the items (N,), in pieces; elsewhere nothing."""
+def offset_pieces(group: Group, own: Positives) -> Iterator[Tensor]:
+    """On the first process the offsets (U + 1,) of the positives of all, in pieces; elsewhere nothing."""
     if group.is_first:
         yield torch.zeros(1, dtype=torch.int64)
     before = 0
@@ -78,7 +80,6 @@ def csr_pieces(group: Group, own: Positives) -> Iterator[Tensor]:
         offsets = counts.cumsum(0) + before
         before = int(offsets[-1])
         yield offsets
-    yield from group.pieces(own.items)
 
 
 def load_sharded(config: TrainConfig, group: Group) -> ShardedData:

@@ -146,7 +146,9 @@ class Group:
         counts = self.each(len(data))
         value, fault = json.loads(self.gather(data, counts).cpu().numpy().tobytes())
         if fault:
-            raise getattr(errors, fault[0])(fault[1])
+            error = getattr(errors, fault[0])(fault[1])
+            error.is_shared = True  # all processes raise it, so one may tell
+            raise error
         return value
 
     def pieces(self, rows: Tensor, most: int = PIECE) -> Iterator[Tensor]:
