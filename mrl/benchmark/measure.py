@@ -189,7 +189,8 @@ def _training(config: BenchmarkConfig, data: Interactions, case: Case, device: s
         return lambda: _timed(trainer.run_epoch, device) * len(data.train) / len(trainer.users)
     model = PlainModel(
         data.train, settings.widths, style=code, candidates=settings.sampler.candidates,
-        nested=settings.nested_negatives, hops=settings.hops if backbone == "lightgcn" else 0, seed=config.seed, device=device,
+        nested=settings.nested_negatives, hops=settings.hops if backbone == "lightgcn" else 0, seed=config.seed,
+        device=device,
     )  # fmt: skip
     batches = max(1, config.slice_batches // 4) if code == "published" else config.slice_batches
     used = min(batches * config.batch_size, len(data.train))
