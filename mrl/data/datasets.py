@@ -87,6 +87,16 @@ def load_dataset(dataset: str | Path, **settings: Any) -> Interactions:
     return build(log, name=name, labels=labels, notes=tuple(notes), **asdict(rules))
 
 
+def parquet_parts(dataset: str | Path) -> tuple[Path, tuple[Path, ...], Path | None] | None:
+    """Folder, parts and item labels of a data set that is one Parquet table in parts, not yet split; else None."""
+    path = _find_path(dataset)
+    files = _find_files(path) if path is not None and path.is_dir() else None
+    if files is None or files.test is not None or not files.train.parts:
+        return None
+    is_parquet = all(suffix_of(part) in (".parquet", ".pq") for part in files.train.parts)
+    return (files.train.path, files.train.parts, files.items) if is_parquet else None
+
+
 def dataset_name(dataset: str | Path) -> str:
     """A short name that is safe in a path: the registry's, or that of the file or folder."""
     path = _find_path(dataset)

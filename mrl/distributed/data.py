@@ -17,10 +17,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mrl.config import TrainConfig
-from mrl.data import Interactions, Positives, load_data
+from mrl.data import Interactions, Positives, check_held_out, load_data
+from mrl.data.datasets import parquet_parts
 from mrl.data.interactions import fingerprint_of
 from mrl.distributed.group import Group
+from mrl.distributed.parquet import read_shard
 from mrl.distributed.rows import Rows, share_rows
+from mrl.errors import DataError
 
 PARTS = ("train", "valid", "test", "dropped")
 
@@ -84,7 +87,15 @@ def offset_pieces(group: Group, own: Positives) -> Iterator[Tensor]:
 
 def load_sharded(config: TrainConfig, group: Group) -> ShardedData:
     """The data set of a config, with validation as its protocol says."""
+    if (found := parquet_parts(config.dataset)) is not None:
+        users, own, user_ids = read_shard(config, group, *found)
+        data = ShardedData(group, users, own, user_ids)
+        for part in ("test", "valid"):
+            if not sum(group.each(len(own.split(part)))):
+                raise DataError(f"{own.name}: no user has so many items that one can be held out for {part}")
+        return data
     whole = load_data(config)
+    check_held_out(whole, config.split, config.protocol)
     users = share_rows(whole.train.counts + whole.valid.counts + whole.test.counts, group)
     rows = torch.arange(users.start, users.stop)
     parts = {part: getattr(whole, part) for part in PARTS}
