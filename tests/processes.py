@@ -15,11 +15,11 @@ from mrl.distributed import Group
 
 
 class Processes:
-    """`size` processes; `run` calls a function of a module in the first few of them. Use it in a `with` statement."""
+    """`size` processes; `run` calls a function of a module in the first few of them, `end` ends them."""
 
     def __init__(self, size: int, folder: Path) -> None:
         context = multiprocessing.get_context("spawn")
-        self.pipes, self.workers = [], []
+        self.pipes, self.workers, self.has_ended = [], [], False
         for rank in range(size):
             here, there = context.Pipe()
             worker = context.Process(target=_work, args=(there, rank, size, str(folder / "store")), daemon=True)
@@ -27,10 +27,8 @@ class Processes:
             self.pipes.append(here)
             self.workers.append(worker)
 
-    def __enter__(self) -> Processes:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def end(self) -> None:
+        self.has_ended = True
         for worker in self.workers:
             worker.terminate()
 
@@ -43,11 +41,9 @@ class Processes:
             pipe.send((size, function, arguments))
         results = []
         for rank, pipe in enumerate(self.pipes[:size]):
-            assert pipe.poll(120), f"process {rank} does not answer"
-            fault, result = pipe.recv()
+            fault, result = pipe.recv() if pipe.poll(120) else ("does not answer", None)
             if fault:
-                for worker in self.workers:
-                    worker.terminate()
+                self.end()
                 raise AssertionError(f"process {rank}: {fault}")
             results.append(result)
         return results

@@ -34,7 +34,7 @@ def exact_sum(group: Group, rows: Rows, parts: Iterable[Tensor], bound: float, s
     In fixed point: whole numbers add up to the same in any order, so in any number of processes.
     """
     total = torch.zeros(*shape, dtype=torch.int64, device=group.device)
-    unit = 2.0 ** math.floor(62 - math.log2(max(bound, 1e-300) * len(rows.tiles)))
+    unit = 2.0 ** math.floor(62 - math.log2(max(bound, 1e-270) * len(rows.tiles)))
     for part in parts:
         total += (part * unit).round().long()
     return group.sum(total).double() / unit

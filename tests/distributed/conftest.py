@@ -1,4 +1,4 @@
-"""Three processes for the tests of a room: started once, given one function after the other."""
+"""Three processes for all tests of the wing: started once, given one function after the other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ import pytest
 from processes import Processes
 
 
-@pytest.fixture(scope="module")
-def processes(tmp_path_factory) -> Iterator[Processes]:
-    with Processes(3, tmp_path_factory.mktemp("processes")) as started:
-        yield started
+@pytest.fixture(scope="session")
+def started() -> Iterator[list[Processes]]:
+    """The processes that there are; none before the first test that needs them."""
+    found: list[Processes] = []
+    yield found
+    for each in found:
+        each.end()
+
+
+@pytest.fixture
+def processes(started, tmp_path_factory) -> Processes:
+    if not started or started[-1].has_ended:  # a test failed and left them waiting for each other
+        started.append(Processes(3, tmp_path_factory.mktemp("processes")))
+    return started[-1]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from mrl import TrainConfig
 from mrl.data import Positives
@@ -67,12 +66,3 @@ def test_it_starts_where_one_process_starts(processes, size):
     assert zero == 0.0
     # columns may be mixed by rounding where singular values are close: what they span is the same
     assert np.abs(items @ items.T - expected @ expected.T).max() < 1e-4
-
-
-def test_sums_are_the_same_in_any_order():
-    generator = torch.Generator().manual_seed(0)
-    parts = list(torch.randn(50, 4, generator=generator, dtype=torch.float64) * 1e5)
-    side, bound = rows.Rows(tuple(range(51)), (0, 50), 0), max(float(part.abs().max()) for part in parts)
-    found = least_squares.exact_sum(Group(), side, parts, bound, [4])
-    assert torch.equal(found, least_squares.exact_sum(Group(), side, parts[::-1], bound, [4]))
-    assert torch.allclose(found, torch.stack(parts).sum(0), rtol=1e-14, atol=1e-9)
