@@ -7,7 +7,7 @@ Rows are dense integers; raw ids come back in every output. `build` makes them f
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
@@ -143,13 +143,14 @@ class Interactions:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the splits, what was dropped and the raw ids: equal fingerprints, equal data."""
-        tables = (table for split in self.splits for table in (split.offsets, split.items))
-        return fingerprint_of(tables, self.user_ids, self.item_ids)
-
-    @property
-    def splits(self) -> list[Positives]:
-        """Train, validation, test and, where there are any, what was dropped."""
-        return [self.train, self.valid, self.test, *([] if self.dropped is None else [self.dropped])]
+        digest = hashlib.sha256()
+        for split in (self.train, self.valid, self.test, *([] if self.dropped is None else [self.dropped])):
+            digest.update(split.offsets.cpu().numpy().tobytes())
+            digest.update(split.items.cpu().numpy().tobytes())
+        for ids in (self.user_ids, self.item_ids):
+            digest.update("\n".join(map(str, ids.tolist())).encode())
+            digest.update(b"\0")
+        return digest.hexdigest()
 
     def split(self, name: str) -> Positives:
         """`train`, `valid` or `test` by name."""
@@ -166,17 +167,6 @@ class Interactions:
             raise DataError(f"{self.name}: validation is the test set (protocol paper); a refit would train on it")
         empty = Positives.empty(self.num_users, self.num_items)
         return replace(self, train=self.train.union(self.valid), valid=empty)
-
-
-def fingerprint_of(tables: Iterable[Tensor], *ids: np.ndarray) -> str:
-    """SHA-256 over tables, which may come in pieces, and raw ids."""
-    digest = hashlib.sha256()
-    for table in tables:
-        digest.update(table.cpu().numpy().tobytes())
-    for raw in ids:
-        digest.update("\n".join(map(str, raw.tolist())).encode())
-        digest.update(b"\0")
-    return digest.hexdigest()
 
 
 def build(log: Any, *, name: str, labels: Any = None, notes: Sequence[str] = (), **settings: Any) -> Interactions:

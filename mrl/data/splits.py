@@ -200,38 +200,20 @@ def largest_core(users: np.ndarray, items: np.ndarray) -> int:
     return low
 
 
-def random_mask(users: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
-    """(N,) bool: about `fraction` of each user's pairs, drawn at random.
+def random_mask(users: np.ndarray, fraction: float, rng: np.random.Generator | np.ndarray) -> np.ndarray:
+    """(N,) bool: about `fraction` of each user's pairs, drawn at random: those of the least noise (N,) uint32 of `rng`.
 
     A user with n ≥ 3 pairs gives round(n · fraction) of them, at least 1 and at most n - 1; others give none.
     """
-    return held_mask(users, fraction, rng.integers(0, 2**32, size=len(users), dtype=np.uint32))
-
-
-def held_mask(users: np.ndarray, fraction: float, noise: np.ndarray) -> np.ndarray:
-    """(N,) bool: of each user the pairs with the smallest noise (N,) uint32, as many as of `random_mask`."""
     counts = np.bincount(users) if len(users) else np.zeros(0, dtype=np.int64)
     held = np.where(counts >= 3, np.clip(np.floor(counts * fraction + 0.5), 1, np.maximum(counts - 1, 1)), 0)
     # A stable sort by (user, noise) shuffles each user's pairs in place; the first `held` of them go.
+    noise = rng if isinstance(rng, np.ndarray) else rng.integers(0, 2**32, size=len(users), dtype=np.uint32)
     order = np.argsort(users.astype(np.int64) << 32 | noise, kind="stable")
     first = np.cumsum(counts) - counts
     mask = np.zeros(len(users), dtype=bool)
     mask[order] = np.arange(len(users)) < (first + held.astype(np.int64))[users]
     return mask
-
-
-def hashed_noise(seed: int, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """(N,) uint32 for `held_mask`, by a hash of seed, user and item alone: the same wherever a pair lies.
-
-    The finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), once for each of the three.
-    """
-    mixed = np.full(len(users), seed, dtype=np.uint64)
-    for values in (np.zeros(len(users)), users, items):
-        mixed = mixed + values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed ^= mixed >> np.uint64(31)
-    return (mixed >> np.uint64(32)).astype(np.uint32)
 
 
 def last_mask(users: np.ndarray, times: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ data set is read whole by every process, which keeps what is its own: its splits
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,10 +19,8 @@ from torch.nn import functional as F
 
 from mrl.config import TrainConfig
 from mrl.data import Interactions, Positives, check_held_out, load_data
-from mrl.data.datasets import parquet_parts
-from mrl.data.interactions import fingerprint_of
 from mrl.distributed.group import Group
-from mrl.distributed.parquet import read_shard
+from mrl.distributed.parquet import parquet_parts, read_shard
 from mrl.distributed.rows import Rows, share_rows
 from mrl.errors import DataError
 
@@ -64,11 +63,15 @@ class ShardedData:
     @cached_property
     def fingerprint(self) -> str:
         """That of `mrl.data.Interactions`. All processes have to ask."""
-        csr = (
-            part for own in self.own.splits for part in (offset_pieces(self.group, own), self.group.pieces(own.items))
-        )
-        found = fingerprint_of((piece for part in csr for piece in part), self.user_ids, self.item_ids)
-        return self.group.tell(lambda: found)
+        digest = hashlib.sha256()
+        for part in PARTS:
+            if (own := getattr(self.own, part)) is not None:
+                for table in (offset_pieces(self.group, own), self.group.pieces(own.items)):
+                    for piece in table:
+                        digest.update(piece.cpu().numpy().tobytes())
+        for ids in (self.user_ids, self.item_ids):
+            digest.update("\n".join(map(str, ids.tolist())).encode() + b"\0")
+        return self.group.tell(digest.hexdigest)
 
     def merge_valid(self) -> ShardedData:
         return replace(self, own=self.own.merge_valid())

@@ -20,15 +20,26 @@ from torch import Tensor
 
 from mrl.config import TrainConfig
 from mrl.data import Interactions, Positives, as_paper, dataset_name
+from mrl.data.datasets import find_files, find_path
 from mrl.data.interactions import id_array, in_row_order
-from mrl.data.splits import hashed_noise, held_mask
+from mrl.data.splits import random_mask
 from mrl.distributed.group import Group
 from mrl.distributed.rows import Rows, share_rows
 from mrl.errors import ConfigError, DataError
-from mrl.files import Format, ParquetTable, check_parquet, read_item_table, read_log, sniff_parts
+from mrl.files import Format, ParquetTable, check_parquet, read_item_table, read_log, sniff_parts, suffix_of
 
 CHUNK = 2**21  # rows at a time
 ROLES = ("user", "item", "rating", "timestamp")
+
+
+def parquet_parts(dataset: str) -> tuple[Path, tuple[Path, ...], Path | None] | None:
+    """Folder, parts and item labels of a data set that is one Parquet table in parts, not yet split; else None."""
+    path = find_path(dataset)
+    files = find_files(path) if path is not None and path.is_dir() else None
+    if files is None or files.test is not None or not files.train.parts:
+        return None
+    is_parquet = all(suffix_of(part) in (".parquet", ".pq") for part in files.train.parts)
+    return (files.train.path, files.train.parts, files.items) if is_parquet else None
 
 
 def read_shard(
@@ -61,6 +72,20 @@ def read_shard(
         dropped = None
     own = Interactions(name, train, valid, test, own_ids, item_ids, labels, tuple(notes), dropped)
     return users, as_paper(own) if config.protocol == "paper" else own, user_ids
+
+
+def hashed_noise(seed: int, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """(N,) uint32 for `random_mask`, by a hash of seed, user and item alone: the same wherever a pair lies.
+
+    The finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), once for each of the three.
+    """
+    mixed = np.full(len(users), seed, dtype=np.uint64)
+    for values in (np.zeros(len(users)), users, items):
+        mixed = mixed + values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed ^= mixed >> np.uint64(31)
+    return (mixed >> np.uint64(32)).astype(np.uint32)
 
 
 class _Reader:
@@ -166,10 +191,10 @@ def _split(config: TrainConfig, pairs: dict[bool, np.ndarray], users: Rows, num_
     rows, items = pairs[True] // num_items, pairs[True] % num_items
     noise = hashed_noise(config.seed, rows, items)
     rows -= users.start
-    in_test = held_mask(rows, config.holdout.test_fraction, noise)
+    in_test = random_mask(rows, config.holdout.test_fraction, noise)
     in_valid = np.zeros(len(rows), dtype=bool)
     if config.protocol == "honest":  # of what is left, by the same hash: what is smallest went to test
-        in_valid[~in_test] = held_mask(rows[~in_test], config.holdout.valid_fraction, noise[~in_test])
+        in_valid[~in_test] = random_mask(rows[~in_test], config.holdout.valid_fraction, noise[~in_test])
     masks = ~in_test & ~in_valid, in_valid, in_test
     parts = [Positives.from_pairs(rows[mask], items[mask], *size) for mask in masks]
     below = np.setdiff1d(pairs[False], pairs[True], assume_unique=True)

@@ -44,7 +44,7 @@ def test_two_processes_from_python_and_one_by_hand_write_the_same_run(tmp_path, 
 
 
 def test_settings_go_through_the_command_line_as_they_are(tmp_path):
-    given = config(tmp_path, eval_widths=(3,), user_column=None, rating_column="", name="it's", hops=2)
+    given = config(tmp_path, eval_widths=(3,), user_column=None, rating_column="", name="mine-1", hops=2)
     words = launch.arguments(given)
     assert as_config(TrainConfig, dict(zip(words[::2], words[1::2], strict=True))) == given
 
