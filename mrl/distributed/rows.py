@@ -56,7 +56,9 @@ class Rows:
 
     def owners(self, rows: Tensor) -> Tensor:
         """Which process owns each of these rows."""
-        return torch.bucketize(rows, torch.tensor(self.bounds[1:-1], dtype=rows.dtype, device=rows.device), right=True)
+        return torch.bucketize(
+            rows, torch.tensor(self.bounds[1:-1], dtype=rows.dtype, device=rows.device), right=True, out_int32=True
+        )
 
     def split(self, sorted_rows: Tensor) -> list[int]:
         """How many of these rows, in increasing order, each process owns."""
@@ -192,10 +194,11 @@ def shard(group: Group, own: Positives, users: Rows, *, width: int, fetched: int
     """
     own = own.to(group.device)
     items = share_rows(group.sum(own.item_counts), group)
-    order = torch.argsort(items.owners(own.items), stable=True)
-    counts = torch.bincount(items.owners(own.items), minlength=group.size).tolist()
-    pairs = torch.stack([own.users + users.start, own.items], 1)[order]  # (N, 2) int32
-    pairs = group.swap(pairs, counts)
+    owners = items.owners(own.items)
+    order, counts = torch.argsort(owners, stable=True), torch.bincount(owners, minlength=group.size).tolist()
+    del owners
+    pairs = torch.stack([own.users + users.start, own.items], 1)  # (N, 2) int32
+    pairs = group.swap(pairs[order], counts)
     order = torch.argsort(pairs[:, 1], stable=True)  # users stay increasing within an item
     item_counts = torch.bincount(pairs[:, 1].long() - items.start, minlength=items.stop - items.start)
     offsets = torch.nn.functional.pad(item_counts.cumsum(0), (1, 0))

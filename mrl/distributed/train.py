@@ -127,6 +127,7 @@ def train(config: TrainConfig, group: Group, progress: Progress) -> Path:
             values = {width: results[0].value(monitor, width) for width in settings.widths}
             advice = describe_widths(monitor, training.wider, values)
             progress.say("refit", "on all of train")
+            fit = None  # its tables make room for those of the refit
             fit = FITS[config.recipe](training, data.merge_valid())
         test = {"split": "test", "widths": settings.report_widths, "per_user": config.per_user}
         results.append(evaluate(data, fit.vectors, fit.items, **test))
