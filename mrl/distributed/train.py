@@ -121,8 +121,9 @@ def train(config: TrainConfig, group: Group, progress: Progress) -> Path:
         settings = training.settings()
         if "widths" in training.chosen and group.is_first:  # they were found; whoever reads the run wants to know which
             directory.write_config(replace(config, widths=settings.widths).to_dict())
+        validated = _validate(training, data, fit)
         if config.protocol == "honest":
-            results.append(_validate(training, data, fit))
+            results.append(validated)
             monitor = config.early_stopping.monitor
             values = {width: results[0].value(monitor, width) for width in settings.widths}
             advice = describe_widths(monitor, training.wider, values)

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mrl.data import Positives
@@ -48,6 +48,7 @@ def fetch_all(group: Group, seed: int, edges: tuple, tiles: int, fetched: int) -
     return {"seen": seen, "parts": len(links.parts), "whole": links.is_whole, "sent": group.sent}
 
 
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])  # processes outlive examples
 @given(
     seed=st.integers(0, 99),
     edges=st.tuples(*[st.lists(st.integers(0, 7), min_size=2, max_size=2)] * 2),
