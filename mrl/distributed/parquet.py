@@ -28,7 +28,7 @@ from mrl.distributed.rows import Rows, share_rows
 from mrl.errors import ConfigError, DataError
 from mrl.files import Format, ParquetTable, check_parquet, read_item_table, read_log, sniff_parts, suffix_of
 
-CHUNK = 2**21  # rows at a time
+CHUNK = 2**20  # rows at a time
 ROLES = ("user", "item", "rating", "timestamp")
 
 
@@ -177,8 +177,9 @@ def _shuffle(
             received[kept].append(group.swap(keys, torch.bincount(owners, minlength=group.size).tolist()).cpu().numpy())
     made, repeats = {}, 0
     for kept, keys in received.items():
-        merged = np.sort(np.concatenate(keys)) if keys else np.empty(0, np.int64)
-        received[kept] = []
+        merged = np.concatenate([np.empty(0, np.int64), *keys])
+        keys.clear()
+        merged.sort()
         is_new = np.r_[True, merged[1:] != merged[:-1]][: len(merged)]
         made[kept] = merged[is_new]
         repeats += (len(merged) - len(made[kept])) * kept
@@ -186,16 +187,27 @@ def _shuffle(
 
 
 def _split(config: TrainConfig, pairs: dict[bool, np.ndarray], users: Rows, num_items: int) -> list[Positives]:
-    """Train, validation, test and dropped positives of own users."""
-    size = users.stop - users.start, num_items
-    rows, items = pairs[True] // num_items, pairs[True] % num_items
-    noise = hashed_noise(config.seed, rows, items)
-    rows -= users.start
-    in_test = random_mask(rows, config.holdout.test_fraction, noise)
-    in_valid = np.zeros(len(rows), dtype=bool)
-    if config.protocol == "honest":  # of what is left, by the same hash: what is smallest went to test
-        in_valid[~in_test] = random_mask(rows[~in_test], config.holdout.valid_fraction, noise[~in_test])
-    masks = ~in_test & ~in_valid, in_valid, in_test
-    parts = [Positives.from_pairs(rows[mask], items[mask], *size) for mask in masks]
-    below = np.setdiff1d(pairs[False], pairs[True], assume_unique=True)
-    return [*parts, Positives.from_pairs(below // num_items - users.start, below % num_items, *size)]
+    """Train, validation, test and dropped positives of own users, made tile by tile, so that little is held beside."""
+    tables: list[list[np.ndarray]] = [[] for _ in range(8)]  # counts and items of each of the four
+    for tile in users.own_tiles:
+        size, edges = tile.stop - tile.start, (np.array([tile.start, tile.stop]) + users.start) * num_items
+        keys, dropped = (pairs[kept][slice(*np.searchsorted(pairs[kept], edges))] for kept in (True, False))
+        rows, items = keys // num_items, keys % num_items
+        noise = hashed_noise(config.seed, rows, items)
+        rows -= tile.start + users.start
+        in_test = random_mask(rows, config.holdout.test_fraction, noise)
+        in_valid = np.zeros(len(rows), dtype=bool)
+        if config.protocol == "honest":  # of what is left, by the same hash: what is smallest went to test
+            in_valid[~in_test] = random_mask(rows[~in_test], config.holdout.valid_fraction, noise[~in_test])
+        below = np.setdiff1d(dropped, keys, assume_unique=True)
+        parts = [(rows[mask], items[mask]) for mask in (~in_test & ~in_valid, in_valid, in_test)]
+        parts.append((below // num_items - tile.start - users.start, below % num_items))
+        for number, (own, met) in enumerate(parts):
+            tables[2 * number].append(np.bincount(own, minlength=size))
+            tables[2 * number + 1].append(met.astype(np.int32))
+    counts, items = ([np.concatenate([np.empty(0, kind), *each]) for each in tables[side::2]] for side, kind in
+                     ((0, np.int64), (1, np.int32)))  # fmt: skip
+    return [
+        Positives(torch.from_numpy(np.r_[0, np.cumsum(each)]), torch.from_numpy(met), num_items)
+        for each, met in zip(counts, items, strict=True)
+    ]

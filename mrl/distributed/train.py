@@ -121,7 +121,7 @@ def train(config: TrainConfig, group: Group, progress: Progress) -> Path:
         settings = training.settings()
         if "widths" in training.chosen and group.is_first:  # they were found; whoever reads the run wants to know which
             directory.write_config(replace(config, widths=settings.widths).to_dict())
-        validated = _validate(training, data, fit)
+        validated, merged = _validate(training, data, fit), data
         if config.protocol == "honest":
             results.append(validated)
             monitor = config.early_stopping.monitor
@@ -129,7 +129,8 @@ def train(config: TrainConfig, group: Group, progress: Progress) -> Path:
             advice = describe_widths(monitor, training.wider, values)
             progress.say("refit", "on all of train")
             fit = None  # its tables make room for those of the refit
-            fit = FITS[config.recipe](training, data.merge_valid())
+            merged = data.merge_valid()
+            fit = FITS[config.recipe](training, merged)
         test = {"split": "test", "widths": settings.report_widths, "per_user": config.per_user}
         results.append(evaluate(data, fit.vectors, fit.items, **test))
         seconds = time.perf_counter() - started
@@ -144,7 +145,9 @@ def train(config: TrainConfig, group: Group, progress: Progress) -> Path:
             "peak_memory_mib_by_process": group.each(round(peak_memory_mib() or 0)),
             "fingerprint": fingerprint,
         } | {name: fact for name, fact in {"chosen": training.chosen, "advice": advice}.items() if fact}
-        _write(training, directory, replace(config, widths=settings.widths), data, results, fit, facts)
+        _write(
+            training, directory, replace(config, widths=settings.widths), data, merged.own.train, results, fit, facts
+        )
     tell_end(progress, config, training.rows, training.chosen, seconds, training.best_epoch, advice)
     return run_path(config).resolve()
 
@@ -198,16 +201,19 @@ def _write(
     directory: RunDirectory | None,
     config: TrainConfig,
     data: ShardedData,
+    met: Positives,
     results: list[Evaluation],
     fit: Fit,
     facts: dict[str, Any],
 ) -> None:
-    """Write all of a finished run but its config; what the other processes have of it is sent in pieces."""
-    group, own = training.group, data.own
+    """Write all of a finished run but its config; what the other processes have of it is sent in pieces.
+
+    met: what own users were trained on in the end. data: whose fingerprint is known: the others do not ask here.
+    """
+    group = training.group
     tables = [*fit.vectors, *(fit.ego or ())]
     if sum(group.each(sum(int((~table.isfinite()).sum()) for table in tables))):
         raise RunError(f"{run_path(config)}: the vectors have NaN or Inf and are not saved; raise l2 or alpha0")
-    met = own.merge_valid().train if config.protocol == "honest" else own.train
     sizes = data.num_users, data.num_items
     weights = {name: (table, size) for name, table, size in zip(("users", "items"), fit.vectors, sizes, strict=True)}
     ego = {name: (table, size) for name, table, size in zip(("users", "items"), fit.ego or (), sizes, strict=False)}
@@ -221,7 +227,7 @@ def _write(
         offsets = Pieces(torch.int64, (data.num_users + 1,), offset_pieces(group, part))
         return Positives(offsets, pieces(part.items, sum(group.each(len(part)))), data.num_items)
 
-    seen = positives(met), positives(own.dropped)
+    seen = positives(met), positives(data.own.dropped)
     vectors = {name: pieces(*table) for name, table in weights.items()}
     backbone = {name: pieces(*table) for name, table in ego.items()}
     if group.is_first:
