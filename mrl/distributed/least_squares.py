@@ -2,7 +2,8 @@
 
 Given the other side rows are independent, and a row runs through all of its levels where it lies. So half a sweep takes
 one Gram matrix, summed in float64, and one fetch of the other side (`mrl.distributed.rows`), however many levels there
-are. Rows are solved tile by tile by `mrl.least_squares`. ALX (Mehta et al., arXiv 2112.02194) shards iALS likewise.
+are: `bytes_of_sweep`. Rows are solved tile by tile by `mrl.least_squares`. ALX (Mehta et al., arXiv 2112.02194) shards
+iALS likewise.
 """
 
 from __future__ import annotations
@@ -72,6 +73,15 @@ def ials(shard: Shard, factors: Factors, *, alpha0: float, l2: float, nu: float,
         users, items = _half_sweep(shard.group, shard.by_user, users, items, user_l2, alpha0)
         items, users = _half_sweep(shard.group, shard.by_item, items, users, item_l2, alpha0)
     return users, items
+
+
+def bytes_of_sweep(users: int, items: int, width: int, processes: int) -> int:
+    """What a sweep of iALS makes all processes send together, where both sides are gathered whole.
+
+    Of each half: the other side to all who lack it, 4 · N · D (P − 1); its Gram matrix, summed in a ring, and the basis
+    that the first process makes of it, 24 · D² (P − 1).
+    """
+    return (processes - 1) * (4 * (users + items) * width + 2 * 24 * width**2)
 
 
 def _half_sweep(group: Group, links: Links, own: Tensor, other: Tensor, row_l2: Tensor, alpha0: float) -> Factors:

@@ -51,6 +51,24 @@ def test_any_number_of_processes_gives_the_same_vectors(processes, tile, fetched
     assert np.abs(scores - expected).max() < 1e-4
 
 
+def sent(group: Group, positives: Positives, sweeps: int) -> tuple[int, bool]:
+    rows.TILE = 500
+    own, users = take_own(group, positives)
+    made = shard(group, own, users, width=16)
+    factors, before = least_squares.spectral_start(made, 16), group.sent
+    least_squares.ials(made, factors, alpha0=0.1, l2=0.01, nu=1.0, sweeps=sweeps)
+    return group.sent - before, made.by_user.is_whole and made.by_item.is_whole
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_sweep_sends_what_the_formula_says(processes, size):
+    positives = interactions(900, 200, 60_000)
+    found = processes.run(size, sent, positives, 3)
+    assert all(whole for _, whole in found)
+    expected = 3 * least_squares.bytes_of_sweep(900, 200, 16, size)
+    assert abs(sum(count for count, _ in found) - expected) <= 0.05 * expected
+
+
 def started(group: Group, positives: Positives) -> tuple:
     own, users = take_own(group, positives)
     made = shard(group, own, users, width=8)
