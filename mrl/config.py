@@ -164,7 +164,7 @@ class TrainConfig:
         batch or, under softmax, all. batch_size: positives a step; 0 for 8192, or a 32nd of all where that is more, at
         up to 2.5 times the learning rate.
         seed: of splits, initial values, shuffling and sampling. device: auto, cpu, cuda, cuda:1, …
-        processes: that train together on this machine, each with its shard (`mrl.distributed`).
+        processes: that train together on this machine, each with its shard (`mrl.distributed`); in sweeps always one.
     Output
         eval_widths: further widths to report, for example 6, 12, 24, 48. per_user: write every user's metrics too.
         run_dir: where the run goes; empty for runs/<dataset>-<name>-<seed>. name: empty for one made of the settings.

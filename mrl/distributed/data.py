@@ -108,7 +108,10 @@ def load_sharded(config: TrainConfig, group: Group) -> ShardedData:
 
 
 def sample_of_users(data: ShardedData, rows: Tensor) -> Interactions | None:
-    """The interactions of some users, by row, in increasing order, on the first process; None elsewhere."""
+    """The interactions of some users, by row, in increasing order, on the first process; None elsewhere.
+
+    What is trained on is on its device.
+    """
     group = data.group
     inside = (rows >= data.users.start) & (rows < data.users.stop)
     own = rows[inside] - data.users.start
@@ -118,5 +121,6 @@ def sample_of_users(data: ShardedData, rows: Tensor) -> Interactions | None:
         if positives is not None:
             taken = positives.take(own)
             counts, items = (group.to_first(table.to(group.device)) for table in (taken.counts, taken.items))
-            parts[part] = Positives(F.pad(counts.cumsum(0), (1, 0)), items, data.num_items)
+            found = Positives(F.pad(counts.cumsum(0), (1, 0)), items, data.num_items)
+            parts[part] = found if part == "train" else found.to("cpu")
     return replace(data.own, user_ids=data.user_ids[rows.numpy()], **parts) if group.is_first else None
