@@ -25,7 +25,7 @@ from mrl.model import LightGCN, MatrixFactorization
 from mrl.runs import Run, load
 from mrl.sampler import NegativeSampler
 
-from mrl.train import fit
+from mrl.distributed.launch import fit
 
 __version__ = "0.1.0"
 

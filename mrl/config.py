@@ -27,7 +27,7 @@ from mrl.widths import AUTO, DEFAULT_WIDTHS, NARROWEST, check_level_weights, che
 
 # Settings that say where and whether, not what: two runs of the same data that differ only here are the same run.
 # Whether data are the same is told by their fingerprint, wherever they lie.
-ELSEWHERE = ("dataset", "resume", "run_dir", "device")
+ELSEWHERE = ("dataset", "resume", "run_dir", "device", "processes")
 
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -113,9 +113,10 @@ class NestedLossSettings:
 
 @settings
 class SamplerSettings:
-    """The hardness rules. similarity: inner, cosine or distance. topk: of dns_mn, picks one of so many highest.
-    hardness: α, β, p of ahns."""
+    """The hardness rules. candidates: M, drawn for each negative. similarity: inner, cosine or distance. topk: of
+    dns_mn, picks one of so many highest. hardness: α, β, p of ahns."""
 
+    candidates: PositiveInt = 16
     similarity: Literal["inner", "cosine", "distance"] = "inner"
     topk: PositiveInt = 4
     hardness: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = (1.0, 1.0, -2.0)
@@ -155,7 +156,7 @@ class TrainConfig:
     Loss and negatives
         loss: softmax, bpr, bce, cml, dau or uib. nested_loss: `NestedLossSettings`. What follows is not for softmax,
             which has its own negatives.
-        rule: rns, dns, dns_mn, mix, cns, ahns or dens. candidates: M, drawn for each negative.
+        rule: rns, dns, dns_mn, mix, cns, ahns or dens.
         nested_negatives: each level its own candidates and negative (MNS), or one negative for all levels.
         sampler: `SamplerSettings`.
     Optimisation
@@ -163,6 +164,7 @@ class TrainConfig:
         batch or, under softmax, all. batch_size: positives a step; 0 for 8192, or a 32nd of all where that is more, at
         up to 2.5 times the learning rate.
         seed: of splits, initial values, shuffling and sampling. device: auto, cpu, cuda, cuda:1, …
+        processes: that train together on this machine, each with its shard (`mrl.distributed`); in sweeps always one.
     Output
         eval_widths: further widths to report, for example 6, 12, 24, 48. per_user: write every user's metrics too.
         run_dir: where the run goes; empty for runs/<dataset>-<name>-<seed>. name: empty for one made of the settings.
@@ -191,7 +193,6 @@ class TrainConfig:
     loss: Annotated[Literal["softmax", "bpr", "bce", "cml", "dau", "uib"] | None, Optional] = None
     nested_loss: NestedLossSettings = Field(default_factory=NestedLossSettings)
     rule: Literal["rns", "dns", "dns_mn", "mix", "cns", "ahns", "dens"] = "dns"
-    candidates: PositiveInt = 16
     nested_negatives: bool = True
     sampler: SamplerSettings = Field(default_factory=SamplerSettings)
 
@@ -202,6 +203,7 @@ class TrainConfig:
     l2: Annotated[NotNegative | None, Optional] = None
     seed: NonNegativeInt = 0
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    processes: PositiveInt = 1
 
     eval_widths: tuple[PositiveInt, ...] = ()
     per_user: bool = False
@@ -241,14 +243,14 @@ class TrainConfig:
         if fit_width and fit_width < widest:
             raise ConfigError(f"fit_width={fit_width}: must be at least the widest width, {widest}")
         unused = {"rule": "dns", "candidates": 16, "nested_negatives": True}
-        changed = [name for name, value in unused.items() if self.loss == "softmax" and getattr(self, name) != value]
+        changed = [name for name, value in unused.items() if self.loss == "softmax" and self.setting(name) != value]
         if changed:
             raise ConfigError(
-                f"{changed[0]}={getattr(self, changed[0])!r}: loss='softmax' weighs all items that it draws; loss='bpr'"
+                f"{changed[0]}={self.setting(changed[0])!r}: loss='softmax' weighs all items that it draws; loss='bpr'"
                 " picks negatives"
             )
-        if self.rule == "dns_mn" and self.sampler.topk > self.candidates:
-            raise ConfigError(f"topk={self.sampler.topk}: must be at most candidates={self.candidates}")
+        if self.rule == "dns_mn" and self.sampler.topk > self.sampler.candidates:
+            raise ConfigError(f"topk={self.sampler.topk}: must be at most candidates={self.sampler.candidates}")
         if self.eval_widths:
             check_widths(self.report_widths, widest)
         if (few := self.nested_loss.levels_per_step) > len(self.widths):

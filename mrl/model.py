@@ -7,7 +7,6 @@ embeddings of 0…h propagations over the symmetrically normalised interaction g
 from __future__ import annotations
 
 import warnings
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -133,9 +132,13 @@ def _graph_tables(positives: Positives) -> dict[str, Tensor]:
 
 def _sparse_graph(tables: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     shape = (len(tables["offsets"]) - 1, len(tables["transposed_offsets"]) - 1)
+    graph = sparse_matrix(tables["offsets"], tables["columns"], tables["values"], shape)
+    values = tables["values"][tables["transposed"]]
+    return graph, sparse_matrix(tables["transposed_offsets"], tables["transposed_columns"], values, shape[::-1])
+
+
+def sparse_matrix(offsets: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    """A sparse CSR matrix, nothing of it checked."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        sparse = partial(torch.sparse_csr_tensor, check_invariants=False)
-        graph = sparse(tables["offsets"], tables["columns"], tables["values"], shape)
-        values = tables["values"][tables["transposed"]]
-        return graph, sparse(tables["transposed_offsets"], tables["transposed_columns"], values, shape[::-1])
+        return torch.sparse_csr_tensor(offsets, columns, values, shape, check_invariants=False)

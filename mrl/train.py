@@ -43,12 +43,10 @@ from mrl.runs import (
     Run,
     RunDirectory,
     check_compatible,
-    describe_chosen,
-    describe_tried,
     load,
-    readable_seconds,
+    log_trial,
     run_path,
-    share_done,
+    tell_end,
     write_run,
 )
 from mrl.trainer import Trainer
@@ -120,7 +118,7 @@ def fit(config: TrainConfig, data: Interactions | None = None, *, progress: bool
             facts=costs,
         )  # fmt: skip
         directory.drop_checkpoint()
-        training.summarise(costs["wall_seconds"], advice)
+        tell_end(training.progress, config, state.rows, state.chosen, costs["wall_seconds"], state.best_epoch, advice)
     return load(directory.path)
 
 
@@ -221,16 +219,6 @@ class _Training:
             self.progress.say(REFIT, f"epoch {trainer.epoch} of {state.best_epoch}, loss {row['loss']:.4f}", left)
         return trainer
 
-    def summarise(self, seconds: float, advice: str) -> None:
-        """Say what was chosen, where the time went, and which width to take."""
-        spent = self.state.history.group_by("phase", maintain_order=True).agg(pl.col("seconds").sum())
-        shares = ", ".join(f"{phase.replace('_', ' ')} {readable_seconds(spent)}" for phase, spent in spent.iter_rows())
-        if self.state.chosen:
-            self.progress.note(describe_chosen(self.state.chosen, self.config.usual()))
-        self.progress.note(f"done in {readable_seconds(seconds)}: {shares}; best epoch {self.state.best_epoch}")
-        if advice:
-            self.progress.note(advice)
-
     def _choose_settings(self) -> Propagation | None:
         """Choose what the config leaves open; the initial model by it, where the search has made it."""
         on_device = replace(self.data, train=self.data.train.to(self.device))
@@ -242,19 +230,10 @@ class _Training:
 
     def _log_trial(self, row: dict) -> None:
         """Keep a trial of the search, and say where the run stands."""
-        self.state.rows.append({"phase": SETTINGS} | row)
-        # Trials of other settings are judged by other widths and users: their values say nothing of this one's.
-        alike = [trial for trial in self.state.rows if trial.keys() - {"phase"} == row.keys()]
-        best = max(trial["value"] for trial in alike)
-        elapsed, share = time.perf_counter() - self.started, share_done(row)
-        # The first trial compiles, too: its seconds say nothing of the others.
-        is_known = row["trial"] > 1 and self.config.least_squares.alpha0 is None
-        left = elapsed * (1 - share) / share if is_known else None
-        self.refit_seconds = (left or 0.0) * REFIT_SHARE
         about = max(row["trial"], expected_trials(self.config))
-        trial = f"trial {row['trial']} of about {about}, {describe_tried(row)}"
-        monitor = self.config.early_stopping.monitor
-        self.progress.say(SETTINGS, f"{trial}: {monitor} {row['value']:.4f}, best {best:.4f}", left)
+        self.refit_seconds = (
+            log_trial(self.progress, self.config, self.state.rows, row, self.started, about) * REFIT_SHARE
+        )
 
     def _begin(self, positives: Positives, model: Propagation | None = None) -> Trainer:
         """A trainer at its start, or where the checkpoint left it. model: the initial one, if it is at hand."""

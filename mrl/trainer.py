@@ -59,7 +59,6 @@ class Trainer:
             positives,
             config.widths,
             rule=config.rule,
-            candidates=config.candidates,
             nested=config.nested_negatives,
             **asdict(config.sampler),
             score_dtype=torch.bfloat16 if has_short_floats(device) else torch.float32,

@@ -35,7 +35,7 @@ from mrl.study.config import StudyConfig
         ({"rule": "hard"}, "rule='hard'"),
         ({"rule": "dns_mn", "loss": "bpr", "sampler": {"topk": 17}}, "topk=17"),
         ({"rule": "ahns"}, "rule='ahns': loss='softmax' weighs all items that it draws; loss='bpr' picks negatives"),
-        ({"recipe": "mrl4rec", "loss": "softmax", "candidates": 4}, "candidates=4: loss='softmax'"),
+        ({"recipe": "mrl4rec", "loss": "softmax", "sampler": {"candidates": 4}}, "candidates=4: loss='softmax'"),
         ({"nested_negatives": False}, "nested_negatives=False: loss='softmax'"),
         ({"loss": "hinge"}, "loss='hinge': must be 'softmax', 'bpr'"),
         ({"nested_loss": {"levels_per_step": 6}}, "there are 5 levels"),

@@ -53,6 +53,13 @@ def test_train_leaves_a_run_directory_under_the_folder_it_ran_in(tmp_path) -> No
     assert json.loads((run / "config.json").read_text())["widths"] in ([4], [4, 8])  # of a fit of 8
 
 
+def test_train_in_two_processes_shows_their_progress(tmp_path) -> None:
+    settings = {"recipe": "least_squares", "least_squares": GIVEN | {"fit_width": 8}, "epochs": None, "processes": 2}
+    run = train_small(tmp_path, **settings)
+    assert json.loads((run / "environment.json").read_text())["processes"] == 2
+    assert "refit" in (tmp_path / "train.out.ipynb").read_text()
+
+
 # controls, evaluate and hierarchy are executed by test_report.py, as stages of a report.
 
 

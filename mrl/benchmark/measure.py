@@ -75,11 +75,12 @@ class BenchmarkConfig:
         check_widths(self.widths)
 
     def train_config(self, backbone: str = "mf", rule: str = "dns") -> TrainConfig:
-        plain = {"widths": self.widths[-1:], "rule": "rns", "candidates": 1, "nested_negatives": False}
-        nested = {"widths": self.widths, "rule": rule, "candidates": self.candidates}
+        plain = {"widths": self.widths[-1:], "rule": "rns", "nested_negatives": False}
+        sampler = {"topk": min(4, self.candidates), "candidates": 1 if rule == BPR else self.candidates}
         return TrainConfig(
             dataset=self.dataset, planted=self.planted, protocol="paper", backbone=backbone, seed=self.seed,
-            batch_size=self.batch_size, sampler={"topk": min(4, self.candidates)}, **(plain if rule == BPR else nested),
+            batch_size=self.batch_size, sampler=sampler,
+            **(plain if rule == BPR else {"widths": self.widths, "rule": rule}),
         )  # fmt: skip
 
     def least_bytes(self, case: Case, interactions: int) -> int | None:
@@ -187,8 +188,9 @@ def _training(config: BenchmarkConfig, data: Interactions, case: Case, device: s
             trainer.users, trainer.items = trainer.users[part], trainer.items[part]
         return lambda: _timed(trainer.run_epoch, device) * len(data.train) / len(trainer.users)
     model = PlainModel(
-        data.train, settings.widths, style=code, candidates=settings.candidates, nested=settings.nested_negatives,
-        hops=settings.hops if backbone == "lightgcn" else 0, seed=config.seed, device=device,
+        data.train, settings.widths, style=code, candidates=settings.sampler.candidates,
+        nested=settings.nested_negatives, hops=settings.hops if backbone == "lightgcn" else 0, seed=config.seed,
+        device=device,
     )  # fmt: skip
     batches = max(1, config.slice_batches // 4) if code == "published" else config.slice_batches
     used = min(batches * config.batch_size, len(data.train))

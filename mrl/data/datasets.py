@@ -58,14 +58,14 @@ def load_dataset(dataset: str | Path, **settings: Any) -> Interactions:
     columns = {name: value for name, value in settings.items() if name in _COLUMNS and value is not None}
     check_given(columns)
     taxonomy = {name: value for name, value in settings.items() if name not in (*names, *_COLUMNS)}
-    name, path = dataset_name(dataset), _find_path(dataset)
+    name, path = dataset_name(dataset), find_path(dataset)
     if path is None and columns:
         raise ConfigError(f"{next(iter(columns))}: only for files of your own; dataset={name!r} has its columns")
     if path is None and name == "planted":
         return _load_planted(rules, taxonomy)
     if taxonomy:
         raise ConfigError(f"{next(iter(taxonomy))}: no such setting for dataset={name!r}; only planted has more")
-    files = _find_files(path or _fetch(name))
+    files = find_files(path or _fetch(name))
     if files is None:
         raise DataError(f"{path}: no data that is known here; expected {LAYOUTS}")
     needed = [*(["rating"] if rules.min_rating is not None else []), *(["timestamp"] * (rules.split in TIMED_SPLITS))]
@@ -89,7 +89,7 @@ def load_dataset(dataset: str | Path, **settings: Any) -> Interactions:
 
 def dataset_name(dataset: str | Path) -> str:
     """A short name that is safe in a path: the registry's, or that of the file or folder."""
-    path = _find_path(dataset)
+    path = find_path(dataset)
     if path is None:
         return str(dataset)
     path = path.resolve()
@@ -110,14 +110,14 @@ def resolve_dataset(dataset: str | Path) -> str:
 
 def dataset_stamp(dataset: str | Path) -> tuple[tuple[str, int, int], ...]:
     """Name, time of change (ns) and size of the files at a path, to tell whether they changed; empty for a name."""
-    path = _find_path(dataset)
+    path = find_path(dataset)
     if path is None:
         return ()
     files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
     return tuple((file.name, (stat := file.stat()).st_mtime_ns, stat.st_size) for file in files)
 
 
-def _find_path(dataset: str | Path) -> Path | None:
+def find_path(dataset: str | Path) -> Path | None:
     """The path that `dataset` is, or None where it is a name in the registry; a name wins over a file of that name."""
     if not isinstance(dataset, str | Path) or not str(dataset).strip():
         raise ConfigError(f"dataset={dataset!r}: give one of {', '.join(DATASETS)}, or the path of a file or folder")
@@ -191,7 +191,7 @@ def _both_parts(train: pl.DataFrame, test: pl.DataFrame, path: Path, *, is_timed
     return pl.concat(parts, how="diagonal_relaxed")
 
 
-def _find_files(path: Path) -> _Files | None:
+def find_files(path: Path) -> _Files | None:
     """Which files of a folder, or beside a file, make up a data set; None where nothing is known."""
     if path.is_file():
         return _from_file(path)
@@ -265,7 +265,7 @@ def _fetch(name: str) -> Path:
 def _paper_labels(log: pl.DataFrame) -> tuple[pl.DataFrame | None, str | None]:
     """Titles, years and genres for the paper's ml100k by way of ml-100k, or a note that says why there are none."""
     try:
-        files = _find_files(_fetch("ml-100k"))
+        files = find_files(_fetch("ml-100k"))
         ratings, labels = files.read({}, (), []) if files else (None, None)
     except DataError as error:
         return None, f"no item labels: {error}"

@@ -238,13 +238,13 @@ def build(log: Any, *, name: str, labels: Any = None, notes: Sequence[str] = (),
     size = (len(user_ids), len(item_ids))
     train = Positives.from_pairs(users[~mask], items[~mask], *size)
     test = Positives.from_pairs(users[mask], items[mask], *size)
-    labels = None if labels is None else _in_row_order(labels, item_ids, name, notes)
+    labels = None if labels is None else in_row_order(labels, item_ids, name, notes)
     if split == "given":
         below = below.filter(pl.col("part") != "test")  # what happened later is as unknown as the test items
     dropped = _met_all_the_same(below, user_ids, item_ids, train.union(test)) if len(below) else None
     if dropped is not None:
         notes.append(f"{len(dropped)} pairs below min_rating={min_rating} kept as met: never recommended")
-    ids = _array(user_ids), _array(item_ids)
+    ids = id_array(user_ids), id_array(item_ids)
     notes = (*notes, *_describe_unusual(train, test))
     return Interactions(name, train, Positives.empty(*size), test, *ids, labels, notes, dropped)
 
@@ -273,11 +273,11 @@ def _compact(ids: pl.Series, rows: np.ndarray, length: int) -> tuple[pl.Series, 
     return ids.filter(pl.Series(used)), (np.cumsum(used, dtype=np.int32) - 1)[rows[:length]]
 
 
-def _array(ids: pl.Series) -> np.ndarray:
+def id_array(ids: pl.Series) -> np.ndarray:
     return ids.to_numpy() if ids.dtype == pl.Int64 else np.array(ids.to_list(), dtype=object)
 
 
-def _in_row_order(labels: pl.DataFrame, item_ids: pl.Series, name: str, notes: list[str]) -> pl.DataFrame:
+def in_row_order(labels: pl.DataFrame, item_ids: pl.Series, name: str, notes: list[str]) -> pl.DataFrame:
     """One row an item, in row order; null where nothing is known of it."""
     if "item" not in labels.columns:
         raise DataError(f"{name}: labels have no column item; they have {labels.columns}")

@@ -200,15 +200,15 @@ def largest_core(users: np.ndarray, items: np.ndarray) -> int:
     return low
 
 
-def random_mask(users: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
-    """(N,) bool: about `fraction` of each user's pairs, drawn at random.
+def random_mask(users: np.ndarray, fraction: float, rng: np.random.Generator | np.ndarray) -> np.ndarray:
+    """(N,) bool: about `fraction` of each user's pairs, drawn at random: those of the least noise (N,) uint32 of `rng`.
 
     A user with n ≥ 3 pairs gives round(n · fraction) of them, at least 1 and at most n - 1; others give none.
     """
     counts = np.bincount(users) if len(users) else np.zeros(0, dtype=np.int64)
     held = np.where(counts >= 3, np.clip(np.floor(counts * fraction + 0.5), 1, np.maximum(counts - 1, 1)), 0)
     # A stable sort by (user, noise) shuffles each user's pairs in place; the first `held` of them go.
-    noise = rng.integers(0, 2**32, size=len(users), dtype=np.uint32)
+    noise = rng if isinstance(rng, np.ndarray) else rng.integers(0, 2**32, size=len(users), dtype=np.uint32)
     order = np.argsort(users.astype(np.int64) << 32 | noise, kind="stable")
     first = np.cumsum(counts) - counts
     mask = np.zeros(len(users), dtype=bool)

@@ -206,8 +206,48 @@ def evaluate_ranking(
 
     hidden: positives that may not be listed; -1 where nothing is left. Otherwise as `evaluate`.
     """
-    device = torch.device(device)
     ks = check_ks(ks, data.num_items)
+    sums = sum_metrics(ranking, data, split=split, ks=ks, chunk=chunk, per_user=per_user, device=device)
+    if not sums.users:
+        raise RunError(f"split={split!r}: nobody in {data.name} has items there; choose another split or test_fraction")
+    return sums.means(split, ks)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """The metrics, summed over some users: sums of several processes add up exactly.
+
+    widths: of each level. total (L, M, len(ks)): in fixed point. rows (B,): the users, users: how many. values
+    (B, L, M, len(ks)): of each user, None where they were not asked for.
+    """
+
+    widths: Sequence[int | None]
+    total: Tensor
+    users: int
+    rows: Tensor
+    values: Tensor | None
+
+    def means(self, split: str, ks: Sequence[int]) -> Evaluation:
+        """The means over these users, of whom there is at least one."""
+        means = (self.total.double() / _FIXED / self.users).cpu()
+        table = _table(means[:, None], self.widths, ks).select(pl.lit(split).alias("split"), pl.exclude("user"))
+        values = None if self.values is None else _table(self.values.transpose(0, 1), self.widths, ks, self.rows.cpu())
+        return Evaluation(table, values, self.users)
+
+
+def sum_metrics(
+    ranking: Ranking,
+    data: Interactions,
+    *,
+    split: str,
+    ks: Sequence[int],
+    chunk: int | None = None,
+    per_user: bool = False,
+    device: torch.device | str = "cpu",
+    widths: Sequence[int | None] = (),
+) -> Sums:
+    """The sums of `evaluate_ranking` over the users who have items in the split. widths: for where there are none."""
+    device = torch.device(device)
     if chunk is not None and chunk < 1:
         raise ConfigError(f"chunk={chunk}: must be at least 1; leave it out to have it chosen")
     chunk = users_per_batch(data.num_items, device) if chunk is None else chunk
@@ -215,12 +255,8 @@ def evaluate_ranking(
     hidden = [positives.to(device) for positives in _hidden(data, split)]
     measure = partial(_measure, ranking, targets, targets.keys(), hidden, ks)
     rows = targets.counts.nonzero()[:, 0]
-    if not len(rows):
-        raise RunError(f"split={split!r}: nobody in {data.name} has items there; choose another split or test_fraction")
-
-    total: Tensor | int = 0
-    by_user: list[Tensor] = []
-    widths: list[int | None] = []
+    total = torch.zeros(len(widths), len(FORMULAS), len(ks), dtype=torch.int64, device=device) if widths else 0
+    by_user = [torch.zeros(0, len(widths), len(FORMULAS), len(ks), dtype=torch.float64)]
     start = 0
     while start < len(rows):
         part = rows[start : start + chunk]
@@ -238,13 +274,11 @@ def evaluate_ranking(
             continue
         total = total + (values * _FIXED).round().long().sum(1)
         if per_user:
-            by_user.append(values.cpu())
+            by_user.append(values.transpose(0, 1).cpu())
         start += len(part)
 
-    means = (torch.as_tensor(total).double() / _FIXED / len(rows)).cpu()  # (L, M, len(ks))
-    table = _table(means[:, None], widths, ks).select(pl.lit(split).alias("split"), pl.exclude("user"))
-    users = _table(torch.cat(by_user, dim=1), widths, ks, rows.cpu()) if per_user else None
-    return Evaluation(table, users, len(rows))
+    values = torch.cat(by_user[len(by_user) > 1 :]) if per_user else None
+    return Sums(widths, torch.as_tensor(total), len(rows), rows, values)
 
 
 def _hidden(data: Interactions, split: str) -> list[Positives]:

@@ -16,6 +16,7 @@ The content tells the format. What is certain is read; what is not is refused in
 from mrl.files.columns import USUAL, check_given, usual
 from mrl.files.content import content_of, describe_non_data, stem_of, suffix_of
 from mrl.files.values import EXPECTED, OpenDates, to_times
+from mrl.files.tables import ParquetTable, check_parquet
 from mrl.files.formats import MOVIELENS, Format, find_parts, sniff, sniff_parts
 from mrl.files.labels import read_atomic_items, read_item_table, read_movies, read_users, replay
 from mrl.files.parsers import read_log

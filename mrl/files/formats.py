@@ -45,7 +45,8 @@ class Format:
     """What is in a file, or in the parts of one table in a folder.
 
     kind: parquet, atomic, table, ratings (a table without a header), lists or counted. columns: by name, or the roles
-    that they have. why: what tells so. parts: the files of a folder. As text, all of it in one line.
+    that they have. why: what tells so. parts: the files of a folder. rows: of each Parquet file, from which row, and
+    how many; None for all. As text, all of it in one line.
     """
 
     path: Path
@@ -54,6 +55,7 @@ class Format:
     separator: str | None = None
     columns: tuple[str, ...] = ()
     parts: tuple[Path, ...] = ()
+    rows: tuple[int, int] | None = None
     content: Path | bytes = field(default=b"", repr=False)
     numbers: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False, compare=False)
 
@@ -77,7 +79,7 @@ class Format:
 
     def _table(self, path: Path, content: Path | bytes | None = None) -> TextTable | ParquetTable:
         if self.kind == "parquet":
-            return ParquetTable(path)
+            return ParquetTable(path, self.rows)
         content = content_of(path) if content is None else content
         columns = self.columns if self.kind == "ratings" else ()
         return TextTable(path, content, separator=self.separator, quoted=self.kind == "table", columns=columns)
@@ -288,12 +290,14 @@ def _folder_keys(folder: Path, part: Path) -> dict[str, str]:
     return dict(step.split("=", 1) for step in steps)
 
 
-def sniff_parts(folder: Path, parts: tuple[Path, ...], given: Mapping[str, str | None]) -> Format:
-    """The one table that the parts in a folder are, told by the first of them."""
+def sniff_parts(
+    folder: Path, parts: tuple[Path, ...], given: Mapping[str, str | None], *, check: bool = True
+) -> Format:
+    """The one table that the parts in a folder are, told by the first of them. check: whether Parquet is whole."""
     first = sniff(parts[0], given)
     if not first.is_table:
         raise DataError(f"{folder}: its parts are {KINDS[first.kind]}; write them into one file")
-    if first.kind == "parquet":
+    if first.kind == "parquet" and check:
         check_parquet(*parts)
     columns = (*first.columns, *(name for name in _folder_keys(folder, parts[0]) if name not in first.columns))
     why = f"its files have the names of parts, and of {parts[0].name} {first.why}"

@@ -139,17 +139,21 @@ class TextTable:
 
 
 class ParquetTable:
-    """A Parquet file, which `check_parquet` has looked at."""
+    """A Parquet file, which `check_parquet` has looked at. rows: from which row, and how many; None for all."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, rows: tuple[int, int] | None = None) -> None:
+        self.path, self.rows = path, rows
         self.columns = list(self._collect(pl.LazyFrame.collect_schema))
 
     def read(self, columns: Sequence[str]) -> pl.DataFrame:
-        return self._collect(lambda scan: scan.select(columns).collect())
+        return self._collect(lambda scan: scan.select(columns).slice(*self.rows or (0, None)).collect())
+
+    def count(self) -> int:
+        """How many rows the file has, as it says itself."""
+        return self._collect(lambda scan: scan.select(pl.len()).collect().item())
 
     def place(self, row: int) -> str:
-        return f"{self.path}: row {row + 1}"
+        return f"{self.path}: row {row + 1 + (self.rows or (0,))[0]}"
 
     def _collect(self, read: Callable[[pl.LazyFrame], Any]) -> Any:
         try:

@@ -19,16 +19,25 @@ def rotate(users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
     score matrix. Where that has fewer than D axes the last columns are zero. The largest entry of each item column is
     positive.
     """
-    (user_root, user_inverse), (item_root, item_inverse) = _root(gram(users)), _root(gram(items))
+    user_axes, item_axes = principal_axes(gram(users), gram(items), users.dtype)
+    users, items = users @ user_axes.to(users), items @ item_axes.to(items)
+    signs = torch.where(largest_entries(items) < 0, -1.0, 1.0).to(items)
+    return users * signs, items * signs
+
+
+def principal_axes(user_gram: Tensor, item_gram: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What turns users and items of `dtype` to their principal axes, by their Gram matrices: (D, D) each, float64."""
+    (user_root, user_inverse), (item_root, item_inverse) = _root(user_gram), _root(item_gram)
     left, singular, right = torch.linalg.svd(user_root @ item_root.T)
     # axes that are rounding are set to 0: products of such numbers are subnormal, which slows all that comes after
-    least = max(NOTHING, torch.finfo(users.dtype).eps)
+    least = max(NOTHING, torch.finfo(dtype).eps)
     scale = torch.where(singular > least * singular[0], singular, 0).sqrt()
-    users = users @ (user_inverse @ left * scale).to(users)
-    items = items @ (item_inverse @ right.T * scale).to(items)
-    largest = items.abs().argmax(0, keepdim=True)
-    signs = torch.where(items.gather(0, largest) < 0, -1.0, 1.0).to(items)
-    return users * signs, items * signs
+    return user_inverse @ left * scale, item_inverse @ right.T * scale
+
+
+def largest_entries(table: Tensor) -> Tensor:
+    """(1, D): of each column the entry that is farthest from 0."""
+    return table.gather(0, table.abs().argmax(0, keepdim=True))
 
 
 def gram(table: Tensor) -> Tensor:
@@ -50,6 +59,11 @@ def _root(gram: Tensor) -> tuple[Tensor, Tensor]:
 def score_spread(users: Tensor, items: Tensor) -> Tensor:
     """The standard deviation of each user's scores over all items (U,), of users (U, D) and items (I, D)."""
     covariance = torch.cov(items.T, correction=0).reshape(2 * items.shape[1:])  # of one column it is a number
+    return spread_by(users, covariance)
+
+
+def spread_by(users: Tensor, covariance: Tensor) -> Tensor:
+    """`score_spread` by the covariance (D, D) of the items."""
     return ((users @ covariance) * users).sum(1).clamp_min(0).sqrt()
 
 
@@ -59,8 +73,16 @@ def balance(users: Tensor, items: Tensor, user_l2: Tensor, item_l2: Tensor) -> t
     Σ_u r_u p² + Σ_i r_i q² of each column is least where both terms are equal, as they are at every optimum of iALS.
     user_l2 (U,), item_l2 (I,): r. Columns that are zero on a side stay as they are.
     """
-    user_norm = (user_l2.to(users)[:, None] * users.square()).sum(0)
-    item_norm = (item_l2.to(items)[:, None] * items.square()).sum(0)
-    scale = (item_norm / user_norm) ** 0.25
-    scale = torch.where(torch.isfinite(scale) & (scale > 0), scale, torch.ones_like(scale))
+    scale = balanced_scale(penalty_by_column(users, user_l2), penalty_by_column(items, item_l2))
     return users * scale, items / scale
+
+
+def penalty_by_column(table: Tensor, row_l2: Tensor) -> Tensor:
+    """(D,): Σ r p² of each column of a table (R, D), r = row_l2 (R,)."""
+    return (row_l2.to(table)[:, None] * table.square()).sum(0)
+
+
+def balanced_scale(user_penalty: Tensor, item_penalty: Tensor) -> Tensor:
+    """(D,): by what columns of users are multiplied and those of items divided, so that both penalties are equal."""
+    scale = (item_penalty / user_penalty) ** 0.25
+    return torch.where(torch.isfinite(scale) & (scale > 0), scale, torch.ones_like(scale))

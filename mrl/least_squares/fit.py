@@ -44,9 +44,7 @@ def nest(config: TrainConfig, positives: Positives, factors: Factors, on_sweep: 
     chosen, dim = config.least_squares, factors[1].shape[1]
     if not chosen.nested_sweeps:
         return rotate(*factors)
-    widths, weights = list(config.widths), list(config.nested_loss.level_weights)
-    if dim > widths[-1]:  # what is cut later is a level, too
-        widths, weights = [*widths, dim], [*weights, *weights[-1:]]
+    widths, weights = fitted_levels(config, dim)
     return nested_least_squares(
         positives,
         widths,
@@ -59,6 +57,14 @@ def nest(config: TrainConfig, positives: Positives, factors: Factors, on_sweep: 
         sweeps=chosen.nested_sweeps,
         on_sweep=_stage(on_sweep, "nested"),
     )
+
+
+def fitted_levels(config: TrainConfig, dim: int) -> tuple[list[int], list[float]]:
+    """Widths and level weights of the nested sweeps of a fit of so many dimensions."""
+    widths, weights = list(config.widths), list(config.nested_loss.level_weights)
+    if dim > widths[-1]:  # what is cut later is a level, too
+        widths, weights = [*widths, dim], [*weights, *weights[-1:]]
+    return widths, weights
 
 
 def _stage(on_sweep: Log, name: str) -> Log:

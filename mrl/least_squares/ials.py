@@ -153,21 +153,47 @@ def _solve_rotated(other: Tensor, *arguments, **options) -> Factors:
 def _in_eigenbasis(
     other: Tensor, positives: Positives, row_l2: Tensor, *, alpha0: float, start: Tensor | None, chunk: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`solve_rows` in the eigenbasis of QᵀQ; the other side in it, and the basis (D, D).
+    """`solve_rows` in the eigenbasis of QᵀQ; the other side in it, and the basis (D, D)."""
+    spectrum, basis = eigenbasis((other.T @ other).double(), alpha0, row_l2)
+    basis = basis.to(other)
+    rotated = F.pad(other @ basis, (0, 0, 0, 1))
+    solution = solve_in_eigenbasis(rotated, positives, row_l2, spectrum.to(other), basis, start=start, chunk=chunk)
+    return solution, rotated[:-1], basis
+
+
+def eigenbasis(gram: Tensor, alpha0: float, row_l2: Tensor) -> tuple[Tensor, Tensor]:
+    """α0 times the eigenvalues (D,), none below 0, and the eigenvectors (D, D) of a Gram matrix; or RunError."""
+    try:
+        spectrum, basis = torch.linalg.eigh(gram)
+    except torch.linalg.LinAlgError:
+        raise _too_little(row_l2) from None
+    return alpha0 * spectrum.clamp_min(0), basis
+
+
+def solve_in_eigenbasis(
+    rotated: Tensor,
+    positives: Positives,
+    row_l2: Tensor,
+    spectrum: Tensor,
+    basis: Tensor,
+    *,
+    start: Tensor | None = None,
+    chunk: int = CHUNK,
+) -> Tensor:
+    """`solve_rows` by the `eigenbasis` of a QᵀQ that may be of more rows than those at hand; (R, D) in that basis.
 
     There what all rows share is diagonal. A row with n < D positives then needs only an n × n system (Woodbury), which
     is most rows of most data sets.
+    rotated (I + 1, D): the other side in the basis, and a last row, all zero, that padding points to. start (R, D): not
+    in the basis.
     """
-    dim = other.shape[1]
-    solution = torch.zeros(positives.num_users, dim, dtype=other.dtype, device=other.device)
+    dim = rotated.shape[1]
+    solution = torch.zeros(positives.num_users, dim, dtype=rotated.dtype, device=rotated.device)
     # rows whose factors fit in a chunk can go on by steps
     kept = dim if start is None else max(dim, chunk // dim)
     try:
-        spectrum, basis = torch.linalg.eigh((other.T @ other).double())
-        spectrum, basis = (alpha0 * spectrum.clamp_min(0)).to(other.dtype), basis.to(other.dtype)
-        rotated = F.pad(other @ basis, (0, 0, 0, 1))  # (I + 1, D): the last row, all zero, is what padding points to
         for rows, longest in row_chunks(positives.counts, dim, chunk, kept):
-            diagonal = spectrum + row_l2[rows].to(other.dtype)[:, None]  # (B, D)
+            diagonal = spectrum + row_l2[rows].to(rotated.dtype)[:, None]  # (B, D)
             if start is not None and CG_LEAST <= longest < kept:
                 factors = gather_rows(rotated, positives, rows, 0, longest)
                 solution[rows] = _go_on(factors, start[rows] @ basis, diagonal)
@@ -179,9 +205,13 @@ def _in_eigenbasis(
     except torch.linalg.LinAlgError:
         solved = False
     if not solved:
-        least = float(row_l2.min())
-        raise RunError(f"iALS: L2 of {least:.2g} a row is too little for 32-bit numbers; raise l2 or alpha0")
-    return solution, rotated[:-1], basis
+        raise _too_little(row_l2)
+    return solution
+
+
+def _too_little(row_l2: Tensor) -> RunError:
+    least = float(row_l2.min())
+    return RunError(f"iALS: L2 of {least:.2g} a row is too little for 32-bit numbers; raise l2 or alpha0")
 
 
 def row_chunks(counts: Tensor, dim: int, chunk: int, kept: int | None = None) -> Iterator[tuple[Tensor, int]]:

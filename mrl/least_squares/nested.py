@@ -147,35 +147,65 @@ def solve_blocks(
     rows: the current factors (R, D); other: those of the other side (I, D); row_l2 (R,). only: blocks to solve, None
     for all. Returns (R, D); rows without positives are zero. Raises RunError where 32-bit numbers do not suffice.
     """
-    spans = [span for b, span in enumerate(blocks(widths)) if only is None or b in only]
-    shared = shared_weight(widths, level_weights)
     gram = (other.T @ other).double()
-    basis = torch.block_diag(*(torch.linalg.eigh(gram[span, span])[1] for span in blocks(widths)))
-    gram = alpha0 * (basis.T @ gram @ basis)  # in the eigenbasis of G_bb what all rows share of a block is diagonal
-    spectrum = gram.diagonal().clamp_min(0).to(rows)
-    gram, basis = gram.to(rows), basis.to(rows)
-    ratios = []  # ω_b, (D,): zero in the block itself
-    for span in spans:
-        ratio = shared[span.start] / shared[span.start, span.start]
-        ratio[span] = 0
-        ratios.append(ratio.to(rows))
+    basis = block_eigenbasis(gram, widths)
+    systems = BlockSystems(gram, basis, widths, level_weights, alpha0, l2_width_exponent, only)
+    basis = basis.to(rows)
     rotated = F.pad(other @ basis, (0, 0, 0, 1))  # the last row, all zero, is what padding points to
-    current, solution = rows @ basis, torch.zeros_like(rows)
-    columns = column_penalty(widths, l2_width_exponent).to(rows)
-    try:
-        for index, longest in row_chunks(positives.counts, rows.shape[1], chunk):
-            diagonal = spectrum + row_l2[index].to(rows)[:, None] * columns
-            batch = _Batch(rotated, positives, index, longest, gram, diagonal, chunk)
-            block_rows = current[index]
-            for span, ratio in zip(spans, ratios, strict=True):
-                block_rows[:, span] = batch.solve(span, block_rows * ratio)
-            solution[index] = block_rows
-        solved = bool(torch.isfinite(solution).all())
-    except torch.linalg.LinAlgError:
-        solved = False
-    if not solved:
-        raise _too_little(row_l2)
-    return solution @ basis.T
+    return systems.solve(rows @ basis, rotated, positives, row_l2, chunk) @ basis.T
+
+
+def block_eigenbasis(gram: Tensor, widths: Sequence[int]) -> Tensor:
+    """(D, D) float64: in it what all rows share of a block is diagonal, by the Gram matrix of the other side."""
+    return torch.block_diag(*(torch.linalg.eigh(gram[span, span])[1] for span in blocks(widths)))
+
+
+class BlockSystems:
+    """What the systems of all rows share, by the Gram matrix (D, D) of the other side and its `block_eigenbasis`.
+
+    Both float64; the rest as of `solve_blocks`.
+    """
+
+    def __init__(
+        self,
+        gram: Tensor,
+        basis: Tensor,
+        widths: Sequence[int],
+        level_weights: Sequence[float],
+        alpha0: float,
+        l2_width_exponent: float = 0.0,
+        only: Sequence[int] | None = None,
+    ):
+        spans, shared = blocks(widths), shared_weight(widths, level_weights)
+        self.gram = alpha0 * (basis.T @ gram @ basis)
+        self.columns = column_penalty(widths, l2_width_exponent)
+        self.spans = [span for b, span in enumerate(spans) if only is None or b in only]
+        self.ratios = []  # ω_b, (D,): zero in the block itself
+        for span in self.spans:
+            ratio = shared[span.start] / shared[span.start, span.start]
+            ratio[span] = 0
+            self.ratios.append(ratio)
+
+    def solve(
+        self, current: Tensor, rotated: Tensor, positives: Positives, row_l2: Tensor, chunk: int = CHUNK
+    ) -> Tensor:
+        """`solve_blocks` of rows (R, D) in the basis, by the other side in it and a last row of zeros (I + 1, D)."""
+        solution, gram, columns = torch.zeros_like(current), self.gram.to(current), self.columns.to(current)
+        spectrum, ratios = self.gram.diagonal().clamp_min(0).to(current), [ratio.to(current) for ratio in self.ratios]
+        try:
+            for index, longest in row_chunks(positives.counts, current.shape[1], chunk):
+                diagonal = spectrum + row_l2[index].to(current)[:, None] * columns
+                batch = _Batch(rotated, positives, index, longest, gram, diagonal, chunk)
+                block_rows = current[index]
+                for span, ratio in zip(self.spans, ratios, strict=True):
+                    block_rows[:, span] = batch.solve(span, block_rows * ratio)
+                solution[index] = block_rows
+            solved = bool(torch.isfinite(solution).all())
+        except torch.linalg.LinAlgError:
+            solved = False
+        if not solved:
+            raise _too_little(row_l2)
+        return solution
 
 
 class _Batch:

@@ -25,9 +25,7 @@ class Propagation(LightGCN):
     def __init__(
         self, positives: Positives, start: tuple[Tensor, Tensor], *, user_share: float, item_share: float, hops: int = 1
     ):
-        # what one side alone picks up of the other is the same after every hop
-        is_used, is_mutual = bool(user_share or item_share), bool(user_share and item_share)
-        super().__init__(positives, start[0].shape[1], hops=hops if is_mutual else min(hops, int(is_used)))
+        super().__init__(positives, start[0].shape[1], hops=effective_hops(hops, user_share, item_share))
         self.user_share, self.item_share = user_share, item_share
         with torch.no_grad():
             self.users.copy_(start[0])
@@ -66,3 +64,8 @@ class Propagation(LightGCN):
     def vectors(self) -> tuple[Tensor, Tensor]:
         """Users (U, D) and items (I, D) as they score."""
         return tuple(table.detach() for table in self.eval()())
+
+
+def effective_hops(hops: int, user_share: float, item_share: float) -> int:
+    """After how many hops nothing changes any more: what one side alone picks up is the same after every hop."""
+    return hops if user_share and item_share else min(hops, int(bool(user_share or item_share)))

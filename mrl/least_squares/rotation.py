@@ -51,17 +51,60 @@ def learn_rotation(
     where nothing is known. temperature: in standard deviations, too. learning_rate: at first.
     Returns the last loss, too: 0 is perfect.
     """
-    dim, served = users.shape[1], widths[-1]
-    levels = [width for width in widths if width < dim]
-    device, count = users.device, len(items)
     spread = score_spread(users, items)
     is_usable = spread > 0
     if positives is not None:
-        is_usable &= (positives.counts > 0) & (positives.counts < count)
+        is_usable &= (positives.counts > 0) & (positives.counts < len(items))
+    generator = torch.Generator(users.device).manual_seed(seed)
+    batches = draw_users(is_usable, steps, generator)
+    return learn_from(
+        users,
+        items,
+        positives,
+        widths,
+        spread,
+        batches,
+        level_weights=level_weights,
+        temperature=temperature,
+        learning_rate=learning_rate,
+        generator=generator,
+    )
+
+
+def draw_users(is_usable: Tensor, steps: int, generator: torch.Generator) -> Sequence[Tensor]:
+    """Rows of the users of each step, at most `steps` of them: of those that are usable (U,); none where nobody is."""
     usable = is_usable.nonzero()[:, 0]
-    if len(usable) == 0 or not levels:
+    if len(usable) == 0:
+        return []
+    batch_size = min(USERS, len(usable))
+    passes = min(PASSES, math.ceil(steps * batch_size / len(usable)))
+    steps = min(steps, math.ceil(passes * len(usable) / batch_size))
+    order = [torch.randperm(len(usable), generator=generator, device=usable.device) for _ in range(passes)]
+    return [usable[batch] for batch in torch.cat(order).split(batch_size)[:steps]]
+
+
+def learn_from(
+    users: Tensor,
+    items: Tensor,
+    positives: Positives | None,
+    widths: Sequence[int],
+    spread: Tensor,
+    batches: Sequence[Tensor],
+    *,
+    level_weights: Sequence[float] = (),
+    temperature: float = TEMPERATURE,
+    learning_rate: float = LEARNING_RATE,
+    generator: torch.Generator,
+) -> tuple[Tensor, float]:
+    """`learn_rotation` by the users of each step, their rows in `users`; spread (U,): of their scores.
+
+    generator: draws the items of each step.
+    """
+    dim, served = users.shape[1], widths[-1]
+    levels = [width for width in widths if width < dim]
+    device, count = users.device, len(items)
+    if len(batches) == 0 or not levels:
         return torch.eye(dim, served, dtype=users.dtype, device=device), 0.0
-    users = users / spread[:, None]
     weights = level_weights[: len(levels)] if any(level_weights[: len(levels)]) else [1.0] * len(levels)
     weights = torch.tensor(weights, dtype=users.dtype, device=device)
     weights /= weights.sum()
@@ -69,22 +112,16 @@ def learn_rotation(
     # of each level, its logarithm
     sharpness = torch.zeros(len(levels), dtype=users.dtype, device=device, requires_grad=True)
     groups = [{"params": [angles]}, {"params": [sharpness], "lr": 2 * learning_rate}]
-    generator = torch.Generator(device).manual_seed(seed)
-    batch_size = min(USERS, len(usable))
-    passes = min(PASSES, math.ceil(steps * batch_size / len(usable)))
-    steps = min(steps, math.ceil(passes * len(usable) / batch_size))
     optimiser = torch.optim.Adam(groups, lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, steps)
-    order = torch.cat([torch.randperm(len(usable), generator=generator, device=device) for _ in range(passes)])
-    for batch in order.split(batch_size)[:steps]:
-        rows = usable[batch]
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, len(batches))
+    for rows in batches:
         sample = torch.randperm(count, generator=generator, device=device)[: max(ITEMS, int(ITEM_SHARE * count))]
         seen = torch.zeros(len(rows), count, dtype=torch.bool, device=device)
         if positives is not None:
             known = positives.take(rows)
             seen[known.users.long(), known.items.long()] = True
         unseen = seen[:, sample].to(users.dtype) * NEVER  # is added to what is scored
-        whole = users[rows] / temperature
+        whole = users[rows] / spread[rows, None] / temperature
         sampled = items[sample]
         target = torch.addmm(unseen, whole, sampled.T).softmax(1)
         rotation = _rotation(angles)

@@ -76,16 +76,15 @@ class Chosen(NamedTuple):
     wider: list[tuple[int, float]] | None = None
 
 
-def choose_settings(config: TrainConfig, data: Interactions, on_trial: OnTrial = None) -> Chosen:
+def choose_settings(config: TrainConfig, data: Interactions, on_trial: OnTrial = None, whole: Any = None) -> Chosen:
     """What the config leaves open, chosen on validation.
 
     data: on the device to compute on. What is open is chosen by the config's monitor on validation, over several splits
-    where validation is small; what the search leaves alone gets its usual value.
-    on_trial: called with each trial: the settings tried, value, seconds, trial.
+    where validation is small; the rest is as usual. on_trial: called with each trial: the settings tried, value,
+    seconds, trial. whole: where `data` are of some users, num_users, num_items and len() of the training set of all.
     Raises DataError where there is nothing to validate on.
     """
-    left = open_settings(config)
-    is_auto = config.widths == AUTO
+    left, is_auto, train = open_settings(config), config.widths == AUTO, data.train if whole is None else whole
     if left and len(data.valid) == 0:
         remedy = f"give {', '.join(left)}, or take the usual ones with search='none'"
         raise DataError(
@@ -93,15 +92,15 @@ def choose_settings(config: TrainConfig, data: Interactions, on_trial: OnTrial =
             f" {f'or give widths such as {list(DEFAULT_WIDTHS)}' if is_auto else remedy}"
         )
     if is_auto:  # until they are found
-        possible = possible_widths(config, data.train)
+        possible = possible_widths(config, train)
         config = replace(config, widths=tuple(width for width in possible if width <= DEFAULT_WIDTHS[-1]))
-    config = usual_settings(config, data.train)
+    config = usual_settings(config, train)
     if not left:
         return Chosen(config)
     search = _Search(config, left, data, on_trial)
     config = search.choose_penalty(config)
     if is_auto:
-        config = usual_settings(search.choose_widths(config, possible), data.train)
+        config = usual_settings(search.choose_widths(config, possible), train)
     config = search.choose_width(config)
     config = search.choose_nested(config)
     config = search.choose_rotation(config)

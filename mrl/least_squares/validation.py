@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import torch
+from torch import Tensor
 
 from mrl.config import TrainConfig
 from mrl.data import Interactions, Positives, hold_out
@@ -98,9 +99,15 @@ def sample_users(data: Interactions, seed: int, most: int) -> Interactions:
     """
     if len(data.train) <= most:
         return data
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(data.num_users))
-    fits = data.train.counts.cpu()[order].cumsum(0) <= most
-    rows = order[fits].sort().values
+    rows = draw_rows(data.train.counts.cpu(), seed, most)
     train, valid, test = (part.take(rows.to(part.items.device)) for part in (data.train, data.valid, data.test))
     ids = data.user_ids[rows.numpy()]
     return replace(data, train=train, valid=valid, test=test, user_ids=ids, dropped=None)
+
+
+def draw_rows(counts: Tensor, seed: int, most: int) -> Tensor:
+    """Rows in increasing order of users drawn at random who have at most so many interactions together; counts (U,)."""
+    if int(counts.sum()) <= most:
+        return torch.arange(len(counts))
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(counts)))
+    return order[counts[order].cumsum(0) <= most].sort().values

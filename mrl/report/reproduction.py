@@ -58,7 +58,7 @@ class ReproductionConfig:
                 backbone=model.split("-")[0].rstrip("2"),
                 widths=widths,
                 nested_negatives=not model.endswith("shared"),
-                candidates=FEW_CANDIDATES.get(dataset, 16),
+                sampler={"candidates": FEW_CANDIDATES.get(dataset, 16)},
                 epochs=self.epochs,
                 early_stopping={"monitor": "recall@20"},
                 seed=seed,

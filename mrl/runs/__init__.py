@@ -32,6 +32,8 @@ run; one with a checkpoint alone was interrupted, and training with the same set
 """
 
 from mrl.runs.directory import RunDirectory, check_compatible, default_path, environment, peak_memory_mib, run_path
-from mrl.runs.progress import REFIT_SHARE, Progress, describe_chosen, describe_tried, readable_seconds, share_done
+from mrl.runs.progress import (
+    REFIT_SHARE, Progress, describe_chosen, describe_tried, log_trial, readable_seconds, share_done, tell_end,
+)  # fmt: skip
 from mrl.runs.results import write_run
 from mrl.runs.run import Run, differences, load

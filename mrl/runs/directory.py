@@ -13,13 +13,13 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import filelock
 import numpy as np
@@ -34,6 +34,7 @@ from mrl.kernels import fast_paths
 from mrl.runs import tensorfile
 from mrl.runs.card import CARD, PICTURE
 from mrl.runs.files import BACKBONE, DROPPED, ids_frame, read_ids
+from mrl.runs.tensorfile import Pieces
 
 GONE = ("popularity_exponent", "rotation_width", "trials")  # settings of least_squares before 2026-11-28
 
@@ -82,11 +83,12 @@ class RunDirectory:
         """Let others write. Doing so twice is harmless."""
         self._lock.release()
 
-    def _write(self, name: str, data: bytes) -> None:
+    def _write(self, name: str, data: bytes | Callable[[BinaryIO], object]) -> None:
+        """data: what is written, or what writes it to the file."""
         path, temporary = self.path / name, self.path / f".{name}.tmp"
         try:
             with temporary.open("wb") as file:
-                file.write(data)
+                file.write(data) if isinstance(data, bytes) else data(file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -146,18 +148,29 @@ class RunDirectory:
             table = table.with_columns(raw.gather(table["user"]))
         self._write_parquet("per_user.parquet", table)
 
-    def write_weights(self, users: Tensor, items: Tensor, backbone: Mapping[str, Tensor] | None = None) -> None:
+    def _write_tensors(self, name: str, tensors: Mapping[str, Tensor | Pieces], meta: Mapping[str, Any]) -> None:
+        if any(isinstance(table, Pieces) for table in tensors.values()):
+            self._write(name, lambda file: tensorfile.stream(file, tensors, meta))
+        else:
+            self._write(name, tensorfile.dump(tensors, meta))
+
+    def write_weights(
+        self, users: Tensor | Pieces, items: Tensor | Pieces, backbone: Mapping[str, Tensor | Pieces] | None = None
+    ) -> None:
         """users (U, D) and items (I, D) as they score, and what the backbone needs to go on training.
+
+        All as tensors, or all in pieces, which whoever gives them has looked at for NaN.
 
         Written after the ids, whose checksum goes with them: the rows of another run's ids would be quietly wrong.
         """
-        if not (users.isfinite().all() and items.isfinite().all()):
+        tables = [table for table in (users, items) if isinstance(table, Tensor)]
+        if not all(table.isfinite().all() for table in tables):
             raise RunError(f"{self.path}: the vectors have NaN or Inf and are not saved; lower learning_rate")
         tensors = {"users": users, "items": items}
         tensors |= {f"{BACKBONE}{name}": tensor for name, tensor in (backbone or {}).items()}
         ids = self.path / "ids.parquet"
         meta = {"ids_sha256": sha256(ids.read_bytes()).hexdigest()} if ids.exists() else {}
-        self._write("weights.safetensors", tensorfile.dump(tensors, meta))
+        self._write_tensors("weights.safetensors", tensors, meta)
 
     def write_ids(self, data: Interactions) -> None:
         """Raw id by row of users and items, and the item labels."""
@@ -169,7 +182,7 @@ class RunDirectory:
         tensors = {"offsets": positives.offsets, "items": positives.items}
         if dropped is not None:
             tensors |= {f"{DROPPED}offsets": dropped.offsets, f"{DROPPED}items": dropped.items}
-        self._write("seen.safetensors", tensorfile.dump(tensors, {"num_items": positives.num_items}))
+        self._write_tensors("seen.safetensors", tensors, {"num_items": positives.num_items})
 
     def save_checkpoint(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         """Everything needed to go on: tensors by name, and `meta` (JSON), which must tell fingerprint and widths."""

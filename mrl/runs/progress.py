@@ -13,6 +13,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import polars as pl
+
+from mrl.config import TrainConfig
+
 RARELY = 20.0  # seconds between the lines that are written where nobody watches
 OFTEN = 0.1  # and between those that rewrite themselves
 # Of a run with a search, how much is done after the trials that choose a setting; roughly, on sets of 10^5 pairs.
@@ -86,6 +90,47 @@ class Progress:
         else:
             sys.stderr.write(folded(line) + "\n")
         sys.stderr.flush()
+
+
+def log_trial(
+    progress: Progress, config: TrainConfig, rows: list[dict], row: dict, started: float, about: int
+) -> float:
+    """Keep a trial of the search in the rows of the history, and say where the run stands; returns the seconds left.
+
+    started: of `time.perf_counter`. about: how many trials there will be. 0 where nothing is known of what is left.
+    """
+    rows.append({"phase": "settings"} | row)
+    # Trials of other settings are judged by other widths and users: their values say nothing of this one's.
+    alike = [trial for trial in rows if trial.keys() - {"phase"} == row.keys()]
+    best = max(trial["value"] for trial in alike)
+    elapsed, share = time.perf_counter() - started, share_done(row)
+    # The first trial compiles, too: its seconds say nothing of the others.
+    is_known = row["trial"] > 1 and config.least_squares.alpha0 is None
+    left = elapsed * (1 - share) / share if is_known else None
+    trial = f"trial {row['trial']} of about {about}, {describe_tried(row)}"
+    monitor = config.early_stopping.monitor
+    progress.say("settings", f"{trial}: {monitor} {row['value']:.4f}, best {best:.4f}", left)
+    return left or 0.0
+
+
+def tell_end(
+    progress: Progress,
+    config: TrainConfig,
+    rows: list[dict],
+    chosen: dict,
+    seconds: float,
+    best_epoch: int,
+    advice: str,
+) -> None:
+    """Say what was chosen, where the time went, and which width to take. rows: of the history."""
+    history = pl.DataFrame(rows, infer_schema_length=None)
+    spent = history.group_by("phase", maintain_order=True).agg(pl.col("seconds").sum())
+    shares = ", ".join(f"{phase.replace('_', ' ')} {readable_seconds(spent)}" for phase, spent in spent.iter_rows())
+    if chosen:
+        progress.note(describe_chosen(chosen, config.usual()))
+    progress.note(f"done in {readable_seconds(seconds)}: {shares}; best epoch {best_epoch}")
+    if advice:
+        progress.note(advice)
 
 
 def folded(line: str, indent: str = "  ") -> str:

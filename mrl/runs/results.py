@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mrl.config import TrainConfig
-from mrl.data import Interactions
+from mrl.data import Interactions, Positives
 from mrl.evaluation import Evaluation
 from mrl.runs.card import accuracy_picture, model_card
 from mrl.runs.directory import RunDirectory, environment
@@ -27,16 +27,20 @@ def write_run(
     vectors: tuple[Tensor, Tensor] | None,
     backbone: Mapping[str, Tensor] | None = None,
     facts: Mapping[str, Any] | None = None,
+    seen: tuple[Positives, Positives | None] | None = None,
 ) -> None:
     """Write all of a finished run but its config.
 
     results: what was measured, test last. vectors: users (U, D) and items (I, D), None for a model that has none.
     facts: what environment.json is to hold beside versions and memory, such as seconds.
+    seen: what users have met, the positives of training and what was dropped; None: those of the data.
     """
     columns = {"dataset": data.name, "model": config.run_name, "protocol": config.protocol, "seed": config.seed}
     directory.write_history(history)
     directory.write_ids(data)
-    directory.write_seen(data.merge_valid().train if config.protocol == "honest" else data.train, data.dropped)
+    if seen is None:
+        seen = (data.merge_valid().train if config.protocol == "honest" else data.train), data.dropped
+    directory.write_seen(*seen)
     if vectors is not None:
         directory.write_weights(*vectors, backbone)
     made = environment(data, device) | dict(facts or {})

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from mrl.errors import RunError
 
+KINDS = {torch.float32: "F32", torch.int32: "I32", torch.int64: "I64"}  # as safetensors calls them
 FORMAT = 1  # of everything in a run directory; raised when an older reader would go wrong
 
 
@@ -33,6 +36,47 @@ def dump(tensors: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None) -
     text = json.dumps(dict(meta or {}))
     header = {"format": str(FORMAT), "meta": text, "sha256": _digest(own, text)}
     return safetensors.save(own, metadata=header)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A tensor that comes in pieces, along its first dimension, and is never held whole."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    pieces: Iterable[Tensor]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+
+def stream(file: BinaryIO, tensors: Mapping[str, Pieces], meta: Mapping[str, Any] | None = None) -> None:
+    """Write what `dump` makes to a file, with the tensors in the order of their names, each as it comes."""
+    text, entries, start = json.dumps(dict(meta or {})), {}, 0
+    for name in sorted(tensors):
+        table = tensors[name]
+        stop = start + math.prod(table.shape) * table.dtype.itemsize
+        entries[name] = {"dtype": KINDS[table.dtype], "shape": list(table.shape), "data_offsets": [start, stop]}
+        start = stop
+    digest = hashlib.sha256(text.encode())
+    told = {"format": str(FORMAT), "meta": text, "sha256": digest.hexdigest()}  # as long as what it will be
+    header = json.dumps({"__metadata__": told, **entries}).encode()
+    header += b" " * (-len(header) % 8)
+    file.write(len(header).to_bytes(8, "little") + header)
+    for name in sorted(tensors):
+        table, length = tensors[name], 0
+        digest.update(_title(name, table.dtype, table.shape))
+        for piece in table.pieces:
+            data = piece.detach().cpu().contiguous().to(table.dtype)
+            length += len(data)
+            if data.numel():
+                data = data.reshape(-1).view(torch.uint8).numpy()
+                digest.update(data)
+                file.write(data)
+        if length != len(table):
+            raise RunError(f"{name}: {length} rows came of {len(table)}; train the run again")
+    file.seek(8 + header.index(told["sha256"].encode()))
+    file.write(digest.hexdigest().encode())
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -72,7 +116,12 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
-        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(_title(name, tensor.dtype, tensor.shape))
         if tensor.numel():
             digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def _title(name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> bytes:
+    """What stands before the bytes of a tensor in the checksum."""
+    return f"\0{name}\0{dtype}\0{tuple(shape)}\0".encode()

@@ -323,7 +323,7 @@ def test_impossible_settings_are_refused_in_one_line(changes: dict, message: str
 def test_settings_of_a_run_survive_the_way_through_its_config(made) -> None:
     config, *_ = made
     trained, computed = plan_controls(config)
-    fixed = ("dataset", "planted", "protocol", "candidates", "rule", "seed", "per_user")
+    fixed = ("dataset", "planted", "protocol", "sampler", "rule", "seed", "per_user")
     for each in (*trained, *computed):
         assert {name: asdict(each)[name] for name in fixed} == {
             name: asdict(nested(Path(config.run).parent))[name] for name in fixed

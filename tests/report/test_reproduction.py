@@ -18,8 +18,14 @@ def test_the_runs_are_those_of_the_paper() -> None:
     assert len(configs) == 9 + 6 + 9 + 30
     assert {config.protocol for config in configs} == {"paper"}
     first = configs[0]
-    assert (first.dataset, first.candidates, first.batch_size, first.l2, first.rule) == ("ml100k", 8, 2048, 1e-4, "dns")
-    assert {c.candidates for c in configs if c.dataset != "ml100k"} == {16}
+    assert (first.dataset, first.sampler.candidates, first.batch_size, first.l2, first.rule) == (
+        "ml100k",
+        8,
+        2048,
+        1e-4,
+        "dns",
+    )
+    assert {c.sampler.candidates for c in configs if c.dataset != "ml100k"} == {16}
     graphs = [config for config in configs if config.backbone == "lightgcn"]
     assert len(graphs) == 6 and all(config.hops == 2 and config.nested_negatives for config in graphs)
     alone = [config for config in configs if "alone" in config.name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from settings import train_config
 
 from mrl import TrainConfig
 from mrl.errors import ConfigError
@@ -48,7 +49,7 @@ def test_the_first_trial_lies_in_the_space(model: StudyModel) -> None:
 @each
 def test_settings_of_trainings_are_those_of_train_config(model: StudyModel) -> None:
     if model.fit is fit_mrl4rec:
-        config = TrainConfig(dataset="tool", widths=model.widths, **model.fixed, **model.first_trial)
+        config = train_config(dataset="tool", widths=model.widths, **model.fixed, **model.first_trial)
         name = config.run_name.replace("lightgcn2", "lightgcn")
         assert name == model.name
 

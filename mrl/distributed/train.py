@@ -1,0 +1,242 @@
+"""A run on shards, from settings to a run directory: what `mrl.train.fit` does in one process.
+
+Every process calls `train` with the same config. The first one reads and writes the run directory and searches the
+settings, on users drawn at random where there are too many interactions to look at all; the others are told.
+`FITS` says what each recipe does with the training interactions; a recipe that is not there is refused.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from mrl.config import TrainConfig
+from mrl.data import Positives, resolve_dataset
+from mrl.distributed.data import ShardedData, load_sharded, offset_pieces, sample_of_users
+from mrl.distributed.evaluation import evaluate
+from mrl.distributed.group import Group
+from mrl.distributed.least_squares import fit_least_squares
+from mrl.distributed.rotation import initial_vectors
+from mrl.distributed.rows import Rows, shard
+from mrl.errors import ConfigError, DataError, RunError
+from mrl.evaluation import Evaluation
+from mrl.least_squares import SEARCHED, choose_settings, describe_widths, expected_trials
+from mrl.least_squares.ials import Factors
+from mrl.least_squares.validation import MOST_INTERACTIONS, draw_rows
+from mrl.runs import Progress, RunDirectory, log_trial, peak_memory_mib, run_path, tell_end, write_run
+from mrl.runs.tensorfile import Pieces
+from mrl.train import LEAST_SQUARES, LONGEST_LIST, SEARCH
+from mrl.widths import AUTO
+
+
+@dataclass
+class Fit:
+    """Vectors of own users (U', D) and items (I', D) as they score, whose items are whose, and ego embeddings."""
+
+    vectors: Factors
+    items: Rows
+    ego: Factors | None = None
+
+
+@dataclass
+class Training:
+    """A run under way: the config as it was given, its settings so far, and the history, which the first one writes."""
+
+    config: TrainConfig
+    group: Group
+    progress: Progress
+    rows: list[dict] = field(default_factory=list)
+    chosen: dict[str, Any] = field(default_factory=dict)
+    wider: list | None = None
+    best_epoch: int = 0
+
+    def settings(self) -> TrainConfig:
+        """The config with what was chosen."""
+        return self.config.with_settings(**self.chosen)
+
+
+def least_squares(training: Training, data: ShardedData) -> Fit:
+    """The recipe least_squares: fitted, propagated and rotated."""
+    if not training.chosen:
+        _choose_settings(training, data)
+    config, started = training.settings(), time.perf_counter()
+    made = shard(data.group, data.own.train, data.users, width=config.least_squares.fit_width)
+    factors = fit_least_squares(config, made)
+    fitted = time.perf_counter()
+    training.rows.append({"phase": LEAST_SQUARES, "seconds": fitted - started})
+    vectors, ego, loss = initial_vectors(config, made, factors)
+    if config.least_squares.rotation:
+        training.rows.append({"phase": "rotation", "loss": loss, "seconds": time.perf_counter() - fitted})
+    return Fit(vectors, made.items, ego if any(config.least_squares.propagation) and config.hops else None)
+
+
+FITS: dict[str, Callable[[Training, ShardedData], Fit]] = {"least_squares": least_squares}
+
+
+def check_sharded(config: TrainConfig) -> None:
+    """Raise ConfigError, with the reason and the remedy, where a config has what is not sharded."""
+    if config.recipe not in FITS:
+        reason = "its epochs are not sharded over processes yet"
+        raise ConfigError(f"recipe={config.recipe!r}: {reason}; take recipe='least_squares', or processes=1")
+
+
+def train(config: TrainConfig, group: Group, progress: Progress) -> Path:
+    """Train, evaluate and write the run directory; returns where it is, in every process.
+
+    progress: where the first process tells how far it is. Raises as `mrl.train.fit`.
+    """
+    started = time.perf_counter()
+    check_sharded(config)
+    config = replace(config, dataset=resolve_dataset(config.dataset))
+    progress.say("data", "each process reads its part" if group.size > 1 else "")
+    data = load_sharded(config, group)
+    if data.num_items < LONGEST_LIST:
+        raise DataError(f"{data.name}: {data.num_items} items, where lists of 20 need at least 20; lower min_rating")
+    training, fingerprint = Training(config, group, progress), data.fingerprint
+    with ExitStack() as stack:
+        directory = None
+
+        def begin() -> list[str]:
+            nonlocal directory
+            directory = stack.enter_context(RunDirectory(run_path(config)))
+            notes = directory.check_data(config, data)
+            directory.clear_results()
+            directory.write_config(config.to_dict())
+            return notes
+
+        notes = group.tell(begin)
+        for note in notes:
+            progress.note(note)
+        results, advice = [], ""
+        fit = FITS[config.recipe](training, data)
+        settings = training.settings()
+        if "widths" in training.chosen and group.is_first:  # they were found; whoever reads the run wants to know which
+            directory.write_config(replace(config, widths=settings.widths).to_dict())
+        validated, merged = _validate(training, data, fit), data
+        if config.protocol == "honest":
+            results.append(validated)
+            monitor = config.early_stopping.monitor
+            values = {width: results[0].value(monitor, width) for width in settings.widths}
+            advice = describe_widths(monitor, training.wider, values)
+            progress.say("refit", "on all of train")
+            fit = None  # its tables make room for those of the refit
+            merged = data.merge_valid()
+            fit = FITS[config.recipe](training, merged)
+        test = {"split": "test", "widths": settings.report_widths, "per_user": config.per_user}
+        results.append(evaluate(data, fit.vectors, fit.items, **test))
+        seconds = time.perf_counter() - started
+        facts = {
+            "best_epoch": training.best_epoch,
+            "seconds": round(sum(row["seconds"] for row in training.rows), 3),
+            "wall_seconds": round(seconds, 3),
+            "users_with_every_item": sum(group.each(int((data.own.train.counts == data.num_items).sum()))),
+            "notes": [*data.notes, *notes],
+            "processes": group.size,
+            "bytes_sent": sum(group.each(group.sent)),
+            "peak_memory_mib_by_process": group.each(round(peak_memory_mib() or 0)),
+            "fingerprint": fingerprint,
+        } | {name: fact for name, fact in {"chosen": training.chosen, "advice": advice}.items() if fact}
+        _write(
+            training, directory, replace(config, widths=settings.widths), data, merged.own.train, results, fit, facts
+        )
+    tell_end(progress, config, training.rows, training.chosen, seconds, training.best_epoch, advice)
+    return run_path(config).resolve()
+
+
+def _validate(training: Training, data: ShardedData, fit: Fit) -> Evaluation:
+    """Measure the vectors before the refit on validation, at every width; a row of the history."""
+    started, settings = time.perf_counter(), training.settings()
+    result = evaluate(data, fit.vectors, fit.items, split="valid", widths=settings.report_widths)
+    row = {"phase": SEARCH, "epoch": training.best_epoch}
+    for metric in dict.fromkeys(("recall@20", "ndcg@20", settings.early_stopping.monitor)):
+        row |= {f"{metric}_w{width}": result.value(metric, width) for width in settings.widths}
+    training.rows.append(row | {"seconds": time.perf_counter() - started})
+    return result
+
+
+def _choose_settings(training: Training, data: ShardedData) -> None:
+    """Choose what the config leaves open, on the first process, and tell all."""
+    config, group = training.config, training.group
+    counts, started = group.to_first(data.own.train.counts.to(group.device)), time.perf_counter()
+    most = MOST_INTERACTIONS[config.least_squares.search if config.least_squares.search != "none" else "quick"]
+    rows = group.tell(lambda: draw_rows(counts.cpu(), config.seed, most).tolist())
+    sample = sample_of_users(data, torch.tensor(rows, dtype=torch.int64))
+    whole = Size(data.num_users, data.num_items, int(counts.sum()))
+
+    def choose() -> list:
+        def log(row: dict) -> None:
+            about = max(row["trial"], expected_trials(config))
+            log_trial(training.progress, config, training.rows, row, started, about)
+
+        found, _, wider = choose_settings(config, sample, log, whole)
+        chosen = {name: found.setting(name) for name in SEARCHED}
+        return [chosen | ({"widths": found.widths} if config.widths == AUTO else {}), wider]
+
+    training.chosen, training.wider = group.tell(choose)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much there is to train on: what usual settings are predicted from."""
+
+    num_users: int
+    num_items: int
+    interactions: int
+
+    def __len__(self) -> int:
+        return self.interactions
+
+
+def _write(
+    training: Training,
+    directory: RunDirectory | None,
+    config: TrainConfig,
+    data: ShardedData,
+    met: Positives,
+    results: list[Evaluation],
+    fit: Fit,
+    facts: dict[str, Any],
+) -> None:
+    """Write all of a finished run but its config; what the other processes have of it is sent in pieces.
+
+    met: what own users were trained on in the end. data: whose fingerprint is known: the others do not ask here.
+    """
+    group = training.group
+    tables = [*fit.vectors, *(fit.ego or ())]
+    if sum(group.each(sum(int((~table.isfinite()).sum()) for table in tables))):
+        raise RunError(f"{run_path(config)}: the vectors have NaN or Inf and are not saved; raise l2 or alpha0")
+    sizes = data.num_users, data.num_items
+    weights = {name: (table, size) for name, table, size in zip(("users", "items"), fit.vectors, sizes, strict=True)}
+    ego = {name: (table, size) for name, table, size in zip(("users", "items"), fit.ego or (), sizes, strict=False)}
+
+    def pieces(table: Tensor, size: int) -> Pieces:
+        return Pieces(table.dtype, (size, *table.shape[1:]), group.pieces(table))
+
+    def positives(part: Positives | None) -> Positives | None:
+        if part is None:
+            return None
+        offsets = Pieces(torch.int64, (data.num_users + 1,), offset_pieces(group, part))
+        return Positives(offsets, pieces(part.items, sum(group.each(len(part)))), data.num_items)
+
+    seen = positives(met), positives(data.own.dropped)
+    vectors = {name: pieces(*table) for name, table in weights.items()}
+    backbone = {name: pieces(*table) for name, table in ego.items()}
+    if group.is_first:
+        history = pl.DataFrame(training.rows, infer_schema_length=None)
+        written = {"history": history, "vectors": (vectors["users"], vectors["items"]), "backbone": backbone}
+        write_run(directory, config, data, results, group.device, **written, facts=facts, seen=seen)
+        directory.drop_checkpoint()
+    else:  # in the order in which the first process writes: by file, and there by name
+        order = [each for part in seen[::-1] if part is not None for each in (part.items, part.offsets)]
+        order += [tables[name] for tables in (backbone, vectors) for name in sorted(tables)]
+        for table in order:
+            deque(table.pieces, maxlen=0)

@@ -1,0 +1,86 @@
+"""Least squares on shards: the vectors are the same bit for bit in any number of processes, and those of one process
+that has everything up to rounding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mrl import TrainConfig
+from mrl.data import Positives
+from mrl.data.synthetic import planted
+from mrl.distributed import least_squares, rows
+from mrl.distributed.group import Group
+from mrl.distributed.rows import shard, take_own
+from mrl.least_squares import fit_least_squares as whole_fit
+from mrl.least_squares.ials import spectral_start
+
+GIVEN = {"alpha0": 0.1, "frequency_l2": 0.01, "nu": 1.0, "sweeps": 2, "l2_width_exponent": 0.3}
+
+
+def config(fit_width: int, nested_sweeps: int = 0) -> TrainConfig:
+    settings = {**GIVEN, "fit_width": fit_width, "nested_sweeps": nested_sweeps}
+    return TrainConfig(recipe="least_squares", widths=(2, 4, 8), least_squares=settings, seed=3)
+
+
+def interactions(users: int, items: int, count: int, seed: int = 0) -> Positives:
+    return planted(users, items, count, (3, 3), seed=seed).positives
+
+
+def fitted(group: Group, positives: Positives, settings: TrainConfig, tile: int, fetched: int) -> tuple:
+    rows.TILE = tile
+    own, users = take_own(group, positives)
+    made = shard(group, own, users, width=settings.least_squares.fit_width, fetched=fetched)
+    factors = least_squares.fit_least_squares(settings, made)
+    sides = zip(factors, (made.users, made.items), strict=True)
+    return tuple(group.gather(table, side.counts).numpy() for table, side in sides)
+
+
+# few tiles: of three processes some have no users or no items; little fetched: in several parts
+@pytest.mark.parametrize("tile, fetched", [(200, 2**20), (200, 100), (1500, 2**20), (10**6, 2**20)])
+@pytest.mark.parametrize("nested", [0, 1])
+def test_any_number_of_processes_gives_the_same_vectors(processes, tile, fetched, nested):
+    positives, settings = interactions(150, 60, 3000), config(12, nested)
+    one, two, three = (processes.run(size, fitted, positives, settings, tile, fetched)[0] for size in (1, 2, 3))
+    for found in (two, three):
+        assert all(np.array_equal(*pair) for pair in zip(found, one, strict=True))
+    expected = whole_fit(settings, positives)
+    for found, table in zip(one, expected, strict=True):
+        assert np.linalg.norm(found - table.numpy()) < 1e-3 * table.norm()
+    scores, expected = one[0] @ one[1].T, (expected[0] @ expected[1].T).numpy()
+    assert np.abs(scores - expected).max() < 1e-4
+
+
+def sent(group: Group, positives: Positives, sweeps: int) -> tuple[int, bool]:
+    rows.TILE = 500
+    own, users = take_own(group, positives)
+    made = shard(group, own, users, width=16)
+    factors, before = least_squares.spectral_start(made, 16), group.sent
+    least_squares.ials(made, factors, alpha0=0.1, l2=0.01, nu=1.0, sweeps=sweeps)
+    return group.sent - before, made.by_user.is_whole and made.by_item.is_whole
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_sweep_sends_what_the_formula_says(processes, size):
+    positives = interactions(900, 200, 60_000)
+    found = processes.run(size, sent, positives, 3)
+    assert all(whole for _, whole in found)
+    expected = 3 * least_squares.bytes_of_sweep(900, 200, 16, size)
+    assert abs(sum(count for count, _ in found) - expected) <= 0.05 * expected
+
+
+def started(group: Group, positives: Positives) -> tuple:
+    own, users = take_own(group, positives)
+    made = shard(group, own, users, width=8)
+    users, items = least_squares.spectral_start(made, 8, seed=5)
+    return float(users.abs().sum()), group.gather(items, made.items.counts).numpy()
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_it_starts_where_one_process_starts(processes, size):
+    positives = interactions(150, 60, 3000)
+    zero, items = processes.run(size, started, positives)[0]
+    expected = spectral_start(positives, 8, seed=5)[1].numpy()
+    assert zero == 0.0
+    # columns may be mixed by rounding where singular values are close: what they span is the same
+    assert np.abs(items @ items.T - expected @ expected.T).max() < 1e-4
