@@ -7,6 +7,7 @@ r"""Beyond one process: tables and data sharded over processes and machines, on 
     least_squares  iALS, nested least squares and principal axes on shards
     rotation       the learned rotation, by users that are sent to the first process
     parquet        Parquet folders read by shards: ids, pairs and splits
+    checkpoint     what a run goes on from, by torch.distributed.checkpoint, in any number of processes
     data           the interactions of one's own users, of any data set
     evaluation     all items ranked for one's own users; metrics that add up exactly
     train          a run on shards, from settings to a run directory

@@ -8,7 +8,7 @@ iALS likewise.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -153,12 +153,24 @@ def _summed_penalty(group: Group, rows: Rows, table: Tensor, row_l2: Tensor) -> 
     return exact_sum(group, rows, parts, bound, table.shape[1:])
 
 
-def fit_least_squares(config: TrainConfig, shard: Shard) -> Factors:
-    """Own users and items on their principal axes, by the settings of a config, all of which are given."""
+def fit_least_squares(
+    config: TrainConfig,
+    shard: Shard,
+    keep: Callable[[int, Factors], None] | None = None,
+    kept: tuple[int, Factors | None] = (0, None),
+) -> Factors:
+    """Own users and items on their principal axes, by the settings of a config, all of which are given.
+
+    keep: told after each sweep of iALS how many are done, and own factors. kept: that, to go on from there.
+    """
     chosen = config.least_squares
     scale = {"alpha0": chosen.alpha0, "l2": chosen.frequency_l2, "nu": chosen.nu}
-    factors = spectral_start(shard, chosen.fit_width, seed=config.seed)
-    factors = ials(shard, factors, **scale, sweeps=chosen.sweeps)
+    done, factors = kept
+    factors = factors or spectral_start(shard, chosen.fit_width, seed=config.seed)
+    for sweep in range(done, chosen.sweeps):
+        factors = ials(shard, factors, **scale, sweeps=1)
+        if keep:
+            keep(sweep + 1, factors)
     if not chosen.nested_sweeps:
         return rotate(shard, factors)
     widths, weights = fitted_levels(config, chosen.fit_width)
