@@ -19,13 +19,13 @@ from torch import Tensor
 
 from mrl.config import ELSEWHERE, TrainConfig
 from mrl.distributed.data import ShardedData
+from mrl.distributed.group import RESTARTED
 from mrl.distributed.rows import Rows
 from mrl.errors import RunError
 from mrl.least_squares.ials import Factors
 from mrl.runs import RunDirectory, check_compatible, run_path
 
 FOLDER = "checkpoint-"  # and how many were saved before
-RESTARTED = "TORCHELASTIC_RESTART_COUNT"  # in the environment: how often torchrun has started these processes again
 Tables = Mapping[str, tuple[Rows, Tensor]]  # by name: whose rows are whose, and own rows
 
 
