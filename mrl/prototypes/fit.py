@@ -22,7 +22,7 @@ from mrl.prototypes.sinkhorn import sinkhorn
 from mrl.prototypes.tree import grow_tree, semantic_codes, step_down
 from mrl.widths import check_widths
 
-STEPS = 200
+STEPS = 100
 LEARNING_RATE = 0.05  # of Adam, on prototypes of length 1
 KEPT = 0.0  # of the teacher a step: the items stand still, so that it need not lag behind
 ROUNDS = 100  # of the last Sinkhorn, which says what an item is

@@ -23,7 +23,7 @@ def count_parents(nodes: np.ndarray, clusters: np.ndarray, num_nodes: int, num_c
 
 
 def grow_tree(logits: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """logits: of each level (I, K_j), the highest is an item's prototype. Returns nodes (W, I) and the parents by level.
+    """logits: of each level (I, K_j), an item's prototype has the highest. Returns nodes (W, I), and parents by level.
 
     Nodes of a level are its prototypes 0 … K_j − 1 and, behind them, the nodes of the level before that no prototype
     has as its parent: these go on as their own only child. parents[j]: (nodes,) of each node, −1 for a prototype

@@ -58,7 +58,7 @@ def test_items_that_are_numbered_otherwise_get_what_they_got(exponent):
 
 def test_prototypes_are_used_evenly_by_items_or_by_traffic():
     rng = np.random.default_rng(0)
-    items, popularity = rng.normal(size=(600, 4)) + [2, 0, 0, 0], (rng.pareto(1, 600) * 10 + 1).astype(int)
+    items, popularity = rng.normal(size=(600, 4)) + 2 * np.eye(4)[0], (rng.pareto(1, 600) * 10 + 1).astype(int)
     even = fit_prototypes(items, [4], [6], steps=50).clusters[0]
     traffic = fit_prototypes(items, [4], [6], steps=50, popularity=popularity, exponent=1.0).clusters[0]
     of_items, of_traffic = np.bincount(even, minlength=6), np.bincount(traffic, popularity, minlength=6)

@@ -91,8 +91,7 @@ def test_a_level_depends_on_its_prefix_only():
 
 
 def test_the_teacher_follows_and_stands_still_at_the_end():
-    students, teachers = views()
-    loss = PrototypeLoss(WIDTHS, COUNTS, students)
+    loss = PrototypeLoss(WIDTHS, COUNTS, views()[0])
     old = [teacher.clone() for teacher in loss.teachers]
     loss.tables[0].data += 1.0
     loss.follow(0.0)

@@ -1,4 +1,4 @@
-"""The term in training: what it is, that items feel it, that a training goes on where it was, and when there is none."""
+"""The term in training: what it is, that items feel it, and that a training goes on where it was."""
 
 from __future__ import annotations
 
@@ -113,5 +113,5 @@ def test_a_run_that_was_killed_is_resumed_and_keeps_its_tables(tmp_path, monkeyp
 def test_least_squares_has_no_training_to_put_it_in():
     with pytest.raises(ConfigError, match=r"^prototypes=0.1: recipe='least_squares' has none; recipe='default' has$"):
         train_config(recipe="least_squares", prototypes=0.1)
-    with pytest.raises(ConfigError, match="nested_loss.prototypes=-1"):
+    with pytest.raises(ConfigError, match=r"nested_loss\.prototypes=-1"):
         train_config(prototypes=-1)
