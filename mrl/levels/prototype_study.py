@@ -15,7 +15,7 @@ import polars as pl
 
 from mrl.config import TrainConfig
 from mrl.data import Interactions, load_data, pick_device
-from mrl.evaluation import evaluate
+from mrl.evaluation import Evaluation, evaluate
 from mrl.hierarchy.runs import popularity_of
 from mrl.least_squares import fit_least_squares, initial_model
 from mrl.levels.prototypes import METHODS, compare_clusterings, user_halves
@@ -63,25 +63,37 @@ def measure_term(config: TrainConfig, data: Interactions | None = None) -> pl.Da
 
     Trained on train as `mrl.train.fit` does, but for the search of settings, which are given or usual; the epoch whose
     monitored metric is best over the widths counts. Test is not touched: nothing can be chosen on it.
-    Columns as `compare_clusterings`, and epoch; metric: recall@20, ndcg@20; method: `<recipe>, λ=<weight>`.
+    Columns as `compare_clusterings`, and epoch; metric: recall@20, ndcg@20; method: `<recipe>, λ=<weight>`, and
+    `default, untrained` for the vectors that the recipe default begins with.
     """
     data = load_data(config) if data is None else data
     config, model = config.with_usual(), None
     if config.recipe == "default":
         model = initial_model(config, data.train, fit_least_squares(config, data.train))
     trainer, stopping = Trainer(config, data.train, pick_device(config.device), model), config.early_stopping
+    name, rows = f"{config.recipe}, λ={config.nested_loss.prototypes:g}", []
+    if model is not None:
+        rows += _by_width(_validated(trainer, data), f"{config.recipe}, untrained", config, 0)
     best, epoch, found, waited = -1.0, 0, None, 0
     while trainer.epoch < config.epochs and waited < stopping.patience:
         trainer.run_epoch()
         if trainer.epoch % stopping.eval_every:
             continue
-        result = evaluate(*trainer.vectors(), data, split="valid", widths=config.widths, ks=[20])
+        result = _validated(trainer, data)
         value = float(np.mean([result.value(stopping.monitor, width) for width in config.widths]))
         waited += 1
         if value > best:
             best, epoch, found, waited = value, trainer.epoch, result, 0
-    key = {"method": f"{config.recipe}, λ={config.nested_loss.prototypes:g}", "seed": config.seed, "epoch": epoch}
-    return pl.DataFrame(
-        {**key, "width": width, "metric": metric, "value": found.value(metric, width)}
+    return pl.DataFrame(rows + _by_width(found, name, config, epoch))
+
+
+def _validated(trainer: Trainer, data: Interactions) -> Evaluation:
+    return evaluate(*trainer.vectors(), data, split="valid", widths=trainer.config.widths, ks=[10, 20])
+
+
+def _by_width(result: Evaluation, method: str, config: TrainConfig, epoch: int) -> list[dict]:
+    key = {"method": method, "seed": config.seed, "epoch": epoch}
+    return [
+        {**key, "width": width, "metric": metric, "value": result.value(metric, width)}
         for metric, width in product(("recall@20", "ndcg@20"), config.widths)
-    )
+    ]

@@ -29,6 +29,8 @@ PASSES = 30  # of balanced k-means, at most
 SHARPNESS = 100.0  # of cosines, in its assignments: nearly all or nothing
 ROUNDS = 100
 FIFTHS = 5  # classes of popularity
+SCHEMA = {"method": pl.String, "seed": pl.Int64, "width": pl.Int64, "other_width": pl.Int64, "clusters": pl.Int64}
+SCHEMA |= {"label": pl.String, "metric": pl.String, "value": pl.Float64, "chance": pl.Float64}
 METHODS = ("kmeans", "balanced_kmeans", "prototypes", "kmeans_tree", "prototypes_tree")
 
 
@@ -131,10 +133,9 @@ def compare_clusterings(
             values = [adjusted_mutual_info_score(by_seed[a][level], by_seed[b][level]) for a, b in pairs]
             row = {"method": method, "width": width, "metric": "stability", "value": float(np.mean(values))}
             parts.append(pl.DataFrame([row | {"chance": 0.0}]))
-    order = ["method", "seed", "width", "other_width", "clusters", "label", "metric", "value", "chance"]
-    table = pl.concat(parts, how="diagonal_relaxed")
-    missing = [pl.lit(None, pl.String).alias(name) for name in order if name not in table.columns]
-    return table.with_columns(missing).filter(pl.col("metric") != "nmi").select(order)
+    table = pl.concat(parts, how="diagonal_relaxed").filter(pl.col("metric") != "nmi")
+    missing = [pl.lit(None).alias(name) for name in SCHEMA if name not in table.columns]
+    return table.with_columns(missing).select(SCHEMA).cast(SCHEMA)
 
 
 def _clusterings(items, widths, counts, views, methods, seed) -> dict[str, np.ndarray]:
