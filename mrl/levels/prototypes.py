@@ -135,7 +135,7 @@ def compare_clusterings(
             parts.append(pl.DataFrame([row | {"chance": 0.0}]))
     table = pl.concat(parts, how="diagonal_relaxed").filter(pl.col("metric") != "nmi")
     missing = [pl.lit(None).alias(name) for name in SCHEMA if name not in table.columns]
-    return table.with_columns(missing).select(SCHEMA).cast(SCHEMA)
+    return table.with_columns(missing).select(list(SCHEMA)).cast(SCHEMA)
 
 
 def _clusterings(items, widths, counts, views, methods, seed) -> dict[str, np.ndarray]:
