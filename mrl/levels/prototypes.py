@@ -25,9 +25,9 @@ from mrl.least_squares import fold_in, transpose
 from mrl.prototypes import fit_prototypes, prototype_counts, sinkhorn
 from mrl.runs import Run
 
-PASSES = 30  # of balanced k-means, at most
+PASSES = 10  # of balanced k-means, at most
 SHARPNESS = 100.0  # of cosines, in its assignments: nearly all or nothing
-ROUNDS = 100
+ROUNDS = 20
 FIFTHS = 5  # classes of popularity
 SCHEMA = {"method": pl.String, "seed": pl.Int64, "width": pl.Int64, "other_width": pl.Int64, "clusters": pl.Int64}
 SCHEMA |= {"label": pl.String, "metric": pl.String, "value": pl.Float64, "chance": pl.Float64}
