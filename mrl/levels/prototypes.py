@@ -42,10 +42,12 @@ def balanced_kmeans(points: np.ndarray, number: int, seed: int = 0) -> np.ndarra
     """
     with threadpool_limits(1):
         centres, _ = kmeans_plusplus(points, number, random_state=seed)
-    labels = np.full(len(points), -1)
+    labels, offsets = np.full(len(points), -1), torch.zeros(number)
     for _ in range(PASSES):
         logits = torch.from_numpy(SHARPNESS * points @ centres.T)
-        moved = sinkhorn(logits, rounds=ROUNDS)[0].argmax(1).numpy()
+        # on from the offsets of the last pass: rows first, or the first round would forget them
+        assigned, further = sinkhorn((logits + offsets).log_softmax(1), rounds=ROUNDS)
+        offsets, moved = offsets + further, assigned.argmax(1).numpy()
         if (moved == labels).all():
             break
         labels = moved
