@@ -34,7 +34,6 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Optional = BeforeValidator(lambda value: None if value in ("", "None", "null") else value)  # as papermill passes None
-
 OrNone = BeforeValidator(lambda value: None if value in ("None", "null") else value)  # where "" means something
 
 
