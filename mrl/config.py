@@ -34,7 +34,6 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Optional = BeforeValidator(lambda value: None if value in ("", "None", "null") else value)  # as papermill passes None
-
 OrNone = BeforeValidator(lambda value: None if value in ("None", "null") else value)  # where "" means something
 
 
@@ -103,12 +102,17 @@ class NestedLossSettings:
 
     level_weights: one a width; empty: equal, or chosen by a thorough search of the recipes default and least_squares.
     levels_per_step: a random subset of so many levels a step; 0 for all. margin: of cml. uniformity: of dau.
+    prototypes: weight λ of nested prototypes of items (`mrl.prototypes`), 0 for none; so many per dimension of a width.
+    prototypes_popularity: with 0 they have as many items each, with 1 as many interactions.
     """
 
     level_weights: tuple[float, ...] = ()
     levels_per_step: NonNegativeInt = 0
     margin: Positive = 0.5
     uniformity: Positive = 1.0
+    prototypes: NotNegative = 0.0
+    prototypes_per_dimension: Positive = 4.0
+    prototypes_popularity: NotNegative = 0.0
 
 
 @settings
@@ -234,8 +238,9 @@ class TrainConfig:
             check_level_weights(self.nested_loss.level_weights, self.widths)
         if self.recipe == "mrl4rec" and self.epochs < 1:
             raise ConfigError("epochs=0: recipe='mrl4rec' needs at least 1")
-        if self.recipe == "least_squares" and self.epochs > 0:
-            raise ConfigError(f"epochs={self.epochs}: recipe='least_squares' has none; recipe='default' has")
+        for name in ("epochs", "prototypes"):
+            if self.recipe == "least_squares" and (value := self.setting(name)) > 0:
+                raise ConfigError(f"{name}={value}: recipe='least_squares' has none; recipe='default' has")
         if (self.backbone == "propagation") != (self.recipe != "mrl4rec"):
             remedy = "recipe='mrl4rec' has mf and lightgcn, the other recipes have propagation"
             raise ConfigError(f"backbone={self.backbone!r}, recipe={self.recipe!r}: {remedy}")

@@ -19,6 +19,7 @@ from mrl.errors import RunError
 from mrl.kernels import GraphStep, RowAdam, bpr_gradients, fast_paths, has_short_floats
 from mrl.loss import NestedLoss, l2_penalty
 from mrl.model import LightGCN, MatrixFactorization
+from mrl.prototypes import PrototypeTerm
 from mrl.sampler import NegativeSampler
 from mrl.softmax import NestedSoftmax
 
@@ -38,9 +39,9 @@ class Trainer:
         self, config: TrainConfig, positives: Positives, device: torch.device, model: MatrixFactorization | None = None
     ):
         self.config, self.device = config.with_usual(), device
-        init_seed, loop_seed = np.random.SeedSequence(config.seed).generate_state(2)
-        init = torch.Generator().manual_seed(int(init_seed))
-        self.generator = torch.Generator(device).manual_seed(int(loop_seed))
+        init_seed, loop_seed, prototype_seed = np.random.SeedSequence(config.seed).generate_state(3).tolist()
+        init = torch.Generator().manual_seed(init_seed)
+        self.generator = torch.Generator(device).manual_seed(loop_seed)
         dim = config.widths[-1]
         if model is None and config.backbone == "lightgcn":
             model = LightGCN(positives, dim, hops=config.hops, generator=init, **asdict(config.graph))
@@ -65,13 +66,25 @@ class Trainer:
             generator=init,
         ).to(device)
         modules = nn.ModuleDict({"model": self.model, "loss": self.loss, "sampler": self.sampler})
-        self.parameters = dict(modules.named_parameters())
+        self.prototypes: PrototypeTerm | None = None
+        if nested.prototypes:
+            modules["prototypes"] = self.prototypes = PrototypeTerm(
+                positives,
+                config.widths,
+                self.model.eval()()[1],
+                weight=nested.prototypes,
+                per_dimension=nested.prototypes_per_dimension,
+                popularity=nested.prototypes_popularity,
+                seed=prototype_seed,
+            )
+        self.parameters = {name: each for name, each in modules.named_parameters() if each.requires_grad}
         # Where nothing but the batch's own rows has a gradient: all of it compiled, and Adam row by row.
         self.compiled = (
             self.device.type == "cpu"
             and type(self.model) is MatrixFactorization
             and config.loss == "bpr"
             and config.rule not in ("mix", "dens")
+            and self.prototypes is None
         )
         self.idle_users = int((~self.sampler.trainable).sum())  # they have every item: no negative, so no triplet
         usable = self.sampler.trainable[positives.users.long()]
@@ -97,6 +110,7 @@ class Trainer:
         """The step as one CUDA graph, where it is the same work each time: no rule or levels that change on the way."""
         all_levels = self.config.nested_loss.levels_per_step in (0, len(self.config.widths))
         steady = self.config.rule not in ("cns", "dens") and all_levels and not self.by_user
+        steady = steady and self.prototypes is None
         if self.device.type != "cuda" or not steady or fast_paths.is_off(fast_paths.CUDA_GRAPH):
             return None
 
@@ -110,6 +124,8 @@ class Trainer:
         """One pass over all interactions in random order. Returns the mean loss and the mean of each level's term."""
         if self.epoch == 0:
             self.model.start_training(self.config.hops, self.config.least_squares.initial_scale)
+            if self.prototypes is not None:
+                self.prototypes.start(self.model.eval()()[1])
         self.model.train()
         count = len(self.active if self.by_user else self.users)
         order = torch.randperm(count, device=self.device, generator=self.generator)
@@ -184,12 +200,20 @@ class Trainer:
             ego = (anchors, positives) if negatives is None else (anchors, positives, negatives)
         else:
             ego = (embedding(user_rows, self.model.users), embedding(rows, self.model.items))
+        auxiliary = auxiliary + self._prototype_term(items.mean(1) if mix else items)
         return self._descend(loss + auxiliary + l2_penalty(self.config.l2, *ego)), terms
 
     def _user_step(self, user_rows: Tensor, levels: Sequence[int] | None) -> tuple[Tensor, Tensor]:
         users, items = self.model(self.generator)
         loss, terms = self.loss(user_rows, embedding(user_rows, users), items, levels, self.generator)
-        return self._descend(loss + self.loss.penalty(self.config.l2, self.model.users, self.model.items)), terms
+        penalty = self.loss.penalty(self.config.l2, self.model.users, self.model.items)
+        return self._descend(loss + self._prototype_term(items) + penalty), terms
+
+    def _prototype_term(self, items: Tensor) -> Tensor | float:
+        """λ Σ_j L_j of `mrl.prototypes` for items (I, D) as they are in this step; 0 where it is off."""
+        if self.prototypes is None:
+            return 0.0
+        return self.prototypes(items, self.epoch / self.config.epochs, self.generator)
 
     def _descend(self, total: Tensor) -> Tensor:
         if self.device.type == "cpu" and not math.isfinite(total.item()):  # on a GPU the epoch's end tells
@@ -237,8 +261,9 @@ class Trainer:
 
     def backbone(self) -> dict[str, Tensor]:
         """What the vectors do not tell of the model and training on would need: the ego embeddings of a graph model."""
-        tables = self.model.state_dict() | self.averages
-        return {name: table.detach().clone() for name, table in tables.items() if self.model.hops}
+        tables = self.model.state_dict() | self.averages if self.model.hops else {}
+        tables |= {f"prototypes.{name}": table for name, table in self._teacher().items() if name != "average"}
+        return {name: table.detach().clone() for name, table in tables.items()}
 
     def state(self) -> dict[str, Tensor]:
         """Everything the next step depends on, as named tensors."""
@@ -250,7 +275,11 @@ class Trainer:
         for name, value in self.parameters.items():
             for key, moment in self.optimiser.state[value].items():
                 tensors[f"optimiser.{name}.{key}"] = moment
-        return tensors | {f"average.{name}": table for name, table in self.averages.items()}
+        tensors |= {f"average.{name}": table for name, table in self.averages.items()}
+        return tensors | {f"prototypes.{name}": table for name, table in self._teacher().items()}
+
+    def _teacher(self) -> dict[str, Tensor]:
+        return {} if self.prototypes is None else self.prototypes.teacher()
 
     @torch.no_grad()
     def load_state(self, tensors: dict[str, Tensor]) -> None:
@@ -261,6 +290,8 @@ class Trainer:
             self.optimiser.state[value] = {key: moment.to(self.device, copy=True) for key, moment in moments.items()}
         for name, table in self.averages.items():
             table.copy_(tensors[f"average.{name}"])
+        for name, table in self._teacher().items():
+            table.copy_(tensors[f"prototypes.{name}"])
         self.generator.set_state(tensors["generator"].cpu())
         self.graph = self._graph()  # a graph knows the moments by where they lie
         self.epoch = int(tensors["epoch"])

@@ -64,19 +64,32 @@ def ease(positives: Positives, l2: float = 300.0, *, memory_limit: float = 8e9, 
             f"EASE: {size:,} items need {needed / 1e9:.3g} GB of dense {size:,} × {size:,} matrices, above "
             f"memory_limit={memory_limit / 1e9:.3g} GB; raise it, leave out rare items (core), or compare with iALS"
         )
-    # the co-occurrences come from scipy, which is sparse, a few rows at a time
+    # products come from scipy, which is sparse, a few rows at a time
     matrix = _as_matrix(positives, np.float32)
-    by_item = matrix.T.tocsr()
-    gram = torch.empty(size, size, dtype=torch.float32)
+    by_item, weights = matrix.T.tocsr(), torch.empty(size, size, dtype=torch.float32)
     step = max(1, chunk // max(1, size))
-    for start in range(0, size, step):
-        gram[start : start + step] = torch.from_numpy((by_item[start : start + step] @ matrix).toarray())
+    spans = [slice(start, start + step) for start in range(0, size, step)]
+    if few_users := 2 * positives.num_users < size:
+        # P · l2 = 1 − Xᵀ (XXᵀ + l2 · 1)⁻¹ X (Woodbury): a system of as many rows as there are users
+        gram = torch.from_numpy((matrix @ matrix.T).toarray()).double()
+    else:
+        gram = weights
+        for rows in spans:
+            gram[rows] = torch.from_numpy((by_item[rows] @ matrix).toarray())
     gram = gram.to(positives.items.device)
     gram.diagonal().add_(l2)
     try:
-        weights = torch.cholesky_inverse(torch.linalg.cholesky(gram, out=gram))
+        factor = torch.linalg.cholesky(gram, out=gram)
     except torch.linalg.LinAlgError:
         raise ConfigError(f"l2={l2!r}: too little for EASE in 32-bit numbers; 30 to 1000 is usual") from None
+    if few_users:
+        solved = torch.cholesky_solve(torch.from_numpy(matrix.toarray()).to(factor), factor).float().cpu().numpy()
+        for rows in spans:
+            weights[rows] = torch.from_numpy(-(by_item[rows] @ solved))
+        weights = weights.to(factor.device)
+        weights.diagonal().add_(1.0)
+    else:
+        weights = torch.cholesky_inverse(factor)
     weights /= -weights.diagonal().clone()
     weights.fill_diagonal_(0.0)
     return weights

@@ -26,4 +26,4 @@ from mrl.federated.messages import Message, MessageError, add_up, check_message
 from mrl.federated.method import METHODS, Method, PlainSum, Server, Summation, Uploads, make_method
 from mrl.federated.run import fit_federated
 from mrl.federated.simulator import Simulation
-from mrl.federated.tables import client_table, cost_to_reach, traffic
+from mrl.federated.tables import client_table, traffic

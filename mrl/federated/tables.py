@@ -55,15 +55,3 @@ def traffic(run: Run) -> pl.DataFrame:
     per_client = [(pl.col(f"bytes_{way}") / clients / MEGABYTE).alias(way) for way in ("up", "down")]
     table = rows.select("epoch", value.alias("value"), *per_client, "seconds")
     return table.with_columns(megabytes=(pl.col("up") + pl.col("down")).cum_sum())
-
-
-def cost_to_reach(table: pl.DataFrame, share: float = 0.95) -> dict[str, float | None]:
-    """The first round whose value is at least a share of the best one, and the megabytes a client had moved by then.
-
-    table: of `traffic`. Both None where nothing was validated.
-    """
-    values = table.drop_nulls("value")
-    reached = values.filter(pl.col("value") >= share * pl.col("value").max())
-    if not len(reached):
-        return {"rounds": None, "megabytes": None}
-    return {"rounds": reached["epoch"][0], "megabytes": reached["megabytes"][0]}

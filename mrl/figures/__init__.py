@@ -9,14 +9,12 @@ A table is a polars DataFrame in long form; `size` is `column` or `page` of a tw
     hierarchy    what the levels mean
     levels       which width knows which depth, model by model
     maps         aligned maps of the items
-    explore      the same in JupyterLab, to move about in
     cascade      which width a query needs, and what it costs
     federated    accuracy against what clients send and receive
     flows        how clusters split: alluvial diagram and tree
     retrieval    search by prefix: what an index finds against what it costs
 """
 
-from mrl.figures.explore import explore_maps
 from mrl.figures.federated import draw_traffic
 from mrl.figures.flows import draw_alluvial, draw_tree
 from mrl.figures.hierarchy import draw_block_probes, draw_class_probes, draw_cluster_quality, draw_pair_matrix

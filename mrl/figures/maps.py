@@ -1,4 +1,4 @@
-"""Aligned maps of the items at growing widths: coordinates and small multiples; `mrl.figures.explore` lets one move.
+"""Aligned maps of the items at growing widths: coordinates and small multiples; `mrl.report.explore` lets one move.
 
 UMAP (McInnes, Healy, Melville, arXiv 1802.03426) of every prefix, each item tied to itself at the neighbouring widths
 (AlignedUMAP of umap-learn), so that what moves between two maps moved in the embedding. Read neighbourhoods off them,

@@ -28,6 +28,7 @@ from sklearn.preprocessing import MultiLabelBinarizer
 from threadpoolctl import threadpool_limits
 
 from mrl.errors import ConfigError, DataError
+from mrl.prototypes import fit_prototypes
 from mrl.widths import check_widths
 
 TRIALS = 400  # trials of k-means, divided by the number of clusters
@@ -78,9 +79,13 @@ def cluster_points(points: np.ndarray, number: int, seed: int, starts: int = 4) 
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # coinciding points: fewer clusters is the right answer
         init = "k-means++" if number <= CAREFUL else "random"
-        labels = KMeans(number, init=init, n_init=starts, random_state=seed).fit_predict(points)
+        return _by_size(KMeans(number, init=init, n_init=starts, random_state=seed).fit_predict(points))
+
+
+def _by_size(labels: np.ndarray) -> np.ndarray:
+    """The same clusters (n,), numbered from the largest; equally large ones by their first item."""
     _, first, cluster, size = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
-    return np.argsort(np.lexsort((first, -size)))[cluster]  # equally large ones by their first item
+    return np.argsort(np.lexsort((first, -size)))[cluster]
 
 
 def trials_of(points: int, number: int) -> int:
@@ -120,6 +125,15 @@ def cluster_items(
             for prefix, number in zip(prefixes, numbers, strict=True)
         ]
     )
+
+
+def prototype_clusters(
+    items: np.ndarray, widths: Sequence[int], clusters: int | Sequence[int], seed: int = 0
+) -> np.ndarray:
+    """(W, I) int64, as `cluster_items`: `mrl.prototypes` in place of k-means, clusters of nearly equal size."""
+    items, widths = check_items(items, widths)
+    found = fit_prototypes(items, widths, one_a_width("clusters", clusters, widths, len(items)), seed=seed)
+    return np.stack([_by_size(labels) for labels in found.clusters])
 
 
 def membership(labels: pl.Series, separator: str = "|") -> tuple[np.ndarray, list[str]]:

@@ -40,12 +40,20 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from mrl.errors import DataError
-from mrl.hierarchy.clusters import check_items, cluster_items, measure_agreement, membership, name_branches, sample_rows
+from mrl.errors import ConfigError, DataError
+from mrl.hierarchy.clusters import (
+    check_items,
+    cluster_items,
+    measure_agreement,
+    membership,
+    name_branches,
+    prototype_clusters,
+    sample_rows,
+)
 from mrl.hierarchy.neighbours import find_nearest, neighbour_jaccard, neighbour_overlap
 from mrl.hierarchy.nesting import dendrogram_purity, linear_cka, measure_nesting
 from mrl.hierarchy.probes import block_correlation, block_shape, probe_labels, probe_number
-from mrl.hierarchy.tree import build_tree, build_tree_clusters, count_flows, name_clusters
+from mrl.hierarchy.tree import build_tree, build_tree_clusters, count_flows, name_clusters, prototype_tree
 from mrl.words import readable
 
 SAMPLE = 20_000  # items that are measured, where nothing else is asked for
@@ -138,6 +146,7 @@ def measure_hierarchy(
     clusters_by_width: Sequence[int] | None = None,
     branching: int | Sequence[int] | None = None,
     k: int = 10,
+    clustering: str = "kmeans",
     normalise: bool = True,
     sample: int | None = SAMPLE,
     permutations: int = 100,
@@ -149,7 +158,8 @@ def measure_hierarchy(
     of training interactions, items without any are left out (nothing was learned of them); label_columns: what clusters
     are compared with, by default `genres` and the true depths; they also name the clusters. clusters: at every width
     of the clustering `fixed`; clusters_by_width: at each width of `by_width`, by default as many as it has dimensions;
-    branching: of the tree, by default 4 and then 2; k: neighbours; normalise: compare directions, not lengths (see
+    branching: of the tree, by default 4 and then 2; k: neighbours; clustering: kmeans, or prototypes (`mrl.prototypes`:
+    balanced, always by direction) in its place; normalise: compare directions, not lengths (see
     `cluster_items`); sample: at most that many items, drawn by `seed`; None for all. At most a quarter as many clusters
     as items are made, so a depth of more classes is not recovered; `notes` say so.
 
@@ -169,10 +179,15 @@ def measure_hierarchy(
     most = most_clusters(len(rows))
     options = {"permutations": permutations, "seed": seed}
     kmeans = {"normalise": normalise, "seed": seed}
+    cluster, grow, how = cluster_items, build_tree_clusters, kmeans
+    if clustering == "prototypes":
+        cluster, grow, how = prototype_clusters, prototype_tree, {"seed": seed}
+    elif clustering != "kmeans":
+        raise ConfigError(f"clustering={clustering!r}: must be kmeans or prototypes")
     clusterings = {
-        "fixed": cluster_items(items, widths, min(clusters, most), **kmeans),
-        "by_width": cluster_items(items, widths, [min(n, most) for n in clusters_by_width or widths], **kmeans),
-        "tree": build_tree_clusters(items, widths, branching or [4] + [2] * (len(widths) - 1), **kmeans),
+        "fixed": cluster(items, widths, min(clusters, most), **how),
+        "by_width": cluster(items, widths, [min(n, most) for n in clusters_by_width or widths], **how),
+        "tree": grow(items, widths, branching or [4] + [2] * (len(widths) - 1), **how),
     }
     members = _members(labels, label_columns)
     queries = sample_rows(len(rows), QUERIES, seed)

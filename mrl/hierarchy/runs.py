@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -21,7 +22,7 @@ from mrl.parameters import PathText, settings
 from mrl.runs import Run, load
 
 TABLES = ("names", "flows", "tree")
-POPULARITY = "popularity class"
+POPULARITY, BRANCH = "popularity class", "branch"
 
 
 @settings
@@ -29,14 +30,16 @@ class HierarchyConfig:
     """Parameters of `notebooks/hierarchy.ipynb`.
 
     runs: run directories with vectors; the first is explained, the others are compared with it. sample: items at most.
-    clusters: at every width, in the clustering `fixed`. item, user: raw ids; empty for the item with the most
-    interactions and the user with the median number. out_dir: for the tables; empty for `<first run>/hierarchy`.
+    clusters: at every width, in the clustering `fixed`; clustering: kmeans or prototypes. item, user: raw ids; empty
+    for the item with the most interactions and the user with the median number. out_dir: for the tables; empty for
+    `<first run>/hierarchy`.
     """
 
     runs: tuple[PathText, ...]
     sample: PositiveInt = SAMPLE
     seed: NonNegativeInt = 0
     clusters: PositiveInt = 16
+    clustering: Literal["kmeans", "prototypes"] = "kmeans"
     item: str | int = ""
     user: str | int = ""
     out_dir: PathText = ""
@@ -85,6 +88,7 @@ def measure_models(models: Mapping[str, Run], config: HierarchyConfig) -> dict[s
         "popularity": popularity_of(first),
         "item_ids": first.item_ids,
         "clusters": config.clusters,
+        "clustering": config.clustering,
         "sample": config.sample,
         "seed": config.seed,
     }
@@ -111,8 +115,13 @@ def label_of(run: Run) -> str | None:
     return next(iter(depth_columns(labels)), None)
 
 
-def map_labels(run: Run) -> tuple[pl.DataFrame | None, str]:
-    """Labels with a column to colour maps by, and its name: `label_of`, else how popular an item is."""
+def map_labels(run: Run, tree: Hierarchy | None = None) -> tuple[pl.DataFrame | None, str]:
+    """Labels with a column to colour maps by, and its name: `label_of`, else how popular an item is.
+
+    tree: instead the first branches of its tree, by what is typical of them.
+    """
+    if tree is not None:
+        return _branch_labels(run, tree), BRANCH
     label = label_of(run)
     if label is not None:
         return run.labels, label
@@ -122,6 +131,16 @@ def map_labels(run: Run) -> tuple[pl.DataFrame | None, str]:
     classes = pl.DataFrame({POPULARITY: [CLASSES[index] for index in classify_popularity(counts)]})
     tables = [classes] if run.labels is None else [run.labels, classes]
     return pl.concat(tables, how="horizontal"), POPULARITY
+
+
+def _branch_labels(run: Run, tree: Hierarchy) -> pl.DataFrame:
+    """The labels with a column BRANCH: the node of each measured item at the narrowest width, null for the others."""
+    names = tree.names.filter(clustering="tree", width=tree.widths[0]).sort("cluster")
+    texts = [f"{row['cluster']}: {row['typical'] or row['titles']}" for row in names.iter_rows(named=True)]
+    branches = np.full(len(run.item_ids), None, dtype=object)
+    branches[tree.rows] = np.array(texts, dtype=object)[tree.clusters["tree"][0]]
+    column = pl.Series(BRANCH, branches.tolist(), dtype=pl.String).str.replace_all("|", "/", literal=True)
+    return column.to_frame() if run.labels is None else run.labels.with_columns(column)
 
 
 def neighbours_of(run: Run, item: str | int = "", k: int = 10) -> pl.DataFrame:

@@ -15,6 +15,8 @@ from scipy.sparse import csr_array
 from mrl.errors import ConfigError
 from mrl.hierarchy.clusters import check_items, cluster_points, indicator, normalise_rows, one_a_width
 from mrl.hierarchy.neighbours import item_titles
+from mrl.hierarchy.nesting import tree_levels
+from mrl.prototypes import fit_prototypes
 
 MANY = 4  # labels of an item: with more, none of them says what it is
 
@@ -49,6 +51,18 @@ def build_tree_clusters(
         parents = np.unique(parents * number + child, return_inverse=True)[1]
         levels.append(parents)
     return np.stack(levels)
+
+
+def prototype_tree(
+    items: np.ndarray, widths: Sequence[int], branching: int | Sequence[int], seed: int = 0
+) -> np.ndarray:
+    """(W, I) int64, as `build_tree_clusters`: the tree of prototypes (`mrl.prototypes.tree`), numbered likewise.
+
+    Of each level there are as many prototypes as `branching` makes; how many of them a node has, its items say.
+    """
+    items, widths = check_items(items, widths)
+    counts = np.minimum(np.cumprod(one_a_width("branching", branching, widths)), len(items))
+    return tree_levels(fit_prototypes(items, widths, counts.tolist(), seed=seed).codes)[1:]
 
 
 def name_clusters(

@@ -7,6 +7,7 @@ What has not changed is not executed again, and a rerun gives the same files.
     ablation  how much each stage of the default recipe gives at each width
     levels    what each width knows of a taxonomy, the models trained where they are missing
     federated  federations and their baselines, by client group and width
+    explore   the aligned maps of the items in JupyterLab, to move about in
     page      executed notebooks as one self-contained HTML page
     paper     every figure at both widths, every table as CSV and LaTeX
     reproduction  the published method under its own protocol; figures that others have published

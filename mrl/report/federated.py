@@ -19,7 +19,7 @@ from mrl.config import ELSEWHERE
 from mrl.data import Interactions, dataset_name, load_data
 from mrl.errors import RunError
 from mrl.evaluation import evaluate
-from mrl.federated import FederatedConfig, client_table, cost_to_reach, fit_federated, make_clients, traffic
+from mrl.federated import FederatedConfig, client_table, fit_federated, make_clients, traffic
 from mrl.federated.config import Scenario
 from mrl.federated.tables import by_client
 from mrl.parameters import PathText, settings
@@ -229,3 +229,15 @@ def _best_on_validation(run: Run) -> float:
 def write_comparison(table: pl.DataFrame, path: Path = PROJECT / "reports" / "federated.csv") -> Path:
     """Write a table of `compare_runs`, beside the rows of other data sets that the file has; its path."""
     return write_beside(table, path, SCHEMA, "federations")
+
+
+def cost_to_reach(table: pl.DataFrame, share: float = 0.95) -> dict[str, float | None]:
+    """The first round whose value is at least a share of the best one, and the megabytes a client had moved by then.
+
+    table: of `traffic`. Both None where nothing was validated.
+    """
+    values = table.drop_nulls("value")
+    reached = values.filter(pl.col("value") >= share * pl.col("value").max())
+    if not len(reached):
+        return {"rounds": None, "megabytes": None}
+    return {"rounds": reached["epoch"][0], "megabytes": reached["megabytes"][0]}

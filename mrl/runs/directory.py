@@ -33,7 +33,7 @@ from mrl.errors import MRLError, RunError
 from mrl.kernels import fast_paths
 from mrl.runs import tensorfile
 from mrl.runs.card import CARD, PICTURE
-from mrl.runs.files import BACKBONE, DROPPED, ids_frame, read_ids
+from mrl.runs.files import BACKBONE, DROPPED, ids_frame, read_ids, read_weights
 from mrl.runs.tensorfile import Pieces
 
 GONE = ("popularity_exponent", "rotation_width", "trials")  # settings of least_squares before 2026-11-28
@@ -168,6 +168,9 @@ class RunDirectory:
             raise RunError(f"{self.path}: the vectors have NaN or Inf and are not saved; lower learning_rate")
         tensors = {"users": users, "items": items}
         tensors |= {f"{BACKBONE}{name}": tensor for name, tensor in (backbone or {}).items()}
+        self._write_weights(tensors)
+
+    def _write_weights(self, tensors: Mapping[str, Tensor]) -> None:
         ids = self.path / "ids.parquet"
         meta = {"ids_sha256": sha256(ids.read_bytes()).hexdigest()} if ids.exists() else {}
         self._write_tensors("weights.safetensors", tensors, meta)
@@ -175,6 +178,15 @@ class RunDirectory:
     def write_ids(self, data: Interactions) -> None:
         """Raw id by row of users and items, and the item labels."""
         self._write_parquet("ids.parquet", ids_frame(data.user_ids, data.item_ids, data.labels))
+
+    def replace_labels(self, labels: pl.DataFrame) -> None:
+        """Other labels (I rows) for the items of a finished run, whose ids stay."""
+        user_ids, item_ids, _ = read_ids(self.path / "ids.parquet")
+        weights = read_weights(self.path)
+        # Between the two files the weights are of no ids in particular: whoever reads them then must not be refused.
+        self._write("weights.safetensors", tensorfile.dump(weights, {}))
+        self._write_parquet("ids.parquet", ids_frame(user_ids, item_ids, labels))
+        self._write_weights(weights)
 
     def write_seen(self, positives: Positives, dropped: Positives | None = None) -> None:
         """What users are known to have met, left out when recommending: the positives of training, and beside them

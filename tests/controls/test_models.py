@@ -80,9 +80,10 @@ def test_shuffling_moves_both_sides_alike():
     assert torch.equal(again[0], moved_users) and torch.equal(again[1], moved_items)
 
 
+@pytest.mark.parametrize("users", [40, 12, 6])  # by items, and by users where they are few
 @pytest.mark.parametrize("chunk", [1, 50, 2**20])
-def test_ease_is_its_closed_form(chunk):
-    dense, positives = random_positives(40, 17, 0.3, 4)
+def test_ease_is_its_closed_form(chunk, users):
+    dense, positives = random_positives(users, 17, 0.3, 4)
     x = dense.astype(np.float64)
     inverse = np.linalg.inv(x.T @ x + 5.0 * np.eye(17))
     expected = -inverse / np.diag(inverse)
@@ -91,7 +92,7 @@ def test_ease_is_its_closed_form(chunk):
     assert weights.dtype == torch.float32
     np.testing.assert_allclose(weights, expected, atol=1e-5)
 
-    rows = torch.tensor([3, 0, 39, 3])
+    rows = torch.tensor([3, 0, users - 1, 3])
     ((width, scores),) = ease_scores(positives, weights)(rows)
     assert width is None
     np.testing.assert_allclose(scores, x[rows] @ expected, atol=1e-5)

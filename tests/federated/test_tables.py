@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 
 from mrl.errors import RunError
 from mrl.evaluation import evaluate
-from mrl.federated import client_table, cost_to_reach, make_clients
+from mrl.federated import client_table, make_clients
 from mrl.federated.tables import by_client
 from mrl.runs import load
 
@@ -31,13 +30,6 @@ def test_metrics_by_group_are_the_means_of_their_users(data, config):
         assert row["users"] == len(group)
         assert row["value"] == pytest.approx(np.mean(group))
     assert table["group"].unique().sort().to_list() == [None, 2, 4, 8]
-
-
-def test_what_it_took_to_reach_a_share_of_the_best():
-    table = pl.DataFrame({"epoch": [1, 2, 3, 4], "value": [None, 0.5, 0.96, 1.0], "megabytes": [1.0, 2.0, 4.0, 8.0]})
-    assert cost_to_reach(table) == {"rounds": 3, "megabytes": 4.0}
-    assert cost_to_reach(table, 0.5) == {"rounds": 2, "megabytes": 2.0}
-    assert cost_to_reach(table.with_columns(value=pl.lit(None, pl.Float64))) == {"rounds": None, "megabytes": None}
 
 
 def test_a_run_of_another_kind_has_no_clients(tmp_path, monkeypatch):

@@ -44,7 +44,7 @@ TABLE = pl.DataFrame({"width": [4, 8], "users": [3, 1]})
 DRAW = """
 import sys
 import polars as pl
-import mrl.figures.explore, mrl.figures.flows, mrl.figures.hierarchy, mrl.figures.maps
+import mrl.report.explore, mrl.figures.flows, mrl.figures.hierarchy, mrl.figures.maps
 from mrl.figures.plots import draw_oracle_widths
 from mrl.figures.style import save
 save(draw_oracle_widths(pl.DataFrame({"width": [4, 8], "users": [3, 1]})), sys.argv[1])

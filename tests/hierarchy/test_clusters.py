@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prototyped import blobs
 from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 from taxonomy import WIDTHS, at_chance, taxonomy, value
 
@@ -18,6 +19,7 @@ from mrl.hierarchy.clusters import (
     measure_agreement,
     membership,
     name_branches,
+    prototype_clusters,
     sample_rows,
     trials_of,
 )
@@ -209,3 +211,12 @@ def test_numbers_of_a_depth_are_called_by_it_and_names_are_not():
     assert name_branches("depth_2", ["0", "1"]) == ["branch 2·0", "branch 2·1"]
     assert name_branches("depth_2", ["GROCERY > COFFEE", "7"]) == ["GROCERY > COFFEE", "7"]
     assert name_branches("genres", ["1", "2"]) == ["1", "2"]
+
+
+def test_prototypes_stand_in_for_kmeans_with_clusters_of_one_size():
+    items, branches = blobs()
+    clusters = prototype_clusters(items, WIDTHS, [4, 16])
+    assert [np.bincount(at_width).tolist() for at_width in clusters] == [[32] * 4, [8] * 16]
+    for at_width, branch in zip(clusters, branches, strict=True):
+        assert adjusted_mutual_info_score(branch, at_width) == pytest.approx(1)
+    assert np.bincount(prototype_clusters(items, WIDTHS, 3)[0]).argmax() == 0

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from taxonomy import WIDTHS, at_chance, shuffled_within_columns, taxonomy, value
 
-from mrl.errors import DataError
+from mrl.errors import ConfigError, DataError
 from mrl.hierarchy import measure as rooms
 from mrl.hierarchy.measure import Hierarchy, measure_hierarchy, measure_recovery
 
@@ -182,3 +182,14 @@ def test_movielens_genres_are_beyond_chance(real_data):
     ami = tables.agreement.filter(pl.col("metric") == "ami", pl.col("clustering") == "fixed")
     assert (ami["value"] > 10 * ami["chance_std"]).all() and (ami["value"] > 0.02).all()
     assert value(tables.neighbours, width=16) > value(tables.neighbours, "chance", width=16) + 0.1
+
+
+def test_prototypes_in_place_of_kmeans_fill_the_same_tables(planted):
+    items, labels = taxonomy()
+    tables = measure_hierarchy(items, WIDTHS, labels=labels, clusters=4, k=5, permutations=5, clustering="prototypes")
+    for name in ("agreement", "nesting", "names", "flows", "tree"):
+        assert getattr(tables, name).columns == getattr(planted, name).columns
+    assert value(tables.agreement, metric="ami", clustering="fixed", width=4, label="depth_1") == pytest.approx(1)
+    assert set(tables.names.filter(clustering="tree", width=4)["items"]) == {32}
+    with pytest.raises(ConfigError, match="clustering='x': must be kmeans or prototypes"):
+        measure_hierarchy(items, WIDTHS, clustering="x")

@@ -115,3 +115,17 @@ def test_runs_that_do_not_go_together_are_refused(runs, tmp_path, data):
         load_models([runs[0], path])
     with pytest.raises(ConfigError, match="runs=\\[\\]: give run directories"):
         as_config(HierarchyConfig, {"runs": []})
+
+
+def test_maps_are_coloured_by_branches_where_prototypes_stand_in_for_kmeans(runs):
+    config = HierarchyConfig(runs=tuple(runs[:1]), clusters=4, clustering="prototypes")
+    models = load_models(config.runs)
+    main = measure_models(models, config)["nested"]
+    labels, colour = map_labels(models["nested"], main)
+    assert colour == "branch" and labels.columns[-1] == "branch"
+    branches = labels["branch"].gather(main.rows)
+    assert branches.n_unique() == len(set(main.clusters["tree"][0])) > 1
+    pairs = set(zip(branches, main.clusters["tree"][0], strict=True))
+    assert len(pairs) == branches.n_unique() and all(text.startswith(f"{node}: ") for text, node in pairs)
+    with pytest.raises(ConfigError, match="clustering='means'"):
+        HierarchyConfig(runs=tuple(runs), clustering="means")

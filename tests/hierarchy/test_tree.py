@@ -9,13 +9,14 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prototyped import blobs
 from sklearn.metrics import adjusted_mutual_info_score
 from taxonomy import WIDTHS, taxonomy, value
 
 from mrl.errors import ConfigError
 from mrl.hierarchy.clusters import membership
 from mrl.hierarchy.nesting import measure_nesting
-from mrl.hierarchy.tree import build_tree, build_tree_clusters, count_flows, name_clusters
+from mrl.hierarchy.tree import build_tree, build_tree_clusters, count_flows, name_clusters, prototype_tree
 
 
 @settings(deadline=None, max_examples=15)
@@ -127,3 +128,10 @@ def test_catalogue_tree_has_one_parent_a_node():
     crossing = np.array([[0, 0, 0, 0, 1, 1], [0, 0, 1, 1, 1, 2]])
     with pytest.raises(ConfigError, match="two parents"):
         build_tree(name_clusters(crossing, (4, 8)), count_flows(crossing, (4, 8)))
+
+
+def test_a_tree_of_prototypes_is_numbered_as_that_of_kmeans_is():
+    items, branches = blobs()
+    tree = prototype_tree(items, WIDTHS, (4, 4))
+    assert (tree[1] // 4 == tree[0]).all()  # in the order of their parents
+    assert [len(set(zip(level, branch, strict=True))) for level, branch in zip(tree, branches, strict=True)] == [4, 16]

@@ -6,11 +6,12 @@ import polars as pl
 import pytest
 
 from mrl.errors import ConfigError, RunError
-from mrl.federated import FederatedConfig, client_table, cost_to_reach, traffic
+from mrl.federated import FederatedConfig, client_table, traffic
 from mrl.report.federated import (
     SCHEMA,
     ComparisonConfig,
     compare_runs,
+    cost_to_reach,
     curves_of,
     describe_comparison,
     study,
@@ -99,3 +100,10 @@ def test_a_comparison_without_the_central_model_has_no_share_of_it(studied):
     table = compare_runs([load(studied[0] / "federated-closed-form-0-0")])
     assert table["of_central"].null_count() == len(table)
     assert "central model" not in describe_comparison(table)
+
+
+def test_what_it_took_to_reach_a_share_of_the_best():
+    table = pl.DataFrame({"epoch": [1, 2, 3, 4], "value": [None, 0.5, 0.96, 1.0], "megabytes": [1.0, 2.0, 4.0, 8.0]})
+    assert cost_to_reach(table) == {"rounds": 3, "megabytes": 4.0}
+    assert cost_to_reach(table, 0.5) == {"rounds": 2, "megabytes": 2.0}
+    assert cost_to_reach(table.with_columns(value=pl.lit(None, pl.Float64))) == {"rounds": None, "megabytes": None}

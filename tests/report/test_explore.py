@@ -13,8 +13,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from mrl.errors import ConfigError, DataError
-from mrl.figures import explore as explorer
-from mrl.figures.explore import can_interact, explore_maps, list_selected, pivot_maps
+from mrl.report import explore as explorer
+from mrl.report.explore import can_interact, explore_maps, list_selected, pivot_maps
 
 needs_scatter = pytest.mark.skipif(
     importlib.util.find_spec("jscatter") is None, reason="jupyter-scatter is not installed (extra `explore`)"
