@@ -295,6 +295,7 @@ FAULTS = (
             "robustness/training::a_full_disk_stops_training_which_resumes_where_there_is_room",
             "robustness/training::a_file_that_may_grow_no_further_leaves_the_previous_checkpoint",
             "runs/run::a_full_disk_leaves_the_previous_checkpoint_whole",
+            "distributed/checkpoint::where_it_cannot_be_written_the_last_one_stays",
             "runs/run::a_path_that_cannot_be_a_folder",
         ),
     ),

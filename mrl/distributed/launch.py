@@ -26,7 +26,6 @@ from mrl.errors import ConfigError, MRLError, RunError
 from mrl.parameters import as_config
 from mrl.runs import Progress, Run, load, run_path
 
-RESTARTS = 3  # by torchrun, of processes that are killed: they go on from the last checkpoint
 MESSAGES = "MRL_MESSAGES"  # in the environment: whoever started the processes reads what they tell
 
 
@@ -59,7 +58,7 @@ def arguments(config: TrainConfig) -> list[str]:
 def _start(config: TrainConfig, progress: Progress) -> None:
     """Run torchrun until it ends, and show what the first process tells. RunError where it fails."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={config.processes}"]
-    command += [f"--max-restarts={RESTARTS}", "-m", "mrl.distributed", *arguments(config)]
+    command += ["--max-restarts=3", "-m", "mrl.distributed", *arguments(config)]
     threads = str(max(1, (os.cpu_count() or 1) // config.processes))
     environment = {"OMP_NUM_THREADS": threads} | os.environ | {MESSAGES: "1"}
     tail, fault = deque(maxlen=20), None

@@ -25,6 +25,9 @@ from mrl.least_squares.nested import BlockSystems, block_eigenbasis
 from mrl.widths import check_level_weights
 
 DRAWN = 2**16  # random rows at a time
+Keep = Callable[
+    [int, Factors], None
+]  # told after a sweep of iALS how many are done, and own factors: a fit goes on from these
 
 
 def spectral_start(shard: Shard, width: int, *, seed: int = 0) -> Factors:
@@ -154,23 +157,15 @@ def _summed_penalty(group: Group, rows: Rows, table: Tensor, row_l2: Tensor) -> 
 
 
 def fit_least_squares(
-    config: TrainConfig,
-    shard: Shard,
-    keep: Callable[[int, Factors], None] | None = None,
-    kept: tuple[int, Factors | None] = (0, None),
+    config: TrainConfig, shard: Shard, keep: Keep = lambda *_: None, done: int = 0, factors: Factors | None = None
 ) -> Factors:
-    """Own users and items on their principal axes, by the settings of a config, all of which are given.
-
-    keep: told after each sweep of iALS how many are done, and own factors. kept: that, to go on from there.
-    """
+    """Own users and items on their principal axes, by the settings of a config, all of which are given."""
     chosen = config.least_squares
     scale = {"alpha0": chosen.alpha0, "l2": chosen.frequency_l2, "nu": chosen.nu}
-    done, factors = kept
     factors = factors or spectral_start(shard, chosen.fit_width, seed=config.seed)
     for sweep in range(done, chosen.sweeps):
         factors = ials(shard, factors, **scale, sweeps=1)
-        if keep:
-            keep(sweep + 1, factors)
+        keep(sweep + 1, factors)
     if not chosen.nested_sweeps:
         return rotate(shard, factors)
     widths, weights = fitted_levels(config, chosen.fit_width)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mrl.config import TrainConfig
 from mrl.data import Positives, resolve_dataset
-from mrl.distributed.checkpoint import Checkpoint, Tables
+from mrl.distributed.checkpoint import Checkpoint
 from mrl.distributed.data import ShardedData, load_sharded, offset_pieces, sample_of_users
 from mrl.distributed.evaluation import evaluate
 from mrl.distributed.group import Group
@@ -52,10 +52,7 @@ class Fit:
 
 @dataclass
 class Training:
-    """A run under way: the config as it was given, its settings so far, and the history, which the first one writes.
-
-    validated: means before the refit, and of how many users. sweeps, seconds: of the fit under way.
-    """
+    """A run under way: the config as it was given, its settings so far, and the history, which the first one writes."""
 
     config: TrainConfig
     group: Group
@@ -65,12 +62,12 @@ class Training:
     chosen: dict[str, Any] = field(default_factory=dict)
     wider: list | None = None
     best_epoch: int = 0
-    validated: list | None = None
-    sweeps: int = 0
+    validated: list | None = None  # means before the refit, and of how many users
+    sweeps: int = 0  # of the fit under way, and its seconds
     seconds: float = 0.0
 
-    def save(self, tables: Tables | None = None) -> None:
-        self.checkpoint.save({name: getattr(self, name) for name in STATE}, tables or {})
+    def save(self, sides: Sequence[Rows] = (), factors: Sequence[Tensor] = ()) -> None:
+        self.checkpoint.save({name: getattr(self, name) for name in STATE}, sides, factors)
 
     def settings(self) -> TrainConfig:
         """The config with what was chosen."""
@@ -84,14 +81,14 @@ def least_squares(training: Training, data: ShardedData) -> Fit:
         training.save()
     config, started = training.settings(), time.perf_counter() - training.seconds
     made = shard(data.group, data.own.train, data.users, width=config.least_squares.fit_width)
-    sides = {"users": made.users, "items": made.items}
-    kept = training.checkpoint.load(sides, config.least_squares.fit_width) if training.sweeps else None
+    sides, done = (made.users, made.items), training.sweeps
+    kept = training.checkpoint.load(sides, config.least_squares.fit_width) if done else None
 
     def keep(sweeps: int, factors: Factors) -> None:
         training.sweeps, training.seconds = sweeps, time.perf_counter() - started
-        training.save({name: (sides[name], table) for name, table in zip(sides, factors, strict=True)})
+        training.save(sides, factors)
 
-    factors = fit_least_squares(config, made, keep, (training.sweeps, kept))
+    factors = fit_least_squares(config, made, keep, done, kept)
     training.sweeps, training.seconds, fitted = 0, 0.0, time.perf_counter()
     training.rows.append({"phase": LEAST_SQUARES, "seconds": fitted - started})
     vectors, ego, loss = initial_vectors(config, made, factors)
@@ -138,22 +135,19 @@ def train(config: TrainConfig, group: Group, progress: Progress) -> Path:
         notes, state = group.tell(begin)
         for note in notes + training.checkpoint.begin(state):
             progress.note(note)
-        for name in STATE if state else ():
-            setattr(training, name, state[name])
+        vars(training).update({name: state[name] for name in STATE if state})
         results, advice, merged = [], "", data
         if training.validated is None:
             fit = FITS[config.recipe](training, data)
             result = _validate(training, data, fit)
-        else:
-            result = Evaluation(pl.DataFrame(training.validated[0]), None, training.validated[1])
+            training.validated = [result.table.to_dict(as_series=False), result.users]
         settings = training.settings()
         if "widths" in training.chosen and group.is_first:  # they were found; whoever reads the run wants to know which
             directory.write_config(replace(config, widths=settings.widths).to_dict())
         if config.protocol == "honest":
-            results.append(result)
-            if training.validated is None:
-                training.validated = [result.table.to_dict(as_series=False), result.users]
+            if not training.sweeps:  # of the refit
                 training.save()
+            results.append(Evaluation(pl.DataFrame(training.validated[0]), None, training.validated[1]))
             monitor = config.early_stopping.monitor
             values = {width: results[0].value(monitor, width) for width in settings.widths}
             advice = describe_widths(monitor, training.wider, values)

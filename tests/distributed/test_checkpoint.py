@@ -66,17 +66,21 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not(processes, tmp_path, saves
     check_equal(load(tmp_path / "undisturbed"), load(tmp_path / "stopped"))
 
 
+def searchless(group: Group, settings: TrainConfig) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr(sys.modules["mrl.distributed.train"], "choose_settings")
+        return sharded(group, settings)
+
+
 def test_what_the_search_has_chosen_is_not_searched_again(processes, tmp_path):
     open_settings = {name: None for name in ("fit_width", "sweeps", "nested_sweeps", "rotation")}
     expected = config(tmp_path / "undisturbed", **open_settings)
     processes.run(2, sharded, expected)
     settings = config(tmp_path / "stopped", **open_settings)
     processes.run(2, stopped, settings, 1)
-    searched = time.time()
-    processes.run(1, sharded, settings)
-    run = load(tmp_path / "stopped")
-    check_equal(load(tmp_path / "undisturbed"), run)
-    assert len(run.trials) > 2 and time.time() - searched < run.trials["seconds"].sum()
+    processes.run(1, searchless, settings)
+    check_equal(load(tmp_path / "undisturbed"), load(tmp_path / "stopped"))
+    assert len(load(tmp_path / "stopped").trials) > 2
 
 
 def test_a_checkpoint_of_something_else_is_refused_in_one_line(processes, tmp_path):
@@ -140,7 +144,7 @@ def test_nothing_is_kept_where_processes_do_not_see_the_folder(processes, tmp_pa
 
 KILLED = {
     "planted": {"num_users": 1500, "num_items": 400, "interactions": 60_000, "branching": (3, 3)},
-    "fit_width": 16, "sweeps": 5, "nested_sweeps": 1, "rotation": True,
+    "sweeps": 5,
 }  # fmt: skip
 
 
@@ -170,7 +174,7 @@ def test_processes_killed_at_random_moments_end_in_the_same_bits(tmp_path, full_
     threads = torch.get_num_threads()
     while done < kills:
         paths = [tmp_path / f"{kind}-{runs}" for kind in ("undisturbed", "killed")]
-        undisturbed, settings = (config(path, **KILLED, seed=runs) for path in paths)
+        undisturbed, settings = (config(path, **KILLED, rotation=full_run, seed=runs) for path in paths)
         started = time.time()
         try:
             assert launch.run(launch.arguments(undisturbed), {"OMP_NUM_THREADS": "1"}) == 0
@@ -193,7 +197,7 @@ def test_processes_killed_at_random_moments_end_in_the_same_bits(tmp_path, full_
                     for worker in workers:
                         worker.kill()
                     psutil.wait_procs(workers)
-                    size = 2 if size != 2 else dice.choice([1, 3])
+                    size = 2 if size != 2 else dice.choice([1, 3] if full_run else [1])
             process.wait()
             assert process.returncode in (0, -9)
         check_equal(load(paths[0]), load(paths[1]))
