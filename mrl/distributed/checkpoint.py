@@ -1,8 +1,8 @@
 """Checkpoints of a run on shards: by `torch.distributed.checkpoint`, resumed by any number of processes.
 
 Every process writes its own rows tile by tile, as safetensors, into a new folder, and reads those it owns then: tiles
-do not depend on how many processes there are. What else a run knows stands in `checkpoint.safetensors`, which the first
-process renames into its place once all have written. It names the folder: at any moment the last whole one counts.
+do not depend on how many there are. What else a run knows, and which folder counts, stands in `checkpoint.safetensors`,
+which the first process renames into its place once all have written.
 """
 
 from __future__ import annotations
@@ -50,9 +50,7 @@ class Checkpoint:
         return [] if self.is_kept else [f"no checkpoints: not every process sees {self.path}; give a shared run_dir"]
 
     def save(self, state: Mapping, sides: Sequence[Rows], factors: Sequence[Tensor]) -> None:
-        """RunError where that fails; what was kept before is whole then."""
-        if not self.is_kept:
-            return
+        """Where it `is_kept`. RunError where that fails; what was kept before is whole then."""
         self.saved += 1
         if factors:
             self._call(dcp.save, "could not be saved", "make room and resume", sides, factors)

@@ -25,9 +25,7 @@ from mrl.least_squares.nested import BlockSystems, block_eigenbasis
 from mrl.widths import check_level_weights
 
 DRAWN = 2**16  # random rows at a time
-Keep = Callable[
-    [int, Factors], None
-]  # told after a sweep of iALS how many are done, and own factors: a fit goes on from these
+Keep = Callable[[int, Factors], None]  # told after each sweep of iALS how many are done, and own factors
 
 
 def spectral_start(shard: Shard, width: int, *, seed: int = 0) -> Factors:

@@ -67,7 +67,8 @@ class Training:
     seconds: float = 0.0
 
     def save(self, sides: Sequence[Rows] = (), factors: Sequence[Tensor] = ()) -> None:
-        self.checkpoint.save({name: getattr(self, name) for name in STATE}, sides, factors)
+        if self.checkpoint.is_kept:
+            self.checkpoint.save({name: getattr(self, name) for name in STATE}, sides, factors)
 
     def settings(self) -> TrainConfig:
         """The config with what was chosen."""
