@@ -50,8 +50,8 @@ class ScaleConfig:
 
     sizes: interactions of the planted data that are fitted; held_out: of those that are predicted. users, items: of
     data of a million interactions; fewer or more with the root of the size. processes, widths: each with each. repeats:
-    the least counts. machines, large: on paper. large_users, large_items: of 10⁸ interactions; more with the size, items
-    with its root. large_width: dimensions. cores: processes of a machine, with a thread each. flops: of a core, a
+    the least counts. machines, large: on paper. large_users, large_items: of 10⁸ interactions; more with the size,
+    items with its root. large_width: dimensions. cores: processes of a machine, with a thread each. flops: of a core, a
     second. memory_bandwidth, bandwidth (of the network): bytes a second, of a machine. latency: seconds. report,
     figure: empty for the project's.
     """
@@ -62,7 +62,7 @@ class ScaleConfig:
     items: PositiveInt = 2_000
     processes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2)
     widths: tuple[PositiveInt, ...] = (32, 128)
-    repeats: PositiveInt = 3
+    repeats: PositiveInt = 5
     seed: NonNegativeInt = 0
     machines: tuple[PositiveInt, ...] = (8, 64)
     large: tuple[PositiveInt, ...] = (10**8, 10**9)
@@ -101,11 +101,10 @@ def measure_scale(config: ScaleConfig) -> tuple[pl.DataFrame, Machine]:
     process on average; `sweep memory` and `evaluation memory`, bytes, the most of a process, sharding included.
     """
     rows, speeds = [], []
-    for interactions in (*config.sizes, config.held_out):
-        for processes in config.processes:
-            found, speed = in_processes(processes, _measure, config, interactions)[0]
-            rows += [row | {"held_out": interactions == config.held_out} for row in found]
-            speeds.append(speed)
+    for processes in config.processes:
+        found, speed = in_processes(processes, measure_sizes, config)[0]
+        rows += found
+        speeds.append(speed)
     best = {name: [speed[name] for speed in speeds if speed[name] is not None] for name in speeds[0]}
     fast = {name: max(best[name], default=1.0) for name in ("flops", "memory_bandwidth", "bandwidth")}
     return pl.DataFrame(rows), Machine(**fast, latency=min(best["latency"], default=1.0))
@@ -125,7 +124,7 @@ def in_processes(processes: int, work: Callable, *arguments: object) -> list:
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         said = str(failure.message).strip().splitlines()[-1]
-        raise RunError(f"process {failure.rank} of {processes}: {said}") from None
+        raise RunError(f"process {failure.local_rank} of {processes}: {said}") from None
     return [results[rank] for rank in range(processes)]
 
 
@@ -138,16 +137,19 @@ def _joined(work: Callable, *arguments: object) -> object:
         leave()
 
 
-def _measure(group: Group, config: ScaleConfig, interactions: int) -> tuple[list[dict], dict[str, float | None]]:
-    """The rows of a size, and what a process has of this machine."""
-    training = TrainConfig(
-        dataset="planted", planted=config.planted(interactions), recipe="least_squares", widths=config.widths,
-        seed=config.seed, processes=group.size,
-    )  # fmt: skip
-    small = planted_interactions(50, 64, 1000)
+def measure_sizes(group: Group, config: ScaleConfig) -> tuple[list[dict], dict[str, float | None]]:
+    """The rows of all sizes, the smallest first, by a number of processes, and what each has of this machine."""
+    small, rows = planted_interactions(50, 64, 1000), []
     plain_evaluate(torch.ones(small.num_users, 4), torch.ones(small.num_items, 4), small, widths=(4,))  # compiles
-    data = load_sharded(training, group).merge_valid()
-    return [_measure_width(data, width, config) for width in config.widths], _speed(group, config.repeats)
+    for interactions in sorted((*config.sizes, config.held_out)):
+        training = TrainConfig(
+            dataset="planted", planted=config.planted(interactions), recipe="least_squares", widths=config.widths,
+            seed=config.seed, processes=group.size,
+        )  # fmt: skip
+        data = load_sharded(training, group).merge_valid()
+        found = [_measure_width(data, width, config) for width in config.widths]
+        rows += [row | {"held_out": interactions == config.held_out} for row in found]
+    return rows, _speed(group, config.repeats)
 
 
 def _measure_width(data: ShardedData, width: int, config: ScaleConfig) -> dict:
