@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -32,7 +33,7 @@ from mrl.distributed.least_squares import ials
 from mrl.distributed.rows import shard
 from mrl.errors import ConfigError, RunError
 from mrl.evaluation import evaluate as plain_evaluate
-from mrl.figures.style import GREY, PALETTE, canvas, check_table, key, legend_above, styled
+from mrl.figures.style import GREY, PALETTE, check_table, key, legend_above, panel_grid, styled
 from mrl.least_squares.ials import CHUNK
 from mrl.parameters import PathText, settings
 from mrl.widths import check_widths
@@ -283,7 +284,7 @@ def predict_scale(config: ScaleConfig, factors: dict[str, np.ndarray]) -> pl.Dat
 def draw_scale(table: pl.DataFrame, *, size: str = "page") -> Figure:
     """Predicted against measured, a panel for each of KINDS; of `fit_scale`. What was held out is hollow."""
     table = check_table(table, "quantity", "measured", "predicted", "held_out", "processes")
-    figure, (axes,) = canvas(size, 1.9, 1, len(KINDS))
+    figure, axes = panel_grid(size, len(KINDS), 2.1, most=2)
     processes = table["processes"].unique().sort().to_list()
     for ax, (kind, unit) in zip(axes, KINDS.items(), strict=True):
         part, scale = table.filter(quantity=kind), 1.0 if unit == "seconds" else 2.0**30
@@ -296,8 +297,13 @@ def draw_scale(table: pl.DataFrame, *, size: str = "page") -> Figure:
         ends = [part.select(pl.min_horizontal("measured", "predicted").min()).item() / scale / 1.2]
         ends.append(part.select(pl.max_horizontal("measured", "predicted").max()).item() / scale * 1.2)
         ax.plot(ends, ends, color=GREY, linewidth=0.8, zorder=1)
-        ax.set(xlim=ends, ylim=ends, title=kind, xlabel=f"measured, {UNIT[unit]}", xscale="log", yscale="log")
-    axes[0].set_ylabel("predicted")
+        ax.set(xlim=ends, ylim=ends, title=kind, xlabel=f"measured, {UNIT[unit]}", ylabel="predicted")
+        if unit == "seconds":
+            ax.set(xscale="log", yscale="log")
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.set_major_locator(LogLocator(10, subs=(1, 3)))
+                axis.set_minor_locator(NullLocator())
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     names = [f"{count} process{'es' * (count > 1)}" for count in processes]
     handles = [key(PALETTE[n], marker=MARKERS[n], linestyle="none") for n in range(len(processes))]
     hollow = key(GREY, marker="o", linestyle="none", markerfacecolor="none")
