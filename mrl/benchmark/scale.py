@@ -1,17 +1,18 @@
 """What training in several processes takes: measured here, `mrl.distributed.cost` fitted to it, and on paper.
 
 Processes are started by the launcher of torchrun, with a thread each. Of repeats the least seconds count: whatever else
-a machine does only adds to them.
+a machine does only adds to them. Where it does much they are those of a processor, in which waiting does not count.
 """
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import polars as pl
@@ -41,6 +42,7 @@ from mrl.words import MARKERS
 
 KINDS = {SWEEP: "seconds", EVALUATION: "seconds", SWEEP_MEMORY: "bytes", EVALUATION_MEMORY: "bytes"}
 UNIT = {"seconds": "seconds", "bytes": "GiB"}
+CLOCKS = {"processor": time.process_time, "wall": time.perf_counter}
 FLOPS_SIDE, COPIED, GATHERED = 1024, 2**27, 2**24  # a product's rows, bytes copied, bytes sent, to measure a machine
 POPULARITY = 0.8  # an item's share falls with its rank to this power, in planted data and on paper
 
@@ -51,19 +53,23 @@ class ScaleConfig:
 
     sizes: interactions of the planted data that are fitted; held_out: of those that are predicted. users, items: of
     data of a million interactions; fewer or more with the root of the size. processes, widths: each with each. repeats:
-    the least counts. machines, large: on paper. large_users, large_items: of 10⁸ interactions; more with the size,
-    items with its root. large_width: dimensions. cores: processes of a machine, with a thread each. flops: of a core, a
-    second. memory_bandwidth, bandwidth (of the network): bytes a second, of a machine. latency: seconds. report,
-    figure: empty for the project's.
+    the least counts. clock: processor, seconds of a core whatever else wants it; wall, where nothing else runs.
+
+    On paper, machines: how many; large: interactions; large_users, large_items: of 10⁸, users with the size and items
+    with its root; large_width: dimensions. cores: processes of a machine, with a thread each. flops: of a core, a
+    second. memory_bandwidth, bandwidth (of the network): bytes a second, of a machine. latency: seconds.
+
+    report, figure: empty for the project's.
     """
 
-    sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (100_000, 250_000, 500_000)
-    held_out: PositiveInt = 1_000_000
+    sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (100_000, 250_000, 1_000_000)
+    held_out: PositiveInt = 500_000
     users: PositiveInt = 20_000
-    items: PositiveInt = 2_000
+    items: PositiveInt = 1_000
     processes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2)
     widths: tuple[PositiveInt, ...] = (32, 128)
-    repeats: PositiveInt = 5
+    repeats: PositiveInt = 3
+    clock: Literal["processor", "wall"] = "processor"
     seed: NonNegativeInt = 0
     machines: tuple[PositiveInt, ...] = (8, 64)
     large: tuple[PositiveInt, ...] = (10**8, 10**9)
@@ -88,11 +94,11 @@ class ScaleConfig:
         """What a process has of an assumed machine: one of its cores, and its share of the rest."""
         return Machine(self.flops, self.memory_bandwidth / self.cores, self.bandwidth / self.cores, self.latency)
 
-    def planted(self, interactions: int) -> dict[str, int]:
-        """Settings of planted data, equally dense whatever the size."""
+    def planted(self, interactions: int) -> dict[str, Any]:
+        """Settings of planted data, equally dense whatever the size; of few branches, so that some items have many."""
         share = (interactions / 1e6) ** 0.5
         users, items = round(self.users * share), round(self.items * share)
-        return {"num_users": users, "num_items": max(items, 64), "interactions": interactions}
+        return {"num_users": users, "num_items": max(items, 64), "interactions": interactions, "branching": (2,)}
 
 
 def measure_scale(config: ScaleConfig) -> tuple[pl.DataFrame, Machine]:
@@ -150,7 +156,7 @@ def measure_sizes(group: Group, config: ScaleConfig) -> tuple[list[dict], dict[s
         data = load_sharded(training, group).merge_valid()
         found = [_measure_width(data, width, config) for width in config.widths]
         rows += [row | {"held_out": interactions == config.held_out} for row in found]
-    return rows, _speed(group, config.repeats)
+    return rows, _speed(group, config)
 
 
 def _measure_width(data: ShardedData, width: int, config: ScaleConfig) -> dict:
@@ -160,40 +166,37 @@ def _measure_width(data: ShardedData, width: int, config: ScaleConfig) -> dict:
     generator = torch.Generator().manual_seed(config.seed)
     counts = made.by_user.counts, made.by_item.counts
     start = tuple(torch.randn(len(rows), width, generator=generator) * 0.1 for rows in counts)
-    seconds, sent, factors = _least(
-        group, config.repeats, lambda: ials(made, start, alpha0=0.1, l2=0.01, nu=1.0, sweeps=1)
-    )
+    seconds, sent, factors = _least(group, config, lambda: ials(made, start, alpha0=0.1, l2=0.01, nu=1.0, sweeps=1))
     long = sum(int(rows[rows >= max(width, CHUNK // width)].sum()) for rows in counts)
     row = {"users": data.num_users, "items": data.num_items, "interactions": sum(group.each(len(train)))}
     row |= {"width": width, "processes": group.size, "long": sum(group.each(long))}
     row |= {SWEEP: seconds, f"{SWEEP} sent": sent, SWEEP_MEMORY: _peak(group)}
     _forget_peak()
     widths = [each for each in (width // 4, width // 2, width) if each]
-    seconds, sent, _ = _least(
-        group, config.repeats, lambda: evaluate(data, factors, made.items, split="test", widths=widths)
-    )
+    seconds, sent, _ = _least(group, config, lambda: evaluate(data, factors, made.items, split="test", widths=widths))
     row |= {"widths": len(widths), EVALUATION: seconds, f"{EVALUATION} sent": sent}
     return row | {EVALUATION_MEMORY: _peak(group)}
 
 
-def _least(group: Group, repeats: int, work: Callable) -> tuple[float, float, Any]:
+def _least(group: Group, config: ScaleConfig, work: Callable) -> tuple[float, float, Any]:
     """Least seconds of the slowest process, bytes that a process sends on average, and what comes out.
 
     The first time does not count.
     """
-    seconds, sent = [], 0
-    for _ in range(repeats + 1):
+    now, seconds = CLOCKS[config.clock], []
+    for _ in range(config.repeats + 1):
         group.each(0)  # all begin together
-        before, started = group.sent, time.perf_counter()
+        before, started = group.sent, now()
         result = work()
-        sent, taken = group.sent - before, time.perf_counter() - started
+        sent, taken = group.sent - before, now() - started
         seconds.append(group.largest(taken))
     return min(seconds[1:]), sum(group.each(sent)) / group.size, result
 
 
 def _forget_peak() -> None:
-    """From here on the most memory is that of what follows; where the system cannot, of all."""
-    with suppress(OSError):
+    """From here on the most memory is that of what follows, without what was freed; where the system cannot, of all."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -201,20 +204,20 @@ def _peak(group: Group) -> int:
     return max(group.each(round(peak_mib() * 2**20)))
 
 
-def _speed(group: Group, repeats: int) -> dict[str, float | None]:
+def _speed(group: Group, config: ScaleConfig) -> dict[str, float | None]:
     """What this process has of the machine: `Machine` by name; None for the network where there is one process."""
     side, sending = torch.ones(FLOPS_SIDE, FLOPS_SIDE), torch.ones(GATHERED // 4)
     source, few = torch.ones(COPIED // 4), [len(sending)] * group.size
     product, target = torch.empty_like(side), torch.empty_like(source)
     speed = {
-        "flops": 2 * FLOPS_SIDE**3 / _least(group, repeats, lambda: torch.mm(side, side, out=product))[0],
-        "memory_bandwidth": 2 * COPIED / _least(group, repeats, lambda: target.copy_(source))[0],
+        "flops": 2 * FLOPS_SIDE**3 / _least(group, config, lambda: torch.mm(side, side, out=product))[0],
+        "memory_bandwidth": 2 * COPIED / _least(group, config, lambda: target.copy_(source))[0],
     }
     if group.size == 1:
         return speed | {"bandwidth": None, "latency": None}
-    seconds = _least(group, repeats, lambda: group.gather(sending, few))[0]
+    seconds = _least(group, config, lambda: group.gather(sending, few))[0]
     speed["bandwidth"] = GATHERED * (group.size - 1) / seconds
-    return speed | {"latency": _least(group, repeats, lambda: group.largest(0.0))[0]}
+    return speed | {"latency": _least(group, config, lambda: group.largest(0.0))[0]}
 
 
 def fit_scale(measured: pl.DataFrame, machine: Machine) -> tuple[pl.DataFrame, dict[str, np.ndarray]]:
