@@ -77,8 +77,8 @@ class ScaleConfig:
     large_items: PositiveInt = 200_000
     large_width: PositiveInt = 128
     cores: PositiveInt = 16
-    flops: PositiveFloat = 5e10
-    memory_bandwidth: PositiveFloat = 1e11
+    flops: PositiveFloat = 1e11
+    memory_bandwidth: PositiveFloat = 4e11
     bandwidth: PositiveFloat = 3e9
     latency: PositiveFloat = 5e-5
     report: PathText = ""
@@ -169,12 +169,12 @@ def _measure_width(data: ShardedData, width: int, config: ScaleConfig) -> dict:
     seconds, sent, factors = _least(group, config, lambda: ials(made, start, alpha0=0.1, l2=0.01, nu=1.0, sweeps=1))
     long = sum(int(rows[rows >= max(width, CHUNK // width)].sum()) for rows in counts)
     row = {"users": data.num_users, "items": data.num_items, "interactions": sum(group.each(len(train)))}
-    row |= {"width": width, "processes": group.size, "long": sum(group.each(long))}
+    row |= {"width": width, "processes": group.size, "long": sum(group.each(long)), "machines": 1}
     row |= {SWEEP: seconds, f"{SWEEP} sent": sent, SWEEP_MEMORY: _peak(group)}
     _forget_peak()
     widths = [each for each in (width // 4, width // 2, width) if each]
     seconds, sent, _ = _least(group, config, lambda: evaluate(data, factors, made.items, split="test", widths=widths))
-    row |= {"widths": len(widths), EVALUATION: seconds, f"{EVALUATION} sent": sent}
+    row |= {EVALUATION: seconds, f"{EVALUATION} sent": sent}
     return row | {EVALUATION_MEMORY: _peak(group)}
 
 
@@ -232,7 +232,7 @@ def fit_scale(measured: pl.DataFrame, machine: Machine) -> tuple[pl.DataFrame, d
     for kind in KINDS:
         found = measured[kind].to_list()
         factors[kind] = fit_factors(kind, [loads[n] for n in fitted], [found[n] for n in fitted], machine)
-        predicted = [float(load.terms(kind, machine) @ factors[kind]) for load in loads]
+        predicted = [load.predict(kind, machine, factors[kind]) for load in loads]
         rows += [
             row | {"quantity": kind, "measured": of, "predicted": by}
             for row, of, by in zip(about, found, predicted, strict=True)
@@ -272,12 +272,12 @@ def predict_scale(config: ScaleConfig, factors: dict[str, np.ndarray]) -> pl.Dat
             counts = np.arange(1, items + 1) ** -POPULARITY
             counts = np.minimum(counts * (interactions / counts.sum()), users)
             long = round(counts[counts >= max(config.large_width, CHUNK // config.large_width)].sum())
-            load = Load(users, items, interactions, config.large_width, processes, long)
+            load = Load(users, items, interactions, config.large_width, processes, long, machines)
             row = {"interactions": interactions, "users": users, "items": items, "width": config.large_width}
             row |= {"machines": machines, "processes": processes}
             for kind, unit in KINDS.items():
-                terms = load.terms(kind, config.assumed) * factors[kind]
-                row[f"{kind}, {UNIT[unit]}"] = terms.sum() * (config.cores / 2**30 if unit == "bytes" else 1)
+                value = load.predict(kind, config.assumed, factors[kind])
+                row[f"{kind}, {UNIT[unit]}"] = value * (config.cores / 2**30 if unit == "bytes" else 1)
             row |= {"sweep sent, GiB": load.sent_by_sweep() * config.cores / 2**30}
             rows.append(row | {"evaluation sent, GiB": load.sent_by_evaluation() * config.cores / 2**30})
     return pl.DataFrame(rows)
