@@ -7,6 +7,8 @@ a machine does only adds to them. Where it does much they are those of a process
 from __future__ import annotations
 
 import ctypes
+import signal
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -42,6 +44,7 @@ from mrl.words import MARKERS
 
 KINDS = {SWEEP: "seconds", EVALUATION: "seconds", SWEEP_MEMORY: "bytes", EVALUATION_MEMORY: "bytes"}
 UNIT = {"seconds": "seconds", "bytes": "GiB"}
+SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
 CLOCKS = {"processor": time.process_time, "wall": time.perf_counter}
 FLOPS_SIDE, COPIED, GATHERED = 1024, 2**27, 2**24  # a product's rows, bytes copied, bytes sent, to measure a machine
 POPULARITY = 0.8  # an item's share falls with its rank to this power, in planted data and on paper
@@ -126,12 +129,17 @@ def in_processes(processes: int, work: Callable, *arguments: object) -> list:
         min_nodes=1, max_nodes=1, nproc_per_node=processes, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
         run_id=f"scale-{time.time_ns()}", max_restarts=0, monitor_interval=0.2,
     )  # fmt: skip
+    handlers = {each: signal.getsignal(each) for each in SIGNALS}
     try:
         results = elastic_launch(launch, _joined)(work, *arguments)
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         said = str(failure.message).strip().splitlines()[-1]
         raise RunError(f"process {failure.local_rank} of {processes}: {said}") from None
+    finally:  # the launcher leaves handlers of its own, which would take Ctrl-C from whoever called
+        if threading.current_thread() is threading.main_thread():
+            for each, handler in handlers.items():
+                signal.signal(each, handler)
     return [results[rank] for rank in range(processes)]
 
 

@@ -1,10 +1,9 @@
 """What a sweep of iALS and an evaluation take of each process: seconds, bytes sent, memory; measured, then on paper.
 
 For U users, I items, N interactions (L of both sides in rows so long that they are solved exactly), D dimensions
-and P processes, all shares even; seconds as if a machine ran at its full speed, and what they are
-multiplied by in truth, the factors f, which are fitted:
+and P processes, all shares even: seconds as if a machine ran at its full speed, times the factors f, which are fitted:
 
-    sweep       S / bandwidth                             S: bytes sent, (P − 1) (4 D (U + I) + 48 D²) / P
+    sweep       S / bandwidth                                  S: bytes sent, (P − 1) (4 D (U + I) + 48 D²) / P
               + f₁ · (8 D² (U + I) + 2 D² L) / (P · flops)     Gram matrices (float64: twice), rotations, long rows
               + f₂ · 88 D N / (P · memory_bandwidth)           vectors gathered, and CG_STEPS + 1 products with them
               + f₃ · 2 T / P                                   seconds a tile, T = N / TILE, at most MOST_TILES
@@ -22,7 +21,7 @@ what is fetched, three copies of the items with the tables, by one factor.
 
 Left out: nested sweeps, propagation, the rotation, reading data, writing runs, waiting for the slowest process, rows of
 few positives, eigenvectors (on the first process); and the sampled epochs of mrl4rec, which are not sharded. Nothing
-was measured on more than one machine.
+was measured on more than one machine, nor with more than two processes.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ class Machine:
 class Load:
     """What is computed, by how many processes on how many machines.
 
-    long: interactions of both sides in rows that are solved exactly: of at least CHUNK / width (`mrl.least_squares.ials`).
+    long: interactions of both sides in rows that are solved exactly: of at least CHUNK / width.
     """
 
     users: int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import polars as pl
 import pytest
@@ -73,8 +75,10 @@ def test_what_is_held_out_is_not_fitted():
 
 @pytest.mark.timeout(120)
 def test_a_process_that_fails_is_one_line():
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with pytest.raises(RunError, match=r"^process 0 of 1: .*measured"):
         in_processes(1, fail)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before, "Ctrl-C works as ever"
 
 
 def fail(group) -> None:
