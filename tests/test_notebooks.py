@@ -195,6 +195,19 @@ def test_benchmark_writes_a_table_claims_and_a_figure(tmp_path) -> None:
     assert len(rows) == 1 + 5 + 5 + 2  # trained, evaluated, grown
 
 
+def test_scale_measures_predicts_and_draws(tmp_path) -> None:
+    execute(
+        "scale", tmp_path, sizes=[20_000], held_out=30_000, users=4000, items=600, processes=[1, 2], widths=[4, 8],
+        repeats=1, report="tables/scale.csv", figure="drawn",
+    )  # fmt: skip
+    table = pl.read_csv(tmp_path / "tables/scale.csv")
+    assert len(table) == 4 * 8 + 2 * 4  # seconds and memory; bytes sent, where there are two processes
+    assert table.filter("held_out")["predicted"].is_not_null().all() and (table["measured"] > 0).all()
+    on_paper = pl.read_csv(tmp_path / "tables/scale-machines.csv")
+    assert on_paper.select("interactions", "machines").rows() == [(10**n, m) for n in (8, 9) for m in (8, 64)]
+    assert {path.name for path in tmp_path.iterdir()} >= {"drawn.pdf", "drawn.png"}
+
+
 @pytest.mark.robustness
 @pytest.mark.parametrize("notebook", sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")))
 def test_an_unknown_parameter_stops_a_notebook_with_one_line(notebook: str, tmp_path) -> None:

@@ -10,6 +10,7 @@ r"""Beyond one process: tables and data sharded over processes and machines, on 
     checkpoint     what a run goes on from, by torch.distributed.checkpoint, in any number of processes
     data           the interactions of one's own users, of any data set
     evaluation     all items ranked for one's own users; metrics that add up exactly
+    cost           seconds, bytes and memory of a sweep and an evaluation, by formulas with fitted factors
     train          a run on shards, from settings to a run directory
     launch         processes started by torchrun, and what each of them does
 
@@ -75,6 +76,7 @@ Kubernetes, with the training operator of Kubeflow, which sets the rendezvous fo
 from mrl.distributed.group import Group, join, leave
 from mrl.distributed.rows import Links, Rows, Shard, shard, share_rows, take_own
 from mrl.distributed.least_squares import fit_least_squares
+from mrl.distributed.cost import Load, Machine, fit_factors
 from mrl.distributed.data import ShardedData, load_sharded
 from mrl.distributed.evaluation import evaluate
 from mrl.distributed.train import check_sharded, train

@@ -23,13 +23,15 @@ from tqdm import tqdm
 
 import mrl
 from mrl.config import TrainConfig
-from mrl.controls.runs import ControlName
+from mrl.controls.runs import CONTROLS, ControlName
 from mrl.data import dataset_name
 from mrl.errors import ConfigError, RunError
 from mrl.hierarchy import SAMPLE
 from mrl.parameters import PathText, as_config, settings
+from mrl.runs import Run
 
 PROJECT = Path(mrl.__file__).parents[1]
+MANY = 500_000  # interactions
 VOLATILE_FILES = ("environment.json", "history.csv", "checkpoint.safetensors")  # of a run: they differ every time
 
 
@@ -38,8 +40,8 @@ class ReportConfig:
     """Parameters of `notebooks/report.ipynb`.
 
     dataset, seed, core: of the model that is reported. settings: further parameters of `train.ipynb`. controls: which,
-    see `mrl.controls.runs`; empty for all. epochs: of those that are trained, at most. processes: trainings at once, 0
-    for one a core. sample: items that are clustered.
+    see `mrl.controls.runs`; empty for all, but `alone` where there are more than MANY interactions. epochs: of those
+    that are trained, at most. processes: trainings at once, 0 for one a core. sample: items that are clustered.
     folder: of executed notebooks and tables; empty for runs/reports/<dataset>-<seed>. page: the file to write; empty
     for the project's reports/<dataset>.html.
     """
@@ -59,6 +61,11 @@ class ReportConfig:
     def training(self) -> TrainConfig:
         """The settings of the model; ConfigError where they are impossible or given twice."""
         return training_config(self.settings, dataset=self.dataset, seed=self.seed, core=self.core)
+
+    def controls_for(self, run: Run) -> tuple[str, ...]:
+        """The controls beside a run: of many interactions every width trained alone would take half of the time."""
+        many = run.seen is not None and len(run.seen) > MANY
+        return self.controls or tuple(name for name in CONTROLS if not (many and name == "alone"))
 
     @property
     def stages(self) -> Path:

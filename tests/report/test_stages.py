@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -13,10 +14,11 @@ from nbformat.v4 import new_code_cell, new_notebook
 from settings import GIVEN
 
 import mrl
+from mrl.controls import CONTROLS
 from mrl.errors import ConfigError, RunError
 from mrl.parameters import as_config
 from mrl.report.headlines import summarise
-from mrl.report.stages import ReportConfig, _reason_to_execute, execute, fingerprint
+from mrl.report.stages import MANY, ReportConfig, _reason_to_execute, execute, fingerprint
 
 COUNT = """
 from pathlib import Path
@@ -138,3 +140,11 @@ def test_report_notebook_makes_a_page_with_sentences_and_figures(tmp_path, monke
     assert "## What does each stage of the recipe give?" in parts and "At width 2 Recall@20 on test goes" in text
     assert "## Which width should I take?" in parts and "**Take width" in text
     assert any(isinstance(part, Figure) for part in parts)
+
+
+def test_of_many_interactions_no_width_is_trained_alone():
+    config = ReportConfig()
+    few, many, unknown = (SimpleNamespace(seen=seen) for seen in (range(10), range(MANY + 1), None))
+    assert set(config.controls_for(few)) == set(config.controls_for(unknown)) == set(CONTROLS)
+    assert set(CONTROLS) - set(config.controls_for(many)) == {"alone"}
+    assert ReportConfig(controls=["alone"]).controls_for(many) == ("alone",)
