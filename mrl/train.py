@@ -188,7 +188,7 @@ class _Training:
         self.progress, self.started, self.refit_seconds = Progress(shown=progress), time.perf_counter(), 0.0
         self.checkpoint = directory.load_checkpoint() if config.resume else None
         if self.checkpoint is not None:
-            check_compatible(self.checkpoint[1], **_identity(config, data))
+            check_compatible(self.checkpoint[1], **identity(config, data))
         self.state = _State() if self.checkpoint is None else _State.restore(*self.checkpoint)
         self.idle_users = 0
 
@@ -291,7 +291,7 @@ class _Training:
         self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
-        meta = _identity(self.config, self.data) | self.state.meta()
+        meta = identity(self.config, self.data) | self.state.meta()
         self.directory.save_checkpoint(trainer.state() | self.state.best, meta)
         self.directory.write_history(self.state.history)
 
@@ -308,7 +308,7 @@ def _row(trainer: Trainer, phase: str, seconds: float) -> dict:
     return {"phase": phase, "epoch": trainer.epoch, "seconds": seconds}
 
 
-def _identity(config: TrainConfig, data: Interactions) -> dict:
+def identity(config: TrainConfig, data: Interactions) -> dict:
     """What a checkpoint must share with the run that wants to go on from it."""
     settings = {name: value for name, value in config.to_dict().items() if name not in ELSEWHERE}
     return {"fingerprint": data.fingerprint, "widths": config.widths, "settings": settings}

@@ -280,6 +280,8 @@ FAULTS = (
         "the checkpoint is whole, temporary files are cleared, and the end is that of an undisturbed run, bit for bit",
         (
             "robustness/kills::a_training_killed_again_and_again_ends_in_the_same_bits",
+            "distributed/checkpoint::processes_killed_at_random_moments_end_in_the_same_bits",
+            "distributed/checkpoint::a_run_that_was_stopped_ends_as_if_it_had_not",
             "train::a_killed_run_resumes_to_the_same_bits",
             "runs/run::a_killed_writer_leaves_a_whole_checkpoint_and_no_lock",
             "runs/run::temporary_files_of_a_killed_writer_are_cleared",
@@ -293,6 +295,7 @@ FAULTS = (
             "robustness/training::a_full_disk_stops_training_which_resumes_where_there_is_room",
             "robustness/training::a_file_that_may_grow_no_further_leaves_the_previous_checkpoint",
             "runs/run::a_full_disk_leaves_the_previous_checkpoint_whole",
+            "distributed/checkpoint::where_it_cannot_be_written_the_last_one_stays",
             "runs/run::a_path_that_cannot_be_a_folder",
         ),
     ),

@@ -7,6 +7,7 @@ r"""Beyond one process: tables and data sharded over processes and machines, on 
     least_squares  iALS, nested least squares and principal axes on shards
     rotation       the learned rotation, by users that are sent to the first process
     parquet        Parquet folders read by shards: ids, pairs and splits
+    checkpoint     what a run goes on from, by torch.distributed.checkpoint, in any number of processes
     data           the interactions of one's own users, of any data set
     evaluation     all items ranked for one's own users; metrics that add up exactly
     cost           seconds, bytes and memory of a sweep and an evaluation, by formulas with fitted factors
@@ -38,7 +39,9 @@ there; only the first process, on A, writes, and mrl.load reads the run anywhere
 files; where it does not, let run_dir be on a local disk of A, and copy it. Environment: OMP_NUM_THREADS, the cores of a
 machine by its processes; GLOO_SOCKET_IFNAME (or NCCL_SOCKET_IFNAME on GPUs), the network between them, such as eth0;
 MRL_DATA, the cache of named data sets, on /shared, too. Ports: 29400, and those that gloo picks. With GPUs start as
-many processes as a machine has of them: NCCL is taken by itself. A process that ends takes the others with it.
+many processes as a machine has of them: NCCL is taken by itself. A process that ends takes the others with it; with
+`--max-restarts 3` (given by `mrl.fit`) all start again, from the last sweep, as does a later run of any number of them.
+Machines need a shared run_dir for that, and TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, or old addresses are met (not run).
 
 Slurm (not run):
 

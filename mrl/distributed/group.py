@@ -20,6 +20,7 @@ from mrl import errors
 from mrl.data import pick_device
 from mrl.errors import MRLError
 
+RESTARTED = "TORCHELASTIC_RESTART_COUNT"  # in the environment: how often torchrun has started all processes again
 PIECE = 2**24  # bytes at a time to the first process
 PATIENCE = timedelta(minutes=60)  # for the slowest: one process reads or searches while the others wait
 
@@ -187,7 +188,11 @@ def join(device: str = "auto") -> Group:
         chosen = torch.device("cuda", local)
         torch.cuda.set_device(chosen)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
+        store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
+        if os.environ.get("GROUP_WORLD_SIZE") == "1":  # torchrun keeps its store, with addresses of the dead
+            store = dist.PrefixStore(os.environ.get(RESTARTED, "0"), store)
+        backend = "nccl" if chosen.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     return Group(chosen)
 
 

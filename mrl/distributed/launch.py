@@ -58,7 +58,7 @@ def arguments(config: TrainConfig) -> list[str]:
 def _start(config: TrainConfig, progress: Progress) -> None:
     """Run torchrun until it ends, and show what the first process tells. RunError where it fails."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={config.processes}"]
-    command += ["-m", "mrl.distributed", *arguments(config)]
+    command += ["--max-restarts=3", "-m", "mrl.distributed", *arguments(config)]
     threads = str(max(1, (os.cpu_count() or 1) // config.processes))
     environment = {"OMP_NUM_THREADS": threads} | os.environ | {MESSAGES: "1"}
     tail, fault = deque(maxlen=20), None
@@ -76,6 +76,7 @@ def _start(config: TrainConfig, progress: Progress) -> None:
                 progress.note(message["note"])
             else:
                 fault = fault or message["fault"]
+                process.terminate()  # started again they would fail again
         process.wait()
     finally:
         if process.poll() is None:  # interrupted: torchrun ends its processes, too

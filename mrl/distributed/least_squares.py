@@ -8,7 +8,7 @@ iALS likewise.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from mrl.least_squares.nested import BlockSystems, block_eigenbasis
 from mrl.widths import check_level_weights
 
 DRAWN = 2**16  # random rows at a time
+Keep = Callable[[int, Factors], None]  # told after each sweep of iALS how many are done, and own factors
 
 
 def spectral_start(shard: Shard, width: int, *, seed: int = 0) -> Factors:
@@ -153,12 +154,16 @@ def _summed_penalty(group: Group, rows: Rows, table: Tensor, row_l2: Tensor) -> 
     return exact_sum(group, rows, parts, bound, table.shape[1:])
 
 
-def fit_least_squares(config: TrainConfig, shard: Shard) -> Factors:
+def fit_least_squares(
+    config: TrainConfig, shard: Shard, keep: Keep = lambda *_: None, done: int = 0, factors: Factors | None = None
+) -> Factors:
     """Own users and items on their principal axes, by the settings of a config, all of which are given."""
     chosen = config.least_squares
     scale = {"alpha0": chosen.alpha0, "l2": chosen.frequency_l2, "nu": chosen.nu}
-    factors = spectral_start(shard, chosen.fit_width, seed=config.seed)
-    factors = ials(shard, factors, **scale, sweeps=chosen.sweeps)
+    factors = factors or spectral_start(shard, chosen.fit_width, seed=config.seed)
+    for sweep in range(done, chosen.sweeps):
+        factors = ials(shard, factors, **scale, sweeps=1)
+        keep(sweep + 1, factors)
     if not chosen.nested_sweeps:
         return rotate(shard, factors)
     widths, weights = fitted_levels(config, chosen.fit_width)

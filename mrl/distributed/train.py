@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mrl.config import TrainConfig
 from mrl.data import Positives, resolve_dataset
+from mrl.distributed.checkpoint import Checkpoint
 from mrl.distributed.data import ShardedData, load_sharded, offset_pieces, sample_of_users
 from mrl.distributed.evaluation import evaluate
 from mrl.distributed.group import Group
@@ -36,6 +37,8 @@ from mrl.runs import Progress, RunDirectory, log_trial, peak_memory_mib, run_pat
 from mrl.runs.tensorfile import Pieces
 from mrl.train import LEAST_SQUARES, LONGEST_LIST, SEARCH
 from mrl.widths import AUTO
+
+STATE = ("rows", "chosen", "wider", "validated", "sweeps", "seconds")  # of a training, in its checkpoint
 
 
 @dataclass
@@ -54,10 +57,18 @@ class Training:
     config: TrainConfig
     group: Group
     progress: Progress
+    checkpoint: Checkpoint
     rows: list[dict] = field(default_factory=list)
     chosen: dict[str, Any] = field(default_factory=dict)
     wider: list | None = None
     best_epoch: int = 0
+    validated: list | None = None  # means before the refit, and of how many users
+    sweeps: int = 0  # of the fit under way, and its seconds
+    seconds: float = 0.0
+
+    def save(self, sides: Sequence[Rows] = (), factors: Sequence[Tensor] = ()) -> None:
+        if self.checkpoint.is_kept:
+            self.checkpoint.save({name: getattr(self, name) for name in STATE}, sides, factors)
 
     def settings(self) -> TrainConfig:
         """The config with what was chosen."""
@@ -68,10 +79,18 @@ def least_squares(training: Training, data: ShardedData) -> Fit:
     """The recipe least_squares: fitted, propagated and rotated."""
     if not training.chosen:
         _choose_settings(training, data)
-    config, started = training.settings(), time.perf_counter()
+        training.save()
+    config, started = training.settings(), time.perf_counter() - training.seconds
     made = shard(data.group, data.own.train, data.users, width=config.least_squares.fit_width)
-    factors = fit_least_squares(config, made)
-    fitted = time.perf_counter()
+    sides, done = (made.users, made.items), training.sweeps
+    kept = training.checkpoint.load(sides, config.least_squares.fit_width) if done else None
+
+    def keep(sweeps: int, factors: Factors) -> None:
+        training.sweeps, training.seconds = sweeps, time.perf_counter() - started
+        training.save(sides, factors)
+
+    factors = fit_least_squares(config, made, keep, done, kept)
+    training.sweeps, training.seconds, fitted = 0, 0.0, time.perf_counter()
     training.rows.append({"phase": LEAST_SQUARES, "seconds": fitted - started})
     vectors, ego, loss = initial_vectors(config, made, factors)
     if config.least_squares.rotation:
@@ -101,29 +120,35 @@ def train(config: TrainConfig, group: Group, progress: Progress) -> Path:
     data = load_sharded(config, group)
     if data.num_items < LONGEST_LIST:
         raise DataError(f"{data.name}: {data.num_items} items, where lists of 20 need at least 20; lower min_rating")
-    training, fingerprint = Training(config, group, progress), data.fingerprint
+    training, fingerprint = Training(config, group, progress, Checkpoint(config, data)), data.fingerprint
     with ExitStack() as stack:
         directory = None
 
-        def begin() -> list[str]:
+        def begin() -> list:
             nonlocal directory
             directory = stack.enter_context(RunDirectory(run_path(config)))
             notes = directory.check_data(config, data)
+            state = training.checkpoint.find(directory)
             directory.clear_results()
             directory.write_config(config.to_dict())
-            return notes
+            return [notes, state]
 
-        notes = group.tell(begin)
-        for note in notes:
+        notes, state = group.tell(begin)
+        for note in notes + training.checkpoint.begin(state):
             progress.note(note)
-        results, advice = [], ""
-        fit = FITS[config.recipe](training, data)
+        vars(training).update({name: state[name] for name in STATE if state})
+        results, advice, merged = [], "", data
+        if training.validated is None:
+            fit = FITS[config.recipe](training, data)
+            result = _validate(training, data, fit)
+            training.validated = [result.table.to_dict(as_series=False), result.users]
         settings = training.settings()
         if "widths" in training.chosen and group.is_first:  # they were found; whoever reads the run wants to know which
             directory.write_config(replace(config, widths=settings.widths).to_dict())
-        validated, merged = _validate(training, data, fit), data
         if config.protocol == "honest":
-            results.append(validated)
+            if not training.sweeps:  # of the refit
+                training.save()
+            results.append(Evaluation(pl.DataFrame(training.validated[0]), None, training.validated[1]))
             monitor = config.early_stopping.monitor
             values = {width: results[0].value(monitor, width) for width in settings.widths}
             advice = describe_widths(monitor, training.wider, values)
@@ -234,7 +259,7 @@ def _write(
         history = pl.DataFrame(training.rows, infer_schema_length=None)
         written = {"history": history, "vectors": (vectors["users"], vectors["items"]), "backbone": backbone}
         write_run(directory, config, data, results, group.device, **written, facts=facts, seen=seen)
-        directory.drop_checkpoint()
+        training.checkpoint.leave()
     else:  # in the order in which the first process writes: by file, and there by name
         order = [each for part in seen[::-1] if part is not None for each in (part.items, part.offsets)]
         order += [tables[name] for tables in (backbone, vectors) for name in sorted(tables)]

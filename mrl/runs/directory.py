@@ -278,7 +278,7 @@ def check_compatible(meta: Mapping[str, Any], **expected: Any) -> None:
         value, saved = json.loads(json.dumps(value)), meta.get(name)
         if saved == value:
             continue
-        if isinstance(saved, dict) and isinstance(value, dict):
+        while isinstance(saved, dict) and isinstance(value, dict):
             name = next(key for key in sorted({*saved, *value}) if saved.get(key) != value.get(key))
             saved, value = saved.get(name), value.get(name)
         what = "was made with another data set: fingerprint" if name == "fingerprint" else f"was made with {name}"
