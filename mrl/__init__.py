@@ -25,9 +25,23 @@ from mrl.model import LightGCN, MatrixFactorization
 from mrl.runs import Run, load
 from mrl.sampler import NegativeSampler
 
-from mrl.distributed.launch import fit
+from mrl import train
 
 __version__ = "0.1.0"
+
+
+def fit(
+    config: TrainConfig, data: Interactions | None = None, *, processes: int | None = None, progress: bool = True
+) -> Run:
+    """Train, evaluate and write the run directory: `mrl.train.fit`, or `mrl.distributed.fit` in several processes.
+
+    What those need is rare, and would be half of every import.
+    """
+    if (config.processes if processes is None else processes) == 1:
+        return train.fit(config, data, progress=progress)
+    from mrl import distributed
+
+    return distributed.fit(config, data, processes=processes, progress=progress)
 
 
 def __getattr__(name: str) -> object:

@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from numbers import Real
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 from torch import Tensor, from_numpy
 
 from mrl.errors import ConfigError, DataError
@@ -110,6 +109,8 @@ def find_popularity(
     dims = table.shape[1]
     edges = (*(width for width in check_widths(widths) if width < dims), dims)
     rng = np.random.default_rng(seed)
+    from threadpoolctl import threadpool_limits  # rare, and would be part of every import
+
     with threadpool_limits(1):  # small systems; and the directions have to be the same bits every time
         parts = _moments(table, np.log1p(np.asarray(counts, np.float64)), rng)
         orders = [rng.permutation(len(parts)).reshape(THIRDS, FOLDS, -1) for _ in range(SPLITS)]

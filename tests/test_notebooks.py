@@ -305,7 +305,7 @@ def test_make_is_told_which_parameters_of_an_original_were_edited(checkout) -> N
     assert copies(checkout, "edits", "evaluate", "train") == ("", f"{start}{edits}. {end}")
     subprocess.run(["git", "restore", "notebooks/train.ipynb"], cwd=checkout, check=True)
     assert copies(checkout, "edits", "train") == ("", "")
-    change(train, "run = fit(config, data)", "run = fit(config)")
+    change(train, "run = fit(config, data if", "run = fit(config, None if")
     assert copies(checkout, "edits", "train") == ("", f"{start}cells were changed. {end}")
     change(train, "seed: int = 0", "seed: int = ")  # no Python
     assert "dataset = nothing (committed: 'ml-100k')" in copies(checkout, "edits", "train")[1]

@@ -15,8 +15,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from sklearn.cluster import kmeans_plusplus
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from mrl.errors import ConfigError
@@ -56,6 +54,9 @@ def far_apart(vectors: Tensor, number: int, seed: int) -> Tensor:
 
     By the seeding of k-means++ (Arthur and Vassilvitskii, 2007).
     """
+    from sklearn.cluster import kmeans_plusplus  # rare, and would be half of every import
+    from threadpoolctl import threadpool_limits
+
     rng = np.random.default_rng(seed)
     points = unit_rows(vectors).cpu().numpy()
     with threadpool_limits(1):  # threads add up in any order

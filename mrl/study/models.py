@@ -15,7 +15,7 @@ from mrl.study.fitting import FitFunction, fit_bpr_rotated, fit_ease, fit_ials, 
 
 # The code that makes the numbers of a model, files and folders of `mrl`. What config and data say is in other keys.
 CODE = ("evaluation", "kernels", "study/fitting.py", "widths.py")
-TRAINING_CODE = (*CODE, "loss.py", "model.py", "sampler.py", "trainer.py")
+TRAINING_CODE = (*CODE, "loss.py", "model.py", "prototypes", "sampler.py", "trainer.py")
 COMPUTING_CODE = (*CODE, "controls/models.py", "least_squares")
 RECIPE_CODE = (*TRAINING_CODE, "least_squares", "recipes.py", "softmax.py", "train.py")
 # of trainings, which take minutes where linear models take seconds

@@ -89,10 +89,10 @@ def test_a_change_of_code_changes_the_version_of_the_models_that_it_makes(monkey
 
 
 def test_all_code_that_makes_numbers_counts() -> None:
-    """What fits import of the package is code of some model, but for settings, data and run directories."""
+    """What fits import of the package is code of some model, but for settings, data, run directories and processes."""
     listing = "import mrl.controls, sys; print(*(name for name in sys.modules if name.startswith('mrl.')))"
     imported = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True).stdout
-    apart = {"config", "data", "errors", "files", "parameters", "runs", "sweep", "words"}
+    apart = {"config", "data", "distributed", "errors", "files", "parameters", "popularity", "runs", "sweep", "words"}
     counted = {name.split("/")[0].removesuffix(".py") for name in models.RECIPE_CODE + models.COMPUTING_CODE}
     assert {name.split(".")[1] for name in imported.split()} - counted <= apart
 
