@@ -212,9 +212,7 @@ def test_scale_measures_predicts_and_draws(tmp_path) -> None:
 @pytest.mark.parametrize("notebook", sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")))
 def test_an_unknown_parameter_stops_a_notebook_with_one_line(notebook: str, tmp_path, full_run) -> None:
     if not full_run and notebook != "train":
-        pytest.skip(
-            "the short selection takes one notebook; that all read names alike is tested by their lines"
-        )
+        pytest.skip("the short selection takes one notebook; that all read names alike is tested by their lines")
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", "--log-level", "ERROR"]
     notebook_path = str(NOTEBOOKS / f"{notebook}.ipynb")
     done = subprocess.run(
