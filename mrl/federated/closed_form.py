@@ -25,7 +25,6 @@ The start is a power iteration on D_I^-½ Xᵀ D_U⁻¹ X D_I^-½, federated lik
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -41,6 +40,7 @@ from mrl.federated.method import METHODS, Server, Uploads
 from mrl.kernels import propagate
 from mrl.least_squares.ials import frequency_l2
 from mrl.least_squares.nested import column_penalty, shared_weight, solve_blocks
+from mrl.model import sparse_matrix
 
 COLUMNS = 64  # of outer products that are added up at a time
 
@@ -95,7 +95,7 @@ class ClosedForm:
             squares, held = clients.users.square(), self._held(clients)
             memory["squares"] = torch.stack([squares[:, span].sum(1) for span in held])
             memory["fourths"] = torch.stack([squares[:, span].square().sum(1) for span in held])
-            memory["scores"] = torch.stack([self._scores(clients, span) for span in self._held(clients)])
+            memory["scores"] = torch.stack([self._scores(clients, span) for span in held])
         else:
             if "by_item" not in clients.memory:  # a client that was put away between steps has its tensors alone
                 clients.memory["by_item"] = _ByItem(clients)
@@ -260,9 +260,7 @@ class _ByItem:
         return propagate(graph, graph, rows)
 
     def _graph(self, values: Tensor) -> Tensor:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-            return torch.sparse_csr_tensor(*self.indices, values, self.shape, check_invariants=False)
+        return sparse_matrix(*self.indices, values, self.shape)
 
     def sum_outer(self, left: Tensor, right: Tensor) -> Tensor:
         """(I, d (d + 1) / 2): of every item the sum of the upper triangles of left rightᵀ (R, d) of its users."""

@@ -166,7 +166,7 @@ def eigenbasis(gram: Tensor, alpha0: float, row_l2: Tensor) -> tuple[Tensor, Ten
     try:
         spectrum, basis = torch.linalg.eigh(gram)
     except torch.linalg.LinAlgError:
-        raise _too_little(row_l2) from None
+        raise too_little(row_l2) from None
     return alpha0 * spectrum.clamp_min(0), basis
 
 
@@ -205,13 +205,14 @@ def solve_in_eigenbasis(
     except torch.linalg.LinAlgError:
         solved = False
     if not solved:
-        raise _too_little(row_l2)
+        raise too_little(row_l2)
     return solution
 
 
-def _too_little(row_l2: Tensor) -> RunError:
+def too_little(row_l2: Tensor, what: str = "iALS") -> RunError:
+    """The error of systems that the L2 of some row (R,) leaves unsolvable."""
     least = float(row_l2.min())
-    return RunError(f"iALS: L2 of {least:.2g} a row is too little for 32-bit numbers; raise l2 or alpha0")
+    return RunError(f"{what}: L2 of {least:.2g} a row is too little for 32-bit numbers; raise l2 or alpha0")
 
 
 def row_chunks(counts: Tensor, dim: int, chunk: int, kept: int | None = None) -> Iterator[tuple[Tensor, int]]:

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mrl.data import Positives
-from mrl.errors import ConfigError, RunError
+from mrl.errors import ConfigError
 from mrl.least_squares.axes import balance, rotate
 from mrl.least_squares.ials import (
     CHUNK,
@@ -34,6 +34,7 @@ from mrl.least_squares.ials import (
     gather_rows,
     ials_objective,
     row_chunks,
+    too_little,
     transpose,
 )
 from mrl.widths import blocks, check_level_weights, check_widths
@@ -204,7 +205,7 @@ class BlockSystems:
         except torch.linalg.LinAlgError:
             solved = False
         if not solved:
-            raise _too_little(row_l2)
+            raise too_little(row_l2, "least squares")
         return solution
 
 
@@ -290,7 +291,7 @@ def fold_in(
         try:
             solution[index] = _cholesky_solve(system, target * shared.diagonal())
         except torch.linalg.LinAlgError:
-            raise _too_little(row_l2) from None
+            raise too_little(row_l2, "least squares") from None
     return solution
 
 
@@ -304,8 +305,3 @@ def _square_chunks(counts: Tensor, dim: int, chunk: int) -> Iterator[tuple[Tenso
 def _cholesky_solve(system: Tensor, right: Tensor) -> Tensor:
     """(B, n): the solutions of B positive definite systems (B, n, n)."""
     return torch.cholesky_solve(right[:, :, None], torch.linalg.cholesky(system))[:, :, 0]
-
-
-def _too_little(row_l2: Tensor) -> RunError:
-    least = float(row_l2.min())
-    return RunError(f"least squares: L2 of {least:.2g} a row is too little for 32-bit numbers; raise l2 or alpha0")
