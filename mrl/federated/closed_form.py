@@ -37,7 +37,6 @@ from mrl.federated.clients import Clients, Population
 from mrl.federated.config import FederatedConfig
 from mrl.federated.messages import Message
 from mrl.federated.method import METHODS, Server, Uploads
-from mrl.kernels import propagate
 from mrl.least_squares.ials import frequency_l2
 from mrl.least_squares.nested import column_penalty, shared_weight, solve_blocks
 from mrl.model import sparse_matrix
@@ -125,11 +124,11 @@ class ClosedForm:
         return [span for span in self.spans if span.stop <= clients.width]
 
     def _scores(self, clients: Clients, span: slice) -> Tensor:
-        """(N,): what a block scores the clients' own items."""
+        """(N,): what a block scores the clients' own items, item by item."""
         by_item = clients.memory["by_item"]
         users = clients.users[:, span].contiguous().index_select(0, by_item.users)
         items = clients.memory["items"][:, span].contiguous().index_select(0, by_item.items)
-        return (users * items) @ torch.ones(users.shape[1])
+        return users.mul_(items) @ torch.ones(users.shape[1])
 
     def _uploads(self, clients: Clients, broadcast: Message) -> Uploads:
         step = broadcast.step
@@ -148,7 +147,7 @@ class ClosedForm:
             tensors = {
                 "outer": by_item.sum_outer(block * ones, block),
                 "target": by_item.sum(block * rows[:, None], wanted),
-                "gram": (block * rows[:, None]).T @ (clients.users * between),
+                "gram": (block * rows[:, None]).T @ clients.users * between,
                 "weight": ones.sum(0),
             }
             if begins_level:
@@ -245,19 +244,20 @@ def upload_bytes(num_items: int, widths: tuple[int, ...], width: int, block: int
 
 
 class _ByItem:
-    """The pairs of clients by item, so that sums over them go item by item; made once a round."""
+    """The pairs of clients item by item, so that sums over them go in that order; made once a round."""
 
     def __init__(self, clients: Clients):
         pairs = clients.positives
-        self.users, self.items, self.shape = pairs.users.long(), pairs.items.long(), (pairs.num_items, pairs.num_users)
-        self.order = torch.argsort(pairs.items, stable=True)
-        self.indices = F.pad(pairs.item_counts.cumsum(0), (1, 0)), self.users[self.order]
-        self.ones = self._graph(torch.ones(len(self.order)))
+        self.shape = pairs.num_items, pairs.num_users
+        items, order = pairs.items.sort(stable=True)
+        self.users, self.items = pairs.users[order].long(), items.long()
+        self.indices = F.pad(pairs.item_counts.cumsum(0), (1, 0)), self.users
+        self.ones = self._graph(torch.ones(len(items)))
 
     def sum(self, rows: Tensor, by_pair: Tensor | None = None) -> Tensor:
         """(I, k): of every item the sum of the rows (R, k) of its users, times what is given by pair (N,)."""
-        graph = self.ones if by_pair is None else self._graph(by_pair[self.order])
-        return propagate(graph, graph, rows)
+        graph = self.ones if by_pair is None else self._graph(by_pair)
+        return graph @ rows
 
     def _graph(self, values: Tensor) -> Tensor:
         return sparse_matrix(*self.indices, values, self.shape)

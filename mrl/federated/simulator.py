@@ -80,20 +80,21 @@ class Simulation:
         started, number, now = time.perf_counter(), self.server.round + 1, _Round()
         drawn, is_dropped, is_late = self._draw()
         self.server = replace(self.server, round=number)
+        late_ids, bad_ids = torch.from_numpy(drawn[is_late]), torch.tensor(self.bad, dtype=torch.int64)
         cohort = [
-            (each, torch.ones(len(each))) for each in self.population.groups(torch.from_numpy(drawn[~is_dropped]))
+            (each, torch.ones(len(each)), torch.isin(each.ids, late_ids), torch.isin(each.ids, bad_ids))
+            for each in self.population.groups(torch.from_numpy(drawn[~is_dropped]))
         ]
-        late_ids = torch.from_numpy(drawn[is_late])
         for step in range(self.method.steps(number)):
             messages: list[Message] = []
-            for place, (clients, counted) in enumerate(cohort):
+            for place, (clients, *state) in enumerate(cohort):
                 broadcast = self.method.broadcast(self.server, clients.width, step)
                 if broadcast is None:
                     continue
                 now.down += broadcast.bytes * len(clients)
                 clients, uploads = self.method.work(clients, broadcast)
-                cohort[place] = clients, counted
-                self._send(now, messages, clients, counted, torch.isin(clients.ids, late_ids), uploads)
+                cohort[place] = clients, *state
+                self._send(now, messages, clients, *state, uploads)
             if step == 0:  # those that drop out have fetched it, too
                 now.down += sum(
                     self.method.broadcast(self.server, width, 0).bytes
@@ -105,7 +106,7 @@ class Simulation:
                 missing = int(is_dropped.sum()) + len({error.client for error in now.errors})
                 total = self.summation.total(messages, round=number, step=step, missing=missing)
                 self.server = self.method.aggregate(self.server, total)
-        for clients, _ in cohort:
+        for clients, *_ in cohort:
             self.population.put(clients)
         self.late = {step: add_up(messages) for step, messages in now.late.items()}
         self.busy[:] = False
@@ -148,6 +149,7 @@ class Simulation:
         clients: Clients,
         counted: Tensor,
         is_late: Tensor,
+        is_bad: Tensor,
         uploads: Uploads,
     ) -> None:
         """Check what the clients send and put it to the messages of this step, or of the next round's.
@@ -159,8 +161,7 @@ class Simulation:
         sending = int((counted > 0).sum())
         for place in ((counted > 0) & ~(norms <= (torch.inf if most is None else most))).nonzero()[:, 0].tolist():
             self._refuse(now, counted, place, refusal(int(clients.ids[place]), float(norms[place]), most))
-        apart = torch.isin(clients.ids, torch.tensor(self.bad, dtype=torch.int64))
-        apart = torch.ones_like(apart) if self.summation.one_by_one else apart
+        apart = torch.ones_like(is_bad) if self.summation.one_by_one else is_bad
         size = 0
         for place in (apart & (counted > 0)).nonzero()[:, 0].tolist():
             client = int(clients.ids[place])
