@@ -1,7 +1,5 @@
 r"""Beyond one process: tables and data sharded over processes and machines, on `torch.distributed` under `torchrun`.
 
-    group          the processes of a run, and the collectives that they need, bytes counted
-    rows           rows shared out by their work; what they point to, fetched from the others
     exact          products and sums that are the same bit for bit in any number of processes
     propagation    vectors that pick up a share of their neighbours', on shards
     least_squares  iALS, nested least squares and principal axes on shards
@@ -11,6 +9,8 @@ r"""Beyond one process: tables and data sharded over processes and machines, on 
     data           the interactions of one's own users, of any data set
     evaluation     all items ranked for one's own users; metrics that add up exactly
     cost           seconds, bytes and memory of a sweep and an evaluation, by formulas with fitted factors
+    training       a run under way: what its checkpoints keep, and what a recipe makes of it
+    epochs         the recipe mrl4rec: sampled epochs, validated, and the refit
     train          a run on shards, from settings to a run directory
     launch         processes started by torchrun, and what each of them does
 
@@ -25,7 +25,7 @@ another order. Learning the rotation makes of either some 1e-3 of a metric on sm
 hash here and by draws there; the splits of other data, which every process reads whole, are the same.
 
 Each process holds its users' and its items' interactions, their rows of the tables (4 · D bytes each), and for half a
-sweep what these point to of the other side, at most `mrl.distributed.rows.FETCHED` numbers; all ids, in the first one
+sweep what these point to of the other side, at most `mrl.sharded.rows.FETCHED` numbers; all ids, in the first one
 and where a Parquet folder is read; all items while it evaluates. The first process searches the settings on users drawn
 at random with at most a million interactions (thorough: three), and writes the run directory.
 
@@ -73,8 +73,6 @@ Kubernetes, with the training operator of Kubeflow, which sets the rendezvous fo
               volumes: [{name: shared, persistentVolumeClaim: {claimName: interactions}}]
 """
 
-from mrl.distributed.group import Group, join, leave
-from mrl.distributed.rows import Links, Rows, Shard, shard, share_rows, take_own
 from mrl.distributed.least_squares import fit_least_squares
 from mrl.distributed.cost import Load, Machine, fit_factors
 from mrl.distributed.data import ShardedData, load_sharded

@@ -13,10 +13,10 @@ from mrl.config import TrainConfig
 from mrl.data import Positives
 from mrl.distributed.exact import exact_sum, summed_gram, times
 from mrl.distributed.propagation import propagated
-from mrl.distributed.rows import Shard
 from mrl.least_squares.axes import spread_by
 from mrl.least_squares.ials import Factors
 from mrl.least_squares.rotation import STEPS, draw_users, learn_from
+from mrl.sharded.rows import Shard
 
 
 def learn_rotation(config: TrainConfig, shard: Shard, vectors: Factors, steps: int = STEPS) -> tuple[Tensor, float]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,11 @@ from mrl.config import TrainConfig
 from mrl.data import Positives, resolve_dataset
 from mrl.distributed.checkpoint import Checkpoint
 from mrl.distributed.data import ShardedData, load_sharded, offset_pieces, sample_of_users
+from mrl.distributed.epochs import mrl4rec
 from mrl.distributed.evaluation import evaluate
-from mrl.distributed.group import Group
 from mrl.distributed.least_squares import fit_least_squares
 from mrl.distributed.rotation import initial_vectors
-from mrl.distributed.rows import Rows, shard
+from mrl.distributed.training import STATE, Fit, Training
 from mrl.errors import ConfigError, DataError, RunError
 from mrl.evaluation import Evaluation
 from mrl.least_squares import SEARCHED, choose_settings, describe_widths, expected_trials
@@ -35,44 +35,11 @@ from mrl.least_squares.ials import Factors
 from mrl.least_squares.validation import MOST_INTERACTIONS, draw_rows
 from mrl.runs import Progress, RunDirectory, log_trial, peak_memory_mib, run_path, tell_end, write_run
 from mrl.runs.tensorfile import Pieces
-from mrl.train import LEAST_SQUARES, LONGEST_LIST, SEARCH
+from mrl.sharded.epochs import check_epochs
+from mrl.sharded.group import Group
+from mrl.sharded.rows import shard
+from mrl.train import LEAST_SQUARES, LONGEST_LIST, SEARCH, metrics_row
 from mrl.widths import AUTO
-
-STATE = ("rows", "chosen", "wider", "validated", "sweeps", "seconds")  # of a training, in its checkpoint
-
-
-@dataclass
-class Fit:
-    """Vectors of own users (U', D) and items (I', D) as they score, whose items are whose, and ego embeddings."""
-
-    vectors: Factors
-    items: Rows
-    ego: Factors | None = None
-
-
-@dataclass
-class Training:
-    """A run under way: the config as it was given, its settings so far, and the history, which the first one writes."""
-
-    config: TrainConfig
-    group: Group
-    progress: Progress
-    checkpoint: Checkpoint
-    rows: list[dict] = field(default_factory=list)
-    chosen: dict[str, Any] = field(default_factory=dict)
-    wider: list | None = None
-    best_epoch: int = 0
-    validated: list | None = None  # means before the refit, and of how many users
-    sweeps: int = 0  # of the fit under way, and its seconds
-    seconds: float = 0.0
-
-    def save(self, sides: Sequence[Rows] = (), factors: Sequence[Tensor] = ()) -> None:
-        if self.checkpoint.is_kept:
-            self.checkpoint.save({name: getattr(self, name) for name in STATE}, sides, factors)
-
-    def settings(self) -> TrainConfig:
-        """The config with what was chosen."""
-        return self.config.with_settings(**self.chosen)
 
 
 def least_squares(training: Training, data: ShardedData) -> Fit:
@@ -82,15 +49,15 @@ def least_squares(training: Training, data: ShardedData) -> Fit:
         training.save()
     config, started = training.settings(), time.perf_counter() - training.seconds
     made = shard(data.group, data.own.train, data.users, width=config.least_squares.fit_width)
-    sides, done = (made.users, made.items), training.sweeps
+    sides, done = (made.users, made.items), training.done
     kept = training.checkpoint.load(sides, config.least_squares.fit_width) if done else None
 
     def keep(sweeps: int, factors: Factors) -> None:
-        training.sweeps, training.seconds = sweeps, time.perf_counter() - started
+        training.done, training.seconds = sweeps, time.perf_counter() - started
         training.save(sides, factors)
 
     factors = fit_least_squares(config, made, keep, done, kept)
-    training.sweeps, training.seconds, fitted = 0, 0.0, time.perf_counter()
+    training.done, training.seconds, fitted = 0, 0.0, time.perf_counter()
     training.rows.append({"phase": LEAST_SQUARES, "seconds": fitted - started})
     vectors, ego, loss = initial_vectors(config, made, factors)
     if config.least_squares.rotation:
@@ -98,14 +65,16 @@ def least_squares(training: Training, data: ShardedData) -> Fit:
     return Fit(vectors, made.items, ego if any(config.least_squares.propagation) and config.hops else None)
 
 
-FITS: dict[str, Callable[[Training, ShardedData], Fit]] = {"least_squares": least_squares}
+FITS: dict[str, Callable[[Training, ShardedData], Fit]] = {"least_squares": least_squares, "mrl4rec": mrl4rec}
 
 
 def check_sharded(config: TrainConfig) -> None:
     """Raise ConfigError, with the reason and the remedy, where a config has what is not sharded."""
     if config.recipe not in FITS:
-        reason = "its epochs are not sharded over processes yet"
+        reason = "each step of its epochs takes the vectors of all rows, gathered once a hop, there and back"
         raise ConfigError(f"recipe={config.recipe!r}: {reason}; take recipe='least_squares', or processes=1")
+    if config.recipe == "mrl4rec":
+        check_epochs(config)
 
 
 def train(config: TrainConfig, group: Group, progress: Progress) -> Path:
@@ -146,7 +115,7 @@ def train(config: TrainConfig, group: Group, progress: Progress) -> Path:
         if "widths" in training.chosen and group.is_first:  # they were found; whoever reads the run wants to know which
             directory.write_config(replace(config, widths=settings.widths).to_dict())
         if config.protocol == "honest":
-            if not training.sweeps:  # of the refit
+            if not training.done:  # of the refit
                 training.save()
             results.append(Evaluation(pl.DataFrame(training.validated[0]), None, training.validated[1]))
             monitor = config.early_stopping.monitor
@@ -178,13 +147,12 @@ def train(config: TrainConfig, group: Group, progress: Progress) -> Path:
 
 
 def _validate(training: Training, data: ShardedData, fit: Fit) -> Evaluation:
-    """Measure the vectors before the refit on validation, at every width; a row of the history."""
+    """Measure the vectors before the refit on validation, at every width; of epoch 0, a row of the history."""
     started, settings = time.perf_counter(), training.settings()
     result = evaluate(data, fit.vectors, fit.items, split="valid", widths=settings.report_widths)
-    row = {"phase": SEARCH, "epoch": training.best_epoch}
-    for metric in dict.fromkeys(("recall@20", "ndcg@20", settings.early_stopping.monitor)):
-        row |= {f"{metric}_w{width}": result.value(metric, width) for width in settings.widths}
-    training.rows.append(row | {"seconds": time.perf_counter() - started})
+    if not training.best_epoch:
+        row = {"phase": SEARCH, "epoch": 0} | metrics_row(result, settings)
+        training.rows.append(row | {"seconds": time.perf_counter() - started})
     return result
 
 

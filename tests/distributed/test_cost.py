@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mrl.distributed import rows
 from mrl.distributed.cost import EVALUATION, EVALUATION_MEMORY, SWEEP, SWEEP_MEMORY, Load, Machine, fit_factors
 from mrl.distributed.least_squares import bytes_of_sweep
 from mrl.errors import ConfigError
+from mrl.sharded import rows
 
 MACHINE = Machine(flops=1e9, memory_bandwidth=1e8, bandwidth=1e7, latency=1e-3)
 LOAD = Load(users=1000, items=400, interactions=500_000, width=16, processes=4, long=9000, machines=2)

@@ -1,0 +1,101 @@
+"""What an epoch of `mrl.sharded.epochs` takes of each process: bytes sent and seconds, on paper.
+
+For N interactions in batches of B, K levels of widths d_k up to D, M candidates a level, I items and P processes, all
+shares even, in each of the N / B steps
+
+    A = R (1 − exp(−B (K M + 1) / (P R)))     rows that a process fetches to score; R: items that a step can draw, I up
+                                              to LARGE of them, above those of the ⌈B / STRETCH⌉ windows of a step
+    S = (P − 1) / P · (A (8 + 4 D)            numbers, and rows as they answer
+        + B / P · (1 + K) (8 + 8 D))          positives and negatives, there, and their gradients back
+        + 16 (P − 1)                          counts
+
+bytes are sent by a process, and an epoch takes
+
+    N / B · S / bandwidth  +  f₁ · N / P · (4 M Σ d_k + 40 D (1 + K)) / memory_bandwidth     vectors read and written
+    + f₂ · N / B           +  f₃ · 7 N / B · (P − 1) · latency                 seconds a step; collectives
+
+Candidates are most of it: of a large catalogue, 4 D bytes each. With rule rns there are none, nor what fetches them.
+What is sent has no factor; the others are fitted (`mrl.distributed.cost.fit_factors`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mrl.errors import ConfigError
+from mrl.kernels.candidates import LARGE, STRETCH, WINDOW
+from mrl.sharded.asked import BYTES
+
+COLLECTIVES = 7  # of a step
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What one process has of a machine, of its network, too.
+
+    flops: of float32 products, a second. memory_bandwidth: bytes read and written a second. bandwidth: bytes sent a
+    second. latency: seconds of a message.
+    """
+
+    flops: float
+    memory_bandwidth: float
+    bandwidth: float
+    latency: float
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not value > 0:
+                raise ConfigError(f"{name}={value!r}: of a machine, must be above 0")
+
+
+@dataclass(frozen=True)
+class EpochLoad:
+    """An epoch of so many interactions, by so many processes.
+
+    nested: whether each level has its own candidates and negative (MNS); else one for all.
+    """
+
+    items: int
+    interactions: int
+    widths: Sequence[int]
+    candidates: int = 16
+    nested: bool = True
+    batch_size: int = 2048
+    processes: int = 1
+
+    @property
+    def steps(self) -> int:
+        return -(-self.interactions // self.batch_size)
+
+    @property
+    def picks(self) -> Sequence[int]:
+        """The width of each negative that is picked."""
+        return self.widths if self.nested else self.widths[-1:]
+
+    def fetched(self) -> float:
+        """Rows that a process fetches in a step to score candidates, its own among them."""
+        reached = float(self.items)
+        if self.items > LARGE:
+            reached *= 1 - (1 - WINDOW / self.items) ** -(-self.batch_size // STRETCH)
+        drawn = self.batch_size / self.processes * (len(self.picks) * self.candidates + 1)
+        return reached * -np.expm1(-drawn / reached)
+
+    def sent(self) -> float:
+        """Bytes that a process sends in an epoch, on average."""
+        row, others = 4 * self.widths[-1], self.processes - 1
+        of_pair = (1 + len(self.picks)) * (BYTES + 2 * row)
+        answers = self.steps * self.fetched() * (BYTES + row) + self.interactions / self.processes * of_pair
+        return others / self.processes * answers + self.steps * 16 * others
+
+    def terms(self, machine: Machine) -> np.ndarray:
+        """The terms of the formula that have factors, with all of these 1: seconds."""
+        of_pair = 4 * self.candidates * sum(self.picks) + 40 * self.widths[-1] * (1 + len(self.picks))
+        moved = self.interactions / self.processes * of_pair / machine.memory_bandwidth
+        return np.array([moved, self.steps, COLLECTIVES * self.steps * (self.processes - 1) * machine.latency])
+
+    def seconds(self, machine: Machine, factors: np.ndarray) -> float:
+        """Of an epoch, by factors of the terms."""
+        return float(self.terms(machine) @ factors) + self.sent() / machine.bandwidth
