@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,7 @@ def whole(total: int, edges: list[int], seed: int) -> torch.Tensor:
     """(total,): who is at each place, put together from shares between the edges."""
     found = torch.full((total,), -1)
     bounds = [0, *sorted(min(edge, total) for edge in edges), total]
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in pairwise(bounds):
         places, which = own_places(total, start, stop, torch.Generator().manual_seed(seed))
         assert (places.diff() > 0).all() and len(places) == stop - start
         assert (found[places] == -1).all()
