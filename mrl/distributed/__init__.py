@@ -20,9 +20,10 @@ parameters of `train.ipynb` as `name value`:
     torchrun --standalone --nproc-per-node 2 -m mrl.distributed dataset interactions/ recipe least_squares
 
 Vectors and metrics are the same bit for bit for any number of processes of one kind of machine with as many threads
-each; with other OMP_NUM_THREADS solutions differ by some 1e-6. Without shards (`processes=1`) sums are added up in
-another order. Learning the rotation makes of either some 1e-3 of a metric on small data. A Parquet folder is split by a
-hash here and by draws there; the splits of other data, which every process reads whole, are the same.
+each; with other OMP_NUM_THREADS solutions of least squares differ by some 1e-6. Without shards (`processes=1`) its sums
+are added up in another order, and learning the rotation makes of either some 1e-3 of a metric on small data; mrl4rec
+trains the same vectors (`mrl.sharded.epochs` says up to where). A Parquet folder is split by a hash here and by draws
+there; the splits of other data, which every process reads whole, are the same.
 
 Each process holds its users' and its items' interactions, their rows of the tables (4 · D bytes each), and for half a
 sweep what these point to of the other side, at most `mrl.sharded.rows.FETCHED` numbers; all ids, in the first one
@@ -39,9 +40,10 @@ there; only the first process, on A, writes, and mrl.load reads the run anywhere
 files; where it does not, let run_dir be on a local disk of A, and copy it. Environment: OMP_NUM_THREADS, the cores of a
 machine by its processes; GLOO_SOCKET_IFNAME (or NCCL_SOCKET_IFNAME on GPUs), the network between them, such as eth0;
 MRL_DATA, the cache of named data sets, on /shared, too. Ports: 29400, and those that gloo picks. With GPUs start as
-many processes as a machine has of them: NCCL is taken by itself. A process that ends takes the others with it; with
-`--max-restarts 3` (given by `mrl.fit`) all start again, from the last sweep, as does a later run of any number of them.
-Machines need a shared run_dir for that, and TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, or old addresses are met (not run).
+many processes as a machine has of them: NCCL is taken by itself, but by mrl4rec, which computes on CPUs. A process that
+ends takes the others with it; with `--max-restarts 3` (given by `mrl.fit`) all start again, from the last sweep or
+validation, as does a later run of any number of them. Machines need a shared run_dir for that, and
+TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, or old addresses are met (not run).
 
 Slurm (not run):
 
