@@ -1,10 +1,11 @@
 """What an epoch of `mrl.sharded.epochs` takes of each process: bytes sent and seconds, on paper.
 
-For N interactions in batches of B, K levels of widths d_k up to D, M candidates a level, I items and P processes, all
-shares even, in each of the N / B steps
+For N interactions of U users and I items in batches of B, K levels of widths d_k up to D, M candidates a level and P
+processes, all shares even, in each of the N / B steps
 
-    A = R (1 − exp(−B (K M + 1) / (P R)))     rows that a process fetches to score; R: items that a step can draw, I up
-                                              to LARGE of them, above those of the ⌈B / STRETCH⌉ windows of a step
+    A = R (1 − exp(−B K M / (P R) − y)) + (I − R) (1 − exp(−y))     rows that a process fetches to score
+    R: items of the ⌈B / STRETCH⌉ windows that a step draws from, all up to LARGE; y: draws of each item from elsewhere,
+       B / (P I) positives, and with windows K M N / (U I) times as many, drawn again
     S = (P − 1) / P · (A (8 + 4 D)            numbers, and rows as they answer
         + B / P · (1 + K) (8 + 8 D))          positives and negatives, there, and their gradients back
         + 16 (P − 1)                          counts
@@ -58,6 +59,7 @@ class EpochLoad:
     nested: whether each level has its own candidates and negative (MNS); else one for all.
     """
 
+    users: int
     items: int
     interactions: int
     widths: Sequence[int]
@@ -77,11 +79,13 @@ class EpochLoad:
 
     def fetched(self) -> float:
         """Rows that a process fetches in a step to score candidates, its own among them."""
-        reached = float(self.items)
+        pairs, drawn = self.batch_size / self.processes, len(self.picks) * self.candidates
+        reached, elsewhere = float(self.items), 1.0
         if self.items > LARGE:
             reached *= 1 - (1 - WINDOW / self.items) ** -(-self.batch_size // STRETCH)
-        drawn = self.batch_size / self.processes * (len(self.picks) * self.candidates + 1)
-        return reached * -np.expm1(-drawn / reached)
+            elsewhere += drawn * self.interactions / (self.users * self.items)
+        elsewhere *= pairs / self.items
+        return reached * -np.expm1(-pairs * drawn / reached - elsewhere) - (self.items - reached) * np.expm1(-elsewhere)
 
     def sent(self) -> float:
         """Bytes that a process sends in an epoch, on average."""

@@ -19,7 +19,9 @@ from mrl.sharded.group import Group
 from mrl.sharded.rows import take_own
 
 MACHINE = Machine(flops=1e9, memory_bandwidth=1e8, bandwidth=1e7, latency=1e-3)
-LOAD = EpochLoad(items=1000, interactions=10_000, widths=(4, 16), candidates=8, batch_size=100, processes=4)
+LOAD = EpochLoad(
+    users=500, items=1000, interactions=10_000, widths=(4, 16), candidates=8, batch_size=100, processes=4
+)  # fmt: skip
 
 
 def test_terms_are_those_of_the_formula():
@@ -38,9 +40,10 @@ def test_one_process_sends_nothing_and_one_negative_for_all_less():
 
 
 def test_a_step_on_a_large_catalogue_draws_from_few_windows():
-    large = replace(LOAD, items=10**6, batch_size=2048, processes=1)
-    assert large.fetched() == pytest.approx(candidates.WINDOW, rel=0.01), "all of one window"
-    assert replace(large, batch_size=2 * candidates.STRETCH).fetched() == pytest.approx(2 * candidates.WINDOW, rel=0.01)
+    large = replace(LOAD, items=10**6, batch_size=candidates.STRETCH, processes=1)
+    window, positives = candidates.WINDOW, candidates.STRETCH
+    assert large.fetched() == pytest.approx(window + positives, rel=0.01), "all of one window, and positives"
+    assert replace(large, batch_size=2 * positives).fetched() == pytest.approx(2 * (window + positives), rel=0.01)
 
 
 def test_a_machine_without_speed_is_refused():
@@ -76,7 +79,7 @@ def test_what_is_sent_is_what_the_formula_says(processes, monkeypatch, size, win
         monkeypatch.setattr(cost, "LARGE", 128)
         monkeypatch.setattr(cost, "WINDOW", 64)
     load = EpochLoad(
-        positives.num_items, len(positives), config.widths, nested=config.nested_negatives,
+        positives.num_users, positives.num_items, len(positives), config.widths, nested=config.nested_negatives,
         batch_size=config.batch_size, processes=size,
     )  # fmt: skip
     assert load.sent() == pytest.approx(measured, rel=0.05)
