@@ -271,7 +271,7 @@ class _Training:
             left = row["seconds"] * (still + state.best_epoch) + self.refit_seconds
             self.progress.say(SEARCH, describe_search(trainer, row["loss"], state.best_value, state.best_epoch), left)
         if trainer.epoch == epochs < self.config.epochs:
-            self.progress.note(f"{epochs} epochs are the limit of a quick search on so large data; thorough has none")
+            self.progress.note(describe_limit(epochs))
 
     def _validate(self, trainer: Trainer, data: Interactions, row: dict) -> None:
         """Measure the trainer's vectors on validation, log it, keep them if they are the best so far, and save all."""
@@ -312,6 +312,11 @@ def describe_search(trainer: Trainer, loss: float, best_value: float, best_epoch
     """Where the search of the best epoch stands, for the line of progress. trainer: one on shards, too."""
     best = f"best {trainer.config.early_stopping.monitor} {max(best_value, 0):.4f}, epoch {best_epoch} kept"
     return f"epoch {trainer.epoch}, loss {loss:.4f}, {best}"
+
+
+def describe_limit(epochs: int) -> str:
+    """Why there were no more epochs than `most_epochs` allows."""
+    return f"{epochs} epochs are the limit of a quick search on so large data; thorough has none"
 
 
 def _row(trainer: Trainer, phase: str, seconds: float) -> dict:

@@ -10,7 +10,8 @@ r"""Beyond one process: tables and data sharded over processes and machines, on 
     evaluation     all items ranked for one's own users; metrics that add up exactly
     cost           seconds, bytes and memory of a sweep and an evaluation, by formulas with fitted factors
     training       a run under way: what its checkpoints keep, and what a recipe makes of it
-    epochs         the recipe mrl4rec: sampled epochs, validated, and the refit
+    graph_epochs   epochs of the nested softmax through propagation, on shards
+    epochs         epochs of mrl4rec or default: validated, the best one kept, and the refit
     train          a run on shards, from settings to a run directory
     launch         processes started by torchrun, and what each of them does
 

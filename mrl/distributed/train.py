@@ -23,32 +23,61 @@ from mrl.config import TrainConfig
 from mrl.data import Positives, resolve_dataset
 from mrl.distributed.checkpoint import Checkpoint
 from mrl.distributed.data import ShardedData, load_sharded, offset_pieces, sample_of_users
-from mrl.distributed.epochs import mrl4rec
+from mrl.distributed.epochs import fit_epochs
 from mrl.distributed.evaluation import evaluate
+from mrl.distributed.graph_epochs import GraphTrainer, check_graph_epochs
 from mrl.distributed.least_squares import fit_least_squares
 from mrl.distributed.rotation import initial_vectors
 from mrl.distributed.training import STATE, Fit, Training
-from mrl.errors import ConfigError, DataError, RunError
+from mrl.errors import DataError, RunError
 from mrl.evaluation import Evaluation
-from mrl.least_squares import SEARCHED, choose_settings, describe_widths, expected_trials
+from mrl.least_squares import SEARCHED, choose_settings, describe_widths, expected_trials, most_epochs
 from mrl.least_squares.ials import Factors
 from mrl.least_squares.validation import MOST_INTERACTIONS, draw_rows
 from mrl.runs import Progress, RunDirectory, log_trial, peak_memory_mib, run_path, tell_end, write_run
 from mrl.runs.tensorfile import Pieces
-from mrl.sharded.epochs import check_epochs
+from mrl.sharded.epochs import ShardedTrainer, check_epochs
 from mrl.sharded.group import Group
-from mrl.sharded.rows import shard
+from mrl.sharded.rows import Shard, shard
 from mrl.train import LEAST_SQUARES, LONGEST_LIST, SEARCH, metrics_row
 from mrl.widths import AUTO
 
 
 def least_squares(training: Training, data: ShardedData) -> Fit:
     """The recipe least_squares: fitted, propagated and rotated."""
+    made, vectors, ego = _initial(training, data)
+    config = training.settings()
+    return Fit(vectors, made.items, ego if any(config.least_squares.propagation) and config.hops else None)
+
+
+def mrl4rec(training: Training, data: ShardedData) -> Fit:
+    """The recipe mrl4rec: sampled epochs."""
+    return fit_epochs(training, data, ShardedTrainer(training.settings(), data.group, data.own.train, data.users))
+
+
+def default(training: Training, data: ShardedData) -> Fit:
+    """The recipe default: least squares, then epochs through the graph, kept where users clearly gain."""
+    if training.generator:  # its epochs have begun
+        made, width = _sharded(training, data), training.settings().widths[-1]
+        ego = [torch.zeros(side.stop - side.start, width) for side in (made.users, made.items)]
+    else:
+        made, _, ego = _initial(training, data)
+    config = training.settings()
+    config = config.with_settings(epochs=most_epochs(config, size_of(data)))
+    return fit_epochs(training, data, GraphTrainer(config, made, ego))
+
+
+def _sharded(training: Training, data: ShardedData) -> Shard:
+    return shard(data.group, data.own.train, data.users, width=training.settings().least_squares.fit_width)
+
+
+def _initial(training: Training, data: ShardedData) -> tuple[Shard, Factors, Factors]:
+    """The shard, own vectors as they are served untrained, and what they are before propagation."""
     if not training.chosen:
         _choose_settings(training, data)
         training.save()
     config, started = training.settings(), time.perf_counter() - training.seconds
-    made = shard(data.group, data.own.train, data.users, width=config.least_squares.fit_width)
+    made = _sharded(training, data)
     sides, done = (made.users, made.items), training.done
     kept = training.checkpoint.load(sides, config.least_squares.fit_width) if done else None
 
@@ -62,19 +91,20 @@ def least_squares(training: Training, data: ShardedData) -> Fit:
     vectors, ego, loss = initial_vectors(config, made, factors)
     if config.least_squares.rotation:
         training.rows.append({"phase": "rotation", "loss": loss, "seconds": time.perf_counter() - fitted})
-    return Fit(vectors, made.items, ego if any(config.least_squares.propagation) and config.hops else None)
+    return made, vectors, ego
 
 
-FITS: dict[str, Callable[[Training, ShardedData], Fit]] = {"least_squares": least_squares, "mrl4rec": mrl4rec}
+FITS: dict[str, Callable[[Training, ShardedData], Fit]] = {
+    "least_squares": least_squares, "mrl4rec": mrl4rec, "default": default,
+}  # fmt: skip
 
 
 def check_sharded(config: TrainConfig) -> None:
     """Raise ConfigError, with the reason and the remedy, where a config has what is not sharded."""
-    if config.recipe not in FITS:
-        reason = "each step of its epochs takes the vectors of all rows, gathered once a hop, there and back"
-        raise ConfigError(f"recipe={config.recipe!r}: {reason}; take recipe='least_squares', or processes=1")
     if config.recipe == "mrl4rec":
         check_epochs(config)
+    elif config.epochs:
+        check_graph_epochs(config)
 
 
 def train(config: TrainConfig, group: Group, progress: Progress) -> Path:
@@ -147,10 +177,10 @@ def train(config: TrainConfig, group: Group, progress: Progress) -> Path:
 
 
 def _validate(training: Training, data: ShardedData, fit: Fit) -> Evaluation:
-    """Measure the vectors before the refit on validation, at every width; of epoch 0, a row of the history."""
+    """Measure the vectors before the refit on validation, at every width; of least_squares a row of the history."""
     started, settings = time.perf_counter(), training.settings()
     result = evaluate(data, fit.vectors, fit.items, split="valid", widths=settings.report_widths)
-    if not training.best_epoch:
+    if settings.recipe == "least_squares":
         row = {"phase": SEARCH, "epoch": 0} | metrics_row(result, settings)
         training.rows.append(row | {"seconds": time.perf_counter() - started})
     return result
@@ -163,7 +193,7 @@ def _choose_settings(training: Training, data: ShardedData) -> None:
     most = MOST_INTERACTIONS[config.least_squares.search if config.least_squares.search != "none" else "quick"]
     rows = group.tell(lambda: draw_rows(counts.cpu(), config.seed, most).tolist())
     sample = sample_of_users(data, torch.tensor(rows, dtype=torch.int64))
-    whole = Size(data.num_users, data.num_items, int(counts.sum()))
+    whole = size_of(data)
 
     def choose() -> list:
         def log(row: dict) -> None:
@@ -187,6 +217,10 @@ class Size:
 
     def __len__(self) -> int:
         return self.interactions
+
+
+def size_of(data: ShardedData) -> Size:
+    return Size(data.num_users, data.num_items, sum(data.group.each(len(data.own.train))))
 
 
 def _write(

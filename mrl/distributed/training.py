@@ -16,7 +16,8 @@ from mrl.sharded.group import Group
 from mrl.sharded.rows import Rows
 
 STATE = (
-    "rows", "chosen", "wider", "validated", "done", "seconds", "best_epoch", "best_value", "waited", "generator",
+    "rows", "chosen", "wider", "validated", "done", "seconds", "best_epoch", "best_value", "waited", "has_fallen",
+    "start", "generator",
 )  # fmt: skip
 
 
@@ -34,8 +35,9 @@ class Training:
     """A run under way: the config as it was given, its settings so far, and the history, which the first one writes.
 
     done: sweeps or epochs of the fit under way; seconds: that its sweeps took. best_value: on validation, of the best
-    epoch, and how often it was `waited` for a better one. generator: state of the epochs', in hexadecimal digits.
-    validated: means before the refit, and of how many users.
+    epoch, and how often it was `waited` for a better one; start: by user, before any training; has_fallen: as of
+    `mrl.train`. generator: state of the epochs', in hexadecimal digits, empty before them. validated: means before the
+    refit, and of how many users.
     """
 
     config: TrainConfig
@@ -51,6 +53,8 @@ class Training:
     best_epoch: int = 0
     best_value: float = -1.0
     waited: int = 0
+    has_fallen: bool = False
+    start: list[float] | None = None
     generator: str = ""
 
     def save(self, sides: Sequence[Rows] = (), factors: Sequence[Tensor] = ()) -> None:

@@ -64,7 +64,10 @@ class ShardedTrainer:
     """Own rows of both tables in training, as `mrl.trainer.Trainer`: one call an epoch, by all processes.
 
     positives: of own users, over all items. users, items: whose are whose. tables: own users (U', D) and items (I', D).
+    STATE, KEPT: how many tables these give.
     """
+
+    STATE, KEPT = 6, 2
 
     def __init__(self, config: TrainConfig, group: Group, positives: Positives, users: Rows) -> None:
         check_epochs(config)
@@ -179,6 +182,14 @@ class ShardedTrainer:
         """Own users (U', D) and items (I', D) as they are now."""
         users, items = self.tables
         return users.clone(), items.clone()
+
+    def kept(self) -> list[Tensor]:
+        """What is kept of an epoch that is the best so far."""
+        return list(self.vectors())
+
+    def has_ego(self, epoch: int) -> bool:
+        """Whether vectors after so many epochs are made of others, which are kept, too."""
+        return False
 
     def state(self) -> list[Tensor]:
         """Own users, own items, their moments: with `epoch` and the generator all that the next step depends on."""
