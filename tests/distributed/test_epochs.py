@@ -1,4 +1,4 @@
-"""mrl4rec on shards: the run of one process, bit for bit, in any number of them; stopped, and gone on with."""
+"""Epochs on shards: the run of one process in any number of them; stopped, and gone on with. mrl4rec bit for bit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from distributed.test_checkpoint import check_equal, stopped
-from distributed.test_train import PLANTED, sharded
+from distributed.test_train import GIVEN, PLANTED, sharded
 from settings import train_config
 
 from mrl import TrainConfig, fit, load
@@ -67,6 +67,46 @@ def test_a_run_that_was_stopped_goes_on_with_more_or_fewer(processes, tmp_path, 
         processes.run(sizes[1], sharded, each)
     check_equal(load(tmp_path / "undisturbed"), load(tmp_path / "stopped"))
     assert len(load(tmp_path / "stopped").history.filter(phase="refit")) > 4, "or the last case stops nothing"
+
+
+DEFAULT = GIVEN | {
+    "recipe": "default", "fit_width": 8, "sweeps": 1, "rotation": False, "batch_size": 1000, "learning_rate": 0.02,
+    "eval_every": 1, "patience": 2, "epochs": 4, "candidates": 16,
+}  # fmt: skip
+POOR = {"alpha0": 1.0, "frequency_l2": 0.3, "propagation": (0.0, 0.0)}  # initial vectors, which epochs improve
+
+
+@pytest.mark.parametrize("changes, best", [(POOR, 4), ({"initial_scale": 3.0}, 0)], ids=["kept", "fallen"])
+def test_the_default_recipe_is_that_of_one_process_but_for_rounding(processes, tmp_path, changes, best):
+    """Where epochs gain, and where they fall under the initial model and none is kept."""
+    settings = DEFAULT | changes
+    alone = fit(config(tmp_path / "alone", **settings), progress=False)
+    for size in (1, 3):
+        processes.run(size, sharded, config(tmp_path / str(size), **settings))
+        run = load(tmp_path / str(size))
+        assert run.environment["best_epoch"] == alone.environment["best_epoch"] == best
+        assert run.history.columns == alone.history.columns
+        assert run.history["phase"].to_list() == alone.history["phase"].to_list()
+        for name in set(run.history.columns) - {"phase", "seconds"}:
+            ours, theirs = (each[name].fill_null(-1).cast(float) for each in (run.history, alone.history))
+            np.testing.assert_allclose(ours, theirs, rtol=0.02, err_msg=name)
+        near = np.abs(run.metrics["value"].to_numpy() - alone.metrics["value"].to_numpy())
+        assert near.max() < 0.01
+        assert run.weights.keys() == alone.weights.keys()
+
+
+# its settings, a sweep, four epochs; the refit, a sweep, four epochs
+@pytest.mark.parametrize("saves, sizes", [(4, (2, 3)), (10, (1, 2))])
+def test_a_default_run_that_was_stopped_goes_on_with_more_or_fewer(processes, tmp_path, saves, sizes):
+    undisturbed, settings = (config(tmp_path / name, **DEFAULT | POOR) for name in ("undisturbed", "stopped"))
+    assert processes.run(sizes[0], stopped, settings, saves) == ["RunError: stopped"] * sizes[0]
+    for each in (undisturbed, settings):
+        processes.run(sizes[1], sharded, each)
+    expected, run = load(tmp_path / "undisturbed"), load(tmp_path / "stopped")
+    assert run.history["epoch"].equals(expected.history["epoch"]) and run.environment["best_epoch"] == 4
+    assert run.weights.keys() == expected.weights.keys()
+    for name, table in expected.weights.items():
+        torch.testing.assert_close(run.weights[name], table, rtol=0.01, atol=0.01, msg=name)
 
 
 def test_processes_are_started_and_a_gpu_is_not_taken(tmp_path, monkeypatch):

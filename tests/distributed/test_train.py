@@ -93,17 +93,12 @@ def test_what_the_first_process_cannot_do_is_an_error_in_all(processes, tmp_path
 @pytest.mark.parametrize(
     "settings, said",
     [
-        (
-            {"recipe": "default"},
-            "recipe='default': each step of its epochs takes the vectors of all rows.*; take recipe=",
-        ),
-        (
-            {"backbone": "lightgcn"},
-            "backbone='lightgcn': each step takes the vectors of all rows.*; take backbone='mf'",
-        ),
+        ({"backbone": "lightgcn"}, "backbone='lightgcn': each step takes the vectors of all.*; take backbone='mf'"),
+        ({"loss": "bpr", "recipe": "default"}, "loss='bpr': .*; take loss='softmax', or processes=1"),
     ],
-    ids=["default", "lightgcn"],
+    ids=["lightgcn", "pairs"],
 )
 def test_what_is_not_sharded_is_refused(settings, said):
     with pytest.raises(ConfigError, match=said):
         check_sharded(TrainConfig(**settings))
+    check_sharded(TrainConfig(**settings | {"recipe": "default", "backbone": None, "epochs": 0}))
