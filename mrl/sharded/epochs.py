@@ -15,7 +15,7 @@ without shards (`mrl.trainer.Trainer`), too, bit for bit where its compiled loop
 above `mrl.sharded.order.DRAWN` interactions the order is another one. Its losses are summed up in float32: they differ
 in the sixth digit.
 
-Memory of a process: its interactions and 24 D bytes a row that it owns, 5 bytes an item, and the rows of a step.
+Memory of a process: its interactions, 12 D bytes a row that it owns, 9 bytes an item of all, and the rows of a step.
 """
 
 from __future__ import annotations

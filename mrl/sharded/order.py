@@ -23,16 +23,17 @@ LEAST = 2**14  # interactions a thread at least
 def own_places(total: int, start: int, stop: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Of `total` interactions in random order: the places of those from start to stop, increasing, and which are there.
 
-    Both (stop − start,) int64; which: counted from `start`. Every process draws the same of its generator.
+    Both (stop − start,) int64, on the generator's device; which: counted from `start`. Every process draws the same.
     """
     if total <= DRAWN:
-        order = torch.randperm(total, generator=generator)
+        order = torch.randperm(total, generator=generator, device=generator.device)
         places = ((order >= start) & (order < stop)).nonzero()[:, 0]
         return places, order[places] - start
-    keys = torch.randint(2**63 - 1, (ROUNDS,), generator=generator).numpy().astype(np.uint64)
+    keys = torch.randint(2**63 - 1, (ROUNDS,), generator=generator, device=generator.device)
+    keys = keys.cpu().numpy().astype(np.uint64)
     places, side = np.empty(stop - start, np.int64), math.isqrt(total - 1) + 1
     in_threads(lambda part: _permute(start + part.start, total, side, keys, places[part]), len(places), each=LEAST)
-    return torch.from_numpy(places).sort()
+    return torch.from_numpy(places).to(generator.device).sort()
 
 
 @compiled

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
-from distributed.test_checkpoint import check_equal, stopped
+from distributed.test_checkpoint import check_equal, stopped, torchrun
 from distributed.test_train import GIVEN, PLANTED, sharded
 from settings import train_config
 
@@ -115,3 +117,22 @@ def test_processes_are_started_and_a_gpu_is_not_taken(tmp_path, monkeypatch):
     settings = config(tmp_path, device="auto", epochs=2)
     assert launch.run(launch.arguments(settings), {}) == 0
     assert taken == ["cpu"] and load(tmp_path).environment["processes"] == 1
+
+
+def test_processes_that_are_killed_leave_what_another_number_goes_on_from(tmp_path):
+    undisturbed, settings = (config(tmp_path / name, epochs=40) for name in ("undisturbed", "killed"))
+    process, checkpoint = torchrun(settings, 2), tmp_path / "killed" / "checkpoint.safetensors"
+    while process.poll() is None and not checkpoint.exists():
+        time.sleep(0.02)
+    workers = process.children()
+    for each in (process, *workers):
+        each.kill()
+    psutil.wait_procs(workers)
+    assert process.wait() == -9 and checkpoint.exists()
+    threads = torch.get_num_threads()
+    try:
+        for each in (undisturbed, settings):
+            assert launch.run(launch.arguments(each), {"OMP_NUM_THREADS": "1"}) == 0
+    finally:
+        torch.set_num_threads(threads)
+    check_equal(load(tmp_path / "undisturbed"), load(tmp_path / "killed"))
