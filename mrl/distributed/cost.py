@@ -35,7 +35,7 @@ from scipy.optimize import nnls
 
 from mrl.distributed.least_squares import bytes_of_sweep
 from mrl.sharded import rows
-from mrl.sharded.cost import Machine
+from mrl.sharded.cost import EpochLoad, Machine
 
 SWEEP, EVALUATION, SWEEP_MEMORY, EVALUATION_MEMORY = "sweep", "evaluation", "sweep memory", "evaluation memory"
 
@@ -106,7 +106,9 @@ class Load:
         return float(self.terms(kind, machine) @ factors) + self.sending(kind, machine)
 
 
-def fit_factors(kind: str, loads: Sequence[Load], measured: Sequence[float], machine: Machine) -> np.ndarray:
+def fit_factors(
+    kind: str, loads: Sequence[Load] | Sequence[EpochLoad], measured: Sequence[float], machine: Machine
+) -> np.ndarray:
     """The factors of a kind's terms, none below 0, whose relative errors on what was measured are least in squares."""
     each = np.asarray(measured, dtype=float)
     terms = np.array([load.terms(kind, machine) for load in loads]) / each[:, None]

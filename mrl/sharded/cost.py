@@ -16,7 +16,7 @@ bytes are sent by a process, and an epoch takes
     + f₂ · N / B           +  f₃ · 7 N / B · (P − 1) · latency                 seconds a step; collectives
 
 Candidates are most of it: of a large catalogue, 4 D bytes each. With rule rns there are none, nor what fetches them.
-What is sent has no factor; the others are fitted (`mrl.distributed.cost.fit_factors`).
+What is sent has no factor; the others are fitted by `mrl.distributed.cost.fit_factors`, of the kind EPOCH.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from mrl.errors import ConfigError
 from mrl.kernels.candidates import LARGE, STRETCH, WINDOW
 from mrl.sharded.asked import BYTES
 
+EPOCH = "epoch"
 COLLECTIVES = 7  # of a step
 
 
@@ -94,12 +95,16 @@ class EpochLoad:
         answers = self.steps * self.fetched() * (BYTES + row) + self.interactions / self.processes * of_pair
         return others / self.processes * answers + self.steps * 16 * others
 
-    def terms(self, machine: Machine) -> np.ndarray:
-        """The terms of the formula that have factors, with all of these 1: seconds."""
+    def terms(self, kind: str, machine: Machine) -> np.ndarray:
+        """The terms of the formula that have factors, with all of these 1: seconds. kind: EPOCH, here and below."""
         of_pair = 4 * self.candidates * sum(self.picks) + 40 * self.widths[-1] * (1 + len(self.picks))
         moved = self.interactions / self.processes * of_pair / machine.memory_bandwidth
         return np.array([moved, self.steps, COLLECTIVES * self.steps * (self.processes - 1) * machine.latency])
 
-    def seconds(self, machine: Machine, factors: np.ndarray) -> float:
-        """Of an epoch, by factors of the terms."""
-        return float(self.terms(machine) @ factors) + self.sent() / machine.bandwidth
+    def sending(self, kind: str, machine: Machine) -> float:
+        """The term that has no factor: seconds of what is sent."""
+        return self.sent() / machine.bandwidth
+
+    def predict(self, kind: str, machine: Machine, factors: np.ndarray) -> float:
+        """Seconds of an epoch of a process, by factors of the terms."""
+        return float(self.terms(kind, machine) @ factors) + self.sending(kind, machine)

@@ -13,7 +13,7 @@ from mrl.data import Positives, planted_interactions
 from mrl.errors import ConfigError
 from mrl.kernels import candidates
 from mrl.sharded import cost, rows
-from mrl.sharded.cost import EpochLoad, Machine
+from mrl.sharded.cost import EPOCH, EpochLoad, Machine
 from mrl.sharded.epochs import ShardedTrainer
 from mrl.sharded.group import Group
 from mrl.sharded.rows import take_own
@@ -30,8 +30,8 @@ def test_terms_are_those_of_the_formula():
     sent = 3 / 4 * (100 * fetched * (8 + 64) + 2500 * 3 * (8 + 128)) + 100 * 16 * 3
     assert LOAD.sent() == pytest.approx(sent)
     moved = 2500 * (4 * 8 * 20 + 40 * 16 * 3) / 1e8
-    assert LOAD.terms(MACHINE) == pytest.approx([moved, 100, 7 * 100 * 3 * 1e-3])
-    assert LOAD.seconds(MACHINE, np.array([2, 0.5, 1])) == pytest.approx(2 * moved + 50 + 2.1 + sent / 1e7)
+    assert LOAD.terms(EPOCH, MACHINE) == pytest.approx([moved, 100, 7 * 100 * 3 * 1e-3])
+    assert LOAD.predict(EPOCH, MACHINE, np.array([2, 0.5, 1])) == pytest.approx(2 * moved + 50 + 2.1 + sent / 1e7)
 
 
 def test_one_process_sends_nothing_and_one_negative_for_all_less():
