@@ -22,6 +22,7 @@ from mrl.distributed.propagation import propagated
 from mrl.distributed.rotation import spread_of_scores
 from mrl.errors import ConfigError
 from mrl.least_squares.ials import Factors
+from mrl.sharded.epochs import check_trainable
 from mrl.sharded.order import own_places
 from mrl.sharded.rows import Shard
 from mrl.softmax import NestedSoftmax
@@ -67,8 +68,9 @@ class GraphTrainer:
         users = group.each(len(self.active))
         self.before, self.total = sum(users[: group.rank]), sum(users)
         pairs = sum(group.each(int(counts[is_active].sum())))
+        check_trainable(pairs)
         self.batch_size, rate = steps_of(self.config, pairs)
-        self.per_step = -(-self.batch_size * self.total // max(pairs, 1))  # users
+        self.per_step = -(-self.batch_size * self.total // pairs)  # users
         fast = {"fused": True, "capturable": device.type == "cuda"}
         self.optimiser, self.epoch = torch.optim.Adam(self.tables, lr=rate, **fast), 0
         known = sum(group.each(int(counts.sum())))

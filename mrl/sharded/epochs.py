@@ -60,6 +60,14 @@ def check_epochs(config: TrainConfig) -> None:
             raise ConfigError(f"{name}={config.setting(name)!r}: {reason}; {remedy}, or processes=1")
 
 
+def check_trainable(interactions: int) -> None:
+    """Raise RunError, in all processes, where together they have nothing to train on."""
+    if not interactions:
+        error = RunError("there is nothing to train on: no user has both a training item and an unobserved one")
+        error.is_shared = True
+        raise error
+
+
 class ShardedTrainer:
     """Own rows of both tables in training, as `mrl.trainer.Trainer`: one call an epoch, by all processes.
 
@@ -84,10 +92,7 @@ class ShardedTrainer:
         self.pairs = positives.users.long()[usable], positives.items.long()[usable]
         counts = group.each(len(self.pairs[0]))
         self.before, self.total = sum(counts[: group.rank]), sum(counts)  # interactions of earlier processes; of all
-        if not self.total:
-            error = RunError("there is nothing to train on: no user has both a training item and an unobserved one")
-            error.is_shared = True
-            raise error
+        check_trainable(self.total)
         self.batch_size, rate = steps_of(self.config, self.total)
         self.optimiser, self.epoch = RowAdam(self.tables, rate), 0
         self.is_wanted = torch.zeros(self.items.total, dtype=torch.bool)

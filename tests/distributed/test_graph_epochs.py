@@ -111,6 +111,21 @@ def test_a_training_that_diverges_is_an_error_in_all(processes):
     assert len({*said}) == 1 and said[0].startswith("RunError: training diverged in epoch "), said
 
 
+def untrainable(group: Group) -> str:
+    users = cut(3, [1, 2][: group.size - 1], 3, group.rank)
+    made = shard(group, drawn(3, 2, 200, 0).take(torch.arange(users.start, users.stop)), users, width=8)
+    try:
+        return str(
+            GraphTrainer(config(), made, [torch.zeros(side.stop - side.start, 8) for side in (users, made.items)])
+        )
+    except MRLError as error:
+        return str(error)
+
+
+def test_where_there_is_nothing_to_train_on_all_say_so(processes):
+    assert all("there is nothing to train on" in each for each in processes.run(2, untrainable))
+
+
 @pytest.mark.parametrize(
     "changes, said",
     [
