@@ -20,9 +20,8 @@ from torch import Tensor
 from mrl.config import TrainConfig
 from mrl.distributed.propagation import propagated
 from mrl.distributed.rotation import spread_of_scores
-from mrl.errors import ConfigError
 from mrl.least_squares.ials import Factors
-from mrl.sharded.epochs import check_trainable
+from mrl.sharded.epochs import check_trainable, refuse
 from mrl.sharded.order import own_places
 from mrl.sharded.rows import Shard
 from mrl.softmax import NestedSoftmax
@@ -33,15 +32,18 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 def check_graph_epochs(config: TrainConfig) -> None:
     """Raise ConfigError, with the reason and the remedy, where a config has what these epochs have not."""
-    reasons = {
-        "loss": (config.loss != "softmax", "of epochs through the graph, softmax alone is there", "loss='softmax'"),
-        "prototypes": (config.nested_loss.prototypes > 0, "look at all items at each step", "prototypes=0"),
-        "edge_dropout": (config.graph.edge_dropout > 0, "is drawn for all interactions at once", "edge_dropout=0"),
-        "message_dropout": (config.graph.message_dropout > 0, "is drawn for all rows at once", "message_dropout=0"),
+    only = "of epochs through the graph, softmax alone is there"
+    found = {
+        "loss": (config.loss != "softmax", only, "take loss='softmax'"),
+        "prototypes": (config.nested_loss.prototypes > 0, "look at all items at each step", "take prototypes=0"),
+        "edge_dropout": (config.graph.edge_dropout > 0, "is drawn for all interactions at once", "take edge_dropout=0"),
+        "message_dropout": (
+            config.graph.message_dropout > 0,
+            "is drawn for all rows at once",
+            "take message_dropout=0",
+        ),
     }
-    for name, (is_there, reason, remedy) in reasons.items():
-        if is_there:
-            raise ConfigError(f"{name}={config.setting(name)!r}: {reason}; take {remedy}, or processes=1")
+    refuse(config, found)
 
 
 class GraphTrainer:

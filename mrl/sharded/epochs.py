@@ -21,7 +21,7 @@ Memory of a process: its interactions, 12 D bytes a row that it owns, 9 bytes an
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -48,14 +48,19 @@ LARGEST_LOSS, DIGITS = 2.0**14, 48  # a triplet's loss in the mean, beyond which
 def check_epochs(config: TrainConfig) -> None:
     """Raise ConfigError, with the reason and the remedy, where a config has what these epochs have not."""
     graph = "each step takes the vectors of all rows, gathered once a hop, there and back"
-    reasons = {
+    found = {
         "backbone": (config.backbone != "mf", graph, "take backbone='mf'"),
         "loss": (config.loss != "bpr", "of epochs on shards, bpr alone is there", "take loss='bpr'"),
         "rule": (config.rule in ("mix", "dens"), "learns or mixes beyond a negative's own row", "take rule='dns'"),
         "prototypes": (config.nested_loss.prototypes > 0, "look at all items at each step", "take prototypes=0"),
         "device": (config.device.startswith("cuda"), "epochs on shards run on CPUs", "take device='cpu'"),
     }
-    for name, (is_there, reason, remedy) in reasons.items():
+    refuse(config, found)
+
+
+def refuse(config: TrainConfig, found: Mapping[str, tuple[bool, str, str]]) -> None:
+    """Raise ConfigError at the first setting that is there. found: by name whether it is, the reason, the remedy."""
+    for name, (is_there, reason, remedy) in found.items():
         if is_there:
             raise ConfigError(f"{name}={config.setting(name)!r}: {reason}; {remedy}, or processes=1")
 
