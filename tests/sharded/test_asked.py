@@ -35,7 +35,7 @@ def there_and_back(group: Group, seed: int, edges: list[int], counts: list[int])
     }
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])  # processes outlive examples
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])  # processes outlive examples
 @given(
     seed=st.integers(0, 99),
     edges=st.lists(st.integers(0, 5), min_size=2, max_size=2),
