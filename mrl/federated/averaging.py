@@ -17,8 +17,7 @@ from mrl.federated.local_steps import Triplets, draw_triplets
 from mrl.federated.messages import Message
 from mrl.federated.method import Server
 
-SPREAD = 0.1  # standard deviation of what is drawn at the start
-BETAS, EPSILON = (0.9, 0.99), 1e-8  # of Adam
+BETAS = (0.9, 0.99)  # of Adam
 
 
 class GradientMethod:
@@ -31,18 +30,20 @@ class GradientMethod:
         """Users at random, zero beyond the width of their client."""
         users, dim = population.users.shape
         held = torch.arange(dim) < population.widths[population.owner][:, None]
-        population.users.copy_(SPREAD * torch.randn(users, dim, generator=generator) * held)
+        population.users.copy_(self.config.initial_scale * torch.randn(users, dim, generator=generator) * held)
 
     def steps(self, round: int) -> int:
         return 1
 
-    def draw(self, clients: Clients, round: int, steps: int) -> Triplets:
-        return draw_triplets(clients, round, steps=steps, negatives=self.config.negatives, seed=self.config.seed)
+    def draw(self, clients: Clients, round: int, steps: int, *by: Tensor) -> Triplets:
+        """by: users (R, d) and items (I, d), which say which candidates are hard."""
+        negatives, best, seed = self.config.negatives, self.config.candidates, self.config.seed
+        return draw_triplets(clients, round, steps=steps, negatives=negatives, seed=seed, best=best, by=by)
 
 
-def start_server(num_items: int, dim: int, generator: torch.Generator) -> Server:
-    """Items (I, D) drawn at random, and the moments of Adam."""
-    items = SPREAD * torch.randn(num_items, dim, generator=generator)
+def start_server(num_items: int, dim: int, generator: torch.Generator, scale: float = 0.1) -> Server:
+    """Items (I, D) drawn at random with this standard deviation, and the moments of Adam."""
+    items = scale * torch.randn(num_items, dim, generator=generator)
     return Server(0, {"items": items, "first": torch.zeros_like(items), "second": torch.zeros_like(items)})
 
 
@@ -62,5 +63,5 @@ def descend(server: Server, slope: Tensor, config: FederatedConfig) -> Server:
     first = torch.lerp(server.tensors["first"], slope, 1 - BETAS[0])
     second = torch.lerp(server.tensors["second"], slope.square(), 1 - BETAS[1])
     unbiased = [1 - beta ** max(server.round, 1) for beta in BETAS]
-    step = first / unbiased[0] / ((second / unbiased[1]).sqrt() + EPSILON)
+    step = first / unbiased[0] / ((second / unbiased[1]).sqrt() + config.server_epsilon)
     return server.with_tensors(items=server.items - rate * step, first=first, second=second)

@@ -77,8 +77,11 @@ class FederatedConfig:
     learning_rate: Positive = 1.0
     local_steps: PositiveInt = 1
     negatives: PositiveInt = 1
+    candidates: PositiveInt = 1
     server_optimiser: Literal["adam", "sgd"] = "adam"
     server_learning_rate: Positive = 0.01
+    server_epsilon: Positive = 1e-8
+    initial_scale: Positive = 0.1
     vector_l2: NotNegative = 0.03
     decorrelation: NotNegative = 0.0
     distillation: NotNegative = 0.0

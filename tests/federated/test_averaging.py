@@ -35,12 +35,13 @@ def test_a_column_that_nobody_sends_does_not_change():
     assert mean.abs().sum() == 0
 
 
-def test_steps_of_adam_are_those_of_torch():
-    config = FederatedConfig(server_learning_rate=0.3)
+@pytest.mark.parametrize("epsilon", [1e-8, 0.1])
+def test_steps_of_adam_are_those_of_torch(epsilon):
+    config = FederatedConfig(server_learning_rate=0.3, server_epsilon=epsilon)
     generator = torch.Generator().manual_seed(0)
     server = start_server(ITEMS, 4, generator)
     items = server.items.clone().requires_grad_()
-    optimiser = torch.optim.Adam([items], lr=0.3, betas=(0.9, 0.99), eps=1e-8)
+    optimiser = torch.optim.Adam([items], lr=0.3, betas=(0.9, 0.99), eps=epsilon)
     for round in range(1, 6):
         slope = torch.randn(ITEMS, 4, generator=generator)
         server = descend(Server(round, server.tensors), slope, config)
@@ -53,6 +54,13 @@ def test_a_change_that_is_not_finite_stops_the_server():
     server = start_server(ITEMS, 4, torch.Generator())
     with pytest.raises(RunError, match=r"round 0: .*not finite; lower learning_rate"):
         descend(server, torch.full((ITEMS, 4), torch.nan), FederatedConfig())
+
+
+@pytest.mark.parametrize("method", ["hetefedrec", "fedmrl"])
+def test_the_initial_scale_is_that_of_users_and_items(method):
+    usual, small = (simulation(method=method, **settings) for settings in ({}, {"initial_scale": 0.01}))
+    torch.testing.assert_close(small.population.users * 10, usual.population.users)
+    torch.testing.assert_close(small.server.items * 10, usual.server.items)
 
 
 def test_users_are_drawn_within_the_width_of_their_client():
