@@ -17,7 +17,7 @@ from mrl.federated.local_steps import Triplets, draw_triplets
 from mrl.federated.messages import Message
 from mrl.federated.method import Server
 
-BETAS = (0.9, 0.99)  # of Adam
+BETAS, EPSILON = (0.9, 0.99), 1e-8  # of Adam
 
 
 class GradientMethod:
@@ -63,5 +63,5 @@ def descend(server: Server, slope: Tensor, config: FederatedConfig) -> Server:
     first = torch.lerp(server.tensors["first"], slope, 1 - BETAS[0])
     second = torch.lerp(server.tensors["second"], slope.square(), 1 - BETAS[1])
     unbiased = [1 - beta ** max(server.round, 1) for beta in BETAS]
-    step = first / unbiased[0] / ((second / unbiased[1]).sqrt() + config.server_epsilon)
+    step = first / unbiased[0] / ((second / unbiased[1]).sqrt() + EPSILON)
     return server.with_tensors(items=server.items - rate * step, first=first, second=second)

@@ -134,9 +134,8 @@ class _Fitting:
         self.config, self.data, self.directory, self.progress = config, data, directory, progress
         self.summation, self.widths = summation, config.training.report_widths
         is_honest = config.training.protocol == "honest"
-        self.sizes = data.train.counts + (
-            data.valid.counts if is_honest else 0
-        )  # clients keep their width in the refit
+        # clients keep their width in the refit
+        self.sizes = data.train.counts + (data.valid.counts if is_honest else 0)
         self.due = 0.0  # when the next checkpoint is written
         self.checkpoint = directory.load_checkpoint() if config.resume else None
         if self.checkpoint is not None:
@@ -155,11 +154,8 @@ class _Fitting:
             best = state.vectors("final")
         tests = [self._evaluate(vectors, "test") for vectors in (best, last)]
         population = make_clients(self.config, self.data.train, self.sizes)
-        moments = {"best": state.best_round, "last": state.last_round}
-        parts = [
-            by_client(test, population, moment=moment, round=moments[moment])
-            for moment, test in zip(moments, tests, strict=True)
-        ]
+        moments = zip(("best", "last"), (state.best_round, state.last_round), tests, strict=True)
+        parts = [by_client(test, population, moment=moment, round=number) for moment, number, test in moments]
         return [*results, tests[0]], best, pl.concat(parts)
 
     def alone(self) -> tuple[list[Evaluation], None, pl.DataFrame]:
@@ -168,16 +164,12 @@ class _Fitting:
         for split in ("valid", "test"):
             data = self._data(split)
             population = make_clients(self.config, data.train, self.sizes)
-            results.append(
-                evaluate_scores(alone_scores(self.config, population), data, split=split, per_user=split == "test")
-            )
+            scores = alone_scores(self.config, population)
+            results.append(evaluate_scores(scores, data, split=split, per_user=split == "test"))
         number = self.state.best_round = self.state.last_round = self.config.pace[0]
         self.state.rows.append({"phase": SEARCH, "epoch": number, "bytes_up": 0, "bytes_down": 0, "seconds": 0.0})
-        return (
-            results,
-            None,
-            pl.concat(by_client(results[-1], population, moment=moment, round=number) for moment in ("best", "last")),
-        )
+        table = [by_client(results[-1], population, moment=moment, round=number) for moment in ("best", "last")]
+        return results, None, pl.concat(table)
 
     def _rounds(self, positives: Positives) -> Rounds:
         """At the start, or where the checkpoint left it."""

@@ -35,13 +35,12 @@ def test_a_column_that_nobody_sends_does_not_change():
     assert mean.abs().sum() == 0
 
 
-@pytest.mark.parametrize("epsilon", [1e-8, 0.1])
-def test_steps_of_adam_are_those_of_torch(epsilon):
-    config = FederatedConfig(server_learning_rate=0.3, server_epsilon=epsilon)
+def test_steps_of_adam_are_those_of_torch():
+    config = FederatedConfig(server_learning_rate=0.3)
     generator = torch.Generator().manual_seed(0)
     server = start_server(ITEMS, 4, generator)
     items = server.items.clone().requires_grad_()
-    optimiser = torch.optim.Adam([items], lr=0.3, betas=(0.9, 0.99), eps=epsilon)
+    optimiser = torch.optim.Adam([items], lr=0.3, betas=(0.9, 0.99), eps=1e-8)
     for round in range(1, 6):
         slope = torch.randn(ITEMS, 4, generator=generator)
         server = descend(Server(round, server.tensors), slope, config)
