@@ -2,9 +2,8 @@
 
 A column is averaged over the clients that hold it (*padding-based aggregation*, HeteFedRec, arXiv 2307.12810). The mean
 is taken for a negative gradient, by Adam (FedAdam, Reddi et al., ICLR 2021, arXiv 2003.00295) or as it is: of rarely
-met items a mean over all clients is tiny, and Adam moves their rows as far as others.
-
-Where clients have met few items, begin with small vectors: what is random of them is not unlearned (`initial_scale`).
+met items a mean over all clients is tiny, and Adam moves their rows as far as others. Where users have met few items,
+begin with small vectors (`initial_scale`): what is random of them is not unlearned.
 """
 
 from __future__ import annotations

@@ -251,8 +251,7 @@ class _Fitting:
         tensors, meta = rounds.state()
         self.directory.save_checkpoint(tensors | self.state.kept, self._identity() | self.state.meta() | meta)
         self.directory.write_history(pl.DataFrame(self.state.rows, infer_schema_length=None))
-        now = time.perf_counter()
-        self.due = now + (now - started) / SAVING
+        self.due = started + (time.perf_counter() - started) / SAVING
 
     def _identity(self) -> dict[str, Any]:
         """What a checkpoint must share with the run that wants to go on from it."""
