@@ -137,7 +137,8 @@ def train(config: TrainConfig, group: Group, progress: Progress) -> Path:
         for note in notes + training.checkpoint.begin(state):
             progress.note(note)
         vars(training).update({name: state[name] for name in STATE if state})
-        results, advice, merged = [], "", data
+        results, advice = [], ""
+        idle = sum(group.each(int((data.own.train.counts == data.num_items).sum())))
         if training.validated is None:
             fit = FITS[config.recipe](training, data)
             result = _validate(training, data, fit)
@@ -154,8 +155,9 @@ def train(config: TrainConfig, group: Group, progress: Progress) -> Path:
             advice = describe_widths(monitor, training.wider, values)
             progress.say("refit", "on all of train")
             fit = None  # its tables make room for those of the refit
-            merged = data.merge_valid()
-            fit = FITS[config.recipe](training, merged)
+            data = data.merge_valid()
+            vars(data)["fingerprint"] = fingerprint  # of what came: others do not ask any more
+            fit = FITS[config.recipe](training, data)
         test = {"split": "test", "widths": settings.report_widths, "per_user": config.per_user}
         results.append(evaluate(data, fit.vectors, fit.items, **test))
         seconds = time.perf_counter() - started
@@ -163,16 +165,14 @@ def train(config: TrainConfig, group: Group, progress: Progress) -> Path:
             "best_epoch": training.best_epoch,
             "seconds": round(sum(row["seconds"] for row in training.rows), 3),
             "wall_seconds": round(seconds, 3),
-            "users_with_every_item": sum(group.each(int((data.own.train.counts == data.num_items).sum()))),
+            "users_with_every_item": idle,
             "notes": [*data.notes, *notes],
             "processes": group.size,
             "bytes_sent": sum(group.each(group.sent)),
             "peak_memory_mib_by_process": group.each(round(peak_memory_mib() or 0)),
             "fingerprint": fingerprint,
         } | {name: fact for name, fact in {"chosen": training.chosen, "advice": advice}.items() if fact}
-        _write(
-            training, directory, replace(config, widths=settings.widths), data, merged.own.train, results, fit, facts
-        )
+        _write(training, directory, replace(config, widths=settings.widths), data, results, fit, facts)
     tell_end(progress, config, training.rows, training.chosen, seconds, training.best_epoch, advice)
     return run_path(config).resolve()
 
@@ -226,14 +226,13 @@ def _write(
     directory: RunDirectory | None,
     config: TrainConfig,
     data: ShardedData,
-    met: Positives,
     results: list[Evaluation],
     fit: Fit,
     facts: dict[str, Any],
 ) -> None:
     """Write all of a finished run but its config; what the other processes have of it is sent in pieces.
 
-    met: what own users were trained on in the end. data: whose fingerprint is known: the others do not ask here.
+    data: what was trained on in the end, whose fingerprint is known: the others do not ask here.
     """
     group = training.group
     tables = [*fit.vectors, *(fit.ego or ())]
@@ -252,7 +251,7 @@ def _write(
         offsets = Pieces(torch.int64, (data.num_users + 1,), offset_pieces(group, part))
         return Positives(offsets, pieces(part.items, sum(group.each(len(part)))), data.num_items)
 
-    seen = positives(met), positives(data.own.dropped)
+    seen = positives(data.own.train), positives(data.own.dropped)
     vectors = {name: pieces(*table) for name, table in weights.items()}
     backbone = {name: pieces(*table) for name, table in ego.items()}
     if group.is_first:
