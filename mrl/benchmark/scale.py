@@ -6,7 +6,6 @@ a machine does only adds to them. Where it does much they are those of a process
 
 from __future__ import annotations
 
-import ctypes
 import signal
 import threading
 import time
@@ -31,7 +30,7 @@ from mrl.data import planted_interactions
 from mrl.distributed.cost import EVALUATION, EVALUATION_MEMORY, SWEEP, SWEEP_MEMORY, Load, Machine, fit_factors
 from mrl.distributed.data import ShardedData, load_sharded
 from mrl.distributed.evaluation import evaluate
-from mrl.distributed.group import Group, join, leave
+from mrl.distributed.group import Group, give_back, join, leave
 from mrl.distributed.least_squares import ials
 from mrl.distributed.rows import shard
 from mrl.errors import ConfigError, RunError
@@ -203,8 +202,8 @@ def _least(group: Group, config: ScaleConfig, work: Callable) -> tuple[float, fl
 
 def _forget_peak() -> None:
     """From here on the most memory is that of what follows, without what was freed; where the system cannot, of all."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    give_back()
+    with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 

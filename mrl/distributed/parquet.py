@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from mrl.config import TrainConfig
-from mrl.data import Interactions, Positives, as_paper, dataset_name
+from mrl.data import Interactions, Positives, dataset_name
 from mrl.data.datasets import find_files, find_path
 from mrl.data.interactions import id_array, in_row_order
 from mrl.data.splits import random_mask
@@ -28,7 +28,7 @@ from mrl.distributed.rows import Rows, share_rows, swap_pairs
 from mrl.errors import ConfigError, DataError
 from mrl.files import Format, ParquetTable, check_parquet, read_item_table, read_log, sniff_parts, suffix_of
 
-CHUNK = 2**20  # rows at a time
+CHUNK = 2**18  # rows at a time
 ROLES = ("user", "item", "rating", "timestamp")
 
 
@@ -71,8 +71,8 @@ def read_shard(
     train, valid, test, dropped = _split(config, pairs, users, len(item_ids))
     if not sum(group.each(len(dropped))):
         dropped = None
-    own = Interactions(name, train, valid, test, own_ids, item_ids, labels, tuple(notes), dropped)
-    return users, as_paper(own) if config.protocol == "paper" else own, user_ids
+    valid = test if config.protocol == "paper" else valid  # as of `mrl.data.as_paper`, without a copy of train
+    return users, Interactions(name, train, valid, test, own_ids, item_ids, labels, tuple(notes), dropped), user_ids
 
 
 def hashed_noise(seed: int, users: np.ndarray, items: np.ndarray) -> np.ndarray:

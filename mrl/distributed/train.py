@@ -24,7 +24,7 @@ from mrl.data import Positives, resolve_dataset
 from mrl.distributed.checkpoint import Checkpoint
 from mrl.distributed.data import ShardedData, load_sharded, offset_pieces, sample_of_users
 from mrl.distributed.evaluation import evaluate
-from mrl.distributed.group import Group
+from mrl.distributed.group import Group, give_back
 from mrl.distributed.least_squares import fit_least_squares
 from mrl.distributed.rotation import initial_vectors
 from mrl.distributed.rows import Rows, shard
@@ -82,6 +82,7 @@ def least_squares(training: Training, data: ShardedData) -> Fit:
         training.save()
     config, started = training.settings(), time.perf_counter() - training.seconds
     made = shard(data.group, data.own.train, data.users, width=config.least_squares.fit_width)
+    give_back()
     sides, done = (made.users, made.items), training.sweeps
     kept = training.checkpoint.load(sides, config.least_squares.fit_width) if done else None
 
@@ -158,8 +159,11 @@ def train(config: TrainConfig, group: Group, progress: Progress) -> Path:
             data = data.merge_valid()
             vars(data)["fingerprint"] = fingerprint  # of what came: others do not ask any more
             fit = FITS[config.recipe](training, data)
-        test = {"split": "test", "widths": settings.report_widths, "per_user": config.per_user}
-        results.append(evaluate(data, fit.vectors, fit.items, **test))
+        if config.protocol == "paper" and not config.per_user:  # validation was the test set
+            results.append(replace(result, table=result.table.with_columns(split=pl.lit("test"))))
+        else:
+            test = {"split": "test", "widths": settings.report_widths, "per_user": config.per_user}
+            results.append(evaluate(data, fit.vectors, fit.items, **test))
         seconds = time.perf_counter() - started
         facts = {
             "best_epoch": training.best_epoch,
