@@ -96,16 +96,16 @@ def _half_sweep(group: Group, links: Links, own: Tensor, other: Tensor, row_l2: 
 
 
 def rotate(shard: Shard, factors: Factors) -> Factors:
-    """Own users and items on the principal axes of all, as `mrl.least_squares.axes.rotate` turns them."""
+    """Own users and items, in place, on the principal axes of all, as `mrl.least_squares.axes.rotate` turns them."""
     group, users, items = shard.group, *factors
     grams = summed_gram(group, shard.users, users), summed_gram(group, shard.items, items)
     shapes = [gram.shape for gram in grams]
     user_axes, item_axes = group.from_first(lambda: principal_axes(*grams, users.dtype), shapes)
-    users, items = times(shard.users, users, user_axes), times(shard.items, items, item_axes)
+    users, items = times(shard.users, users, user_axes, users), times(shard.items, items, item_axes, items)
     largest = largest_entries(items) if len(items) else items.new_zeros(1, items.shape[1])
     largest = largest_entries(group.gather(largest, [1] * group.size))
     signs = torch.where(largest < 0, -1.0, 1.0).to(items)
-    return users * signs, items * signs
+    return users.mul_(signs), items.mul_(signs)
 
 
 def nested_least_squares(
