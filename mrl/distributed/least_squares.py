@@ -66,7 +66,7 @@ def _orthonormal(group: Group, rows: Rows, table: Tensor) -> Tensor:
 
 
 def ials(shard: Shard, factors: Factors, *, alpha0: float, l2: float, nu: float, sweeps: int) -> Factors:
-    """Own users and items after so many sweeps from `factors`, which they overwrite, as `mrl.least_squares.ials.ials`."""
+    """Own users and items after so many sweeps from `factors`, in their place, as `mrl.least_squares.ials.ials`."""
     (users, items), scale = factors, {"alpha0": alpha0, "l2": l2, "nu": nu}
     user_l2 = frequency_l2(shard.by_user.counts, shard.items.total, **scale)
     item_l2 = frequency_l2(shard.by_item.counts, shard.users.total, **scale)

@@ -1,9 +1,10 @@
 """Parquet folders read by shards, as Spark writes them, hive partitions too: no process ever holds all pairs.
 
 Each process reads its share of the rows, some at a time, twice: first for the ids, then for the pairs; a third time for
-those below `min_rating`. Distinct ids are shuffled by their hash, merged where they meet, and told to all: every process knows all ids, in order, as `build` gives
-them rows. Pairs go by all-to-all to the process that owns their user, where repeats are merged and some are held out:
-of each user as many as in one process, which ones a hash of seed, user and item says.
+those below `min_rating`. Distinct ids are shuffled by their hash, merged where they meet, and told to all: every
+process knows all ids, in order, as `build` gives them rows. Pairs go by all-to-all to the process that owns their user,
+where repeats are merged and some are held out: of each user as many as in one process, which ones a hash of seed, user
+and item says.
 """
 
 from __future__ import annotations
@@ -125,10 +126,7 @@ class _Reader:
 
 
 def _count(group: Group, reader: _Reader) -> tuple[Tensor, dict[str, pl.Series]]:
-    """How many interactions each user has that are kept and that are not, repeats included; by side all ids, in order.
-
-    The first (2, U).
-    """
+    """(2, U) interactions of each user that are kept, and that are not, repeats included; by side all ids, in order."""
     counted: dict[str, pl.DataFrame] = {}
     for frame in reader.frames():
         for side in ("user", "item"):
@@ -165,7 +163,7 @@ def swap_frames(group: Group, frames: list[pl.DataFrame]) -> pl.DataFrame:
 def _shuffle(
     group: Group, reader: _Reader, ids: dict[str, pl.Series], users: Rows, kept: bool, most: int
 ) -> np.ndarray:
-    """Distinct pairs of own users that are kept, or are not, as user · I + item (N,), increasing. most: there may be."""
+    """Distinct pairs of own users, `most` or fewer, that are kept, or are not, as user · I + item (N,), increasing."""
     rows = {side: column.to_frame().with_row_index(f"{side}_row") for side, column in ids.items()}
 
     def pairs() -> Iterator[tuple[Tensor, Tensor]]:

@@ -211,10 +211,8 @@ def shard(group: Group, own: Positives, users: Rows, *, width: int, fetched: int
     return Shard(group, own, users, items, by_user, by_item)
 
 
-def swap_pairs(
-    group: Group, own: Rows, others: int, pairs: Iterable[tuple[Tensor, Tensor]], most: int
-) -> np.ndarray:
-    """Distinct pairs of own rows as row · others + other (N,), increasing, of what all processes send, bit by bit.
+def swap_pairs(group: Group, own: Rows, others: int, pairs: Iterable[tuple[Tensor, Tensor]], most: int) -> np.ndarray:
+    """Distinct pairs of own rows as row · others + other (N,), increasing, of what all processes send, some at a time.
 
     pairs: rows, of any process, and others (n,), as often in every process. most: that come to this process, at most.
     """

@@ -81,6 +81,7 @@ def least_squares(training: Training, data: ShardedData) -> Fit:
         _choose_settings(training, data)
         training.save()
     config, started = training.settings(), time.perf_counter() - training.seconds
+    give_back()
     made = shard(data.group, data.own.train, data.users, width=config.least_squares.fit_width)
     give_back()
     sides, done = (made.users, made.items), training.sweeps
@@ -105,8 +106,8 @@ FITS: dict[str, Callable[[Training, ShardedData], Fit]] = {"least_squares": leas
 def check_sharded(config: TrainConfig) -> None:
     """Raise ConfigError, with the reason and the remedy, where a config has what is not sharded."""
     if config.recipe not in FITS:
-        reason = "its epochs are not sharded over processes yet"
-        raise ConfigError(f"recipe={config.recipe!r}: {reason}; take recipe='least_squares', or processes=1")
+        remedy = "take recipe='least_squares', or processes=1"
+        raise ConfigError(f"recipe={config.recipe!r}: its epochs are not sharded over processes yet; {remedy}")
 
 
 def train(config: TrainConfig, group: Group, progress: Progress) -> Path:
