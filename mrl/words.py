@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 from zlib import crc32
 
+PATH = " > "  # between the parts of a label that is a path in a taxonomy
 MOST = 0.5  # share of all items beyond which what is typical of a cluster says little
 METRICS = {"recall": "Recall", "precision": "Precision", "ndcg": "NDCG", "hit": "Hit ratio", "mrr": "MRR", "map": "MAP"}
 READABLE = {"popularity": "popularity (log)", "year": "release year", "genres": "genres"}

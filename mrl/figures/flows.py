@@ -17,7 +17,7 @@ from scipy.optimize import isotonic_regression
 
 from mrl.errors import ConfigError, DataError
 from mrl.figures.style import GREY, PALETTE, SMALL, Drawing, check_size, check_table, ink, shorten, styled, text_inches
-from mrl.words import MOST, is_most, percent
+from mrl.words import MOST, PATH, is_most, percent
 
 LINE = 0.125  # inches between two lines of small text
 LEGIBLE = 10  # letters of a title that has to be cut
@@ -254,13 +254,15 @@ def box_lines(row: dict, room: float, most: int) -> list[str]:
 
 
 def _openings(row: dict) -> list[str]:
-    """How a caption may begin, the fullest first: labels with the share and lift of the first, without, it alone."""
+    """How a caption may begin, the fullest first: labels with the share and lift of the first, without, it alone, and
+    of a path its last part."""
     if is_most(row):
         share = percent(row["share"])
         return [f"{share} of items", share]
     labels, strength = row["typical"].split(" / "), _strength(row)
     first = f"{labels[0]} {strength}".strip()
-    return [" / ".join([first, *labels[1:]]), first, " / ".join(labels), labels[0]]
+    last = labels[0].rpartition(PATH)[2]
+    return list(dict.fromkeys([" / ".join([first, *labels[1:]]), first, " / ".join(labels), labels[0], last]))
 
 
 def _strength(row: dict) -> str:

@@ -30,7 +30,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLoc
 from PIL import Image
 
 from mrl.errors import ConfigError, DataError
-from mrl.words import BLUE, COLOURS, Look, model_looks, model_names
+from mrl.words import BLUE, COLOURS, PATH, Look, model_looks, model_names
 
 MAX_PIXELS = 3_200_000  # of a saved PNG: more makes megabytes of a tall figure, and print has the PDF
 SIZES = {"column": 3.35, "page": 7.0}  # inches
@@ -299,7 +299,9 @@ def text_inches(text: str, size: float = SMALL) -> float:
 
 
 def shorten(text: str, inches: float, size: float = SMALL) -> str:
-    """The text, cut to fit with an ellipsis; empty where not even three letters fit."""
+    """The text, cut to fit with an ellipsis; empty where not even three letters fit. Of a path its end is kept."""
+    while text_inches(text, size) > inches and PATH in text:
+        text = text.partition(PATH)[2]
     if text_inches(text, size) <= inches:
         return text
     cut = [text[:end].rstrip(" ,;:") + "…" for end in range(len(text))]

@@ -12,10 +12,10 @@ import polars as pl
 
 from mrl.errors import DataError
 from mrl.files.labels import read_item_table
+from mrl.words import PATH
 
 FILES = ("transactions.parquet", "products.parquet")
 TAXONOMY = ("department", "product_category", "product_type")
-PATH = " > "
 
 
 def read_products(path: str | Path) -> pl.DataFrame:

@@ -114,9 +114,10 @@ def describe_strongest(recall: pl.DataFrame, model: str) -> str:
     if len(hidden):
         wins = hidden.filter(pl.col("value") >= pl.col("vectors_value"))
         losses = hidden.filter(pl.col("value") < pl.col("vectors_value"))
-        parts = [f"it is above the strongest {_at_widths(wins)} ({_against(wins, 'vectors', names)})"] * bool(len(wins))
-        parts += [f"below it {_at_widths(losses)} ({_against(losses, 'vectors', names)})"] * bool(len(losses))
-        sentences.append(f"Of the baselines that have vectors, {listed(parts)}.")
+        parts = [f"above the strongest {_at_widths(wins)} ({_against(wins, 'vectors', names)})"] * bool(len(wins))
+        below = "below it" if len(wins) else "below the strongest"
+        parts += [f"{below} {_at_widths(losses)} ({_against(losses, 'vectors', names)})"] * bool(len(losses))
+        sentences.append(f"Beside the baselines that have vectors {names[model]} is {listed(parts)}.")
     return " ".join(sentences)
 
 

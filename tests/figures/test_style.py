@@ -127,6 +127,8 @@ def test_shorten_fits_and_keeps_what_fits() -> None:
     assert cut.endswith("…") and cut[:-1] and "Eternal Sunshine of the Spotless Mind".startswith(cut[:-1])
     assert 0.8 < text_inches(cut) <= 1.0
     assert shorten("Drama", 0.05) == ""
+    assert shorten("GROCERY > SOFT DRINKS > COLA", text_inches("SOFT DRINKS > COLA")) == "SOFT DRINKS > COLA"
+    assert shorten("GROCERY > SOFT DRINKS", text_inches("SOFT DRI…")) == "SOFT DRI…"
     assert text_inches("$5 and $6") > text_inches("$5")  # dollars are text, not formulas
 
 

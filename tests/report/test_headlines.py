@@ -40,8 +40,8 @@ def test_the_headline_names_every_loss_and_the_strongest_baseline():
     assert describe_strongest(MIXED, "default") == (
         "**default recipe has the highest Recall@20 at width 64** (strongest baseline: *iALS, rotated* .3900 against "
         ".4000 at 64). **A baseline is ahead at widths 4 and 8**: *EASE* .3600 against .3000 at 4 and .3500 at 8. "
-        "Of the baselines that have vectors, it is above the strongest at width 8 (*iALS, rotated* .3400 against .3500 "
-        "at 8) and below it at width 4 (*BPR, rotated* .3100 against .3000 at 4)."
+        "Beside the baselines that have vectors default recipe is above the strongest at width 8 (*iALS, rotated* "
+        ".3400 against .3500 at 8) and below it at width 4 (*BPR, rotated* .3100 against .3000 at 4)."
     )
     ahead = describe_strongest(recall_table(default=(0.3, 0.4, 0.5), ials=(0.2, 0.3, 0.4)), "default")
     assert "has the highest Recall@20 at every width**" in ahead and "ahead" not in ahead
