@@ -127,14 +127,15 @@ class _Reader:
 
 def _count(group: Group, reader: _Reader) -> tuple[Tensor, dict[str, pl.Series]]:
     """(2, U) interactions of each user that are kept, and that are not, repeats included; by side all ids, in order."""
-    counted: dict[str, pl.DataFrame] = {}
+    counted: dict[str, list[pl.DataFrame]] = {"user": [], "item": []}
     for frame in reader.frames():
-        for side in ("user", "item"):
-            seen = frame.group_by(side).agg(pl.col("kept").sum(), left=(~pl.col("kept")).sum())
-            both = [counted[side], seen] if side in counted else [seen]
-            counted[side] = pl.concat(both, how="vertical_relaxed").group_by(side).sum()
+        for side, seen in counted.items():
+            seen.append(frame.group_by(side).agg(pl.col("kept").sum(), left=(~pl.col("kept")).sum()))
+            if sum(map(len, seen[1:])) >= len(seen[0]):  # not after every frame: there may be far more ids
+                seen[:] = [pl.concat(seen, how="vertical_relaxed").group_by(side).sum()]
     tables = {}
-    for side, table in counted.items():
+    for side, seen in counted.items():
+        table = pl.concat(seen, how="vertical_relaxed").group_by(side).sum()
         owner = table[side].cast(pl.String).hash() % group.size  # by how it is written: of numbers beside text, too
         sent = [table.filter(owner == rank) for rank in range(group.size)]
         own = swap_frames(group, sent).group_by(side).sum().filter(pl.col("kept") > 0)

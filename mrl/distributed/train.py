@@ -31,6 +31,7 @@ from mrl.distributed.rows import Rows, shard
 from mrl.errors import ConfigError, DataError, RunError
 from mrl.evaluation import Evaluation
 from mrl.least_squares import SEARCHED, choose_settings, describe_widths, expected_trials
+from mrl.least_squares.axes import ROWS
 from mrl.least_squares.ials import Factors
 from mrl.least_squares.validation import MOST_INTERACTIONS, draw_rows
 from mrl.runs import Progress, RunDirectory, log_trial, peak_memory_mib, run_path, tell_end, write_run
@@ -240,8 +241,8 @@ def _write(
     data: what was trained on in the end, whose fingerprint is known: the others do not ask here.
     """
     group = training.group
-    tables = [*fit.vectors, *(fit.ego or ())]
-    if sum(group.each(sum(int((~table.isfinite()).sum()) for table in tables))):
+    parts = (piece for table in (*fit.vectors, *(fit.ego or ())) for piece in table.split(ROWS))
+    if group.largest(float(not all(bool(piece.isfinite().all()) for piece in parts))):
         raise RunError(f"{run_path(config)}: the vectors have NaN or Inf and are not saved; raise l2 or alpha0")
     sizes = data.num_users, data.num_items
     weights = {name: (table, size) for name, table, size in zip(("users", "items"), fit.vectors, sizes, strict=True)}
