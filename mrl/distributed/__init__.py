@@ -20,9 +20,10 @@ parameters of `train.ipynb` as `name value`:
     torchrun --standalone --nproc-per-node 2 -m mrl.distributed dataset interactions/ recipe least_squares
 
 Vectors and metrics are the same bit for bit for any number of processes of one kind of machine with as many threads
-each; with other OMP_NUM_THREADS solutions differ by some 1e-6. Without shards (`processes=1`) sums are added up in
-another order. Learning the rotation makes of either some 1e-3 of a metric on small data. A Parquet folder is split by a
-hash here and by draws there; the splits of other data, which every process reads whole, are the same.
+each; with other OMP_NUM_THREADS, or without shards (`processes=1`), sums are added up in another order: scores differ
+by some 1e-6, metrics by less than 1e-4, or 1e-3 where a rotation is learned, which makes much of little. A Parquet
+folder is split by a hash here and by draws there; the splits of other data, which every process reads whole, are the
+same.
 
 Each process holds its users' and its items' interactions, their rows of the tables (4 · D bytes each), and for half a
 sweep what these point to of the other side, at most `mrl.distributed.rows.FETCHED` numbers; all ids, in the first one
