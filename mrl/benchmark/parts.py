@@ -13,8 +13,8 @@ from typing import Any
 import polars as pl
 
 from mrl.data import planted
-from mrl.distributed.group import Group
 from mrl.errors import ConfigError
+from mrl.sharded.group import Group
 
 
 def write_planted(group: Group, folder: str | Path, parts: int, settings: Mapping[str, Any]) -> list[str]:

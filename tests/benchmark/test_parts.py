@@ -9,8 +9,8 @@ import pytest
 from mrl.benchmark.parts import write_planted
 from mrl.benchmark.scale import in_processes
 from mrl.data import planted
-from mrl.distributed import Group
 from mrl.errors import ConfigError
+from mrl.sharded import Group
 
 SETTINGS = {"num_users": 701, "num_items": 90, "interactions": 9001, "branching": (3, 3), "seed": 4, "noise": 0.0}
 
