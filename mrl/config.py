@@ -103,7 +103,8 @@ class NestedLossSettings:
     level_weights: one a width; empty: equal, or chosen by a thorough search of the recipes default and least_squares.
     levels_per_step: a random subset of so many levels a step; 0 for all. margin: of cml. uniformity: of dau.
     prototypes: weight λ of nested prototypes of items (`mrl.prototypes`), 0 for none; so many per dimension of a width.
-    prototypes_popularity: with 0 they have as many items each, with 1 as many interactions.
+    prototypes_popularity: with 0 they have as many items each, with 1 as many interactions. prototypes_views: whether
+    student and teacher see an item by one half of its users each, which takes a backbone that propagates.
     """
 
     level_weights: tuple[float, ...] = ()
@@ -113,6 +114,7 @@ class NestedLossSettings:
     prototypes: NotNegative = 0.0
     prototypes_per_dimension: Positive = 4.0
     prototypes_popularity: NotNegative = 0.0
+    prototypes_views: bool = False
 
 
 @settings
@@ -244,6 +246,9 @@ class TrainConfig:
         if (self.backbone == "propagation") != (self.recipe != "mrl4rec"):
             remedy = "recipe='mrl4rec' has mf and lightgcn, the other recipes have propagation"
             raise ConfigError(f"backbone={self.backbone!r}, recipe={self.recipe!r}: {remedy}")
+        if self.nested_loss.prototypes_views and (self.backbone == "mf" or self.hops == 0):
+            remedy = "backbone='mf' has no users in its items; recipe='default' and backbone='lightgcn' have"
+            raise ConfigError(f"prototypes_views=True: {remedy}, with hops=1 or more")
         fit_width, widest = self.least_squares.fit_width, NARROWEST if self.widths == AUTO else self.widths[-1]
         if fit_width and fit_width < widest:
             raise ConfigError(f"fit_width={fit_width}: must be at least the widest width, {widest}")
