@@ -80,17 +80,13 @@ def summarise_clusterings(table: pl.DataFrame, part: str) -> pl.DataFrame:
 def study_term(config: TrainConfig, weights: Sequence[float], seeds: Sequence[int]) -> pl.DataFrame:
     """What the term of a training (`nested_loss={"prototypes": λ}`) does at every width: rows as in TABLE.
 
-    All `weights` on validation of the first seed; of the other seeds none (0) and the best of these, by JUDGED. These
-    two on test, too, each trained anew on train and validation for the epochs that validation found.
+    None (0) and `weights` on validation of the first seed. None and the best of them, by JUDGED, on test of every seed,
+    trained anew on train and validation for as many epochs as the first seed found.
     """
-    parts, tried = [], list(dict.fromkeys([0.0, *map(float, weights)]))
-    for seed in seeds:
-        at_seed = config.with_settings(seed=seed)
-        data = load_data(at_seed)
-        valid = measure_term(at_seed, tried, data)
-        tried = [0.0, best_weight(at_seed, tried, valid)]
-        parts += [valid, refit_term(at_seed, {weight: _epoch(at_seed, weight, valid) for weight in tried}, data)]
-    return pl.concat(parts)
+    tried = list(dict.fromkeys([0.0, *map(float, weights)]))
+    valid = measure_term(config.with_settings(seed=seeds[0]), tried)
+    epochs = {weight: _epoch(config, weight, valid) for weight in (0.0, best_weight(config, tried, valid))}
+    return pl.concat([valid, *(refit_term(config.with_settings(seed=seed), epochs) for seed in seeds)])
 
 
 def best_weight(config: TrainConfig, weights: Sequence[float], table: pl.DataFrame) -> float:

@@ -79,7 +79,7 @@ def test_the_weight_is_chosen_on_validation_of_the_first_seed_and_only_it_is_tes
     config, asked = small("mrl4rec"), []
 
     def made(label: str):
-        def measure(at_seed, weights, data):
+        def measure(at_seed, weights):
             asked.append((label, at_seed.seed, dict(weights) if label == "test" else list(weights)))
             rows = [
                 {"method": f"mrl4rec, λ={weight:g}", "label": label, "metric": "ndcg@20", "width": width, "epoch": 7}
@@ -94,9 +94,10 @@ def test_the_weight_is_chosen_on_validation_of_the_first_seed_and_only_it_is_tes
     monkeypatch.setattr(prototype_study, "refit_term", made("test"))
     study_term(config, [1, 3, 10], [4, 5])
     assert asked == [
-        ("valid", 4, [0.0, 1.0, 3.0, 10.0]), ("test", 4, {0.0: 7, 3.0: 7}),
-        ("valid", 5, [0.0, 3.0]), ("test", 5, {0.0: 7, 3.0: 7}),
-    ]  # fmt: skip
+        ("valid", 4, [0.0, 1.0, 3.0, 10.0]),
+        ("test", 4, {0.0: 7, 3.0: 7}),
+        ("test", 5, {0.0: 7, 3.0: 7}),
+    ]
 
 
 def test_the_best_weight_is_that_of_the_mean_over_widths():

@@ -125,7 +125,7 @@ def test_views_draw_halves_together():
         for _ in range(3):
             made.run_epoch()
         made.model.eval()
-        users, items = made.model()
+        users, items = (side.detach() for side in made.model())
         lean = made.model.item_lean(users, made.prototypes.signs if settings else signs)
         return float(torch.nn.functional.cosine_similarity(items + lean, items - lean).mean())
 
