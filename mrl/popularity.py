@@ -11,7 +11,7 @@ with the position of a patch, and iterated nullspace projection (Ravfogel et al.
 The ridge penalty is heavy. An orthogonal projection takes all that is linear at once where u is the covariance of the
 block with y, which is the limit of heavy penalties; the least-squares direction leaves a part, needs more repeats, and
 each costs a dimension (ml-100k at width 64, two of them in each block, found in one half of the items and probed in the
-other: R² .05 with a penalty of .1, .015 with 10; 32 drawn dimensions, 20,000 items: .008 with 10, .0015 with 100).
+other: R² .05 with a penalty of .1, .015 with 10).
 
 What few items say of others is not exact, and no repeat mends that: of D dimensions, R of them projected out, a perfect
 probe of new items still reads R² ≈ (D − R) / items: .09 where 640 items have 64 dimensions, .006 for 10,000 items.
@@ -33,7 +33,7 @@ from torch import Tensor, from_numpy
 from mrl.errors import ConfigError, DataError
 from mrl.widths import blocks, check_widths
 
-PENALTY = 100.0  # of the ridge that finds a direction, in mean variances of the block's columns
+PENALTY = 10.0  # of the ridge that finds a direction, in mean variances of the block's columns
 ENOUGH = 0.02  # R² of the probe that counts as nothing
 MOST = 8  # repeats in a block, as in RASA; and never more than half of its dimensions
 SPLITS, THIRDS, FOLDS = 12, 3, 5  # of the items, how often into thirds; folds of a probe in one third
