@@ -135,7 +135,7 @@ def test_views_draw_halves_together():
 
 @pytest.mark.parametrize("settings", [{"recipe": "mrl4rec"}, {"backbone": "lightgcn", "hops": 0}])
 def test_views_need_users_in_the_items(settings):
-    with pytest.raises(ConfigError, match=r"^prototypes_views=True: backbone='mf' has no users in its items; recipe="):
+    with pytest.raises(ConfigError, match=r"^prototypes_views=True: items pick up no users here; give backbone="):
         train_config(prototypes_views=True, **settings)
 
 
