@@ -16,6 +16,7 @@ import polars as pl
 
 from mrl.config import TrainConfig, differing
 from mrl.data import Interactions, load_data, pick_device
+from mrl.errors import ConfigError
 from mrl.evaluation import Evaluation, evaluate
 from mrl.hierarchy.runs import popularity_of
 from mrl.least_squares import Propagation, fit_least_squares, initial_model
@@ -141,6 +142,9 @@ def _begun(config: TrainConfig, data: Interactions, split: str) -> tuple[TrainCo
     config, rows = config.with_usual(), []
     if config.recipe != "default":
         return config, None, rows
+    if None in (config.least_squares.alpha0, config.least_squares.fit_width):
+        remedy = "least_squares={'alpha0': 0.1, 'fit_width': 256}"
+        raise ConfigError(f"alpha0, fit_width: have no usual value, and nothing is searched here; give {remedy}")
     model = initial_model(config, data.train, fit_least_squares(config, data.train))
     result = evaluate(*model.vectors(), data, split=split, widths=config.widths, ks=[20])
     return config, model, _by_width(result, f"{config.recipe}, untrained", config, 0, split)

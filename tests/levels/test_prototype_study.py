@@ -11,6 +11,7 @@ from settings import GIVEN, train_config
 
 from mrl import fit
 from mrl.data import Positives, load_data
+from mrl.errors import ConfigError
 from mrl.levels import measure_term, prototype_study, study_clusterings, study_term, summarise_clusterings
 from mrl.levels.prototype_study import TABLE, best_weight, refit_term
 
@@ -58,6 +59,11 @@ def test_the_term_is_measured_on_validation_alone(recipe):
     assert measure_term(config, [0.0, 0.5], replace(data, test=other)).equals(table)
     alone = measure_term(config, [0.5], data).filter(method=f"{recipe}, λ=0.5")
     assert alone.equals(trained)  # the training before it has left nothing behind
+
+
+def test_settings_that_depend_on_the_data_are_to_be_given():
+    with pytest.raises(ConfigError, match="alpha0, fit_width: have no usual value, .*; give least_squares="):
+        measure_term(train_config(**SMALL, recipe="default", epochs=1), [1.0])
 
 
 def small(recipe: str, **settings):
