@@ -62,7 +62,7 @@ def test_the_term_is_measured_on_validation_alone(recipe):
 
 
 def test_settings_that_depend_on_the_data_are_to_be_given():
-    with pytest.raises(ConfigError, match="alpha0, fit_width: have no usual value, .*; give least_squares="):
+    with pytest.raises(ConfigError, match=r"alpha0, fit_width: have no usual value, .*; give least_squares="):
         measure_term(train_config(**SMALL, recipe="default", epochs=1), [1.0])
 
 
