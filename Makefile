@@ -37,7 +37,7 @@ figures: $(VENV)/.installed ## train what is missing on DATASET and write figure
 ablation: $(VENV)/.installed ## what each stage of the recipe gives on DATASET: figures/<dataset>-stages.*, reports/stages.csv; trains what is missing
 	$(call execute,ablation)
 
-levels: $(VENV)/.installed ## what each width knows of true taxonomies, beside models that are not nested: reports/levels.csv, figures/levels.*; trains what is missing, hours
+levels: $(VENV)/.installed ## what each width knows of true taxonomies, beside models that are not nested: reports/levels.csv, figures/levels.*; trains what is missing, hours; PROTOTYPES=true adds reports/prototypes.csv
 	$(call execute,levels)
 
 study: $(VENV)/.installed-study ## every model on every data set: reports/study.*, in days; DRY_RUN=true says how long, TRIALS=8 ... are passed on

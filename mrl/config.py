@@ -103,7 +103,7 @@ class NestedLossSettings:
     level_weights: one a width; empty: equal, or chosen by a thorough search of the recipes default and least_squares.
     levels_per_step: a random subset of so many levels a step; 0 for all. margin: of cml. uniformity: of dau.
     prototypes: weight λ of nested prototypes of items (`mrl.prototypes`), 0 for none; so many per dimension of a width.
-    prototypes_popularity: with 0 they have as many items each, with 1 as many interactions.
+    prototypes_popularity: as many items each with 0, as many interactions with 1. prototypes_views: by halves of users.
     """
 
     level_weights: tuple[float, ...] = ()
@@ -113,6 +113,7 @@ class NestedLossSettings:
     prototypes: NotNegative = 0.0
     prototypes_per_dimension: Positive = 4.0
     prototypes_popularity: NotNegative = 0.0
+    prototypes_views: bool = False
 
 
 @settings
@@ -244,16 +245,15 @@ class TrainConfig:
         if (self.backbone == "propagation") != (self.recipe != "mrl4rec"):
             remedy = "recipe='mrl4rec' has mf and lightgcn, the other recipes have propagation"
             raise ConfigError(f"backbone={self.backbone!r}, recipe={self.recipe!r}: {remedy}")
+        if self.nested_loss.prototypes_views and (self.backbone == "mf" or self.hops == 0):
+            raise ConfigError("prototypes_views=True: items pick up no users here; give backbone='lightgcn' and hops=1")
         fit_width, widest = self.least_squares.fit_width, NARROWEST if self.widths == AUTO else self.widths[-1]
         if fit_width and fit_width < widest:
             raise ConfigError(f"fit_width={fit_width}: must be at least the widest width, {widest}")
         unused = {"rule": "dns", "candidates": 16, "nested_negatives": True}
-        changed = [name for name, value in unused.items() if self.loss == "softmax" and self.setting(name) != value]
-        if changed:
-            raise ConfigError(
-                f"{changed[0]}={self.setting(changed[0])!r}: loss='softmax' weighs all items that it draws; loss='bpr'"
-                " picks negatives"
-            )
+        other = [f"{name}={self.setting(name)!r}" for name, value in unused.items() if self.setting(name) != value]
+        if self.loss == "softmax" and other:
+            raise ConfigError(f"{other[0]}: loss='softmax' weighs all items that it draws; loss='bpr' picks negatives")
         if self.rule == "dns_mn" and self.sampler.topk > self.sampler.candidates:
             raise ConfigError(f"topk={self.sampler.topk}: must be at most candidates={self.sampler.candidates}")
         if self.eval_widths:

@@ -105,6 +105,11 @@ class LightGCN(MatrixFactorization):
             layers.append((self._drop(users, generator), self._drop(items, generator)))
         return layers
 
+    def item_lean(self, users: Tensor, signs: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(I, D): what items pick up in a hop from users (U, D) of sign 1, less what from those of −1. signs: (U,)."""
+        graph, transpose = self._graph(generator)
+        return propagate(transpose, graph, users * signs[:, None])
+
     def by_hop(self, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         users, items = zip(*self._hops(generator), strict=True)
         return torch.stack(users, 1), torch.stack(items, 1)

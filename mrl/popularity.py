@@ -13,6 +13,9 @@ block with y, which is the limit of heavy penalties; the least-squares direction
 each costs a dimension (ml-100k at width 64, two of them in each block, found in one half of the items and probed in the
 other: R² .05 with a penalty of .1, .015 with 10).
 
+What few items say of others is not exact, and no repeat mends that: of D dimensions, R of them projected out, a perfect
+probe of new items still reads R² ≈ (D − R) / items: .09 where 640 items have 64 dimensions, .006 for 10,000 items.
+
 Projected on both sides, scores change by −(1 − (1 − γ)²) Σ_u ⟨x, u⟩⟨y, u⟩ and nothing else, at every width that ends a
 block. To project queries alone by 1 − (1 − γ)² gives the same scores, so that an index of items stays as it is.
 What is not linear stays: the lengths of what is left still rank the items of ml-100k by popularity (Spearman .96).

@@ -75,6 +75,7 @@ class Trainer:
                 weight=nested.prototypes,
                 per_dimension=nested.prototypes_per_dimension,
                 popularity=nested.prototypes_popularity,
+                views=nested.prototypes_views,
                 seed=prototype_seed,
             )
         self.parameters = {name: each for name, each in modules.named_parameters() if each.requires_grad}
@@ -122,7 +123,8 @@ class Trainer:
         if self.epoch == 0:
             self.model.start_training(self.config.hops, self.config.least_squares.initial_scale)
             if self.prototypes is not None:
-                self.prototypes.start(self.model.eval()()[1])
+                self.model.eval()
+                self.prototypes.start(*self._item_views(*self.model()))
         self.model.train()
         count = len(self.active if self.by_user else self.users)
         order = torch.randperm(count, device=self.device, generator=self.generator)
@@ -177,20 +179,28 @@ class Trainer:
             ego = (anchors, positives) if negatives is None else (anchors, positives, negatives)
         else:
             ego = (embedding(user_rows, self.model.users), embedding(rows, self.model.items))
-        auxiliary = auxiliary + self._prototype_term(items.mean(1) if mix else items)
+        auxiliary = auxiliary + self._prototype_term(*((users.mean(1), items.mean(1)) if mix else (users, items)))
         return self._descend(loss + auxiliary + l2_penalty(self.config.l2, *ego)), terms
 
     def _user_step(self, user_rows: Tensor, levels: Sequence[int] | None) -> tuple[Tensor, Tensor]:
         users, items = self.model(self.generator)
         loss, terms = self.loss(user_rows, embedding(user_rows, users), items, levels, self.generator)
         penalty = self.loss.penalty(self.config.l2, self.model.users, self.model.items)
-        return self._descend(loss + self._prototype_term(items) + penalty), terms
+        return self._descend(loss + self._prototype_term(users, items) + penalty), terms
 
-    def _prototype_term(self, items: Tensor) -> Tensor | float:
+    def _prototype_term(self, users: Tensor, items: Tensor) -> Tensor | float:
         """λ Σ_j L_j of `mrl.prototypes` for items (I, D) as they are in this step; 0 where it is off."""
         if self.prototypes is None:
             return 0.0
-        return self.prototypes(items, self.epoch / self.config.epochs, self.generator)
+        views = self._item_views(users, items)
+        return self.prototypes(*views, progress=self.epoch / self.config.epochs, generator=self.generator)
+
+    def _item_views(self, users: Tensor, items: Tensor) -> tuple[Tensor, ...]:
+        """Items (I, D) as the term sees them: as they are, or by the one half of their users and by the other."""
+        if self.prototypes.signs is None:
+            return (items,)
+        lean = self.model.item_lean(users, self.prototypes.signs, self.generator)
+        return items + lean, items - lean
 
     def _descend(self, total: Tensor) -> Tensor:
         if self.device.type == "cpu" and not math.isfinite(total.item()):  # on a GPU the epoch's end tells

@@ -166,16 +166,22 @@ def model_looks(models: Iterable[str]) -> dict[str, Look]:
     return {model: looks[model] for model in names}
 
 
+def branch_number(label: str) -> int | None:
+    """3 of `branch 1·3` and of `3: Drama / Crime`; None of what is no branch."""
+    match = re.fullmatch(r"branch \d+·(\d+)|(\d+): .*", label)
+    return match and int(match[1] or match[2])
+
+
 def label_colours(labels: Iterable[str]) -> dict[str, str]:
-    """The colour of each genre, branch (`branch 1·3`) or other label, in this order.
+    """The colour of each genre, branch (see `branch_number`) or other label, in this order.
 
     Its own from the table, of a branch that of its number; others one by their name. Where another of `labels` has
     that, the next free one: the first of `labels` chooses first.
     """
     labels = list(dict.fromkeys(labels))
     wished = {label: GENRES[label] for label in labels if label in GENRES}
-    branches = {label: match for label in labels if (match := re.fullmatch(r"branch \d+·(\d+)", label))}
-    wished |= {label: COLOURS[int(match[1]) % len(COLOURS)] for label, match in branches.items()}
+    branches = {label: number for label in labels if (number := branch_number(label)) is not None}
+    wished |= {label: COLOURS[number % len(COLOURS)] for label, number in branches.items()}
     colours: dict[str, str] = {}
     for label in (*wished, *(label for label in labels if label not in wished)):
         colour = wished.get(label)

@@ -102,7 +102,14 @@ def test_levels_trains_what_is_missing_and_writes_a_table_and_figures(tmp_path) 
     parameters = {"datasets": ["planted"], "seeds": [0, 1], "models": ["svd", "ials"], "processes": 1}
     parameters |= {"settings": {"planted": settings}, "folder": "drawn", "table": "levels.csv"}
     controls = {"planted": {"ials_settings": {"alpha0": 0.1, "l2": 0.01}}}
-    execute("levels", tmp_path, **parameters, controls=controls)
+    term = {"weights": [0, 1], "settings": {"epochs": 1}}
+    recorded = {"prototypes": {"views": False, "clusterings": [0], "trainings": [term]}}
+    (tmp_path / "recorded.json").write_text(json.dumps({"planted": recorded}))
+    execute("levels", tmp_path, **parameters, controls=controls, recorded="recorded.json", prototypes=True)
+    table = pl.read_csv(tmp_path / "prototypes.csv")
+    assert set(table["part"]) == {"comparison", "training"} and set(table["seed"]) == {0, 1}
+    assert {"kmeans", "balanced_kmeans", "prototypes", "default, untrained", "default, λ=1"} <= set(table["method"])
+    assert set(table.filter(part="training")["label"]) == {"valid", "test"}
     table = pl.read_csv(tmp_path / "levels.csv")
     assert {"svd", "ials"} < set(table["model"]) and set(table["seeds"]) == {2} and set(table["width"]) == {2, 4, 8}
     assert {"depth_1", "depth_2", "activity", "home_1"} <= set(table["label"])

@@ -175,3 +175,21 @@ def test_shares_out_of_range_are_refused(value: object) -> None:
     with pytest.raises(ConfigError, match=r"^gamma=.*: must be a number from 0 to 1; 0 leaves vectors as they are$"):
         project(np.ones((2, 2)), np.ones((2, 1)), value)
     assert check_popularity(np.float32(0.5)) == 0.5 and check_popularity(1) == 1.0
+
+
+@pytest.mark.parametrize("items", [300, 2400])
+def test_what_is_left_is_what_so_many_items_cannot_tell(items: int) -> None:
+    """Of new items, by the moments that the items are drawn from: a share of about dimensions / items."""
+    dim, spread, left, kept = 32, 0.9 ** np.arange(32), [], []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        slope = rng.standard_normal(dim) / spread / dim**0.5
+        vectors = rng.standard_normal((items, dim)) * spread
+        target = 8 + vectors @ slope + 0.4 * rng.standard_normal(items)
+        directions = find_popularity(vectors, np.expm1(target), (8, dim)).directions
+        without = np.eye(dim) - directions @ directions.T
+        covariance, system = without @ (spread**2 * slope), without @ np.diag(spread**2) @ without
+        explained = covariance @ np.linalg.pinv(system, rcond=1e-10) @ covariance
+        left.append(explained / (((spread * slope) ** 2).sum() + 0.4**2))
+        kept.append(dim - directions.shape[1])
+    assert 0.6 < np.mean(left) / (np.mean(kept) / items) < 1.6

@@ -7,6 +7,7 @@ import pytest
 from mrl.words import (
     MODELS,
     STAGES,
+    branch_number,
     is_most,
     label_colours,
     listed,
@@ -85,6 +86,11 @@ def test_a_genre_and_a_branch_keep_their_colour():
     branches = label_colours([f"branch 1·{number}" for number in range(4)])
     assert len(set(branches.values())) == 4
     assert label_colours(["branch 1·3"])["branch 1·3"] == branches["branch 1·3"]
+    named = [f"{number}: {name}" for number, name in enumerate(["Horror / War", "Drama", "Drama / Crime", "12: 3"])]
+    assert [*label_colours(named[::-1]).values()] == [*branches.values()][::-1]
+    assert [branch_number(name) for name in (*named, "branch 2·7", "12 Monkeys", "Drama", "1995")] == [
+        0, 1, 2, 3, 7, None, None, None,
+    ]  # fmt: skip
 
 
 def test_numbers_and_lists_in_words():

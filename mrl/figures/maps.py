@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from mrl.errors import ConfigError
 from mrl.figures.style import PALE, canvas, check_size, check_table, key, legend_above, styled
 from mrl.hierarchy import check_items, item_titles, membership, name_branches, normalise_rows, sample_rows
-from mrl.words import COLOURS, label_colours
+from mrl.words import COLOURS, branch_number, label_colours
 
 OTHER = "other"
 
@@ -84,6 +84,7 @@ def _embed(points: list[np.ndarray], seed: int, num_neighbours: int, min_dist: f
 def group_by_label(table: pl.DataFrame, top: int = 6) -> tuple[pl.DataFrame, list[str]]:
     """The table with a column `group`, and the groups: the `top` most frequent labels, then `other`.
 
+    The most frequent first, but branches (`mrl.words.branch_number`) in the order of their numbers, as a tree has them.
     An item of several labels goes to the rarest of those it has among the top ones: it says most about the item.
     """
     if not 1 <= top <= len(COLOURS):
@@ -95,7 +96,7 @@ def group_by_label(table: pl.DataFrame, top: int = 6) -> tuple[pl.DataFrame, lis
     joined = table.join(best.select("item", "group"), on="item", how="left", maintain_order="left")
     joined = joined.with_columns(pl.col("group").fill_null(OTHER))
     present = set(joined["group"])
-    names = [name for name in counts["group"] if name in present]
+    names = sorted((name for name in counts["group"] if name in present), key=lambda name: branch_number(name) or 0)
     return joined, names + [OTHER] * (OTHER in present)
 
 

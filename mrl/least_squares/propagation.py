@@ -42,6 +42,9 @@ class Propagation(LightGCN):
             )
         return users, items
 
+    def item_lean(self, users: Tensor, signs: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self.item_share * super().item_lean(users, signs, generator)
+
     @torch.no_grad()
     def start_training(self, hops: int, spread: float | None = None) -> None:
         """Both sides pick up all of their neighbours' from now on, `hops` times.

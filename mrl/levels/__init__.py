@@ -10,7 +10,7 @@ semantic_ids  one code a width for every item of a run
 """
 
 from mrl.levels.depths import in_fifths, measure_depths
-from mrl.levels.prototype_study import measure_term, study_clusterings
+from mrl.levels.prototype_study import measure_term, study_clusterings, study_term, summarise_clusterings
 from mrl.levels.prototypes import balanced_kmeans, compare_clusterings, user_halves
 from mrl.levels.semantic_ids import write_semantic_ids
 from mrl.levels.sentences import describe_levels

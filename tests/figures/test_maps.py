@@ -76,6 +76,8 @@ def test_an_item_takes_the_rarest_of_its_top_labels() -> None:
     assert table["group"].to_list() == ["A", "A", "B", OTHER, OTHER] * 2
     assert table.select(placed().columns).equals(placed())
     assert group_by_label(placed(), top=1)[1] == ["A", OTHER]
+    branches = placed().with_columns(label=pl.Series(["2: x", "2: x", "0: y", "1: z", ""] * 2))
+    assert group_by_label(branches)[1] == ["0: y", "1: z", "2: x", OTHER]
     with pytest.raises(ConfigError, match="top=13"):
         group_by_label(placed(), top=13)
 

@@ -74,21 +74,74 @@ def test_the_term_is_the_weighted_loss_of_known_items_and_an_average(monkeypatch
     made = PrototypeTerm(positives, (2, 4, 8), start, weight=0.5, **options)
     items = (start + 0.3).requires_grad_()
     average = 0.992 * start + 0.008 * items.detach()
-    value = made(items, 0.0)
+    value = made(items, progress=0.0)
     weights = positives.item_counts.float() ** 0.5
     expected = 0.5 * made.loss(items, average, weights, 0.0)[0]
     assert value.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert torch.allclose(made.average, average)
+    assert torch.allclose(made.average, average[None])
     assert [len(table) for table in made.loss.tables] == [2, 4, 8]
     monkeypatch.setattr(term, "ITEMS", 30)
-    made(items, 0.0, torch.Generator().manual_seed(1)).backward()
+    made(items, progress=0.0, generator=torch.Generator().manual_seed(1)).backward()
     full = PrototypeTerm(positives, (2, 4, 8), start, weight=0.5, **options)
     assert len(full.loss.tables[2]) == 8 and (items.grad.abs().sum(1) > 0).sum() == 30
 
 
-@each_recipe
-def test_a_training_that_stopped_goes_on_as_if_it_had_not(recipe):
-    whole, first, second = (trainer(recipe, prototypes=0.3) for _ in range(3))
+def test_each_view_has_the_average_of_the_other_as_its_teacher():
+    positives = load_data(train_config(**SMALL, recipe="mrl4rec")).train
+    draw = torch.Generator().manual_seed(0)
+    start, first, second = (torch.randn(120, 8, generator=draw) for _ in range(3))
+    options = {"per_dimension": 1.0, "popularity": 0.0, "views": True, "seed": 5}
+    made = PrototypeTerm(positives, (2, 4, 8), start, weight=2.0, **options)
+    made.start(first, second)
+    assert torch.equal(made.average, torch.stack([first, second]))
+    both = first.requires_grad_(), second.requires_grad_()
+    value = made(*both, progress=0.0)
+    expected = made.loss(first, second.detach())[0] + made.loss(second, first.detach())[0]  # 2 · mean
+    assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+    value.backward()
+    assert all((view.grad.abs().sum(1) > 0).all() for view in both)
+
+
+@pytest.mark.parametrize("recipe", ["lightgcn", "default"])
+def test_a_view_is_the_item_with_one_half_of_its_users_for_the_other(recipe):
+    made = trainer(recipe, prototypes=0.3, prototypes_views=True)
+    made.run_epoch()
+    made.model.eval()
+    users, items = (side.detach() for side in made.model())
+    first, second = (view.detach() for view in made._item_views(users, items))
+    signs, item = made.prototypes.signs, 7
+    assert set(signs.tolist()) == {-1.0, 1.0} and torch.allclose((first + second) / 2, items, atol=1e-5)
+    share, lean = made.model.item_share if recipe == "default" else 1.0, torch.zeros(8)
+    positives = load_data(train_config(**SMALL)).train
+    for user in positives.users[positives.items == item].long().tolist():
+        weight = (positives.counts[user] * positives.item_counts[item]).float().rsqrt()
+        lean += share * signs[user] * weight * users[user]
+    assert torch.allclose(first[item], items[item] + lean, atol=1e-5) and lean.norm() > 0
+
+
+def test_views_draw_halves_together():
+    def apart(**settings) -> float:
+        made = trainer("default", prototypes=3.0, learning_rate=0.02, **settings)
+        for _ in range(3):
+            made.run_epoch()
+        made.model.eval()
+        users, items = (side.detach() for side in made.model())
+        lean = made.model.item_lean(users, made.prototypes.signs if settings else signs)
+        return float(torch.nn.functional.cosine_similarity(items + lean, items - lean).mean())
+
+    signs = trainer("default", prototypes=3.0, prototypes_views=True).prototypes.signs
+    assert apart(prototypes_views=True) > apart()
+
+
+@pytest.mark.parametrize("settings", [{"recipe": "mrl4rec"}, {"backbone": "lightgcn", "hops": 0}])
+def test_views_need_users_in_the_items(settings):
+    with pytest.raises(ConfigError, match=r"^prototypes_views=True: items pick up no users here; give backbone="):
+        train_config(prototypes_views=True, **settings)
+
+
+@pytest.mark.parametrize(("recipe", "views"), [*((name, False) for name in RECIPES), ("default", True)])
+def test_a_training_that_stopped_goes_on_as_if_it_had_not(recipe, views):
+    whole, first, second = (trainer(recipe, prototypes=0.3, prototypes_views=views) for _ in range(3))
     for _ in range(3):
         whole.run_epoch()
     first.run_epoch()

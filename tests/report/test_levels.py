@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import polars as pl
 import pytest
 from levels_tables import kept_table
 
+from mrl.controls import ControlsConfig
 from mrl.errors import ConfigError, RunError
 from mrl.levels.study import SUMMARY
 from mrl.parameters import as_config
@@ -41,3 +43,42 @@ def test_the_table_keeps_rows_of_other_data_sets(tmp_path) -> None:
     path.write_text("a,b\n1,2\n")
     with pytest.raises(RunError, match=r"is no table of levels \(.*\); remove it, or name another"):
         write_levels(table, path)
+
+
+def test_what_is_recorded_of_a_data_set_counts_where_nothing_is_given(tmp_path) -> None:
+    path = tmp_path / "recorded.json"
+    recorded = {"settings": {"widths": [2, 8]}, "controls": {"ials_trials": 3}, "prototypes": {"views": False}}
+    path.write_text(json.dumps({"planted": recorded}))
+    values = {"datasets": ["planted", "tool"], "recorded": str(path)}
+    config = as_config(LevelsConfig, values)
+    assert config.training("planted").widths == (2, 8) and config.of("planted").controls == {"ials_trials": 3}
+    assert not config.of("planted").prototypes.views and config.of("tool").prototypes.views
+    config = as_config(LevelsConfig, values | {"settings": {"planted": {"core": 2}}})
+    assert config.training("planted").core == 2 and config.training("planted").widths == (4, 8, 16, 32, 64)
+    assert config.of("planted").controls == {"ials_trials": 3}
+
+
+def test_the_settings_of_the_committed_tables_are_settings() -> None:
+    config = as_config(LevelsConfig, {})
+    for dataset in config.datasets:
+        found = config.of(dataset)
+        assert config.training(dataset).dataset == dataset and found.prototypes.trainings
+        as_config(ControlsConfig, {"run": "runs/x", **found.controls})
+    assert config.training("completejourney").least_squares.search == "none"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read .*; give a JSON file"),
+        (None, "cannot be read .*; give a JSON file"),
+        ("[]", r"is no mapping by data set; write \{'planted': \{…\}\}"),
+        ('{"planted": {"setings": {}}}', "unknown parameter 'setings'; did you mean 'settings'?"),
+    ],
+)
+def test_a_file_of_settings_that_is_none_is_refused(tmp_path, text, message) -> None:
+    path = tmp_path / "recorded.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        as_config(LevelsConfig, {"recorded": str(path)}).of("planted")
