@@ -6,6 +6,7 @@ Loops run over slices of a batch in threads, and give the same for any number of
     candidates      uniform unobserved items, and their scores at every level
     bpr             nested BPR and its gradients in one pass, by triplet or summed by row
     row_adam        Adam that touches only the rows of a batch
+    products        products of tables by the faster library, where it rounds nothing
     sparse          a sparse matrix times a table of vectors
     topk            the best k of a row
     scan            scores of one query for all items, from codes of fewer bits
@@ -16,6 +17,7 @@ Loops run over slices of a batch in threads, and give the same for any number of
 from mrl.kernels.bpr import Gradients, bpr_gradients, bpr_sums
 from mrl.kernels.candidates import UniformCandidates, level_scores, mix, pick_hardest, similarity
 from mrl.kernels.cuda_graph import GraphStep
+from mrl.kernels.products import fast_products
 from mrl.kernels.row_adam import RowAdam
 from mrl.kernels.scan import scan_bits, scan_halves, scan_numbers
 from mrl.kernels.sparse import propagate

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from mrl.data import Positives
 from mrl.errors import ConfigError
+from mrl.kernels import fast_products
 from mrl.least_squares.axes import balance, rotate
 from mrl.least_squares.ials import (
     CHUNK,
@@ -42,6 +43,7 @@ from mrl.widths import blocks, check_level_weights, check_widths
 FLAT = 16  # dimensions up to which all are penalised alike: those of dense data want less of a penalty than wider ones
 
 
+@fast_products()
 def nested_least_squares(
     positives: Positives,
     widths: Sequence[int],
@@ -201,7 +203,7 @@ class BlockSystems:
                 for span, ratio in zip(self.spans, ratios, strict=True):
                     block_rows[:, span] = batch.solve(span, block_rows * ratio)
                 solution[index] = block_rows
-            solved = bool(torch.isfinite(solution).all())
+            solved = bool(torch.isfinite(solution.sum()))
         except torch.linalg.LinAlgError:
             solved = False
         if not solved:
