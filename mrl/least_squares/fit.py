@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 from mrl.config import TrainConfig
 from mrl.data import Positives
-from mrl.kernels import fast_products
 from mrl.least_squares.axes import rotate
 from mrl.least_squares.ials import Factors, ials, spectral_start
 from mrl.least_squares.nested import nested_least_squares
@@ -80,7 +79,6 @@ def propagated(config: TrainConfig, positives: Positives, factors: Factors) -> P
     return model.to(factors[0].device)
 
 
-@fast_products()
 def initial_model(
     config: TrainConfig,
     positives: Positives,

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from mrl.data import Positives
-from mrl.kernels import fast_products
+from mrl.kernels import adam_step, distillation_gradients, distillation_loss, fast_products
 from mrl.least_squares.axes import score_spread
 
 STEPS = 300
@@ -29,8 +27,6 @@ ITEMS = 2048  # to rank a step, of a large catalogue at least
 ITEM_SHARE = 0.1  # of it, so that some of what is to be recommended is among them
 TEMPERATURE = 0.35  # of the softmax, in standard deviations of a user's scores
 LEARNING_RATE = 0.01  # falls to 0
-NEVER = -1e9  # the score of an item that a user has seen
-BETAS = 0.9, 0.999  # of Adam
 
 
 @fast_products()
@@ -112,12 +108,10 @@ def learn_from(
         return torch.eye(dim, served, dtype=users.dtype, device=device), 0.0
     weights = level_weights[: len(levels)] if any(level_weights[: len(levels)]) else [1.0] * len(levels)
     weights = torch.tensor(weights, dtype=users.dtype, device=device)
-    weights /= weights.mean()
     angles = torch.zeros(dim, served, dtype=users.dtype, device=device, requires_grad=True)
     sharpness = torch.zeros(len(levels), dtype=users.dtype, device=device)  # of each level, its logarithm
     moments = [torch.zeros(2, *table.shape, dtype=table.dtype, device=device) for table in (angles, sharpness)]
     drawn = min(count, max(ITEMS, int(ITEM_SHARE * count)))
-    # taken once: memory that is new in every step costs a third of it
     room = torch.empty(len(levels) + 3, len(batches[0]), drawn, dtype=users.dtype, device=device)
     sampled, place = items, torch.arange(count, device=device)
     for step, rows in enumerate(batches):
@@ -131,74 +125,16 @@ def learn_from(
             known = positives.take(rows)
             seen = torch.stack([known.users.long(), place[known.items.long()]])
             seen = seen[:, seen[1] >= 0]
-        tables = users[rows] / spread[rows, None] / temperature, sampled
-        rotation = _rotation(angles)
-        is_last = step == len(batches) - 1
-        scores = room[:, : len(rows)].unbind()
-        *gradients, loss = _gradients(*tables, seen, rotation.detach(), sharpness, levels, weights, scores, is_last)
-        rotation.backward(gradients[0])
+        whole, rotation = users[rows] / spread[rows, None] / temperature, _rotation(angles)
+        batch = whole, sampled, seen, rotation.detach(), sharpness, levels, weights
+        of_rotation, of_sharpness = distillation_gradients(*batch, room[:, : len(rows)].unbind())
+        loss = distillation_loss(*batch) if step == len(batches) - 1 else 0.0
+        (of_angles,) = torch.autograd.grad(rotation, angles, of_rotation)
         rate = learning_rate * (1 - step / len(batches))
         with torch.no_grad():
-            _adam(angles, angles.grad, moments[0], step + 1, rate)
-            _adam(sharpness, gradients[1], moments[1], step + 1, 2 * rate)
-        angles.grad = None
-    return _rotation(angles).detach(), loss
-
-
-def _gradients(
-    users: Tensor,
-    items: Tensor,
-    seen: Tensor,
-    rotation: Tensor,
-    sharpness: Tensor,
-    levels: Sequence[int],
-    weights: Tensor,
-    room: Sequence[Tensor],
-    with_loss: bool,
-) -> tuple[Tensor, Tensor, float]:
-    """Gradients by the rotation (F, D) and the sharpness (K,), of users (B, F) and items (S, F), and the loss, or 0.
-
-    seen (2, P): the pairs that do not count. room: K + 3 tables (B, S) to be filled. A level goes on from the scores of
-    the one before, so that a product of its own dimensions is enough, and so do gradients, from wide to narrow.
-    """
-    (scores, prefix, target, *pushes), scales = room, sharpness.exp()
-    torch.mm(users, items.T, out=scores)
-    prefix.zero_()
-    scores[*seen] = prefix[*seen] = NEVER  # and stays there, whatever is added
-    torch.softmax(scores, 1, out=target)
-    loss = 0.0 if not with_loss else -float(torch.special.entr(target).sum(1).mean())
-    rotated_users, rotated_items = users @ rotation, items @ rotation
-    of_users, of_items = torch.zeros_like(rotated_users), torch.zeros_like(rotated_items.T)
-    of_sharpness = torch.zeros_like(sharpness)
-    blocks = [slice(*ends) for ends in pairwise([0, *levels])]
-    for level, columns in enumerate(blocks):
-        prefix.addmm_(rotated_users[:, columns], rotated_items[:, columns].T)
-        torch.mul(prefix, scales[level], out=scores)
-        if with_loss:
-            loss += float(weights[level] * cross_entropy(scores, target)) / len(levels)
-        push = torch.softmax(scores, 1, out=pushes[level]).sub_(target)
-        of_sharpness[level] = weights[level] * scores.mul_(push).sum()
-        push.mul_(weights[level] * scales[level])
-    for level in reversed(range(len(levels))):
-        columns = blocks[level]
-        if level + 1 < len(levels):
-            pushes[level] += pushes[level + 1]
-        of_users[:, columns] = pushes[level] @ rotated_items[:, columns]
-        of_items[columns] = rotated_users[:, columns].T @ pushes[level]
-    share = 1 / (len(users) * len(levels))  # at the end: smaller numbers on the way would be subnormal, which is slow
-    return (users.T @ of_users).addmm_(items.T, of_items.T).mul_(share), of_sharpness.mul_(share), loss
-
-
-def _adam(table: Tensor, gradient: Tensor, moments: Tensor, step: int, rate: float) -> None:
-    """The step-th step of Adam, in place; moments (2, …). That of torch imports its compiler: a second of a short run.
-
-    Kingma and Ba, ICLR 2015, arXiv 1412.6980.
-    """
-    mean, square = moments
-    mean.lerp_(gradient, 1 - BETAS[0])
-    square.lerp_(gradient.square(), 1 - BETAS[1])
-    spread = (square / (1 - BETAS[1] ** step)).sqrt_().add_(1e-8)
-    table.addcdiv_(mean, spread, value=-rate / (1 - BETAS[0] ** step))
+            adam_step(angles, of_angles, moments[0], step + 1, rate)
+            adam_step(sharpness, of_sharpness, moments[1], step + 1, 2 * rate)
+    return _rotation(angles).detach(), float(loss)
 
 
 def _rotation(angles: Tensor) -> Tensor:
