@@ -26,7 +26,6 @@ from torch.nn import functional as F
 
 from mrl.data import Positives
 from mrl.errors import ConfigError
-from mrl.kernels import fast_products
 from mrl.least_squares.axes import balance, rotate
 from mrl.least_squares.ials import (
     CHUNK,
@@ -43,7 +42,6 @@ from mrl.widths import blocks, check_level_weights, check_widths
 FLAT = 16  # dimensions up to which all are penalised alike: those of dense data want less of a penalty than wider ones
 
 
-@fast_products()
 def nested_least_squares(
     positives: Positives,
     widths: Sequence[int],
