@@ -27,14 +27,27 @@ def xavier_uniform(rows: int, dim: int, generator: torch.Generator | None = None
 
 
 class MatrixFactorization(nn.Module):
-    """One free vector a user and an item. Initial values are drawn on the CPU, so they are the same on every device."""
+    """One free vector a user and an item. Initial values are drawn on the CPU, so they are the same on every device.
+
+    start: users (U, D) and items (I, D) to begin with instead, copied.
+    """
 
     hops = 0
 
-    def __init__(self, num_users: int, num_items: int, dim: int, *, generator: torch.Generator | None = None):
+    def __init__(
+        self,
+        num_users: int,
+        num_items: int,
+        dim: int,
+        *,
+        generator: torch.Generator | None = None,
+        start: tuple[Tensor, Tensor] | None = None,
+    ):
         super().__init__()
-        self.users = nn.Parameter(xavier_uniform(num_users, dim, generator))
-        self.items = nn.Parameter(xavier_uniform(num_items, dim, generator))
+        tables = (xavier_uniform(rows, dim, generator) for rows in (num_users, num_items))
+        if start is not None:
+            tables = (table.detach().clone() for table in start)
+        self.users, self.items = map(nn.Parameter, tables)
 
     def by_hop(self, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """The embeddings of each hop: (U, H, D) and (I, H, D); here H = 1, the ego embeddings."""
@@ -64,13 +77,14 @@ class LightGCN(MatrixFactorization):
         edge_dropout: float = 0.0,
         message_dropout: float = 0.0,
         generator: torch.Generator | None = None,
+        start: tuple[Tensor, Tensor] | None = None,
     ):
         if hops < 0:
             raise ConfigError(f"hops={hops}: must be 0 or more")
         for name, share in (("edge_dropout", edge_dropout), ("message_dropout", message_dropout)):
             if not 0 <= share < 1:
                 raise ConfigError(f"{name}={share}: must be at least 0 and below 1")
-        super().__init__(positives.num_users, positives.num_items, dim, generator=generator)
+        super().__init__(positives.num_users, positives.num_items, dim, generator=generator, start=start)
         self.hops, self.edge_dropout, self.message_dropout = hops, edge_dropout, message_dropout
         for name, table in _graph_tables(positives).items():
             self.register_buffer(name, table, persistent=False)  # comes from the data, never from a checkpoint

@@ -161,14 +161,15 @@ def _gradients(users, sampled, positives, rows, places, log_chance, widths, rate
     losses, pushes, pulls = [], [], []
     for level, columns in enumerate(_columns(widths)):
         scores.addmm_(users[:, columns], sampled[:, columns].T)
-        softmax = scores - log_chance
-        softmax[seen] = NEVER
-        log_z = softmax.logsumexp(1)
+        weighed = scores - log_chance
+        weighed[seen] = NEVER
+        softmax = weighed.softmax(1)
+        log_z = weighed.amax(1) - softmax.amax(1).log()  # logsumexp would take all the powers again
         gap = log_z[rows] - of_positives[:, level]
         losses.append(softplus(gap).sum())
         pulls.append(gap.sigmoid() * rates[level])
         weights = users.new_zeros(len(users)).index_add_(0, rows, pulls[-1])
-        pushes.append(softmax.sub_(log_z[:, None]).exp_().mul_(weights[:, None]))
+        pushes.append(softmax.mul_(weights[:, None]))
     for level in reversed(range(len(widths) - 1)):  # dimensions are seen by their own level and all wider ones
         pushes[level] += pushes[level + 1]
         pulls[level] += pulls[level + 1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch.nn.functional import embedding
 from mrl.config import TrainConfig
 from mrl.data import Positives
 from mrl.errors import RunError
-from mrl.kernels import GraphStep, RowAdam, bpr_gradients, fast_paths, has_short_floats
+from mrl.kernels import GraphStep, RowAdam, bpr_gradients, fast_paths, fast_products, has_short_floats
 from mrl.loss import NestedLoss, l2_penalty
 from mrl.model import LightGCN, MatrixFactorization
 from mrl.prototypes import PrototypeTerm
@@ -92,17 +92,20 @@ class Trainer:
         self.users, self.items = positives.users.long()[usable], positives.items.long()[usable]
         if len(self.users) == 0:
             raise RunError("there is nothing to train on: no user has both a training item and an unobserved one")
-        self.batch_size, rate = steps_of(config, len(self.users))
+        self.batch_size, self.learning_rate = steps_of(config, len(self.users))
         self.active = self.users.unique() if self.by_user else None
-        if self.compiled:
-            self.optimiser = RowAdam(list(self.parameters.values()), rate)
-        else:
-            fast = {"fused": True, "capturable": device.type == "cuda"}
-            self.optimiser = torch.optim.Adam(self.parameters.values(), lr=rate, **fast)
         self.epoch = 0
         # the mean over steps of what is trained, where their noise is large
         self.averages = {name: table.detach().clone() for name, table in self.model.named_parameters() if self.by_user}
         self.graph = self._graph()
+
+    @cached_property
+    def optimiser(self) -> RowAdam | torch.optim.Adam:
+        """Made when it is wanted: that of torch imports torch's compiler, a second of a run that trains nothing."""
+        parameters, rate = list(self.parameters.values()), self.learning_rate
+        if self.compiled:
+            return RowAdam(parameters, rate)
+        return torch.optim.Adam(parameters, lr=rate, fused=True, capturable=self.device.type == "cuda")
 
     def _graph(self) -> GraphStep | None:
         """The step as one CUDA graph, where it is the same work each time: no rule or levels that change on the way."""
@@ -118,6 +121,7 @@ class Trainer:
         size = min(self.batch_size, len(self.users))
         return GraphStep(partial(self._step, levels=None), size, self.generator, set_generator, self._tensors)
 
+    @fast_products()
     def run_epoch(self) -> tuple[float, list[float]]:
         """One pass over all interactions in random order. Returns the mean loss and the mean of each level's term."""
         if self.epoch == 0:
@@ -258,9 +262,10 @@ class Trainer:
     def _tensors(self) -> dict[str, Tensor]:
         """What a step changes, in place: the parameters, and the moments of the optimiser."""
         tensors = {f"parameter.{name}": value.detach() for name, value in self.parameters.items()}
-        for name, value in self.parameters.items():
-            for key, moment in self.optimiser.state[value].items():
-                tensors[f"optimiser.{name}.{key}"] = moment
+        if self.compiled or "optimiser" in vars(self):  # else there is none yet
+            for name, value in self.parameters.items():
+                for key, moment in self.optimiser.state[value].items():
+                    tensors[f"optimiser.{name}.{key}"] = moment
         tensors |= {f"average.{name}": table for name, table in self.averages.items()}
         return tensors | {f"prototypes.{name}": table for name, table in self._teacher().items()}
 
@@ -273,7 +278,10 @@ class Trainer:
             value.copy_(tensors[f"parameter.{name}"])
             prefix = f"optimiser.{name}."
             moments = {key.removeprefix(prefix): moment for key, moment in tensors.items() if key.startswith(prefix)}
-            self.optimiser.state[value] = {key: moment.to(self.device, copy=True) for key, moment in moments.items()}
+            if moments:
+                self.optimiser.state[value] = {
+                    key: moment.to(self.device, copy=True) for key, moment in moments.items()
+                }
         for name, table in self.averages.items():
             table.copy_(tensors[f"average.{name}"])
         for name, table in self._teacher().items():

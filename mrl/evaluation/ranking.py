@@ -9,15 +9,16 @@ shortlist, everything within their own error bound of the k-th best; the shortli
 order of the dimensions. What comes out is the same for every chunk size, on CPU and on CUDA, where the sums for the
 shortlist are of factors rounded to TF32, if that gives the same lists (`mrl.kernels.fast_paths`).
 
-On the CPU compiled kernels do all of it, a few users at a time in the cache (`mrl.kernels.topk`); elsewhere, for long
-lists and for a handful of users, torch does, with the same result.
+On the CPU compiled kernels do all of it, a few users at a time in the cache (`mrl.kernels.topk`), except that scores of
+wide vectors are torch's; elsewhere, for long lists and for a handful of users, torch does all, with the same result.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from mrl.data import Positives
 from mrl.errors import RunError
-from mrl.kernels import fast_paths, has_short_floats, in_threads
+from mrl.kernels import fast_paths, fast_products, has_short_floats, in_threads
 from mrl.kernels import topk as kernels
 from mrl.kernels.fast_paths import TF32_SHORTLISTS
 from mrl.widths import blocks, check_widths
@@ -35,6 +36,8 @@ _FEW = 8  # users a call up to which torch is as quick, and numba, half a second
 _MARGIN = 32  # how many more than k torch.topk lists at first
 _MARGIN_TF32 = 256  # where scores are rougher, so that more of them are within their bounds
 _CHUNK = 2048  # users whose lists are held at once where no score matrix is
+_WIDE = 128  # dimensions from which on products by torch are faster than the kernel's, which need not be stored
+_NUMBERS = 2**20  # scores of those at a time: 4 MiB
 
 
 def _best_torch(
@@ -170,7 +173,8 @@ class VectorRanking:
         Positives in `hidden` are never returned; -1 and -Inf stand where fewer than k items are left.
         """
         if self._has_kernel(k) and len(rows) > self._few:
-            yield from zip(self.widths, *self._by_kernels(rows, k, hidden), strict=True)
+            best = self._by_products if self.widths[-1] > _WIDE else self._by_kernels
+            yield from zip(self.widths, *best(rows, k, hidden), strict=True)
             return
 
         def lists(tf32: bool) -> tuple[Tensor, Tensor]:
@@ -186,16 +190,38 @@ class VectorRanking:
     def _by_torch(
         self, rows: Tensor, k: int, hidden: Sequence[Positives], tf32: bool
     ) -> Iterator[tuple[int, Tensor, Tensor]]:
-        users, margins = self.users[rows], self.margins[rows]
-        scores = users.new_zeros(len(rows), len(self.items))  # (B, I)
+        margins, listed = self.margins[rows], k + (_MARGIN_TF32 if tf32 else _MARGIN)
+        for width, users, scores in self._scores(rows, hidden, partial(_products, tf32)):
+            yield width, *_best_torch(scores, margins, users[:, :width], self.items, k, listed)
+
+    def _scores(
+        self, rows: Tensor, hidden: Sequence[Positives], products: Callable[[], AbstractContextManager]
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Width, users (B, D) and their scores (B, I), in one place for all widths; -Inf what is hidden."""
+        users = self.users[rows]
+        scores = users.new_empty(len(rows), len(self.items))
         for level, (width, block) in enumerate(zip(self.widths, blocks(self.widths), strict=True)):
-            with _products(tf32):
+            with products():
                 torch.addmm(scores, users[:, block], self.items[:, block].T, beta=float(level > 0), out=scores)
             if level == 0:
                 for positives in hidden:  # once: whatever is added to -Inf, it stays
                     mask_positives(scores, rows, positives)
-            listed = k + (_MARGIN_TF32 if tf32 else _MARGIN)
-            yield width, *_best_torch(scores, margins, users[:, :width], self.items, k, listed)
+            yield width, users, scores
+
+    def _by_products(self, rows: Tensor, k: int, hidden: Sequence[Positives]) -> tuple[Tensor, Tensor]:
+        """Items and scores of wide vectors, (L, B, k) each: scores are what takes the time, and torch makes them."""
+        lists, levels, items = [], len(self.widths), self.items.numpy()
+        for some in rows.split(max(_NUMBERS // len(items), 64)):
+            for width, users, scores in self._scores(some, hidden, fast_products):
+                ids = torch.empty(len(some), k, dtype=torch.int64)
+                best = torch.empty(len(some), k, dtype=torch.float64)
+                tables = [table.numpy() for table in (scores, self.margins[some], users, ids, best)]
+                in_threads(partial(_best_of_part, tables, width, items, k), len(some), each=32)
+                lists.append((ids, best))
+        by_level = (lists[level::levels] for level in range(levels))
+        return tuple(
+            map(torch.stack, zip(*(map(torch.cat, zip(*each, strict=True)) for each in by_level), strict=True))
+        )
 
     def _by_kernels(self, rows: Tensor, k: int, hidden: Sequence[Positives]) -> tuple[Tensor, Tensor]:
         """Items and scores, (L, B, k) each."""
@@ -219,3 +245,8 @@ class VectorRanking:
 
         in_threads(work, len(rows), each=32)
         return ids, best
+
+
+def _best_of_part(tables: Sequence[np.ndarray], width: int, items: np.ndarray, k: int, part: slice) -> None:
+    scores, margins, users, ids, best = (table[part] for table in tables)
+    kernels.best_of_products(scores, margins, users, width, items, k, ids, best)

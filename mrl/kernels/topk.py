@@ -207,6 +207,14 @@ def best_of_scores(scores, k, ids, best):
 
 
 @_kernel
+def best_of_products(scores, margins, users, width, items, k, ids, best):
+    """Fill ids and best (B, k) from scores (B, I) within half of margins (B,) of ⟨user, item⟩ at `width`."""
+    workspace = _workspace(scores.shape[1], k)
+    for r in range(len(scores)):
+        _best_of_row(scores[r], margins[r], users[r], width, items, k, workspace, ids[r], best[r])
+
+
+@_kernel
 def _add_block(scores, users, columns, start, stop):
     """scores (R, I) += users (R, D) · columns (D, I) over dimensions start to stop; R is a multiple of four."""
     for left in range(0, scores.shape[1], _TILE):

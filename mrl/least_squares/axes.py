@@ -8,10 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mrl.kernels import fast_products
+
 ROWS = 2**16  # at a time, in float64
 NOTHING = 1e-13  # of the largest square, below which there is only rounding
 
 
+@fast_products()
 def rotate(users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
     """Factors rotated to their principal axes: the same scores, and every prefix the best of its rank.
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from mrl.data import Positives
 from mrl.errors import ConfigError, RunError
-from mrl.kernels import propagate
+from mrl.kernels import fast_products, propagate
 from mrl.model import normalised_graph
 
 RANK = 1e-6  # of the largest square, below which a direction is rounding
@@ -30,6 +30,7 @@ CG_LEAST = 24  # positives of a row from which on the steps are cheaper than an 
 Factors = tuple[Tensor, Tensor]
 
 
+@fast_products()
 def ials(
     positives: Positives,
     dim: int = 64,
@@ -79,6 +80,7 @@ def _random_items(positives: Positives, dim: int, generator: torch.Generator | N
     return items.to(positives.items.device)
 
 
+@fast_products()
 def spectral_start(positives: Positives, dim: int, *, seed: int = 0) -> Factors:
     """Users of zeros (U, dim) and items (I, dim), from which iALS needs a few sweeps only, the same for any α0 and λ.
 
@@ -201,7 +203,7 @@ def solve_in_eigenbasis(
                 solution[rows] = _solve_short(rotated, positives, rows, longest, diagonal)
             else:
                 solution[rows] = _solve_long(rotated, positives, rows, longest, diagonal, chunk)
-        solved = bool(torch.isfinite(solution).all())
+        solved = bool(torch.isfinite(solution.sum()))
     except torch.linalg.LinAlgError:
         solved = False
     if not solved:

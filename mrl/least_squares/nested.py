@@ -201,7 +201,7 @@ class BlockSystems:
                 for span, ratio in zip(self.spans, ratios, strict=True):
                     block_rows[:, span] = batch.solve(span, block_rows * ratio)
                 solution[index] = block_rows
-            solved = bool(torch.isfinite(solution).all())
+            solved = bool(torch.isfinite(solution.sum()))
         except torch.linalg.LinAlgError:
             solved = False
         if not solved:

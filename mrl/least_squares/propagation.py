@@ -25,11 +25,8 @@ class Propagation(LightGCN):
     def __init__(
         self, positives: Positives, start: tuple[Tensor, Tensor], *, user_share: float, item_share: float, hops: int = 1
     ):
-        super().__init__(positives, start[0].shape[1], hops=effective_hops(hops, user_share, item_share))
+        super().__init__(positives, start[0].shape[1], hops=effective_hops(hops, user_share, item_share), start=start)
         self.user_share, self.item_share = user_share, item_share
-        with torch.no_grad():
-            self.users.copy_(start[0])
-            self.items.copy_(start[1])
 
     def forward(self, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         users, items = self.users, self.items

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from mrl.data import Positives
+from mrl.kernels import adam_step, distillation_gradients, distillation_loss, fast_products
 from mrl.least_squares.axes import score_spread
 
 STEPS = 300
@@ -27,9 +27,9 @@ ITEMS = 2048  # to rank a step, of a large catalogue at least
 ITEM_SHARE = 0.1  # of it, so that some of what is to be recommended is among them
 TEMPERATURE = 0.35  # of the softmax, in standard deviations of a user's scores
 LEARNING_RATE = 0.01  # falls to 0
-NEVER = -1e9  # the score of an item that a user has seen
 
 
+@fast_products()
 def learn_rotation(
     users: Tensor,
     items: Tensor,
@@ -83,6 +83,7 @@ def draw_users(is_usable: Tensor, steps: int, generator: torch.Generator) -> Seq
     return [usable[batch] for batch in torch.cat(order).split(batch_size)[:steps]]
 
 
+@fast_products()
 def learn_from(
     users: Tensor,
     items: Tensor,
@@ -107,36 +108,33 @@ def learn_from(
         return torch.eye(dim, served, dtype=users.dtype, device=device), 0.0
     weights = level_weights[: len(levels)] if any(level_weights[: len(levels)]) else [1.0] * len(levels)
     weights = torch.tensor(weights, dtype=users.dtype, device=device)
-    weights /= weights.sum()
     angles = torch.zeros(dim, served, dtype=users.dtype, device=device, requires_grad=True)
-    # of each level, its logarithm
-    sharpness = torch.zeros(len(levels), dtype=users.dtype, device=device, requires_grad=True)
-    groups = [{"params": [angles]}, {"params": [sharpness], "lr": 2 * learning_rate}]
-    optimiser = torch.optim.Adam(groups, lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, len(batches))
-    for rows in batches:
-        sample = torch.randperm(count, generator=generator, device=device)[: max(ITEMS, int(ITEM_SHARE * count))]
-        seen = torch.zeros(len(rows), count, dtype=torch.bool, device=device)
+    sharpness = torch.zeros(len(levels), dtype=users.dtype, device=device)  # of each level, its logarithm
+    moments = [torch.zeros(2, *table.shape, dtype=table.dtype, device=device) for table in (angles, sharpness)]
+    drawn = min(count, max(ITEMS, int(ITEM_SHARE * count)))
+    room = torch.empty(len(levels) + 3, len(batches[0]), drawn, dtype=users.dtype, device=device)
+    sampled, place = items, torch.arange(count, device=device)
+    for step, rows in enumerate(batches):
+        if drawn < count:
+            sample = torch.randperm(count, generator=generator, device=device)[:drawn]
+            place = torch.full((count,), -1, device=device)
+            place[sample] = torch.arange(drawn, device=device)
+            sampled = items[sample]
+        seen = torch.zeros(2, 0, dtype=torch.int64, device=device)
         if positives is not None:
             known = positives.take(rows)
-            seen[known.users.long(), known.items.long()] = True
-        unseen = seen[:, sample].to(users.dtype) * NEVER  # is added to what is scored
-        whole = users[rows] / spread[rows, None] / temperature
-        sampled = items[sample]
-        target = torch.addmm(unseen, whole, sampled.T).softmax(1)
-        rotation = _rotation(angles)
-        rotated_users, rotated_items = whole @ rotation, sampled @ rotation
-        loss = torch.zeros((), dtype=users.dtype, device=device)
-        for level, width in enumerate(levels):
-            prefix = rotated_users[:, :width] * sharpness[level].exp()
-            scores = torch.addmm(unseen, prefix, rotated_items[:, :width].T)
-            loss = loss + weights[level] * cross_entropy(scores, target)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-    entropy = torch.special.entr(target).sum(1).mean()
-    return _rotation(angles).detach(), float(loss.detach() - entropy)
+            seen = torch.stack([known.users.long(), place[known.items.long()]])
+            seen = seen[:, seen[1] >= 0]
+        whole, rotation = users[rows] / spread[rows, None] / temperature, _rotation(angles)
+        batch = whole, sampled, seen, rotation.detach(), sharpness, levels, weights
+        of_rotation, of_sharpness = distillation_gradients(*batch, room[:, : len(rows)].unbind())
+        loss = distillation_loss(*batch) if step == len(batches) - 1 else 0.0
+        (of_angles,) = torch.autograd.grad(rotation, angles, of_rotation)
+        rate = learning_rate * (1 - step / len(batches))
+        with torch.no_grad():
+            adam_step(angles, of_angles, moments[0], step + 1, rate)
+            adam_step(sharpness, of_sharpness, moments[1], step + 1, 2 * rate)
+    return _rotation(angles).detach(), float(loss)
 
 
 def _rotation(angles: Tensor) -> Tensor:

@@ -230,7 +230,7 @@ def test_on_a_cpu_no_list_is_compared():
 
 
 @QUICK
-@given(st.integers(0, 10**6), st.booleans(), st.sampled_from(["kernels", "torch", "TF32"]))
+@given(st.integers(0, 10**6), st.booleans(), st.sampled_from(["kernels", "products", "torch", "TF32"]))
 def test_ranking_of_vectors_is_the_slow_one(seed, duplicated, way):
     data = make_data(seed)
     users, items = make_vectors(seed, data)
@@ -239,7 +239,8 @@ def test_ranking_of_vectors_is_the_slow_one(seed, duplicated, way):
         users[5] = 0
     hidden = [data.train, data.valid]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranking, "_KERNEL_LIMIT" if way != "kernels" else "_FEW", 0)
+        patch.setattr(ranking, "_KERNEL_LIMIT" if way in ("torch", "TF32") else "_FEW", 0)
+        patch.setattr(ranking, "_WIDE", 0 if way == "products" else 128)
         if way == "TF32":  # as on a GPU
             exact = torch.addmm
             patch.setattr(ranking, "has_short_floats", lambda _: True)
@@ -276,6 +277,21 @@ def test_a_few_users_are_left_to_the_kernels_where_torch_would_have_to_set_the_p
     finally:
         torch.set_float32_matmul_precision("highest")
     assert ranked.tolist() == [[0, 1]]
+
+
+def test_wide_vectors_are_ranked_in_parts_as_by_the_kernels(monkeypatch):
+    data = make_data(3, num_users=150, num_items=400)
+    users, items = make_vectors(3, data, dim=160)
+    items[5] = items[9]
+
+    def ranked() -> list[tuple]:
+        return list(VectorRanking(users, items, (4, 64, 160))(torch.arange(150), 20, [data.train]))
+
+    monkeypatch.setattr(ranking, "_NUMBERS", 1)  # the fewest users at a time
+    wide = ranked()
+    monkeypatch.setattr(ranking, "_WIDE", 160)
+    for (width, *one), (other_width, *other) in zip(wide, ranked(), strict=True):
+        assert width == other_width and all(map(torch.equal, one, other))
 
 
 def test_a_few_users_do_not_wait_for_numba():
