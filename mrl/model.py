@@ -27,6 +27,7 @@ class MatrixFactorization(nn.Module):
     """One free vector a user and an item. Initial values are drawn on the CPU, so they are the same on every device."""
 
     hops = 0
+    teacher: tuple[Tensor, Tensor] | None = None  # of `mrl.softmax`: a wide model that this one is cut from
 
     def __init__(self, num_users: int, num_items: int, dim: int, *, generator: torch.Generator | None = None):
         super().__init__()

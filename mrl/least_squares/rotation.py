@@ -27,6 +27,7 @@ ITEMS = 2048  # to rank a step, of a large catalogue at least
 ITEM_SHARE = 0.1  # of it, so that some of what is to be recommended is among them
 TEMPERATURE = 0.35  # of the softmax, in standard deviations of a user's scores
 LEARNING_RATE = 0.01  # falls to 0
+TINY = 1e-9  # in place of a spread of nothing
 NEVER = -1e9  # the score of an item that a user has seen
 
 
@@ -69,6 +70,11 @@ def learn_rotation(
         learning_rate=learning_rate,
         generator=generator,
     )
+
+
+def teacher(users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """Users (U, F) and items (I, F) whose scores' softmax is the P of `learn_rotation`, for `mrl.softmax`."""
+    return users / (TEMPERATURE * score_spread(users, items).clamp_min(TINY))[:, None], items
 
 
 def draw_users(is_usable: Tensor, steps: int, generator: torch.Generator) -> Sequence[Tensor]:
