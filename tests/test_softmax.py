@@ -116,7 +116,9 @@ def test_users_may_be_taken_some_at_a_time(monkeypatch, taught, at_a_time) -> No
 
 def test_a_pupil_that_ranks_as_its_teacher_has_nothing_to_learn_of_it(monkeypatch) -> None:
     users, items = teacher()
-    found = [NestedSoftmax(liked(), (9,), None, each)(torch.arange(USERS), users, items)[0] for each in (None, teacher())]
+    found = [
+        NestedSoftmax(liked(), (9,), None, each)(torch.arange(USERS), users, items)[0] for each in (None, teacher())
+    ]
     assert found[0].item() == pytest.approx(found[1].item()) and found[0] > 0
 
 
