@@ -17,9 +17,12 @@ from mrl.errors import ConfigError
 from mrl.kernels import propagate
 
 
-def xavier_uniform(rows: int, dim: int, generator: torch.Generator | None = None) -> Tensor:
-    """(rows, dim) drawn from U(−a, a), a = √(6 / (rows + dim)): Glorot & Bengio 2010."""
-    bound = (6.0 / (rows + dim)) ** 0.5
+def xavier_uniform(rows: int, dim: int, generator: torch.Generator | None = None, of: int | None = None) -> Tensor:
+    """(rows, dim) drawn from U(−a, a), a = √(6 / (rows + dim)): Glorot & Bengio 2010.
+
+    of: rows of the whole table, where these are some of them.
+    """
+    bound = (6.0 / ((of or rows) + dim)) ** 0.5
     return (torch.rand(rows, dim, dtype=torch.float32, generator=generator) * 2 - 1) * bound
 
 

@@ -123,7 +123,7 @@ class NegativeSampler(nn.Module):
         levels: those of this step, all if None. progress: share of training done, 0 to 1.
         Raises DataError where a user has every item (leave such rows out: `trainable`).
         """
-        step = self._step(user_rows, levels, progress, generator)
+        step = self.step(user_rows, levels, progress, generator)
         if positives.dim() == 2:
             positives, items = positives.unsqueeze(1), items.unsqueeze(1)  # one hop
         if self.rule == "mix":
@@ -157,26 +157,34 @@ class NegativeSampler(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """The negatives (B, K) alone, of positives item_rows (B,), by whole tables (U, D) and (I, D); not for `mix`."""
-        step = self._step(user_rows, levels, progress, generator)
+        step = self.step(user_rows, levels, progress, generator)
         rows = self._pick_compiled(step, user_rows, users, items)
         if rows is None:
             rows = self._pick(step, embedding(user_rows, users), embedding(item_rows, items), items)
         return rows
 
-    def _step(
-        self, user_rows: Tensor, levels: Sequence[int] | None, progress: float, generator: torch.Generator | None
-    ) -> _Step:
+    def step(
+        self,
+        user_rows: Tensor,
+        levels: Sequence[int] | None,
+        progress: float,
+        generator: torch.Generator | None,
+        places: Tensor | None = None,
+        size: int = 0,
+    ) -> Step:
+        """What is to be drawn for, and by what; places, size: of `Step`, where the rows are some of a larger batch."""
         # On the CPU only: looking at the answer would make a GPU wait.
         if user_rows.device.type == "cpu" and not self.trainable[user_rows].all():
             raise DataError("a user in the batch has every item, so there is no negative; leave out ~sampler.trainable")
-        places = range(len(self.pick_widths)) if levels is None or not self.nested else levels
-        return _Step(user_rows, [(place, self.pick_widths[place]) for place in places], progress, generator)
+        picks = range(len(self.pick_widths)) if levels is None or not self.nested else levels
+        picks = [(pick, self.pick_widths[pick]) for pick in picks]
+        return Step(user_rows, picks, progress, generator, places, size or len(user_rows))
 
     def _active(self, progress: float) -> int:
         """How many of the candidates count."""
         return max(1, int((1 - progress) * self.candidates)) if self.rule == "cns" else self.candidates
 
-    def _pick_compiled(self, step: _Step, places: Tensor, users: Tensor, items: Tensor) -> Tensor | None:
+    def _pick_compiled(self, step: Step, places: Tensor, users: Tensor, items: Tensor) -> Tensor | None:
         """(B, K) in one compiled pass, where there is one; users[places] are the vectors (B, D) of the batch."""
         inner = self.similarity == "inner" and users.dtype == self.score_dtype == torch.float32
         if self.rule not in ("dns", "cns") or not inner or not self.draw.compiled:
@@ -185,16 +193,30 @@ class NegativeSampler(nn.Module):
         sizes = step.widths, self.candidates, active
         return pick_hardest(self.draw, step.user_rows, places, users, items, *sizes, step.generator)
 
-    def _pick(self, step: _Step, users: Tensor, positives: Tensor, items: Tensor) -> Tensor:
+    def _pick(self, step: Step, users: Tensor, positives: Tensor, items: Tensor) -> Tensor:
         """(B, K) for users and positives (B, D)."""
+        candidates = self.draw_candidates(step)
+        return self.pick_among(step, candidates, users, positives, items, candidates)
+
+    def draw_candidates(self, step: Step) -> Tensor:
+        """(B, K, M): items among which the rule picks; of rns M is 1."""
         count = 1 if self.rule == "rns" else self.candidates
-        candidates = self.draw(step.user_rows, (len(step.picks), count), step.generator)  # (B, K, M)
+        return self.draw(step.user_rows, (len(step.picks), count), step.generator, step.places)
+
+    @torch.no_grad()
+    def pick_among(
+        self, step: Step, candidates: Tensor, users: Tensor, positives: Tensor, items: Tensor, rows: Tensor
+    ) -> Tensor:
+        """(B, K): which of the candidates (B, K, M) the rule picks, for users and positives (B, D).
+
+        rows (B, K, M): where the candidates' vectors stand in `items`; not looked at for rns.
+        """
         if self.rule == "rns":
             return candidates[..., 0]
-        chosen = self._choose(step, users, positives, items, candidates)
+        chosen = self._choose(step, users, positives, items, rows)
         return candidates.gather(2, chosen.unsqueeze(-1)).squeeze(-1)
 
-    def _choose(self, step: _Step, users: Tensor, positives: Tensor, table: Tensor, candidates: Tensor) -> Tensor:
+    def _choose(self, step: Step, users: Tensor, positives: Tensor, table: Tensor, candidates: Tensor) -> Tensor:
         """(B, K): which of each level's candidates (B, K, M) the rule picks."""
         if self.rule == "dens":
             ramp = min(1.0, step.progress / max(self.warmup, 1e-9))
@@ -208,8 +230,9 @@ class NegativeSampler(nn.Module):
             scores = self._scores(users, table, candidates, step.widths)  # (B, K, M)
         if self.rule == "dns_mn":
             highest = scores.topk(self.topk, dim=2).indices
-            one = torch.randint(self.topk, (*highest.shape[:2], 1), device=highest.device, generator=step.generator)
-            return highest.gather(2, one).squeeze(2)
+            size = step.size, highest.shape[1], 1
+            one = torch.randint(self.topk, size, device=highest.device, generator=step.generator)
+            return highest.gather(2, one if step.places is None else one[step.places]).squeeze(2)
         if self.rule == "ahns":
             alpha, beta, power = self.hardness
             of_positives = [similarity(self.similarity, users[:, :w], positives[:, None, :w]) for w in step.widths]
@@ -239,7 +262,7 @@ class NegativeSampler(nn.Module):
             return score(self.score_dtype, everyone)
         return score(torch.float32, everyone)
 
-    def _mix(self, step: _Step, users: Tensor, positives: Tensor, items: Tensor) -> Negatives:
+    def _mix(self, step: Step, users: Tensor, positives: Tensor, items: Tensor) -> Negatives:
         """Per level and hop, the hardest mix of a candidate with the positive; the negative is their mean over hops."""
         candidates = self.draw(step.user_rows, (len(step.picks), self.candidates), step.generator)  # (B, K, M)
         batch, hops = positives.shape[:2]
@@ -262,13 +285,18 @@ class NegativeSampler(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class _Step:
-    """What a batch draws for: its users (B,), the picks (place in `pick_widths`, width), and how far training is."""
+class Step:
+    """What a batch draws for: its users (B,), the picks (place in `pick_widths`, width), and how far training is.
+
+    places: (B,), where the users stand in a larger batch of so many rows; None for all of it.
+    """
 
     user_rows: Tensor
     picks: list[tuple[int, int]]
     progress: float
     generator: torch.Generator | None
+    places: Tensor | None
+    size: int
 
     @property
     def widths(self) -> list[int]:

@@ -41,6 +41,7 @@ class NestedSoftmax(nn.Module):
     """The weighted sum over levels of a sampled softmax, and the penalty that belongs to it.
 
     positives: what each user is known to like. widths, level_weights: K of each; weights default to 1/K.
+    item_counts: (I,) of all positives, where these are those of some users.
     teacher: users (U, F) and items (I, F) of a wide model that all levels are to rank like, scaled so that the softmax
     of its scores is P; None for no such term.
     """
@@ -50,13 +51,15 @@ class NestedSoftmax(nn.Module):
         positives: Positives,
         widths: Sequence[int],
         level_weights: Sequence[float] | None = None,
+        item_counts: Tensor | None = None,
         teacher: tuple[Tensor, Tensor] | None = None,
     ):
         super().__init__()
         self.teacher = teacher
         self.positives, self.widths = positives, check_widths(widths)
         self.level_weights = check_level_weights(level_weights, self.widths)
-        popularity = (positives.item_counts.float() + 1) ** POPULARITY
+        item_counts = positives.item_counts if item_counts is None else item_counts
+        popularity = (item_counts.float() + 1) ** POPULARITY
         self.drawn = min(positives.num_items, max(ITEMS, int(ITEM_SHARE * positives.num_items)))
         self.register_buffer("popularity", popularity, persistent=False)
         self.register_buffer("log_chance", _chances(popularity, self.drawn).log(), persistent=False)

@@ -22,7 +22,7 @@ from torch import Tensor
 from mrl.config import ELSEWHERE, TrainConfig
 from mrl.data import Interactions, Positives, check_held_out, load_data, pick_device, resolve_dataset
 from mrl.errors import DataError
-from mrl.evaluation import evaluate
+from mrl.evaluation import Evaluation, evaluate
 from mrl.kernels.fast_paths import check_anew
 from mrl.least_squares import (
     SEARCHED,
@@ -211,7 +211,7 @@ class _Training:
         self.progress.say(REFIT, "on all of train", self.refit_seconds or None)
         trainer = self._begin(self.data.merge_valid().train)
         while trainer.epoch < state.best_epoch:
-            row = _epoch(trainer, REFIT)
+            row = train_epoch(trainer, REFIT)
             state.rows.append(row)
             if trainer.epoch % trainer.config.early_stopping.eval_every == 0:
                 self._save(trainer)
@@ -262,17 +262,16 @@ class _Training:
         """Train with validation every few epochs until it stops getting better."""
         stopping, state, epochs = trainer.config.early_stopping, self.state, trainer.config.epochs
         while trainer.epoch < epochs and state.waited < stopping.patience and not state.has_fallen:
-            row = _epoch(trainer, SEARCH)
+            row = train_epoch(trainer, SEARCH)
             if trainer.epoch % stopping.eval_every == 0 or trainer.epoch == epochs:
                 self._validate(trainer, data, row)
             else:
                 state.rows.append(row)
             still = min(epochs - trainer.epoch, (stopping.patience - state.waited) * stopping.eval_every)
             left = row["seconds"] * (still + state.best_epoch) + self.refit_seconds
-            best = f"best {stopping.monitor} {max(state.best_value, 0):.4f}, epoch {state.best_epoch} kept"
-            self.progress.say(SEARCH, f"epoch {trainer.epoch}, loss {row['loss']:.4f}, {best}", left)
+            self.progress.say(SEARCH, describe_search(trainer, row["loss"], state.best_value, state.best_epoch), left)
         if trainer.epoch == epochs < self.config.epochs:
-            self.progress.note(f"{epochs} epochs are the limit of a quick search on so large data; thorough has none")
+            self.progress.note(describe_limit(epochs))
 
     def _validate(self, trainer: Trainer, data: Interactions, row: dict) -> None:
         """Measure the trainer's vectors on validation, log it, keep them if they are the best so far, and save all."""
@@ -282,8 +281,7 @@ class _Training:
         ks = sorted({20, int(monitor.split("@")[1])})
         per_user = trainer.config.recipe != "mrl4rec"  # which has no epoch 0 to be compared with
         result = evaluate(*vectors, data, split="valid", widths=widths, ks=ks, per_user=per_user)
-        for metric in dict.fromkeys(("recall@20", "ndcg@20", monitor)):
-            row |= {f"{metric}_w{width}": result.value(metric, width) for width in widths}
+        row |= metrics_row(result, trainer.config)
         value = sum(result.value(monitor, width) for width in widths) / len(widths)
         self.state.keep_if_best(trainer, vectors, value, mean_by_user(result, monitor) if per_user else None)
         row["seconds"] += time.perf_counter() - started
@@ -296,12 +294,29 @@ class _Training:
         self.directory.write_history(self.state.history)
 
 
-def _epoch(trainer: Trainer, phase: str) -> dict:
-    """Train for an epoch; its row of the history."""
+def train_epoch(trainer: Trainer, phase: str) -> dict:
+    """Train for an epoch; its row of the history. trainer: one on shards, too."""
     started = time.perf_counter()
     loss, by_level = trainer.run_epoch()
     levels = {f"loss_w{width}": value for width, value in zip(trainer.config.widths, by_level, strict=True)}
     return _row(trainer, phase, time.perf_counter() - started) | {"loss": loss} | levels
+
+
+def metrics_row(result: Evaluation, config: TrainConfig) -> dict:
+    """What the row of an epoch has of its validation: each metric that one looks at, by width."""
+    names = dict.fromkeys(("recall@20", "ndcg@20", config.early_stopping.monitor))
+    return {f"{name}_w{width}": result.value(name, width) for name in names for width in config.widths}
+
+
+def describe_search(trainer: Trainer, loss: float, best_value: float, best_epoch: int) -> str:
+    """Where the search of the best epoch stands, for the line of progress. trainer: one on shards, too."""
+    best = f"best {trainer.config.early_stopping.monitor} {max(best_value, 0):.4f}, epoch {best_epoch} kept"
+    return f"epoch {trainer.epoch}, loss {loss:.4f}, {best}"
+
+
+def describe_limit(epochs: int) -> str:
+    """Why there were no more epochs than `most_epochs` allows."""
+    return f"{epochs} epochs are the limit of a quick search on so large data; thorough has none"
 
 
 def _row(trainer: Trainer, phase: str, seconds: float) -> dict:

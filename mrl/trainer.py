@@ -39,7 +39,7 @@ class Trainer:
         self, config: TrainConfig, positives: Positives, device: torch.device, model: MatrixFactorization | None = None
     ):
         self.config, self.device = config.with_usual(), device
-        init_seed, loop_seed, prototype_seed = np.random.SeedSequence(config.seed).generate_state(3).tolist()
+        init_seed, loop_seed, prototype_seed = seeds_of(config)
         init = torch.Generator().manual_seed(init_seed)
         self.generator = torch.Generator(device).manual_seed(loop_seed)
         dim = config.widths[-1]
@@ -52,7 +52,8 @@ class Trainer:
         nested = config.nested_loss
         self.by_user = config.loss == "softmax"  # a step is some users with all that they like, not some pairs
         if self.by_user:
-            self.loss = NestedSoftmax(positives, config.widths, nested.level_weights, self.model.teacher).to(device)
+            self.loss = NestedSoftmax(positives, config.widths, nested.level_weights, teacher=self.model.teacher)
+            self.loss = self.loss.to(device)
         else:
             options = {"margin": nested.margin, "uniformity": nested.uniformity}
             self.loss = NestedLoss(config.widths, nested.level_weights, kind=config.loss, **options).to(device)
@@ -91,11 +92,8 @@ class Trainer:
         self.users, self.items = positives.users.long()[usable], positives.items.long()[usable]
         if len(self.users) == 0:
             raise RunError("there is nothing to train on: no user has both a training item and an unobserved one")
-        # steps on a graph cost the same whatever they hold, so large data is not cut into more of them
-        self.batch_size = config.batch_size or max(BATCH, -(-len(self.users) // 32))
+        self.batch_size, rate = steps_of(config, len(self.users))
         self.active = self.users.unique() if self.by_user else None
-        # steps that are fewer for their data are longer
-        rate = config.learning_rate * (1.0 if config.batch_size else min(LONGEST_STEP, self.batch_size / BATCH))
         if self.compiled:
             self.optimiser = RowAdam(list(self.parameters.values()), rate)
         else:
@@ -136,7 +134,8 @@ class Trainer:
             self.optimiser.start_epoch(-(-len(order) // self.batch_size))
         batches = order.split(-(-self.batch_size * len(order) // len(self.users)))
         step = self._step if self.graph is None else lambda users, items, _: self.graph(users, items)
-        for number, (batch, levels) in enumerate(zip(batches, self._levels(len(batches)), strict=True)):
+        levels_of_steps = draw_levels(self.config, len(batches), self.generator)
+        for number, (batch, levels) in enumerate(zip(batches, levels_of_steps, strict=True)):
             if self.by_user:
                 loss, terms = self._user_step(self.active[batch], levels)
                 self._average(max(NEWEST, 1 / (self.epoch * len(batches) + number + 1)))
@@ -155,29 +154,8 @@ class Trainer:
         self.epoch += 1
         loss = total.item() / len(order)
         if not math.isfinite(loss) or not all(p.isfinite().all() for p in self.parameters.values()):
-            raise _diverged(self.epoch, loss)
+            raise diverged(self.epoch, loss)
         return loss, (by_level.cpu() / seen).tolist()
-
-    def _levels(self, steps: int) -> Iterable[tuple[int, ...] | None]:
-        """The levels of each step: None for all, or a random subset of them in order.
-
-        Drawn for a whole epoch at once, so that no step waits for the device.
-        """
-        count, levels = self.config.nested_loss.levels_per_step, len(self.config.widths)
-        if count in (0, levels):
-            return [None] * steps
-        drawn = torch.rand(steps, levels, dtype=torch.float32, generator=self.generator, device=self.device).argsort(1)[
-            :, :count
-        ]
-        return [tuple(sorted(row)) for row in drawn.tolist()]
-
-    def _scale(self, levels: Sequence[int] | None) -> tuple[np.ndarray, np.ndarray]:
-        """Widths and weights of the levels of a step, as `NestedLoss` weighs them."""
-        widths, weights = np.array(self.config.widths), self.loss.level_weights.numpy()
-        if levels is None:
-            return widths, weights
-        rows = list(levels)
-        return widths[rows], weights[rows] * np.float32(len(widths) / len(rows))
 
     def _step(self, user_rows: Tensor, item_rows: Tensor, levels: Sequence[int] | None) -> tuple[Tensor, Tensor]:
         progress = self.epoch / self.config.epochs
@@ -217,7 +195,7 @@ class Trainer:
 
     def _descend(self, total: Tensor) -> Tensor:
         if self.device.type == "cpu" and not math.isfinite(total.item()):  # on a GPU the epoch's end tells
-            raise _diverged(self.epoch + 1, total.item())
+            raise diverged(self.epoch + 1, total.item())
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         self.optimiser.step()
@@ -244,11 +222,10 @@ class Trainer:
         )
         self.optimiser.catch_up(items, negatives.flatten().numpy())
         rows = torch.cat([item_rows[:, None], negatives], 1)
-        gradients = bpr_gradients(
-            users.numpy(), items.numpy(), user_rows.numpy(), rows.numpy(), *self._scale(levels), self.config.l2
-        )
+        scale = levels_of_step(self.loss, levels)
+        gradients = bpr_gradients(users.numpy(), items.numpy(), user_rows.numpy(), rows.numpy(), *scale, self.config.l2)
         if not math.isfinite(gradients.loss):
-            raise _diverged(self.epoch + 1, gradients.loss)
+            raise diverged(self.epoch + 1, gradients.loss)
         self.optimiser.update(users, user_rows.numpy(), gradients.users)
         self.optimiser.update(items, rows.flatten().numpy(), gradients.items.reshape(-1, items.shape[1]))
         return torch.tensor(gradients.loss, dtype=torch.float32), torch.from_numpy(gradients.terms).float()
@@ -299,7 +276,41 @@ class Trainer:
             self.model.start_training(self.config.hops)
 
 
-def _diverged(epoch: int, loss: float) -> RunError:
+def seeds_of(config: TrainConfig) -> list[int]:
+    """Seeds of the initial values, of the epochs, and of prototypes."""
+    return np.random.SeedSequence(config.seed).generate_state(3).tolist()
+
+
+def steps_of(config: TrainConfig, pairs: int) -> tuple[int, float]:
+    """Positives a step, and the learning rate, where there are so many in all."""
+    # steps on a graph cost the same whatever they hold, so large data is not cut into more of them
+    batch_size = config.batch_size or max(BATCH, -(-pairs // 32))
+    # steps that are fewer for their data are longer
+    return batch_size, config.learning_rate * (1.0 if config.batch_size else min(LONGEST_STEP, batch_size / BATCH))
+
+
+def draw_levels(config: TrainConfig, steps: int, generator: torch.Generator) -> Iterable[tuple[int, ...] | None]:
+    """The levels of each step: None for all, or a random subset of them in order.
+
+    Drawn for a whole epoch at once, so that no step waits for the device.
+    """
+    count, levels = config.nested_loss.levels_per_step, len(config.widths)
+    if count in (0, levels):
+        return [None] * steps
+    drawn = torch.rand(steps, levels, dtype=torch.float32, generator=generator, device=generator.device)
+    return [tuple(sorted(row)) for row in drawn.argsort(1)[:, :count].tolist()]
+
+
+def levels_of_step(loss: NestedLoss, levels: Sequence[int] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Widths and weights of the levels of a step, all if None, as the loss weighs them; on the CPU."""
+    widths, weights = np.array(loss.widths), loss.level_weights.numpy()
+    if levels is None:
+        return widths, weights
+    rows = list(levels)
+    return widths[rows], weights[rows] * np.float32(len(widths) / len(rows))
+
+
+def diverged(epoch: int, loss: float) -> RunError:
     return RunError(
         f"training diverged in epoch {epoch} (loss {loss}); the last checkpoint is whole;"
         " lower learning_rate or raise l2"

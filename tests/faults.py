@@ -282,6 +282,7 @@ FAULTS = (
             "robustness/kills::a_training_killed_again_and_again_ends_in_the_same_bits",
             "distributed/checkpoint::processes_killed_at_random_moments_end_in_the_same_bits",
             "distributed/checkpoint::a_run_that_was_stopped_ends_as_if_it_had_not",
+            "distributed/epochs::processes_that_are_killed_leave_what_another_number_goes_on_from",
             "train::a_killed_run_resumes_to_the_same_bits",
             "runs/run::a_killed_writer_leaves_a_whole_checkpoint_and_no_lock",
             "runs/run::temporary_files_of_a_killed_writer_are_cleared",

@@ -1,17 +1,18 @@
-"""Processes of one machine that compute together by gloo: started once, given one function after the other."""
+"""Three processes that compute together by gloo: started once for all tests, given one function after the other."""
 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 
 import mrl  # noqa: F401  (before torch)
-from mrl.distributed import Group
+from mrl.sharded import Group
 
 
 class Processes:
@@ -59,3 +60,19 @@ def _work(pipe: Any, rank: int, size: int, store: str) -> None:
             pipe.send((None, function(Group(process_group=groups[some - 1]), *arguments)))
         except Exception as error:
             pipe.send((f"{type(error).__name__}: {error}", None))
+
+
+@pytest.fixture(scope="session")
+def started() -> Iterator[list[Processes]]:
+    """The processes that there are; none before the first test that needs them."""
+    found: list[Processes] = []
+    yield found
+    for each in found:
+        each.end()
+
+
+@pytest.fixture
+def processes(started, tmp_path_factory) -> Processes:
+    if not started or started[-1].has_ended:  # a test failed and left them waiting for each other
+        started.append(Processes(3, tmp_path_factory.mktemp("processes")))
+    return started[-1]

@@ -34,7 +34,7 @@ def tables(rows: int = USERS, items: int = ITEMS, dtype: torch.dtype = torch.flo
 def drawing(monkeypatch, drawn: int, positives: Positives | None = None, taught: bool = False) -> NestedSoftmax:
     monkeypatch.setattr(softmax, "ITEMS", drawn)
     monkeypatch.setattr(softmax, "TEACHING", 0.7)
-    return NestedSoftmax(positives or liked(), WIDTHS, WEIGHTS, teacher() if taught else None)
+    return NestedSoftmax(positives or liked(), WIDTHS, WEIGHTS, teacher=teacher() if taught else None)
 
 
 def teacher() -> tuple[torch.Tensor, torch.Tensor]:
@@ -117,7 +117,7 @@ def test_users_may_be_taken_some_at_a_time(monkeypatch, taught, at_a_time) -> No
 def test_a_pupil_that_ranks_as_its_teacher_has_nothing_to_learn_of_it(monkeypatch) -> None:
     users, items = teacher()
     found = [
-        NestedSoftmax(liked(), (9,), None, each)(torch.arange(USERS), users, items)[0] for each in (None, teacher())
+        NestedSoftmax(liked(), (9,), teacher=each)(torch.arange(USERS), users, items)[0] for each in (None, teacher())
     ]
     assert found[0].item() == pytest.approx(found[1].item()) and found[0] > 0
 

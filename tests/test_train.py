@@ -432,7 +432,7 @@ def test_no_step_on_a_gpu_waits_for_the_host(tmp_path, data, backbone: str) -> N
     batch = torch.arange(64, device="cuda")
     torch.cuda.set_sync_debug_mode("error")
     try:
-        trainer._step(trainer.users[batch], trainer.items[batch], trainer._levels(1)[0])
+        trainer._step(trainer.users[batch], trainer.items[batch], None)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -31,14 +31,14 @@ from mrl.data import planted_interactions
 from mrl.distributed.cost import EVALUATION, EVALUATION_MEMORY, SWEEP, SWEEP_MEMORY, Load, Machine, fit_factors
 from mrl.distributed.data import ShardedData, load_sharded
 from mrl.distributed.evaluation import evaluate
-from mrl.distributed.group import Group, join, leave
 from mrl.distributed.least_squares import ials
-from mrl.distributed.rows import shard
 from mrl.errors import ConfigError, RunError
 from mrl.evaluation import evaluate as plain_evaluate
 from mrl.figures.style import GREY, PALETTE, check_table, key, legend_above, panel_grid, styled
 from mrl.least_squares.ials import CHUNK
 from mrl.parameters import PathText, settings
+from mrl.sharded.group import Group, join, leave
+from mrl.sharded.rows import shard
 from mrl.widths import check_widths
 from mrl.words import MARKERS
 

@@ -1,7 +1,5 @@
 r"""Beyond one process: tables and data sharded over processes and machines, on `torch.distributed` under `torchrun`.
 
-    group          the processes of a run, and the collectives that they need, bytes counted
-    rows           rows shared out by their work; what they point to, fetched from the others
     exact          products and sums that are the same bit for bit in any number of processes
     propagation    vectors that pick up a share of their neighbours', on shards
     least_squares  iALS, nested least squares and principal axes on shards
@@ -11,6 +9,9 @@ r"""Beyond one process: tables and data sharded over processes and machines, on 
     data           the interactions of one's own users, of any data set
     evaluation     all items ranked for one's own users; metrics that add up exactly
     cost           seconds, bytes and memory of a sweep and an evaluation, by formulas with fitted factors
+    training       a run under way: what its checkpoints keep, and what a recipe makes of it
+    graph_epochs   epochs of the nested softmax through propagation, on shards
+    epochs         epochs of mrl4rec or default: validated, the best one kept, and the refit
     train          a run on shards, from settings to a run directory
     launch         processes started by torchrun, and what each of them does
 
@@ -19,13 +20,16 @@ parameters of `train.ipynb` as `name value`:
 
     torchrun --standalone --nproc-per-node 2 -m mrl.distributed dataset interactions/ recipe least_squares
 
-Vectors and metrics are the same bit for bit for any number of processes of one kind of machine with as many threads
-each; with other OMP_NUM_THREADS solutions differ by some 1e-6. Without shards (`processes=1`) sums are added up in
-another order. Learning the rotation makes of either some 1e-3 of a metric on small data. A Parquet folder is split by a
-hash here and by draws there; the splits of other data, which every process reads whole, are the same.
+Vectors and metrics of least_squares and mrl4rec are the same bit for bit for any number of processes of one kind of
+machine with as many threads each; those of default, where epochs are kept, but for rounding, which epochs enlarge. With
+other OMP_NUM_THREADS solutions of least squares differ by some 1e-6. Without shards (`processes=1`) their sums are
+added up in another order, and learning the rotation makes of either some 1e-3 of a metric on small data; mrl4rec trains
+the same vectors there (`mrl.sharded.epochs` says up to where). A Parquet folder is split by a hash here and by draws
+there; the splits of other data, which every process reads whole, are the same. Refused: lightgcn, losses other than bpr
+and softmax, the rules mix and dens, prototypes, dropout.
 
 Each process holds its users' and its items' interactions, their rows of the tables (4 · D bytes each), and for half a
-sweep what these point to of the other side, at most `mrl.distributed.rows.FETCHED` numbers; all ids, in the first one
+sweep what these point to of the other side, at most `mrl.sharded.rows.FETCHED` numbers; all ids, in the first one
 and where a Parquet folder is read; all items while it evaluates. The first process searches the settings on users drawn
 at random with at most a million interactions (thorough: three), and writes the run directory.
 
@@ -39,9 +43,10 @@ there; only the first process, on A, writes, and mrl.load reads the run anywhere
 files; where it does not, let run_dir be on a local disk of A, and copy it. Environment: OMP_NUM_THREADS, the cores of a
 machine by its processes; GLOO_SOCKET_IFNAME (or NCCL_SOCKET_IFNAME on GPUs), the network between them, such as eth0;
 MRL_DATA, the cache of named data sets, on /shared, too. Ports: 29400, and those that gloo picks. With GPUs start as
-many processes as a machine has of them: NCCL is taken by itself. A process that ends takes the others with it; with
-`--max-restarts 3` (given by `mrl.fit`) all start again, from the last sweep, as does a later run of any number of them.
-Machines need a shared run_dir for that, and TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, or old addresses are met (not run).
+many processes as a machine has of them: NCCL is taken by itself, but by mrl4rec, which computes on CPUs. A process that
+ends takes the others with it; with `--max-restarts 3` (given by `mrl.fit`) all start again, from the last sweep or
+validation, as does a later run of any number of them. Machines need a shared run_dir for that, and
+TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, or old addresses are met (not run).
 
 Slurm (not run):
 
@@ -73,8 +78,6 @@ Kubernetes, with the training operator of Kubeflow, which sets the rendezvous fo
               volumes: [{name: shared, persistentVolumeClaim: {claimName: interactions}}]
 """
 
-from mrl.distributed.group import Group, join, leave
-from mrl.distributed.rows import Links, Rows, Shard, shard, share_rows, take_own
 from mrl.distributed.least_squares import fit_least_squares
 from mrl.distributed.cost import Load, Machine, fit_factors
 from mrl.distributed.data import ShardedData, load_sharded

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from mrl.config import TrainConfig
 from mrl.distributed.data import ShardedData
-from mrl.distributed.group import RESTARTED
-from mrl.distributed.rows import Rows
 from mrl.errors import RunError
 from mrl.runs import RunDirectory, check_compatible, run_path
+from mrl.sharded.group import RESTARTED
+from mrl.sharded.rows import Rows
 from mrl.train import identity
 
 

@@ -15,13 +15,13 @@ and P processes, all shares even: seconds as if a machine ran at its full speed,
     memory      f₁  +  f₂ · 4 N / P  +  f₃ · 4 D (U + I) / P  +  f₄ · 4 D max(U, I)     program; pairs; tables; fetched
 
 What is sent has no factor: processes of one machine say nothing of a network. S is of sides that are gathered whole;
-where only what is pointed to is fetched (`mrl.distributed.rows.Links`), its rows are bounded by those of equally
+where only what is pointed to is fetched (`mrl.sharded.rows.Links`), its rows are bounded by those of equally
 popular ones, n (1 − exp(−N / P n)) of n. What is fetched is at most FETCHED numbers. An evaluation has, in place of
 what is fetched, three copies of the items with the tables, by one factor.
 
 Left out: nested sweeps, propagation, the rotation, reading data, writing runs, waiting for the slowest process, rows of
-few positives, eigenvectors (on the first process); and the sampled epochs of mrl4rec, which are not sharded. Nothing
-was measured on more than one machine, nor with more than two processes.
+few positives, eigenvectors (on the first process); and the sampled epochs of mrl4rec, which `mrl.sharded.cost` has.
+Nothing was measured on more than one machine, nor with more than two processes.
 """
 
 from __future__ import annotations
@@ -33,30 +33,11 @@ from math import ceil, log2
 import numpy as np
 from scipy.optimize import nnls
 
-from mrl.distributed import rows
 from mrl.distributed.least_squares import bytes_of_sweep
-from mrl.errors import ConfigError
+from mrl.sharded import rows
+from mrl.sharded.cost import EpochLoad, Machine
 
 SWEEP, EVALUATION, SWEEP_MEMORY, EVALUATION_MEMORY = "sweep", "evaluation", "sweep memory", "evaluation memory"
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What one process has of a machine, of its network, too.
-
-    flops: of float32 products, a second. memory_bandwidth: bytes read and written a second. bandwidth: bytes sent a
-    second. latency: seconds of a message.
-    """
-
-    flops: float
-    memory_bandwidth: float
-    bandwidth: float
-    latency: float
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not value > 0:
-                raise ConfigError(f"{name}={value!r}: of a machine, must be above 0")
 
 
 @dataclass(frozen=True)
@@ -125,7 +106,9 @@ class Load:
         return float(self.terms(kind, machine) @ factors) + self.sending(kind, machine)
 
 
-def fit_factors(kind: str, loads: Sequence[Load], measured: Sequence[float], machine: Machine) -> np.ndarray:
+def fit_factors(
+    kind: str, loads: Sequence[Load] | Sequence[EpochLoad], measured: Sequence[float], machine: Machine
+) -> np.ndarray:
     """The factors of a kind's terms, none below 0, whose relative errors on what was measured are least in squares."""
     each = np.asarray(measured, dtype=float)
     terms = np.array([load.terms(kind, machine) for load in loads]) / each[:, None]

@@ -19,10 +19,10 @@ from torch.nn import functional as F
 
 from mrl.config import TrainConfig
 from mrl.data import Interactions, Positives, check_held_out, load_data
-from mrl.distributed.group import Group
 from mrl.distributed.parquet import parquet_parts, read_shard
-from mrl.distributed.rows import Rows, share_rows
 from mrl.errors import DataError
+from mrl.sharded.group import Group
+from mrl.sharded.rows import Rows, share_rows
 
 PARTS = ("train", "valid", "test", "dropped")
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mrl.distributed.data import ShardedData
-from mrl.distributed.rows import Rows
 from mrl.errors import RunError
 from mrl.evaluation import Evaluation, VectorRanking, check_ks, sum_metrics
 from mrl.least_squares.ials import Factors
+from mrl.sharded.rows import Rows
 
 
 def evaluate(

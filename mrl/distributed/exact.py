@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from mrl.distributed.group import Group
-from mrl.distributed.rows import Rows
 from mrl.least_squares.axes import gram
+from mrl.sharded.group import Group
+from mrl.sharded.rows import Rows
 
 
 def times(rows: Rows, table: Tensor, matrix: Tensor) -> Tensor:

@@ -20,11 +20,11 @@ import mrl.train
 from mrl import errors
 from mrl.config import TrainConfig
 from mrl.data import Interactions, resolve_dataset
-from mrl.distributed.group import join, leave
 from mrl.distributed.train import check_sharded, train
 from mrl.errors import ConfigError, MRLError, RunError
 from mrl.parameters import as_config
 from mrl.runs import Progress, Run, load, run_path
+from mrl.sharded.group import join, leave
 
 MESSAGES = "MRL_MESSAGES"  # in the environment: whoever started the processes reads what they tell
 
@@ -126,7 +126,7 @@ def run(words: Sequence[str], environment: Mapping[str, str] = os.environ) -> in
         config = as_config(TrainConfig, dict(zip(words[::2], words[1::2], strict=True)))
         check_sharded(config)
         torch.set_num_threads(int(environment.get("OMP_NUM_THREADS", torch.get_num_threads())))
-        group = join(config.device)
+        group = join("cpu" if config.recipe == "mrl4rec" else config.device)  # whose compiled loops are of CPUs
         path = train(replace(config, processes=group.size), group, progress)
         if is_first and not told:
             sys.stdout.write(f"{path}\n")

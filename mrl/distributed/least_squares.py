@@ -1,7 +1,7 @@
 """Least squares on shards: iALS, nested least squares and principal axes, the same whatever the number of processes.
 
 Given the other side rows are independent, and a row runs through all of its levels where it lies. So half a sweep takes
-one Gram matrix, summed in float64, and one fetch of the other side (`mrl.distributed.rows`), however many levels there
+one Gram matrix, summed in float64, and one fetch of the other side (`mrl.sharded.rows`), however many levels there
 are: `bytes_of_sweep`. Rows are solved tile by tile by `mrl.least_squares`. ALX (Mehta et al., arXiv 2112.02194) shards
 iALS likewise.
 """
@@ -15,16 +15,15 @@ from torch import Tensor
 
 from mrl.config import TrainConfig
 from mrl.distributed.exact import exact_sum, summed_gram, times
-from mrl.distributed.group import Group
 from mrl.distributed.propagation import Graph
-from mrl.distributed.rows import Links, Rows, Shard
 from mrl.least_squares.axes import balanced_scale, largest_entries, penalty_by_column, principal_axes
 from mrl.least_squares.fit import fitted_levels
 from mrl.least_squares.ials import RANK, Factors, eigenbasis, frequency_l2, solve_in_eigenbasis
 from mrl.least_squares.nested import BlockSystems, block_eigenbasis
+from mrl.sharded.group import Group
+from mrl.sharded.rows import Links, Rows, Shard
 from mrl.widths import check_level_weights
 
-DRAWN = 2**16  # random rows at a time
 Keep = Callable[[int, Factors], None]  # told after each sweep of iALS how many are done, and own factors
 
 
@@ -32,7 +31,9 @@ def spectral_start(shard: Shard, width: int, *, seed: int = 0) -> Factors:
     """Own users and items to go on from, as `mrl.least_squares.ials.spectral_start` makes them."""
     group, users, items = shard.group, shard.users, shard.items
     user_graph, item_graph = Graph(group, shard.by_user, shard.by_item), Graph(group, shard.by_item, shard.by_user)
-    table = _random_rows(items, width, seed).to(group.device)
+    generator = torch.Generator().manual_seed(seed)
+    table = items.draw(lambda rows: torch.randn(rows, width, dtype=torch.float32, generator=generator))
+    table = table.to(group.device)
     table = _orthonormal(group, users, user_graph.times(table))
     table = _orthonormal(group, items, item_graph.times(table))
     table = _orthonormal(group, users, user_graph.times(table))
@@ -42,18 +43,6 @@ def spectral_start(shard: Shard, width: int, *, seed: int = 0) -> Factors:
     scale = torch.where(squares > RANK * squares[0], squares**-0.25, 0)  # from singular values to their roots
     own_users = torch.zeros(users.stop - users.start, width, device=group.device)
     return own_users, times(items, table, basis * scale)
-
-
-def _random_rows(rows: Rows, width: int, seed: int) -> Tensor:
-    """Own rows of the table that one process draws: all are drawn, some at a time, and the others dropped."""
-    generator, own = torch.Generator().manual_seed(seed), torch.empty(rows.stop - rows.start, width)
-    for start in range(0, rows.total, DRAWN):
-        stop = min(start + DRAWN, rows.total)
-        drawn = torch.randn(stop - start, width, dtype=torch.float32, generator=generator)
-        first, last = max(start, rows.start), min(stop, rows.stop)
-        if first < last:
-            own[first - rows.start : last - rows.start] = drawn[first - start : last - start]
-    return own
 
 
 def _eigh(group: Group, gram: Tensor) -> list[Tensor]:

@@ -23,10 +23,10 @@ from mrl.data import Interactions, Positives, as_paper, dataset_name
 from mrl.data.datasets import find_files, find_path
 from mrl.data.interactions import id_array, in_row_order
 from mrl.data.splits import random_mask
-from mrl.distributed.group import Group
-from mrl.distributed.rows import Rows, share_rows
 from mrl.errors import ConfigError, DataError
 from mrl.files import Format, ParquetTable, check_parquet, read_item_table, read_log, sniff_parts, suffix_of
+from mrl.sharded.group import Group
+from mrl.sharded.rows import Rows, share_rows
 
 CHUNK = 2**20  # rows at a time
 ROLES = ("user", "item", "rating", "timestamp")

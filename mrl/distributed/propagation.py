@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from mrl.config import TrainConfig
-from mrl.distributed.group import Group
-from mrl.distributed.rows import Links, Shard
 from mrl.kernels import propagate
 from mrl.least_squares.ials import Factors
 from mrl.least_squares.propagation import effective_hops
 from mrl.model import sparse_matrix
+from mrl.sharded.group import Group
+from mrl.sharded.rows import Links, Shard
 
 
 class Graph:

@@ -13,16 +13,16 @@ from mrl.config import TrainConfig
 from mrl.data import Positives
 from mrl.distributed.exact import exact_sum, summed_gram, times
 from mrl.distributed.propagation import propagated
-from mrl.distributed.rows import Shard
 from mrl.least_squares.axes import spread_by
 from mrl.least_squares.ials import Factors
-from mrl.least_squares.rotation import STEPS, draw_users, learn_from
+from mrl.least_squares.rotation import STEPS, draw_users, learn_from, sharpened
+from mrl.sharded.rows import Shard
 
 
 def learn_rotation(config: TrainConfig, shard: Shard, vectors: Factors, steps: int = STEPS) -> tuple[Tensor, float]:
     """R (F, D) by own users and items (F wide), as `mrl.least_squares.learn_rotation` makes it, and the last loss."""
     group, (users, items), links = shard.group, vectors, shard.by_user
-    spread = _spread(shard, users, items)
+    spread = spread_of_scores(shard, users, items)
     is_usable = (spread > 0) & (links.counts > 0) & (links.counts < shard.items.total)
     generator = torch.Generator(group.device).manual_seed(config.seed)
     drawable = group.to_first(is_usable.to(torch.uint8)).bool()
@@ -50,7 +50,7 @@ def learn_rotation(config: TrainConfig, shard: Shard, vectors: Factors, steps: i
     return rotation.to(users), float(loss)
 
 
-def _spread(shard: Shard, users: Tensor, items: Tensor) -> Tensor:
+def spread_of_scores(shard: Shard, users: Tensor, items: Tensor) -> Tensor:
     """The standard deviation of each own user's scores over all items, by their covariance."""
     group, rows, count = shard.group, shard.items, shard.items.total
     sums = [items[tile].double().sum(0) for tile in rows.own_tiles]
@@ -61,6 +61,12 @@ def _spread(shard: Shard, users: Tensor, items: Tensor) -> Tensor:
     for tile in shard.users.own_tiles:
         spread[tile] = spread_by(users[tile], covariance.to(users))
     return spread
+
+
+def teacher(config: TrainConfig, shard: Shard, factors: Factors) -> Factors:
+    """Own users (U', F) and all items (I, F) as `mrl.least_squares.rotation.teacher` makes them, of own factors."""
+    users, items = propagated(config, shard, factors)
+    return sharpened(users, spread_of_scores(shard, users, items)), shard.group.gather(items, shard.items.counts)
 
 
 def initial_vectors(config: TrainConfig, shard: Shard, factors: Factors) -> tuple[Factors, Factors, float]:

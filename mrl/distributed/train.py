@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,89 +23,92 @@ from mrl.config import TrainConfig
 from mrl.data import Positives, resolve_dataset
 from mrl.distributed.checkpoint import Checkpoint
 from mrl.distributed.data import ShardedData, load_sharded, offset_pieces, sample_of_users
+from mrl.distributed.epochs import fit_epochs
 from mrl.distributed.evaluation import evaluate
-from mrl.distributed.group import Group
+from mrl.distributed.graph_epochs import GraphTrainer, check_graph_epochs
 from mrl.distributed.least_squares import fit_least_squares
-from mrl.distributed.rotation import initial_vectors
-from mrl.distributed.rows import Rows, shard
-from mrl.errors import ConfigError, DataError, RunError
+from mrl.distributed.rotation import initial_vectors, teacher
+from mrl.distributed.training import STATE, Fit, Training
+from mrl.errors import DataError, RunError
 from mrl.evaluation import Evaluation
-from mrl.least_squares import SEARCHED, choose_settings, describe_widths, expected_trials
+from mrl.least_squares import SEARCHED, choose_settings, describe_widths, expected_trials, most_epochs
 from mrl.least_squares.ials import Factors
 from mrl.least_squares.validation import MOST_INTERACTIONS, draw_rows
 from mrl.runs import Progress, RunDirectory, log_trial, peak_memory_mib, run_path, tell_end, write_run
 from mrl.runs.tensorfile import Pieces
-from mrl.train import LEAST_SQUARES, LONGEST_LIST, SEARCH
+from mrl.sharded.epochs import ShardedTrainer, check_epochs
+from mrl.sharded.group import Group
+from mrl.sharded.rows import Shard, shard
+from mrl.train import LEAST_SQUARES, LONGEST_LIST, SEARCH, metrics_row
 from mrl.widths import AUTO
-
-STATE = ("rows", "chosen", "wider", "validated", "sweeps", "seconds")  # of a training, in its checkpoint
-
-
-@dataclass
-class Fit:
-    """Vectors of own users (U', D) and items (I', D) as they score, whose items are whose, and ego embeddings."""
-
-    vectors: Factors
-    items: Rows
-    ego: Factors | None = None
-
-
-@dataclass
-class Training:
-    """A run under way: the config as it was given, its settings so far, and the history, which the first one writes."""
-
-    config: TrainConfig
-    group: Group
-    progress: Progress
-    checkpoint: Checkpoint
-    rows: list[dict] = field(default_factory=list)
-    chosen: dict[str, Any] = field(default_factory=dict)
-    wider: list | None = None
-    best_epoch: int = 0
-    validated: list | None = None  # means before the refit, and of how many users
-    sweeps: int = 0  # of the fit under way, and its seconds
-    seconds: float = 0.0
-
-    def save(self, sides: Sequence[Rows] = (), factors: Sequence[Tensor] = ()) -> None:
-        if self.checkpoint.is_kept:
-            self.checkpoint.save({name: getattr(self, name) for name in STATE}, sides, factors)
-
-    def settings(self) -> TrainConfig:
-        """The config with what was chosen."""
-        return self.config.with_settings(**self.chosen)
 
 
 def least_squares(training: Training, data: ShardedData) -> Fit:
     """The recipe least_squares: fitted, propagated and rotated."""
+    made, _, vectors, ego = _initial(training, data)
+    config = training.settings()
+    return Fit(vectors, made.items, ego if any(config.least_squares.propagation) and config.hops else None)
+
+
+def mrl4rec(training: Training, data: ShardedData) -> Fit:
+    """The recipe mrl4rec: sampled epochs."""
+    return fit_epochs(training, data, ShardedTrainer(training.settings(), data.group, data.own.train, data.users))
+
+
+def default(training: Training, data: ShardedData) -> Fit:
+    """The recipe default: least squares, then epochs through the graph, kept where users clearly gain."""
+    made, factors, _, ego = _initial(training, data)
+    config = training.settings()
+    config = config.with_settings(epochs=most_epochs(config, size_of(data)))
+    return fit_epochs(training, data, GraphTrainer(config, made, ego, teacher(config, made, factors)))
+
+
+def _sharded(training: Training, data: ShardedData) -> Shard:
+    return shard(data.group, data.own.train, data.users, width=training.settings().least_squares.fit_width)
+
+
+def _initial(training: Training, data: ShardedData) -> tuple[Shard, Factors, Factors, Factors]:
+    """The shard, own factors, own vectors as they are served untrained, and what they are before propagation.
+
+    They are made anew where epochs have begun: no checkpoint keeps the factors, which teach.
+    """
     if not training.chosen:
         _choose_settings(training, data)
         training.save()
     config, started = training.settings(), time.perf_counter() - training.seconds
-    made = shard(data.group, data.own.train, data.users, width=config.least_squares.fit_width)
-    sides, done = (made.users, made.items), training.sweeps
+    made = _sharded(training, data)
+    has_begun = bool(training.generator)
+    sides, done = (made.users, made.items), 0 if has_begun else training.done
     kept = training.checkpoint.load(sides, config.least_squares.fit_width) if done else None
 
     def keep(sweeps: int, factors: Factors) -> None:
-        training.sweeps, training.seconds = sweeps, time.perf_counter() - started
+        if has_begun:
+            return
+        training.done, training.seconds = sweeps, time.perf_counter() - started
         training.save(sides, factors)
 
     factors = fit_least_squares(config, made, keep, done, kept)
-    training.sweeps, training.seconds, fitted = 0, 0.0, time.perf_counter()
-    training.rows.append({"phase": LEAST_SQUARES, "seconds": fitted - started})
+    fitted = time.perf_counter()
     vectors, ego, loss = initial_vectors(config, made, factors)
-    if config.least_squares.rotation:
-        training.rows.append({"phase": "rotation", "loss": loss, "seconds": time.perf_counter() - fitted})
-    return Fit(vectors, made.items, ego if any(config.least_squares.propagation) and config.hops else None)
+    if not has_begun:
+        training.done, training.seconds = 0, 0.0
+        training.rows.append({"phase": LEAST_SQUARES, "seconds": fitted - started})
+        if config.least_squares.rotation:
+            training.rows.append({"phase": "rotation", "loss": loss, "seconds": time.perf_counter() - fitted})
+    return made, factors, vectors, ego
 
 
-FITS: dict[str, Callable[[Training, ShardedData], Fit]] = {"least_squares": least_squares}
+FITS: dict[str, Callable[[Training, ShardedData], Fit]] = {
+    "least_squares": least_squares, "mrl4rec": mrl4rec, "default": default,
+}  # fmt: skip
 
 
 def check_sharded(config: TrainConfig) -> None:
     """Raise ConfigError, with the reason and the remedy, where a config has what is not sharded."""
-    if config.recipe not in FITS:
-        reason = "its epochs are not sharded over processes yet"
-        raise ConfigError(f"recipe={config.recipe!r}: {reason}; take recipe='least_squares', or processes=1")
+    if config.recipe == "mrl4rec":
+        check_epochs(config)
+    elif config.epochs:
+        check_graph_epochs(config)
 
 
 def train(config: TrainConfig, group: Group, progress: Progress) -> Path:
@@ -146,7 +149,7 @@ def train(config: TrainConfig, group: Group, progress: Progress) -> Path:
         if "widths" in training.chosen and group.is_first:  # they were found; whoever reads the run wants to know which
             directory.write_config(replace(config, widths=settings.widths).to_dict())
         if config.protocol == "honest":
-            if not training.sweeps:  # of the refit
+            if not training.done:  # of the refit
                 training.save()
             results.append(Evaluation(pl.DataFrame(training.validated[0]), None, training.validated[1]))
             monitor = config.early_stopping.monitor
@@ -178,13 +181,12 @@ def train(config: TrainConfig, group: Group, progress: Progress) -> Path:
 
 
 def _validate(training: Training, data: ShardedData, fit: Fit) -> Evaluation:
-    """Measure the vectors before the refit on validation, at every width; a row of the history."""
+    """Measure the vectors before the refit on validation, at every width; of least_squares a row of the history."""
     started, settings = time.perf_counter(), training.settings()
     result = evaluate(data, fit.vectors, fit.items, split="valid", widths=settings.report_widths)
-    row = {"phase": SEARCH, "epoch": training.best_epoch}
-    for metric in dict.fromkeys(("recall@20", "ndcg@20", settings.early_stopping.monitor)):
-        row |= {f"{metric}_w{width}": result.value(metric, width) for width in settings.widths}
-    training.rows.append(row | {"seconds": time.perf_counter() - started})
+    if settings.recipe == "least_squares":
+        row = {"phase": SEARCH, "epoch": 0} | metrics_row(result, settings)
+        training.rows.append(row | {"seconds": time.perf_counter() - started})
     return result
 
 
@@ -195,7 +197,7 @@ def _choose_settings(training: Training, data: ShardedData) -> None:
     most = MOST_INTERACTIONS[config.least_squares.search if config.least_squares.search != "none" else "quick"]
     rows = group.tell(lambda: draw_rows(counts.cpu(), config.seed, most).tolist())
     sample = sample_of_users(data, torch.tensor(rows, dtype=torch.int64))
-    whole = Size(data.num_users, data.num_items, int(counts.sum()))
+    whole = size_of(data)
 
     def choose() -> list:
         def log(row: dict) -> None:
@@ -219,6 +221,10 @@ class Size:
 
     def __len__(self) -> int:
         return self.interactions
+
+
+def size_of(data: ShardedData) -> Size:
+    return Size(data.num_users, data.num_items, sum(data.group.each(len(data.own.train))))
 
 
 def _write(

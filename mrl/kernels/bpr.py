@@ -24,12 +24,15 @@ class Gradients:
     """terms: (K,) float64, the mean term of each level. loss: the whole, penalty included.
 
     users: (B, D); items: (B, 1 + N, D), of the positive and of N negatives, one a level or one for all.
+    each: (B, K) float64, the terms of each triplet; norms: (B,) float64, its ‖p‖² + ‖q‖² + Σ_k ‖q_k‖².
     """
 
     loss: float
     terms: np.ndarray
     users: np.ndarray
     items: np.ndarray
+    each: np.ndarray
+    norms: np.ndarray
 
 
 def bpr_gradients(
@@ -40,15 +43,18 @@ def bpr_gradients(
     widths: np.ndarray,
     weights: np.ndarray,
     l2: float,
+    batch: int | None = None,
 ) -> Gradients:
     """users (U, D) and items (I, D) float32; user_rows (B,); item_rows (B, 1 + N), the positive first, N 1 or K.
 
-    widths: (K,) int64. weights: (K,) float32. The same for any number of threads.
+    widths: (K,) int64. weights: (K,) float32. batch: triplets that the means are over, where these are some of them.
+    The same for any number of threads.
     """
-    batch, dim = len(user_rows), users.shape[1]
-    user_out = np.empty((batch, dim), np.float32)
+    count, dim = len(user_rows), users.shape[1]
+    batch = count if batch is None else batch
+    user_out = np.empty((count, dim), np.float32)
     item_out = np.empty((*item_rows.shape, dim), np.float32)
-    terms, norms = np.empty((batch, len(widths))), np.empty(batch)
+    terms, norms = np.empty((count, len(widths))), np.empty(count)
     rates = (weights / batch).astype(np.float32)
 
     def work(part: slice) -> None:
@@ -56,9 +62,10 @@ def bpr_gradients(
         out = user_out[part], item_out[part], terms[part], norms[part]
         _gradients(users, items, *rows, widths, rates, np.float32(l2 / batch), *out)
 
-    in_threads(work, batch, each=LEAST)
-    means = terms.mean(0)
-    return Gradients(float(weights @ means + l2 / (2 * batch) * norms.sum()), means, user_out, item_out)
+    in_threads(work, count, each=LEAST)
+    means = terms.sum(0) / batch
+    loss = float(weights @ means + l2 / (2 * batch) * norms.sum())
+    return Gradients(loss, means, user_out, item_out, terms, norms)
 
 
 def bpr_sums(

@@ -59,12 +59,22 @@ class UniformCandidates:
         # For one search over all users, a stride of I + 1 keeps the users apart.
         self._gaps = gaps.to(torch.int32) if self.compiled else users * (self.num_items + 1) + gaps
 
-    def __call__(self, users: Tensor, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
-        """users: (B,) int64 rows, each trainable. Returns (B, *shape) int64 item rows."""
+    def __call__(
+        self,
+        users: Tensor,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None = None,
+        places: Tensor | None = None,
+    ) -> Tensor:
+        """users: (B,) int64 rows, each trainable. Returns (B, *shape) int64 item rows.
+
+        places: (B,), on the CPU: where users stand in a larger batch, for which the same is drawn; None: as given.
+        """
         if self.compiled:
             rows = np.empty((len(users), math.prod(shape)), np.int64)
             batch, tables, seed = users.numpy(), self.tables(), _seed(generator)
-            in_threads(lambda part: _draw(batch[part], part.start, *tables, seed, rows[part]), len(users), each=LEAST)
+            where = np.arange(len(users)) if places is None else places.numpy()
+            in_threads(lambda part: _draw(batch[part], where[part], *tables, seed, rows[part]), len(users), each=LEAST)
             return torch.from_numpy(rows).view(len(users), *shape)
         draw = torch.rand(len(users), *shape, dtype=torch.float64, device=users.device, generator=generator)
         wide = (...,) + (None,) * len(shape)
@@ -209,11 +219,11 @@ def _unobserved(users, offsets, gaps, order, rows):
 
 
 @compiled
-def _draw(users, first, offsets, gaps, order, window, seed, rows):
-    """Fill rows (B, n); `first` is the place of users[0] in the batch."""
+def _draw(users, places, offsets, gaps, order, window, seed, rows):
+    """Fill rows (B, n) for users (B,) that stand at these places of the batch."""
     drawn, scratch = np.empty(rows.shape[1], np.int32), np.empty(rows.shape[1], np.int32)
     for b in range(len(users)):
-        _candidates(seed, first + b, gaps[offsets[users[b]] : offsets[users[b] + 1]], order, window, drawn, scratch)
+        _candidates(seed, places[b], gaps[offsets[users[b]] : offsets[users[b] + 1]], order, window, drawn, scratch)
         rows[b] = drawn
 
 

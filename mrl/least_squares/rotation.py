@@ -74,7 +74,12 @@ def learn_rotation(
 
 def teacher(users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
     """Users (U, F) and items (I, F) whose scores' softmax is the P of `learn_rotation`, for `mrl.softmax`."""
-    return users / (TEMPERATURE * score_spread(users, items).clamp_min(TINY))[:, None], items
+    return sharpened(users, score_spread(users, items)), items
+
+
+def sharpened(users: Tensor, spread: Tensor) -> Tensor:
+    """The users (U, F) of a teacher by the spread (U,) of their scores."""
+    return users / (TEMPERATURE * spread.clamp_min(TINY))[:, None]
 
 
 def draw_users(is_usable: Tensor, steps: int, generator: torch.Generator) -> Sequence[Tensor]:

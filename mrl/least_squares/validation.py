@@ -66,12 +66,19 @@ def _metric_of(monitor: str, data: Interactions) -> tuple[str, int]:
 
 def sample_validation_users(data: Interactions, seed: int, most: int = MOST_USERS) -> Interactions:
     """The same data with the validation of `most` users, drawn at random where there are more."""
+    left_out = users_left_out(data.valid.counts, seed, most)
+    return data if len(left_out) == 0 else without_validation(data, left_out)
+
+
+def users_left_out(counts: Tensor, seed: int, most: int = MOST_USERS) -> np.ndarray:
+    """Rows of users, drawn at random, who have validation but are more than `most`; counts (U,): how much they have."""
+    return np.random.default_rng(seed).permutation(np.flatnonzero(counts.numpy()))[most:]
+
+
+def without_validation(data: Interactions, users: np.ndarray) -> Interactions:
+    """The same data without the validation of some users, by row."""
     counts = data.valid.counts.numpy().copy()
-    users = np.flatnonzero(counts)
-    left_out = np.random.default_rng(seed).permutation(users)[most:]
-    if len(left_out) == 0:
-        return data
-    counts[left_out] = 0
+    counts[users] = 0
     keep = torch.from_numpy(np.repeat(counts > 0, data.valid.counts.numpy()))
     offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(counts)]))
     return replace(data, valid=Positives(offsets, data.valid.items[keep], data.num_items))

@@ -18,9 +18,9 @@ from mrl.benchmark.scale import (
     predict_scale,
     scale_errors,
 )
-from mrl.distributed import Group
 from mrl.distributed.cost import Load, Machine
 from mrl.errors import ConfigError, RunError
+from mrl.sharded import Group
 
 SMALL = ScaleConfig(
     sizes=(20_000,), held_out=30_000, processes=(2,), widths=(4, 8), repeats=1, users=4000, items=600, large=(10**9,)

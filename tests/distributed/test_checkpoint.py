@@ -17,9 +17,9 @@ from settings import train_config
 
 from mrl import Run, TrainConfig, fit, load
 from mrl.distributed import checkpoint, launch
-from mrl.distributed.group import Group
 from mrl.errors import RunError
 from mrl.runs import RunDirectory
+from mrl.sharded.group import Group
 
 
 def config(folder: Path, **changes) -> TrainConfig:

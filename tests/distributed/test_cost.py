@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mrl.distributed import rows
 from mrl.distributed.cost import EVALUATION, EVALUATION_MEMORY, SWEEP, SWEEP_MEMORY, Load, Machine, fit_factors
 from mrl.distributed.least_squares import bytes_of_sweep
 from mrl.errors import ConfigError
+from mrl.sharded import rows
+from mrl.sharded.cost import EPOCH, EpochLoad
 
 MACHINE = Machine(flops=1e9, memory_bandwidth=1e8, bandwidth=1e7, latency=1e-3)
 LOAD = Load(users=1000, items=400, interactions=500_000, width=16, processes=4, long=9000, machines=2)
@@ -60,6 +61,14 @@ def test_factors_are_found_again(kind):
     measured = [load.predict(kind, MACHINE, true) for load in loads]
     assert fit_factors(kind, loads, measured, MACHINE) == pytest.approx(true, rel=1e-6)
     assert (fit_factors(kind, loads, measured[::-1], MACHINE) >= 0).all()
+
+
+def test_factors_of_epochs_are_found_again():
+    grid = [(size, processes, batch) for size in (1, 2, 4) for processes in (1, 2, 4) for batch in (256, 2048)]
+    loads = [EpochLoad(900, 2000, 300_000 * n, (8, 32), batch_size=batch, processes=p) for n, p, batch in grid]
+    true = np.array([3.0, 2.0, 0.5])
+    measured = [load.predict(EPOCH, MACHINE, true) for load in loads]
+    assert fit_factors(EPOCH, loads, measured, MACHINE) == pytest.approx(true, rel=1e-6)
 
 
 def test_a_machine_without_speed_is_refused():

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from mrl import TrainConfig, load_data
-from mrl.distributed import rows
 from mrl.distributed.data import load_sharded, sample_of_users
-from mrl.distributed.group import Group
+from mrl.sharded import rows
+from mrl.sharded.group import Group
 
 PLANTED = {"num_users": 200, "num_items": 60, "interactions": 3000, "branching": (3, 3)}
 CONFIG = TrainConfig(dataset="planted", planted=PLANTED, recipe="least_squares")

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from mrl import TrainConfig, load_data
-from mrl.distributed import rows
 from mrl.distributed.data import load_sharded
 from mrl.distributed.evaluation import evaluate
-from mrl.distributed.group import Group
-from mrl.distributed.rows import share_rows
 from mrl.errors import RunError
 from mrl.evaluation import evaluate as whole
+from mrl.sharded import rows
+from mrl.sharded.group import Group
+from mrl.sharded.rows import share_rows
 
 PLANTED = {"num_users": 200, "num_items": 60, "interactions": 1500, "branching": (3, 3)}  # some have too few items
 CONFIG = TrainConfig(dataset="planted", planted=PLANTED, recipe="least_squares")

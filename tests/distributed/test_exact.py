@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from mrl.distributed.exact import exact_sum, summed_gram, times
-from mrl.distributed.group import Group
-from mrl.distributed.rows import Rows
+from mrl.sharded.group import Group
+from mrl.sharded.rows import Rows
 
 
 def test_sums_are_the_same_in_any_order():

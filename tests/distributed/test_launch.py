@@ -60,7 +60,7 @@ def test_an_error_of_a_process_is_raised_here(tmp_path):
     [
         (["dataset"], "ConfigError: dataset: has no value; give parameters as name value"),
         (["epoch", "3"], "ConfigError: unknown parameter 'epoch'; did you mean 'epochs'?"),
-        (["recipe", "mrl4rec"], "ConfigError: recipe='mrl4rec': its epochs are not sharded over processes yet; take"),
+        (["backbone", "lightgcn"], "ConfigError: backbone='lightgcn': each step takes the vectors of all rows"),
     ],
     ids=["odd", "unknown", "recipe"],
 )
@@ -77,8 +77,8 @@ def test_one_process_is_trained_as_ever(tmp_path):
     assert "processes" not in run.environment
     with pytest.raises(ConfigError, match="data: 2 processes read the data of the config; leave data out"):
         mrl.fit(settings, load_data(settings), processes=2)
-    with pytest.raises(ConfigError, match="recipe='default': its epochs are not sharded"):
-        mrl.fit(TrainConfig(), processes=2)
+    with pytest.raises(ConfigError, match="backbone='lightgcn': each step"):
+        mrl.fit(TrainConfig(backbone="lightgcn"), processes=2)
     with pytest.raises(ConfigError, match="processes=0"):
         replace(settings, processes=0)
 

@@ -9,11 +9,12 @@ import pytest
 from mrl import TrainConfig
 from mrl.data import Positives
 from mrl.data.synthetic import planted
-from mrl.distributed import least_squares, rows
-from mrl.distributed.group import Group
-from mrl.distributed.rows import shard, take_own
+from mrl.distributed import least_squares
 from mrl.least_squares import fit_least_squares as whole_fit
 from mrl.least_squares.ials import spectral_start
+from mrl.sharded import rows
+from mrl.sharded.group import Group
+from mrl.sharded.rows import shard, take_own
 
 GIVEN = {"alpha0": 0.1, "frequency_l2": 0.01, "nu": 1.0, "sweeps": 2, "l2_width_exponent": 0.3}
 

@@ -12,11 +12,12 @@ from settings import train_config
 
 from mrl import TrainConfig
 from mrl.data import Interactions, Positives, build
-from mrl.distributed import parquet, rows
+from mrl.distributed import parquet
 from mrl.distributed.data import load_sharded
-from mrl.distributed.group import Group
 from mrl.errors import MRLError
 from mrl.files import read_log
+from mrl.sharded import rows
+from mrl.sharded.group import Group
 
 
 def log(rows: int = 4000, seed: int = 0) -> pl.DataFrame:

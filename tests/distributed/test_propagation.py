@@ -8,11 +8,11 @@ import torch
 
 from mrl import TrainConfig
 from mrl.data.synthetic import planted
-from mrl.distributed import rows
-from mrl.distributed.group import Group
 from mrl.distributed.propagation import propagated
-from mrl.distributed.rows import shard, take_own
 from mrl.least_squares.fit import propagated as whole
+from mrl.sharded import rows
+from mrl.sharded.group import Group
+from mrl.sharded.rows import shard, take_own
 
 POSITIVES = planted(100, 60, 2000, (3, 3), seed=1).positives
 TABLES = [torch.randn(size, 6, generator=torch.Generator().manual_seed(size)) for size in (100, 60)]

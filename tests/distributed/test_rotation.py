@@ -7,11 +7,11 @@ import torch
 
 from mrl import TrainConfig
 from mrl.data.synthetic import planted
-from mrl.distributed import rows
-from mrl.distributed.group import Group
 from mrl.distributed.rotation import initial_vectors, learn_rotation
-from mrl.distributed.rows import shard, take_own
 from mrl.least_squares import learn_rotation as whole
+from mrl.sharded import rows
+from mrl.sharded.group import Group
+from mrl.sharded.rows import shard, take_own
 
 POSITIVES = planted(300, 60, 5000, (3, 3), seed=1).positives
 TABLES = [torch.randn(size, 8, generator=torch.Generator().manual_seed(size)) for size in (300, 60)]

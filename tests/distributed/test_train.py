@@ -11,11 +11,11 @@ import torch
 from settings import train_config
 
 from mrl import TrainConfig, fit, load
-from mrl.distributed import rows
-from mrl.distributed.group import Group
 from mrl.distributed.train import check_sharded, train
 from mrl.errors import ConfigError, MRLError
 from mrl.runs import Progress
+from mrl.sharded import rows
+from mrl.sharded.group import Group
 
 PLANTED = {"num_users": 300, "num_items": 90, "interactions": 8000, "branching": (3, 3)}
 GIVEN = {
@@ -90,7 +90,15 @@ def test_what_the_first_process_cannot_do_is_an_error_in_all(processes, tmp_path
     assert all("cannot be written" in each for each in said), said
 
 
-@pytest.mark.parametrize("recipe", ["default", "mrl4rec"])
-def test_recipes_that_are_not_sharded_are_refused(recipe):
-    with pytest.raises(ConfigError, match=f"recipe='{recipe}': its epochs are not sharded.*; take recipe="):
-        check_sharded(TrainConfig(recipe=recipe))
+@pytest.mark.parametrize(
+    "settings, said",
+    [
+        ({"backbone": "lightgcn"}, "backbone='lightgcn': each step takes the vectors of all.*; take backbone='mf'"),
+        ({"loss": "bpr", "recipe": "default"}, "loss='bpr': .*; take loss='softmax', or processes=1"),
+    ],
+    ids=["lightgcn", "pairs"],
+)
+def test_what_is_not_sharded_is_refused(settings, said):
+    with pytest.raises(ConfigError, match=said):
+        check_sharded(TrainConfig(**settings))
+    check_sharded(TrainConfig(**settings | {"recipe": "default", "backbone": None, "epochs": 0}))

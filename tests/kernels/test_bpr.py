@@ -41,6 +41,26 @@ def test_loss_and_gradients_are_those_of_autograd(seed: int, batch: int, shared:
     np.testing.assert_allclose(gradients.items, q.grad.numpy(), rtol=1e-3, atol=1e-4 * size)
 
 
+def test_parts_of_a_batch_make_their_share_of_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    tables = [torch.randn(rows, 9, generator=generator).numpy() for rows in (7, 11)]
+    rows = [
+        torch.randint(7, (10,), generator=generator).numpy(),
+        torch.randint(11, (10, 4), generator=generator).numpy(),
+    ]
+    options = np.array(WIDTHS), np.array((0.5, 0.1, 0.4), np.float32), 0.3
+    whole = bpr_gradients(*tables, *rows, *options)
+    parts = [bpr_gradients(*tables, *(each[part] for each in rows), *options, batch=10) for part in PARTS]
+    assert sum(part.loss for part in parts) == pytest.approx(whole.loss)
+    for name in ("users", "items", "each", "norms"):
+        np.testing.assert_array_equal(np.concatenate([getattr(part, name) for part in parts]), getattr(whole, name))
+    np.testing.assert_allclose(sum(part.terms for part in parts), whole.terms)
+    np.testing.assert_allclose(whole.each.mean(0), whole.terms)
+
+
+PARTS = (slice(0, 3), slice(3, 3), slice(3, 10))
+
+
 def test_scores_past_what_exp_can_hold_give_finite_losses() -> None:
     users, items = np.array([[1e4]], np.float32), np.array([[1.0], [-1.0]], np.float32)
     rows = np.zeros(1, np.int64), np.array([[1, 0]])

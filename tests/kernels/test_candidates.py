@@ -114,6 +114,19 @@ def test_candidates_from_windows_are_uniform_and_those_of_neighbours_close(windo
     assert {len(items) for items in stretches} == {8} and len(set(stretches)) > 4
 
 
+@pytest.mark.parametrize("is_windowed", [False, True], ids=["all", "windows"])
+def test_some_rows_of_a_batch_draw_what_they_would_draw_in_all_of_it(request, is_windowed: bool) -> None:
+    if is_windowed:
+        request.getfixturevalue("windows")
+    draw, generator = UniformCandidates(random_positives(0)), torch.Generator()
+    users = torch.randint(12, (2 * STRETCH,), generator=generator.manual_seed(1))
+    whole = draw(users, (2, 3), generator.manual_seed(2))
+    some = torch.rand(len(users), generator=generator.manual_seed(3)).argsort()[:50].sort().values
+    assert torch.equal(draw(users[some], (2, 3), generator.manual_seed(2), some), whole[some])
+    none = draw(users[:0], (2, 3), generator.manual_seed(2), some[:0])
+    assert none.shape == (0, 2, 3)
+
+
 def test_windows_are_for_catalogues_that_the_cache_does_not_hold() -> None:
     assert UniformCandidates(Positives.empty(2, LARGE)).window == 0
     assert UniformCandidates(Positives.empty(2, LARGE + 1)).window == WINDOW

@@ -7,7 +7,7 @@ many processes there are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from mrl.data import Positives
-from mrl.distributed.group import Group
+from mrl.sharded.group import Group
 
 TILE, MOST_TILES = 2**14, 512  # interactions of a tile at least, unless there are so many tiles
 FETCHED = 2**28  # numbers that are fetched at a time, at most: 1 GiB in float32
+DRAWN = 2**16  # random rows at a time
 WORTH = 0.9  # of the rows that all-gather would move, above which it is taken: it sends no ids and copies nothing
 
 
@@ -53,6 +54,14 @@ class Rows:
         """The tiles of this process, counted from its first row."""
         edges = [edge - self.start for edge in self.tiles if self.start <= edge <= self.stop]
         return [slice(*pair) for pair in pairwise(edges)]
+
+    def draw(self, draw: Callable[[int], Tensor]) -> Tensor:
+        """Own rows of a table that `draw`, of so many rows, would draw: all are drawn, some at a time, most dropped."""
+        own = []
+        for start in range(0, max(self.total, 1), DRAWN):
+            drawn = draw(min(DRAWN, self.total - start))
+            own.append(drawn[max(self.start - start, 0) : max(self.stop - start, 0)].clone())
+        return torch.cat(own)
 
     def owners(self, rows: Tensor) -> Tensor:
         """Which process owns each of these rows."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mrl.distributed.group import Group, join
 from mrl.errors import RunError
+from mrl.sharded.group import Group, join
 
 COUNTS = (2, 0, 3)
 

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mrl.data import Positives
-from mrl.distributed import rows as rooms
-from mrl.distributed.group import Group
-from mrl.distributed.rows import Links, Rows, shard, share_rows, take_own
+from mrl.sharded import rows as rooms
+from mrl.sharded.group import Group
+from mrl.sharded.rows import Links, Rows, shard, share_rows, take_own
 
 
 def drawn(users: int, items: int, count: int, seed: int) -> Positives:

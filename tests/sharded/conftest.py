@@ -1,0 +1,3 @@
+"""Processes for the tests of the wing."""
+
+from processes import processes, started  # noqa: F401  (fixtures)
