@@ -2,7 +2,8 @@
 
 A column is averaged over the clients that hold it (*padding-based aggregation*, HeteFedRec, arXiv 2307.12810). The mean
 is taken for a negative gradient, by Adam (FedAdam, Reddi et al., ICLR 2021, arXiv 2003.00295) or as it is: of rarely
-met items a mean over all clients is tiny, and Adam moves their rows as far as others.
+met items a mean over all clients is tiny, and Adam moves their rows as far as others. Where users have met few items,
+begin with small vectors (`initial_scale`): what is random of them is not unlearned.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from mrl.federated.local_steps import Triplets, draw_triplets
 from mrl.federated.messages import Message
 from mrl.federated.method import Server
 
-SPREAD = 0.1  # standard deviation of what is drawn at the start
 BETAS, EPSILON = (0.9, 0.99), 1e-8  # of Adam
 
 
@@ -31,18 +31,20 @@ class GradientMethod:
         """Users at random, zero beyond the width of their client."""
         users, dim = population.users.shape
         held = torch.arange(dim) < population.widths[population.owner][:, None]
-        population.users.copy_(SPREAD * torch.randn(users, dim, generator=generator) * held)
+        population.users.copy_(self.config.initial_scale * torch.randn(users, dim, generator=generator) * held)
 
     def steps(self, round: int) -> int:
         return 1
 
-    def draw(self, clients: Clients, round: int, steps: int) -> Triplets:
-        return draw_triplets(clients, round, steps=steps, negatives=self.config.negatives, seed=self.config.seed)
+    def draw(self, clients: Clients, round: int, steps: int, *by: Tensor) -> Triplets:
+        """by: users (R, d) and items (I, d), which say which candidates are hard."""
+        negatives, best, seed = self.config.negatives, self.config.candidates, self.config.seed
+        return draw_triplets(clients, round, steps=steps, negatives=negatives, seed=seed, best=best, by=by)
 
 
-def start_server(num_items: int, dim: int, generator: torch.Generator) -> Server:
-    """Items (I, D) drawn at random, and the moments of Adam."""
-    items = SPREAD * torch.randn(num_items, dim, generator=generator)
+def start_server(num_items: int, dim: int, generator: torch.Generator, scale: float = 0.1) -> Server:
+    """Items (I, D) drawn at random with this standard deviation, and the moments of Adam."""
+    items = scale * torch.randn(num_items, dim, generator=generator)
     return Server(0, {"items": items, "first": torch.zeros_like(items), "second": torch.zeros_like(items)})
 
 

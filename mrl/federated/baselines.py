@@ -70,34 +70,24 @@ def alone_scores(config: FederatedConfig, population: Population) -> Callable[[T
     Items that no user of the client has met are zero, by the rule of least squares. So all that a client of one user
     could be recommended is equally good, and nothing has to be fitted for it.
     """
-    tables = {}
+    items, users = {}, torch.zeros_like(population.users)
     for clients in population.groups() if len(population) < len(population.owner) else ():
+        levels, rows = config.widths.index(clients.width) + 1, population.rows_of(clients.ids)
+        own = {"widths": config.widths[:levels], "level_weights": config.weights[:levels], "shares": ()}
         for place, client in enumerate(clients.ids.tolist()):
-            levels = config.widths.index(clients.width) + 1
-            own = {"widths": config.widths[:levels], "level_weights": config.weights[:levels], "shares": ()}
-            rounds = Central(replace(config, **own), clients.positives.take((clients.owner == place).nonzero()[:, 0]))
+            mine = (clients.owner == place).nonzero()[:, 0]
+            rounds = Central(replace(config, **own), clients.positives.take(mine))
             for _ in range(config.pace[0]):
                 rounds.round()
-            tables[client] = rounds.vectors()
-    place = _places(population.owner)
+            users[rows[mine], : clients.width], items[client] = rounds.vectors()
 
     def score_blocks(user_rows: Tensor) -> Iterator[tuple[int, Tensor]]:
         rows = user_rows.tolist()
         for width in config.widths:
             scores = torch.zeros(len(rows), population.positives.num_items)
-            for line, row in enumerate(rows if tables else ()):
-                users, items = tables[int(population.owner[row])]
-                scores[line] = items[:, :width] @ users[place[row], :width]
+            for line, row in enumerate(rows if items else ()):
+                held = items[int(population.owner[row])][:, :width]
+                scores[line] = held @ users[row, : held.shape[1]]
             yield width, scores
 
     return score_blocks
-
-
-def _places(owner: Tensor) -> Tensor:
-    """(U,): the place of every user among those of its client."""
-    order = torch.argsort(owner, stable=True)
-    counts = torch.bincount(owner)
-    starts = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
-    places = torch.empty_like(owner)
-    places[order] = torch.arange(len(owner)) - starts
-    return places

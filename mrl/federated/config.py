@@ -41,9 +41,10 @@ class FederatedConfig:
             one by the density of the data. start_rounds: of power iteration, which the closed form begins with.
         memory: the share of the sums of earlier rounds that the closed form keeps: for few clients a round.
         learning_rate, local_steps, negatives: of the clients of gradient methods: of a step (of the mean over what a
-            user has met for its vector, of the sum for its copies of items), steps a round, and negatives drawn a step
-            for each interaction. server_optimiser, server_learning_rate: by which the server follows the mean of what
-            they changed, adam or sgd. vector_l2: the penalty of the vectors of a triplet (`mrl.federated.local_steps`).
+            user has met for its vector, of the sum for its copies of items), steps a round, and negatives of a step for
+            each interaction. candidates: drawn for each negative, which is the hardest of them. server_optimiser,
+            server_learning_rate: by which the server follows the mean of what they changed, adam or sgd. initial_scale:
+            of vectors. vector_l2: the penalty of the vectors of a triplet (`mrl.federated.local_steps`).
         decorrelation, distillation: weights of what hetefedrec asks beside the ranking (`mrl.loss`).
     Rounds
         rounds: at most, the start included; 0 for 15 of the closed form and 200 of gradient methods. fraction: of the
@@ -77,8 +78,10 @@ class FederatedConfig:
     learning_rate: Positive = 1.0
     local_steps: PositiveInt = 1
     negatives: PositiveInt = 1
+    candidates: PositiveInt = 1
     server_optimiser: Literal["adam", "sgd"] = "adam"
     server_learning_rate: Positive = 0.01
+    initial_scale: Positive = 0.1
     vector_l2: NotNegative = 0.03
     decorrelation: NotNegative = 0.0
     distillation: NotNegative = 0.0

@@ -51,7 +51,7 @@ class FedMRL(GradientMethod):
             )
 
     def start_server(self, generator: torch.Generator) -> Server:
-        return start_server(self.num_items, self.shared, generator)
+        return start_server(self.num_items, self.shared, generator, self.config.initial_scale)
 
     def start_clients(self, population: Population, generator: torch.Generator) -> None:
         super().start_clients(population, generator)
@@ -63,8 +63,9 @@ class FedMRL(GradientMethod):
 
     def work(self, clients: Clients, broadcast: Message) -> tuple[Clients, Uploads]:
         config, shared, width = self.config, self.shared, clients.width
-        triplets = self.draw(clients, broadcast.round, config.local_steps)
         users, projector = clients.users.contiguous(), clients.own["projector"][:, :width, :width]
+        seen = (users[:, None] @ projector[clients.owner][:, :, :shared])[:, 0]  # (R, d₁), of what is shared
+        triplets = self.draw(clients, broadcast.round, config.local_steps, seen, broadcast.tensors["items"])
         private = clients.by_pair["private"]
         downloaded = broadcast.tensors["items"][triplets.items]
         rows = pad(downloaded, (0, width - shared))  # (T, a), the rows x of clients and items

@@ -45,14 +45,14 @@ class HeteFedRec(GradientMethod):
         self.weights = [weight * len(self.widths) for weight in config.weights]  # 1 each: the sum over widths
 
     def start_server(self, generator: torch.Generator) -> Server:
-        return start_server(self.num_items, self.widths[-1], generator)
+        return start_server(self.num_items, self.widths[-1], generator, self.config.initial_scale)
 
     def broadcast(self, server: Server, width: int, step: int) -> Message | None:
         return Message(server.round, step, {"items": server.items[:, :width].contiguous()})
 
     def work(self, clients: Clients, broadcast: Message) -> tuple[Clients, Uploads]:
         users, downloaded = clients.users.contiguous(), broadcast.tensors["items"]
-        triplets = self.draw(clients, broadcast.round, self.config.local_steps)
+        triplets = self.draw(clients, broadcast.round, self.config.local_steps, users, downloaded)
         rows = downloaded[triplets.items]
         for step in range(self.config.local_steps):
             users, by_row = self._step(clients, users, rows, triplets, step)
@@ -98,10 +98,10 @@ class HeteFedRec(GradientMethod):
         """As they are; where only wide clients take part, the others fit theirs to the first columns by themselves."""
         users = population.users.clone()
         for clients in population.groups()[:-1] if self.config.scenario == "wide" else ():
-            fitted = clients.users.contiguous()
+            fitted, items = clients.users.contiguous(), server.items[:, : clients.width].contiguous()
             for number in range(FITTING):
-                triplets = self.draw(clients, FITTING * server.round + number, 1)
-                rows = server.items[:, : clients.width][triplets.items]
+                triplets = self.draw(clients, FITTING * server.round + number, 1, fitted, items)
+                rows = items[triplets.items]
                 fitted, _ = self._step(clients, fitted, rows, triplets, 0)
             users[population.rows_of(clients.ids), : clients.width] = fitted
         return users, server.items

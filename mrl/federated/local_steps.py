@@ -66,20 +66,26 @@ class Triplets:
         return Uploads((squares + shape[1] * weights.square()).sqrt(), total)
 
 
-def draw_triplets(clients: Clients, round: int, *, steps: int, negatives: int, seed: int) -> Triplets:
-    """Negatives of every step of a round for all that the clients' users have met; who has met everything has none."""
+def draw_triplets(
+    clients: Clients, round: int, *, steps: int, negatives: int, seed: int, best: int = 1, by: tuple[Tensor, ...] = ()
+) -> Triplets:
+    """Negatives of every step of a round for all that the clients' users have met; who has met everything has none.
+
+    best: every negative is the best of so many to its user, by inner products of users (R, d) and items (I, d), `by`.
+    """
     positives = clients.positives
     draw = UniformCandidates(positives)
-    users, items = positives.users.long(), positives.items.long()
+    users, met = positives.users.long(), positives.items.long()
     pairs = draw.trainable[users].nonzero()[:, 0]
-    users, items = users[pairs], items[pairs]
+    users, met = users[pairs], met[pairs]
     owner = clients.owner[users]
     starts = torch.searchsorted(owner, torch.arange(len(clients) + 1))
     stream = mix(np.array([seed], np.uint64))
     for part in (np.array([round]), clients.ids.numpy()[owner], (torch.arange(len(pairs)) - starts[owner]).numpy()):
         stream = mix(stream + part.astype(np.uint64) + np.uint64(1))  # (1,), then (P,)
-    drawn = draw.from_streams(users, stream, steps * negatives)
-    keys = owner[:, None] * positives.num_items + torch.cat([items[:, None], drawn], 1)
+    vectors = (by[0][users], by[1]) if best > 1 else ()
+    drawn = draw.from_streams(users, stream, steps * negatives, best, vectors)
+    keys = owner[:, None] * positives.num_items + torch.cat([met[:, None], drawn], 1)
     distinct, rows = torch.unique(keys, return_inverse=True)
     places = [torch.cat([rows[:, :1], each], 1) for each in rows[:, 1:].split(negatives, 1)]
     items, owner = distinct % positives.num_items, distinct // positives.num_items

@@ -6,11 +6,11 @@ not zero says what a client has met, and a lone p pᵀ gives p away. Nothing her
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from mrl.errors import MRLError
@@ -79,8 +79,15 @@ def check_message(message: Message | None, like: Message, client: int, max_norm:
     if shapes != expected:
         name = next(name for name in {**expected, **shapes} if shapes.get(name) != expected.get(name))
         raise MessageError(client, "shape", f"sent {name} {shapes.get(name)} instead of {expected.get(name)}")
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in message.tensors.values()):
-        raise MessageError(client, "not finite", "sent NaN or Inf")
-    if max_norm is not None and message.norm > max_norm:
-        raise MessageError(client, "norm", f"sent a norm of {message.norm:.3g}, above max_norm={max_norm:g}")
+    if error := refusal(client, message.norm, max_norm):
+        raise error
     return message
+
+
+def refusal(client: int, norm: float, max_norm: float | None) -> MessageError | None:
+    """The error of a message that is told by its norm alone."""
+    if not math.isfinite(norm):
+        return MessageError(client, "not finite", "sent NaN or Inf")
+    if max_norm is not None and norm > max_norm:
+        return MessageError(client, "norm", f"sent a norm of {norm:.3g}, above max_norm={max_norm:g}")
+    return None

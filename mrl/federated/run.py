@@ -32,6 +32,7 @@ from mrl.least_squares.usual import usual_point
 from mrl.runs import Progress, Run, RunDirectory, check_compatible, load, run_path, write_run
 
 SEARCH, REFIT = "search", "refit"
+SAVING = 0.1  # share of the time for checkpoints
 WATCHED = ("recall@20", "ndcg@20")
 
 
@@ -86,8 +87,8 @@ def fit_federated(
     """Train in rounds, evaluate and write the run directory; return it, loaded.
 
     data: as from `load_data(config.training)`, if it is at hand. summation: how uploads become a sum, None for plainly.
-    A run that was killed goes on from the round before, to the same numbers (`config.resume`). Raises what
-    `mrl.train.fit` raises, for the same reasons.
+    A run that was killed goes on from its last checkpoint, one of the rounds before, to the same numbers
+    (`config.resume`). Raises what `mrl.train.fit` raises, for the same reasons.
     """
     config = replace(config, dataset=resolve_dataset(config.dataset))
     training = config.training
@@ -133,9 +134,9 @@ class _Fitting:
         self.config, self.data, self.directory, self.progress = config, data, directory, progress
         self.summation, self.widths = summation, config.training.report_widths
         is_honest = config.training.protocol == "honest"
-        self.sizes = data.train.counts + (
-            data.valid.counts if is_honest else 0
-        )  # clients keep their width in the refit
+        # clients keep their width in the refit
+        self.sizes = data.train.counts + (data.valid.counts if is_honest else 0)
+        self.due = 0.0  # when the next checkpoint is written
         self.checkpoint = directory.load_checkpoint() if config.resume else None
         if self.checkpoint is not None:
             check_compatible(self.checkpoint[1], **self._identity())
@@ -153,11 +154,8 @@ class _Fitting:
             best = state.vectors("final")
         tests = [self._evaluate(vectors, "test") for vectors in (best, last)]
         population = make_clients(self.config, self.data.train, self.sizes)
-        moments = {"best": state.best_round, "last": state.last_round}
-        parts = [
-            by_client(test, population, moment=moment, round=moments[moment])
-            for moment, test in zip(moments, tests, strict=True)
-        ]
+        moments = zip(("best", "last"), (state.best_round, state.last_round), tests, strict=True)
+        parts = [by_client(test, population, moment=moment, round=number) for moment, number, test in moments]
         return [*results, tests[0]], best, pl.concat(parts)
 
     def alone(self) -> tuple[list[Evaluation], None, pl.DataFrame]:
@@ -166,16 +164,12 @@ class _Fitting:
         for split in ("valid", "test"):
             data = self._data(split)
             population = make_clients(self.config, data.train, self.sizes)
-            results.append(
-                evaluate_scores(alone_scores(self.config, population), data, split=split, per_user=split == "test")
-            )
+            scores = alone_scores(self.config, population)
+            results.append(evaluate_scores(scores, data, split=split, per_user=split == "test"))
         number = self.state.best_round = self.state.last_round = self.config.pace[0]
         self.state.rows.append({"phase": SEARCH, "epoch": number, "bytes_up": 0, "bytes_down": 0, "seconds": 0.0})
-        return (
-            results,
-            None,
-            pl.concat(by_client(results[-1], population, moment=moment, round=number) for moment in ("best", "last")),
-        )
+        table = [by_client(results[-1], population, moment=moment, round=number) for moment in ("best", "last")]
+        return results, None, pl.concat(table)
 
     def _rounds(self, positives: Positives) -> Rounds:
         """At the start, or where the checkpoint left it."""
@@ -250,9 +244,14 @@ class _Fitting:
         return self.data.merge_valid() if split == "test" and self.config.training.protocol == "honest" else self.data
 
     def _save(self, rounds: Rounds) -> None:
+        """Often enough to lose little, and so seldom that it takes no more than a share of the time."""
+        started = time.perf_counter()
+        if started < self.due:
+            return
         tensors, meta = rounds.state()
         self.directory.save_checkpoint(tensors | self.state.kept, self._identity() | self.state.meta() | meta)
         self.directory.write_history(pl.DataFrame(self.state.rows, infer_schema_length=None))
+        self.due = started + (time.perf_counter() - started) / SAVING
 
     def _identity(self) -> dict[str, Any]:
         """What a checkpoint must share with the run that wants to go on from it."""

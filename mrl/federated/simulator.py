@@ -10,7 +10,6 @@ goes on without its sender.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -23,7 +22,7 @@ from torch import Tensor
 from mrl.data import Positives
 from mrl.federated.clients import Clients, make_clients
 from mrl.federated.config import FederatedConfig
-from mrl.federated.messages import Message, MessageError, add_up, check_message
+from mrl.federated.messages import Message, MessageError, add_up, check_message, refusal
 from mrl.federated.method import PlainSum, Server, Summation, Uploads, make_method
 
 FEW = 5  # clients that a row of the history names
@@ -158,8 +157,9 @@ class Simulation:
         """
         scale = self.summation.scale(uploads)
         norms, most = uploads.norms * scale, self.config.max_norm
+        limit = torch.finfo(norms.dtype).max if most is None else most
         sending = int((counted > 0).sum())
-        for place in ((counted > 0) & ~(norms <= (torch.inf if most is None else most))).nonzero()[:, 0].tolist():
+        for place in ((counted > 0) & ~(norms <= limit)).nonzero()[:, 0].tolist():
             self._refuse(now, counted, place, refusal(int(clients.ids[place]), float(norms[place]), most))
         apart = torch.ones_like(is_bad) if self.summation.one_by_one else is_bad
         size = 0
@@ -218,13 +218,6 @@ class Simulation:
             int(step): Message(meta["round"], int(step), part(f"late.{step}."), clients)
             for step, clients in meta["late"].items()
         }
-
-
-def refusal(client: int, norm: float, most: float | None) -> MessageError:
-    """The error of a message that is told by its norm alone."""
-    if not math.isfinite(norm):
-        return MessageError(client, "not finite", "sent NaN or Inf")
-    return MessageError(client, "norm", f"sent a norm of {norm:.3g}, above max_norm={most:g}")
 
 
 def _describe(errors: list[MessageError]) -> str:

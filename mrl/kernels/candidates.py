@@ -81,11 +81,20 @@ class UniformCandidates:
         free = self.free[users][wide]
         return self.unobserved(users, torch.minimum((draw * free).long(), free - 1))
 
-    def from_streams(self, users: Tensor, streams: np.ndarray, count: int) -> Tensor:
-        """(B, count) for users (B,), on the CPU: each row draws from its own stream, of (B,) uint64, and no other."""
-        ranks = np.empty((len(users), count), np.int32)
+    def from_streams(
+        self, users: Tensor, streams: np.ndarray, count: int, best: int = 1, by: tuple[Tensor, ...] = ()
+    ) -> Tensor:
+        """(B, count) for users (B,), on the CPU: each row draws from its own stream, of (B,) uint64, and no other.
+
+        best: every one is the best of so many, by the inner products of vectors (B, d) and items (I, d), `by`.
+        """
+        ranks = np.empty((len(users), count * best), np.int32)
         _stream_ranks(streams, self.free[users].numpy(), ranks)
-        return self.unobserved(users, torch.from_numpy(ranks))
+        drawn = self.unobserved(users, torch.from_numpy(ranks))
+        if best == 1:
+            return drawn
+        scores = level_scores("inner", *by, drawn[:, None], by[1].shape[1:]).view(len(users), count, best)
+        return drawn.view(scores.shape).gather(2, scores.argmax(2, keepdim=True))[..., 0]
 
     def unobserved(self, users: Tensor, ranks: Tensor) -> Tensor:
         """The unobserved items of users (B,) that have the given ranks (B, …) among theirs, counted from 0.

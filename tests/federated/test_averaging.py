@@ -55,6 +55,13 @@ def test_a_change_that_is_not_finite_stops_the_server():
         descend(server, torch.full((ITEMS, 4), torch.nan), FederatedConfig())
 
 
+@pytest.mark.parametrize("method", ["hetefedrec", "fedmrl"])
+def test_the_initial_scale_is_that_of_users_and_items(method):
+    usual, small = (simulation(method=method, **settings) for settings in ({}, {"initial_scale": 0.01}))
+    torch.testing.assert_close(small.population.users * 10, usual.population.users)
+    torch.testing.assert_close(small.server.items * 10, usual.server.items)
+
+
 def test_users_are_drawn_within_the_width_of_their_client():
     population = simulation().population
     for user, width in enumerate(population.widths.tolist()):

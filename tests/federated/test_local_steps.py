@@ -48,6 +48,32 @@ def test_negatives_are_unmet_and_differ_by_step_round_client_and_seed():
     assert len(set(drawn.values())) == len(drawn)
 
 
+def test_a_negative_is_the_hardest_of_its_candidates():
+    clients = simulation(shares=[0, 0, 1]).population.groups()[0]
+    items = torch.randn(ITEMS, 8, generator=torch.Generator().manual_seed(2))
+    settings = {"steps": 2, "seed": 0, "by": (clients.users, items)}
+    every, hard = (draw_triplets(clients, 1, negatives=m, best=n, **settings) for m, n in ((6, 1), (2, 3)))
+    scores = clients.users @ items.T
+    for step in range(2):
+        drawn, chosen = listed(every, step), listed(hard, step)
+        expected = [
+            max(drawn[n : n + 3], key=lambda row: float(scores[row[1], row[3]])) for n in range(0, len(drawn), 3)
+        ]
+        assert chosen == expected
+
+
+@pytest.mark.parametrize("method", ["hetefedrec", "fedmrl"])
+def test_clients_choose_negatives_by_what_they_have_downloaded(method):
+    losses = []
+    for candidates in (1, 8):
+        sim = simulation(method=method, shares=[0, 0, 1], candidates=candidates, initial_scale=1.0)
+        clients = sim.population.groups()[0]
+        broadcast = sim.method.broadcast(sim.server, 8, 0)
+        _, uploads = sim.method.work(clients, broadcast)
+        losses.append(float(uploads.norms.square().sum()))
+    assert losses[1] > losses[0], "harder negatives have larger gradients"
+
+
 def test_every_unmet_item_is_drawn_alike():
     clients = simulation(shares=[0, 0, 1]).population.groups()[0]
     triplets = draw_triplets(clients, 1, steps=1, negatives=6000, seed=3)

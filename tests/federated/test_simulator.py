@@ -123,6 +123,14 @@ def test_a_huge_norm_is_told_without_making_the_message_apart(data, config):
 
 
 @pytest.mark.robustness
+def test_an_infinite_message_is_refused_without_a_limit_of_norms(data, config):
+    simulation = Simulation(config(method="hetefedrec"), data.train)
+    simulation.population.users[3, :2] = 1e38
+    row = simulation.round()
+    assert row["why"] == "not finite 1 (client 3)" and torch.isfinite(simulation.server.items).all()
+
+
+@pytest.mark.robustness
 def test_a_round_in_which_all_drop_out_changes_nothing(data, config):
     simulation = Simulation(config(), data.train)
     ran(simulation, 4)
