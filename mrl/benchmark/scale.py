@@ -6,7 +6,6 @@ a machine does only adds to them. Where it does much they are those of a process
 
 from __future__ import annotations
 
-import ctypes
 import signal
 import threading
 import time
@@ -37,7 +36,7 @@ from mrl.evaluation import evaluate as plain_evaluate
 from mrl.figures.style import GREY, PALETTE, check_table, key, legend_above, panel_grid, styled
 from mrl.least_squares.ials import CHUNK
 from mrl.parameters import PathText, settings
-from mrl.sharded.group import Group, join, leave
+from mrl.sharded.group import Group, give_back, join, leave
 from mrl.sharded.rows import shard
 from mrl.widths import check_widths
 from mrl.words import MARKERS
@@ -203,8 +202,8 @@ def _least(group: Group, config: ScaleConfig, work: Callable) -> tuple[float, fl
 
 def _forget_peak() -> None:
     """From here on the most memory is that of what follows, without what was freed; where the system cannot, of all."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    give_back()
+    with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 

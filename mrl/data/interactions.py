@@ -79,7 +79,7 @@ class Positives:
     @property
     def item_counts(self) -> Tensor:
         """(I,) int64: in how many users' positives each item is."""
-        return torch.bincount(self.items.long(), minlength=self.num_items)
+        return torch.bincount(self.items, minlength=self.num_items)
 
     def of(self, user: int) -> Tensor:
         """The positives of one user row, (n,) int32."""

@@ -64,6 +64,7 @@ def planted(
     popularity: float = 0.8,
     loyalty: Sequence[float] | None = None,
     seed: int = 0,
+    part: int = 0,
 ) -> Planted:
     """Draw `interactions` distinct pairs from a taxonomy.
 
@@ -71,6 +72,7 @@ def planted(
     noise: probability that a draw comes from the whole catalogue instead of a home branch.
     popularity: exponent a of the weight rank⁻ᵃ of an item among all; 0 makes all alike.
     loyalty: weight of each depth in the mean user's draws, in proportion; None for equal weights.
+    part: other users of the same taxonomy, which is drawn by the seed alone.
 
     A draw that its user has already is made again, and after TRIES of them one branch further out, as far as depth 1:
     where branches are so small that they are used up, the true shares lie below `loyalty`. What is missing in the end
@@ -80,6 +82,7 @@ def planted(
     check_whole("num_users", num_users, least=1)
     check_whole("interactions", interactions, least=num_users)
     check_whole("seed", seed, least=0)
+    check_whole("part", part, least=0)
     branching = _check_branching(branching)
     leaves = math.prod(branching)
     check_whole("num_items", num_items, least=leaves)
@@ -98,6 +101,7 @@ def planted(
     rng = np.random.default_rng([seed, 2])  # not the stream that splits the data
     item_at = rng.permutation(num_items)  # place in the order of leaves → item, so that ids tell nothing
     weight = (rng.permutation(num_items) + 1.0) ** -popularity  # of each place
+    rng = np.random.default_rng([seed, 2, part]) if part else rng
     leaf_starts = np.ceil(np.arange(leaves + 1) * num_items / leaves).astype(np.int64)  # (leaves + 1,) places
     tree = _Tree([leaf_starts[::width] for width in widths], widths, np.r_[0.0, np.cumsum(weight)], item_at)
 
@@ -108,13 +112,11 @@ def planted(
     counts = _draw_counts(num_users, interactions, most, rng)
     offsets = np.r_[0, np.cumsum(counts)]
 
-    items = np.empty(interactions, dtype=np.int32)
-    start = 0
+    items, start = np.empty(interactions, dtype=np.int32), 0
     while start < num_users:
         stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + CHUNK, side="right")) - 1)
         chunk = slice(start, stop)
-        drawn = _draw(counts[chunk], homes[chunk], mixes[chunk], tree, outermost, rng)
-        items[offsets[start] : offsets[stop]] = drawn
+        items[offsets[start] : offsets[stop]] = _draw(counts[chunk], homes[chunk], mixes[chunk], tree, outermost, rng)
         start = stop
     branches = np.array(widths[1:])
     return Planted(
@@ -170,8 +172,7 @@ def _draw(
     chance = rng.random(len(users))
     depth = mixes.shape[1] - (chance[:, None] >= edges[users]).sum(axis=1)
     depth = np.maximum(depth, outermost)  # without noise, rounding must not let one out
-    kept = np.empty(0, dtype=np.int64)
-    rounds = 0
+    kept, rounds = np.empty(0, dtype=np.int64), 0
     while len(users):
         uniform = rounds >= TRIES * (mixes.shape[1] + 1)  # the last way to find what is missing
         if uniform:

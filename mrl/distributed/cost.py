@@ -31,7 +31,6 @@ from dataclasses import dataclass
 from math import ceil, log2
 
 import numpy as np
-from scipy.optimize import nnls
 
 from mrl.distributed.least_squares import bytes_of_sweep
 from mrl.sharded import rows
@@ -110,6 +109,8 @@ def fit_factors(
     kind: str, loads: Sequence[Load] | Sequence[EpochLoad], measured: Sequence[float], machine: Machine
 ) -> np.ndarray:
     """The factors of a kind's terms, none below 0, whose relative errors on what was measured are least in squares."""
+    from scipy.optimize import nnls  # 38 MiB that training needs in no process
+
     each = np.asarray(measured, dtype=float)
     terms = np.array([load.terms(kind, machine) for load in loads]) / each[:, None]
     scale = np.where(terms.any(0), np.abs(terms).max(0), 1.0)  # bytes and seconds beside each other

@@ -13,12 +13,12 @@ from mrl.sharded.group import Group
 from mrl.sharded.rows import Rows
 
 
-def times(rows: Rows, table: Tensor, matrix: Tensor) -> Tensor:
-    """Own rows (R, D) times a matrix (D, F), tile by tile: the same in any process."""
-    matrix, product = matrix.to(table), table.new_empty(len(table), matrix.shape[1])
+def times(rows: Rows, table: Tensor, matrix: Tensor, out: Tensor | None = None) -> Tensor:
+    """Own rows (R, D) times a matrix (D, F), tile by tile: the same in any process. out: where to; may be the table."""
+    matrix, out = matrix.to(table), table.new_empty(len(table), matrix.shape[1]) if out is None else out
     for tile in rows.own_tiles:
-        torch.mm(table[tile], matrix, out=product[tile])
-    return product
+        out[tile] = table[tile] @ matrix
+    return out
 
 
 def summed_gram(group: Group, rows: Rows, table: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from mrl.least_squares.axes import balanced_scale, largest_entries, penalty_by_c
 from mrl.least_squares.fit import fitted_levels
 from mrl.least_squares.ials import RANK, Factors, eigenbasis, frequency_l2, solve_in_eigenbasis
 from mrl.least_squares.nested import BlockSystems, block_eigenbasis
-from mrl.sharded.group import Group
+from mrl.sharded.group import Group, give_back
 from mrl.sharded.rows import Links, Rows, Shard
 from mrl.widths import check_level_weights
 
@@ -42,7 +42,7 @@ def spectral_start(shard: Shard, width: int, *, seed: int = 0) -> Factors:
     squares, basis = squares.flip(0).clamp_min(0), basis.flip(1)
     scale = torch.where(squares > RANK * squares[0], squares**-0.25, 0)  # from singular values to their roots
     own_users = torch.zeros(users.stop - users.start, width, device=group.device)
-    return own_users, times(items, table, basis * scale)
+    return own_users, times(items, table, basis * scale, table)
 
 
 def _eigh(group: Group, gram: Tensor) -> list[Tensor]:
@@ -51,17 +51,17 @@ def _eigh(group: Group, gram: Tensor) -> list[Tensor]:
 
 def _orthonormal(group: Group, rows: Rows, table: Tensor) -> Tensor:
     squares, basis = _eigh(group, summed_gram(group, rows, table))
-    return times(rows, table, basis * torch.where(squares > RANK * squares[-1], squares**-0.5, 0))
+    return times(rows, table, basis * torch.where(squares > RANK * squares[-1], squares**-0.5, 0), table)
 
 
 def ials(shard: Shard, factors: Factors, *, alpha0: float, l2: float, nu: float, sweeps: int) -> Factors:
-    """Own users and items after so many sweeps from `factors`, as of `mrl.least_squares.ials.ials`."""
+    """Own users and items after so many sweeps from `factors`, in their place, as `mrl.least_squares.ials.ials`."""
     (users, items), scale = factors, {"alpha0": alpha0, "l2": l2, "nu": nu}
     user_l2 = frequency_l2(shard.by_user.counts, shard.items.total, **scale)
     item_l2 = frequency_l2(shard.by_item.counts, shard.users.total, **scale)
     for _ in range(sweeps):
-        users, items = _half_sweep(shard.group, shard.by_user, users, items, user_l2, alpha0)
-        items, users = _half_sweep(shard.group, shard.by_item, items, users, item_l2, alpha0)
+        _half_sweep(shard.group, shard.by_user, users, items, user_l2, alpha0)
+        _half_sweep(shard.group, shard.by_item, items, users, item_l2, alpha0)
     return users, items
 
 
@@ -74,29 +74,27 @@ def bytes_of_sweep(users: int, items: int, width: int, processes: int) -> int:
     return (processes - 1) * (4 * (users + items) * width + 2 * 24 * width**2)
 
 
-def _half_sweep(group: Group, links: Links, own: Tensor, other: Tensor, row_l2: Tensor, alpha0: float) -> Factors:
-    """Own rows solved given the other side, and the other side, rotated alike."""
+def _half_sweep(group: Group, links: Links, own: Tensor, other: Tensor, row_l2: Tensor, alpha0: float) -> None:
+    """Solve own rows given the other side, which is rotated alike, both in place."""
     shared = summed_gram(group, links.other, other)
     made = group.from_first(lambda: eigenbasis(shared, alpha0, row_l2), [shared.shape[:1], shared.shape])
     spectrum, basis = (table.to(other) for table in made)
-    other, solution = times(links.other, other, basis), torch.empty_like(own)
-    for rows, positives, (fetched,) in links.blocks(other):
-        start = own[rows]
-        solution[rows] = solve_in_eigenbasis(fetched, positives, row_l2[rows], spectrum, basis, start=start)
-    return solution, other
+    for rows, positives, (fetched,) in links.blocks(times(links.other, other, basis, other)):
+        own[rows] = solve_in_eigenbasis(fetched, positives, row_l2[rows], spectrum, basis, start=own[rows])
+    give_back()
 
 
 def rotate(shard: Shard, factors: Factors) -> Factors:
-    """Own users and items on the principal axes of all, as `mrl.least_squares.axes.rotate` turns them."""
+    """Own users and items, in place, on the principal axes of all, as `mrl.least_squares.axes.rotate` turns them."""
     group, users, items = shard.group, *factors
     grams = summed_gram(group, shard.users, users), summed_gram(group, shard.items, items)
     shapes = [gram.shape for gram in grams]
     user_axes, item_axes = group.from_first(lambda: principal_axes(*grams, users.dtype), shapes)
-    users, items = times(shard.users, users, user_axes), times(shard.items, items, item_axes)
+    users, items = times(shard.users, users, user_axes, users), times(shard.items, items, item_axes, items)
     largest = largest_entries(items) if len(items) else items.new_zeros(1, items.shape[1])
     largest = largest_entries(group.gather(largest, [1] * group.size))
     signs = torch.where(largest < 0, -1.0, 1.0).to(items)
-    return users * signs, items * signs
+    return users.mul_(signs), items.mul_(signs)
 
 
 def nested_least_squares(

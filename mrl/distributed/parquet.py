@@ -1,9 +1,10 @@
 """Parquet folders read by shards, as Spark writes them, hive partitions too: no process ever holds all pairs.
 
-Each process reads its share of the rows, some at a time, twice: first for the ids, then for the pairs. Distinct ids are
-shuffled by their hash, merged where they meet, and told to all: every process knows all ids, in order, as `build` gives
-them rows. Pairs go by all-to-all to the process that owns their user, where repeats are merged and some are held out:
-of each user as many as in one process, which ones a hash of seed, user and item says.
+Each process reads its share of the rows, some at a time, twice: first for the ids, then for the pairs; a third time for
+those below `min_rating`. Distinct ids are shuffled by their hash, merged where they meet, and told to all: every
+process knows all ids, in order, as `build` gives them rows. Pairs go by all-to-all to the process that owns their user,
+where repeats are merged and some are held out: of each user as many as in one process, which ones a hash of seed, user
+and item says.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ import torch
 from torch import Tensor
 
 from mrl.config import TrainConfig
-from mrl.data import Interactions, Positives, as_paper, dataset_name
+from mrl.data import Interactions, Positives, dataset_name
 from mrl.data.datasets import find_files, find_path
 from mrl.data.interactions import id_array, in_row_order
 from mrl.data.splits import random_mask
 from mrl.errors import ConfigError, DataError
 from mrl.files import Format, ParquetTable, check_parquet, read_item_table, read_log, sniff_parts, suffix_of
 from mrl.sharded.group import Group
-from mrl.sharded.rows import Rows, share_rows
+from mrl.sharded.rows import Rows, share_rows, swap_pairs
 
-CHUNK = 2**20  # rows at a time
+CHUNK = 2**18  # rows at a time
 ROLES = ("user", "item", "rating", "timestamp")
 
 
@@ -55,12 +56,13 @@ def read_shard(
     if config.core > 1:
         raise ConfigError(f"core={config.core}: is not sharded; take core=1, or processes=1")
     reader = _Reader(config, group, folder, parts)
-    counts, found = _count(group, reader)
-    ids = {side: pl.Series(side, table.get_column(side)) for side, table in found.items()}
+    counts, ids = _count(group, reader)
     if not all(map(len, ids.values())):
         raise DataError(f"{name}: no interactions left with min_rating={config.min_rating}; lower it")
-    users = share_rows(counts, group)
-    pairs, repeats = _shuffle(group, reader, ids, users)
+    users = share_rows(counts[0], group)
+    most = counts[:, users.start : users.stop].sum(1).tolist()
+    pairs = {kept: _shuffle(group, reader, ids, users, kept, most[not kept]) for kept in (True, False)}
+    repeats = sum(group.each(most[0] - len(pairs[True])))
     notes = [f"read {reader.found}", *dict.fromkeys(reader.notes), "split by a hash of seed, user and item"]
     notes += [f"{repeats} repeated interactions merged"] if repeats else []
     labels = None if items is None else read_item_table(items, config.item_column, notes)
@@ -70,8 +72,8 @@ def read_shard(
     train, valid, test, dropped = _split(config, pairs, users, len(item_ids))
     if not sum(group.each(len(dropped))):
         dropped = None
-    own = Interactions(name, train, valid, test, own_ids, item_ids, labels, tuple(notes), dropped)
-    return users, as_paper(own) if config.protocol == "paper" else own, user_ids
+    valid = test if config.protocol == "paper" else valid  # as of `mrl.data.as_paper`, without a copy of train
+    return users, Interactions(name, train, valid, test, own_ids, item_ids, labels, tuple(notes), dropped), user_ids
 
 
 def hashed_noise(seed: int, users: np.ndarray, items: np.ndarray) -> np.ndarray:
@@ -123,23 +125,23 @@ class _Reader:
             yield pl.DataFrame(schema={"user": pl.Null, "item": pl.Null, "kept": pl.Boolean})
 
 
-def _count(group: Group, reader: _Reader) -> tuple[Tensor, dict[str, pl.DataFrame]]:
-    """How many interactions each user has, repeats included, and by side a table of all ids, in order."""
-    counted: dict[str, pl.DataFrame] = {}
+def _count(group: Group, reader: _Reader) -> tuple[Tensor, dict[str, pl.Series]]:
+    """(2, U) interactions of each user that are kept, and that are not, repeats included; by side all ids, in order."""
+    counted: dict[str, list[pl.DataFrame]] = {"user": [], "item": []}
     for frame in reader.frames():
-        kept = frame.filter("kept")
-        for side in ("user", "item"):
-            seen = kept.group_by(side).len()
-            both = [counted[side], seen] if side in counted else [seen]
-            counted[side] = pl.concat(both, how="vertical_relaxed").group_by(side).agg(pl.col("len").sum())
+        for side, seen in counted.items():
+            seen.append(frame.group_by(side).agg(pl.col("kept").sum(), left=(~pl.col("kept")).sum()))
+            if sum(map(len, seen[1:])) >= len(seen[0]):  # not after every frame: there may be far more ids
+                seen[:] = [pl.concat(seen, how="vertical_relaxed").group_by(side).sum()]
     tables = {}
-    for side, table in counted.items():
+    for side, seen in counted.items():
+        table = pl.concat(seen, how="vertical_relaxed").group_by(side).sum()
         owner = table[side].cast(pl.String).hash() % group.size  # by how it is written: of numbers beside text, too
         sent = [table.filter(owner == rank) for rank in range(group.size)]
-        own = swap_frames(group, sent).group_by(side).agg(pl.col("len").sum())
+        own = swap_frames(group, sent).group_by(side).sum().filter(pl.col("kept") > 0)
         tables[side] = swap_frames(group, [own] * group.size).sort(side)
-    counts = torch.from_numpy(tables["user"]["len"].cast(pl.Int64).to_numpy().copy())
-    return counts.to(group.device), tables
+    counts = torch.from_numpy(tables["user"].select(pl.col("kept", "left").cast(pl.Int64)).to_numpy().T.copy())
+    return counts.to(group.device), {side: table[side] for side, table in tables.items()}
 
 
 def swap_frames(group: Group, frames: list[pl.DataFrame]) -> pl.DataFrame:
@@ -160,30 +162,20 @@ def swap_frames(group: Group, frames: list[pl.DataFrame]) -> pl.DataFrame:
 
 
 def _shuffle(
-    group: Group, reader: _Reader, ids: dict[str, pl.Series], users: Rows
-) -> tuple[dict[bool, np.ndarray], int]:
-    """Distinct pairs of own users as user · I + item (N,), increasing, by whether they are kept; repeats of all."""
+    group: Group, reader: _Reader, ids: dict[str, pl.Series], users: Rows, kept: bool, most: int
+) -> np.ndarray:
+    """Distinct pairs of own users, `most` or fewer, that are kept, or are not, as user · I + item (N,), increasing."""
     rows = {side: column.to_frame().with_row_index(f"{side}_row") for side, column in ids.items()}
-    received: dict[bool, list[np.ndarray]] = {True: [], False: []}
-    for frame in reader.frames():
-        for side, table in rows.items():  # pairs that are not kept, of ids that nothing else has, are left out
-            frame = frame.with_columns(pl.col(side).cast(table[side].dtype)).join(table, on=side)
-        for kept in (True, False) if reader.min_rating is not None else (True,):
-            pairs = frame.filter(pl.col("kept") == kept)
-            user, item = (torch.from_numpy(pairs[f"{side}_row"].cast(pl.Int64).to_numpy().copy()) for side in rows)
-            owners = users.owners(user)
-            order = torch.argsort(owners, stable=True)
-            keys = (user * len(ids["item"]) + item)[order].to(group.device)
-            received[kept].append(group.swap(keys, torch.bincount(owners, minlength=group.size).tolist()).cpu().numpy())
-    made, repeats = {}, 0
-    for kept, keys in received.items():
-        merged = np.concatenate([np.empty(0, np.int64), *keys])
-        keys.clear()
-        merged.sort()
-        is_new = np.r_[True, merged[1:] != merged[:-1]][: len(merged)]
-        made[kept] = merged[is_new]
-        repeats += (len(merged) - len(made[kept])) * kept
-    return made, sum(group.each(repeats))
+
+    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+        for frame in reader.frames() if kept or reader.min_rating is not None else ():
+            frame = frame.filter(pl.col("kept") == kept)
+            for side, table in rows.items():  # pairs that are not kept, of ids that nothing else has, are left out
+                frame = frame.with_columns(pl.col(side).cast(table[side].dtype)).join(table, on=side)
+            user, item = (torch.from_numpy(frame[f"{side}_row"].cast(pl.Int64).to_numpy().copy()) for side in rows)
+            yield user, item
+
+    return swap_pairs(group, users, len(ids["item"]), pairs(), most)
 
 
 def _split(config: TrainConfig, pairs: dict[bool, np.ndarray], users: Rows, num_items: int) -> list[Positives]:
@@ -205,6 +197,8 @@ def _split(config: TrainConfig, pairs: dict[bool, np.ndarray], users: Rows, num_
         for number, (own, met) in enumerate(parts):
             tables[2 * number].append(np.bincount(own, minlength=size))
             tables[2 * number + 1].append(met.astype(np.int32))
+    pairs.clear()
+    keys = dropped = None  # views of them
     counts, items = ([np.concatenate([np.empty(0, kind), *each]) for each in tables[side::2]] for side, kind in
                      ((0, np.int64), (1, np.int32)))  # fmt: skip
     return [

@@ -42,7 +42,7 @@ def propagated(config: TrainConfig, shard: Shard, factors: Factors) -> Factors:
     user_graph, item_graph = Graph(shard.group, *sides), Graph(shard.group, *sides[::-1])
     for _ in range(effective_hops(config.hops, user_share, item_share)):
         users, items = (
-            ego_users + user_share * user_graph.times(items) if user_share else users,
-            ego_items + item_share * item_graph.times(users) if item_share else items,
+            user_graph.times(items).mul_(user_share).add_(ego_users) if user_share else users,
+            item_graph.times(users).mul_(item_share).add_(ego_items) if item_share else items,
         )
     return users, items

@@ -32,12 +32,13 @@ from mrl.distributed.training import STATE, Fit, Training
 from mrl.errors import DataError, RunError
 from mrl.evaluation import Evaluation
 from mrl.least_squares import SEARCHED, choose_settings, describe_widths, expected_trials, most_epochs
+from mrl.least_squares.axes import ROWS
 from mrl.least_squares.ials import Factors
 from mrl.least_squares.validation import MOST_INTERACTIONS, draw_rows
 from mrl.runs import Progress, RunDirectory, log_trial, peak_memory_mib, run_path, tell_end, write_run
 from mrl.runs.tensorfile import Pieces
 from mrl.sharded.epochs import ShardedTrainer, check_epochs
-from mrl.sharded.group import Group
+from mrl.sharded.group import Group, give_back
 from mrl.sharded.rows import Shard, shard
 from mrl.train import LEAST_SQUARES, LONGEST_LIST, SEARCH, metrics_row
 from mrl.widths import AUTO
@@ -60,7 +61,9 @@ def default(training: Training, data: ShardedData) -> Fit:
     made, factors, _, ego = _initial(training, data)
     config = training.settings()
     config = config.with_settings(epochs=most_epochs(config, size_of(data)))
-    return fit_epochs(training, data, GraphTrainer(config, made, ego, teacher(config, made, factors)))
+    taught = teacher(config, made, factors)
+    del factors
+    return fit_epochs(training, data, GraphTrainer(config, made, ego, taught))
 
 
 def _sharded(training: Training, data: ShardedData) -> Shard:
@@ -76,7 +79,9 @@ def _initial(training: Training, data: ShardedData) -> tuple[Shard, Factors, Fac
         _choose_settings(training, data)
         training.save()
     config, started = training.settings(), time.perf_counter() - training.seconds
+    give_back()
     made = _sharded(training, data)
+    give_back()
     has_begun = bool(training.generator)
     sides, done = (made.users, made.items), 0 if has_begun else training.done
     kept = training.checkpoint.load(sides, config.least_squares.fit_width) if done else None
@@ -140,7 +145,8 @@ def train(config: TrainConfig, group: Group, progress: Progress) -> Path:
         for note in notes + training.checkpoint.begin(state):
             progress.note(note)
         vars(training).update({name: state[name] for name in STATE if state})
-        results, advice, merged = [], "", data
+        results, advice = [], ""
+        idle = sum(group.each(int((data.own.train.counts == data.num_items).sum())))
         if training.validated is None:
             fit = FITS[config.recipe](training, data)
             result = _validate(training, data, fit)
@@ -157,25 +163,27 @@ def train(config: TrainConfig, group: Group, progress: Progress) -> Path:
             advice = describe_widths(monitor, training.wider, values)
             progress.say("refit", "on all of train")
             fit = None  # its tables make room for those of the refit
-            merged = data.merge_valid()
-            fit = FITS[config.recipe](training, merged)
-        test = {"split": "test", "widths": settings.report_widths, "per_user": config.per_user}
-        results.append(evaluate(data, fit.vectors, fit.items, **test))
+            data = data.merge_valid()
+            vars(data)["fingerprint"] = fingerprint  # of what came: others do not ask any more
+            fit = FITS[config.recipe](training, data)
+        if config.protocol == "paper" and not config.per_user:  # validation was the test set
+            results.append(replace(result, table=result.table.with_columns(split=pl.lit("test"))))
+        else:
+            test = {"split": "test", "widths": settings.report_widths, "per_user": config.per_user}
+            results.append(evaluate(data, fit.vectors, fit.items, **test))
         seconds = time.perf_counter() - started
         facts = {
             "best_epoch": training.best_epoch,
             "seconds": round(sum(row["seconds"] for row in training.rows), 3),
             "wall_seconds": round(seconds, 3),
-            "users_with_every_item": sum(group.each(int((data.own.train.counts == data.num_items).sum()))),
+            "users_with_every_item": idle,
             "notes": [*data.notes, *notes],
             "processes": group.size,
             "bytes_sent": sum(group.each(group.sent)),
             "peak_memory_mib_by_process": group.each(round(peak_memory_mib() or 0)),
             "fingerprint": fingerprint,
         } | {name: fact for name, fact in {"chosen": training.chosen, "advice": advice}.items() if fact}
-        _write(
-            training, directory, replace(config, widths=settings.widths), data, merged.own.train, results, fit, facts
-        )
+        _write(training, directory, replace(config, widths=settings.widths), data, results, fit, facts)
     tell_end(progress, config, training.rows, training.chosen, seconds, training.best_epoch, advice)
     return run_path(config).resolve()
 
@@ -232,18 +240,17 @@ def _write(
     directory: RunDirectory | None,
     config: TrainConfig,
     data: ShardedData,
-    met: Positives,
     results: list[Evaluation],
     fit: Fit,
     facts: dict[str, Any],
 ) -> None:
     """Write all of a finished run but its config; what the other processes have of it is sent in pieces.
 
-    met: what own users were trained on in the end. data: whose fingerprint is known: the others do not ask here.
+    data: what was trained on in the end, whose fingerprint is known: the others do not ask here.
     """
     group = training.group
-    tables = [*fit.vectors, *(fit.ego or ())]
-    if sum(group.each(sum(int((~table.isfinite()).sum()) for table in tables))):
+    parts = (piece for table in (*fit.vectors, *(fit.ego or ())) for piece in table.split(ROWS))
+    if group.largest(float(not all(bool(piece.isfinite().all()) for piece in parts))):
         raise RunError(f"{run_path(config)}: the vectors have NaN or Inf and are not saved; raise l2 or alpha0")
     sizes = data.num_users, data.num_items
     weights = {name: (table, size) for name, table, size in zip(("users", "items"), fit.vectors, sizes, strict=True)}
@@ -258,7 +265,7 @@ def _write(
         offsets = Pieces(torch.int64, (data.num_users + 1,), offset_pieces(group, part))
         return Positives(offsets, pieces(part.items, sum(group.each(len(part)))), data.num_items)
 
-    seen = positives(met), positives(data.own.dropped)
+    seen = positives(data.own.train), positives(data.own.dropped)
     vectors = {name: pieces(*table) for name, table in weights.items()}
     backbone = {name: pieces(*table) for name, table in ego.items()}
     if group.is_first:

@@ -253,7 +253,8 @@ def sum_metrics(
     chunk = users_per_batch(data.num_items, device) if chunk is None else chunk
     targets = data.split(split).to(device)
     hidden = [positives.to(device) for positives in _hidden(data, split)]
-    measure = partial(_measure, ranking, targets, targets.keys(), hidden, ks)
+    keys = None if device.type == "cpu" else targets.keys()
+    measure = partial(_measure, ranking, targets, keys, hidden, ks)
     rows = targets.counts.nonzero()[:, 0]
     total = torch.zeros(len(widths), len(FORMULAS), len(ks), dtype=torch.int64, device=device) if widths else 0
     by_user = [torch.zeros(0, len(widths), len(FORMULAS), len(ks), dtype=torch.float64)]
@@ -291,9 +292,14 @@ def _hidden(data: Interactions, split: str) -> list[Positives]:
 
 
 def _measure(
-    ranking: Ranking, targets: Positives, keys: Tensor, hidden: Sequence[Positives], ks: Sequence[int], rows: Tensor
+    ranking: Ranking,
+    targets: Positives,
+    keys: Tensor | None,
+    hidden: Sequence[Positives],
+    ks: Sequence[int],
+    rows: Tensor,
 ) -> tuple[list[int | None], Tensor]:
-    """Widths, and every metric of users `rows` (B,): (L, B, M, len(ks)) float64. keys: `targets.keys()`."""
+    """Widths, and every metric of users `rows` (B,): (L, B, M, len(ks)) float64. keys: `targets.keys()`, on a GPU."""
     ranked = [(width, items) for width, items, _ in ranking(rows, ks[-1], hidden)]
     items = torch.stack([items for _, items in ranked])  # (L, B, K)
     hits = _hits(items, targets, keys, rows).flatten(0, 1)  # (L · B, K)
@@ -305,7 +311,7 @@ def _measure(
     return [width for width, _ in ranked], values.unflatten(0, (len(ranked), len(rows)))
 
 
-def _hits(items: Tensor, targets: Positives, keys: Tensor, rows: Tensor) -> Tensor:
+def _hits(items: Tensor, targets: Positives, keys: Tensor | None, rows: Tensor) -> Tensor:
     """(L, B, K) bool: which of items (L, B, K) are targets of users `rows` (B,)."""
     if items.device.type == "cpu":
         hits = torch.empty(items.shape, dtype=torch.bool)

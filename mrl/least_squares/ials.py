@@ -190,11 +190,11 @@ def solve_in_eigenbasis(
     dim = rotated.shape[1]
     solution = torch.zeros(positives.num_users, dim, dtype=rotated.dtype, device=rotated.device)
     # rows whose factors fit in a chunk can go on by steps
-    kept = dim if start is None else max(dim, chunk // dim)
+    kept = None if start is None else max(dim, chunk // dim)
     try:
         for rows, longest in row_chunks(positives.counts, dim, chunk, kept):
             diagonal = spectrum + row_l2[rows].to(rotated.dtype)[:, None]  # (B, D)
-            if start is not None and CG_LEAST <= longest < kept:
+            if kept and CG_LEAST <= longest < kept:
                 factors = gather_rows(rotated, positives, rows, 0, longest)
                 solution[rows] = _go_on(factors, start[rows] @ basis, diagonal)
             elif longest < dim:
@@ -218,9 +218,10 @@ def too_little(row_l2: Tensor, what: str = "iALS") -> RunError:
 def row_chunks(counts: Tensor, dim: int, chunk: int, kept: int | None = None) -> Iterator[tuple[Tensor, int]]:
     """Rows with positives, in batches of similar counts, each with its largest count; longest rows first.
 
-    kept: rows with fewer positives keep the factors of all of them, others a (D, D) matrix; None for D.
+    kept: rows with fewer positives keep the factors of all of them, others a (D, D) matrix; None for D. Where it is
+    given, rows of CG_LEAST to `kept` positives have batches of their own: how one is solved depends on no other.
     """
-    kept = kept or dim
+    edges, kept = (CG_LEAST, kept) if kept else (), kept or dim
     order = torch.argsort(counts, descending=True, stable=True)
     lengths = counts[order].cpu().numpy()
     falling, start, end = -lengths, 0, int((lengths > 0).sum())
@@ -229,7 +230,8 @@ def row_chunks(counts: Tensor, dim: int, chunk: int, kept: int | None = None) ->
         widest = longest if longest < kept else dim  # columns of the largest matrix kept for a row
         fits = max(1, chunk // (widest * dim))
         alike = int(np.searchsorted(falling, -(longest // 2), side="left"))  # at most half of it is padding
-        stop = min(start + fits, max(alike, start + 1), end)
+        ends = [int(np.searchsorted(falling, -edge, side="right")) for edge in edges if longest >= edge]
+        stop = min(start + fits, max(alike, start + 1), end, *ends)
         yield order[start:stop], longest
         start = stop
 

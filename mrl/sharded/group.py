@@ -6,9 +6,11 @@ process, and every collective gives back what it is given.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -194,6 +196,12 @@ def join(device: str = "auto") -> Group:
         backend = "nccl" if chosen.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     return Group(chosen)
+
+
+def give_back() -> None:
+    """Give freed memory back to the system, where that can be asked for: glibc keeps what lies between what is held."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def leave() -> None:

@@ -7,7 +7,7 @@ many processes there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,6 +19,7 @@ from mrl.data import Positives
 from mrl.sharded.group import Group
 
 TILE, MOST_TILES = 2**14, 512  # interactions of a tile at least, unless there are so many tiles
+SENT = 2**19  # pairs at a time
 FETCHED = 2**28  # numbers that are fetched at a time, at most: 1 GiB in float32
 DRAWN = 2**16  # random rows at a time
 WORTH = 0.9  # of the rows that all-gather would move, above which it is taken: it sends no ids and copies nothing
@@ -135,11 +136,8 @@ class Links:
         return [tiles[start:stop] for start, stop in pairwise(edges)]
 
     def _wanted(self, positives: Positives, tiles: list[slice]) -> Tensor:
-        used = torch.zeros(self.other.total, dtype=torch.bool, device=positives.items.device)
-        if tiles:
-            start, stop = positives.offsets[tiles[0].start], positives.offsets[tiles[-1].stop]
-            used[positives.items[start:stop].long()] = True
-        return used.nonzero()[:, 0]
+        edges = (tiles[0].start, tiles[-1].stop) if tiles else (0, 0)
+        return torch.bincount(positives.items[slice(*positives.offsets[[*edges]])]).nonzero()[:, 0]
 
     def _foreign(self, wanted: Tensor) -> int:
         counts = self.other.split(wanted)
@@ -154,7 +152,7 @@ class Links:
             return _Part(slice(first, last), moved, Positives(offsets - offsets[0], items, self.other.total))
         place = torch.zeros(self.other.total, dtype=torch.int32, device=items.device)
         place[wanted] = torch.arange(len(wanted), dtype=torch.int32, device=items.device)
-        own = Positives(offsets - offsets[0], place[items.long()], len(wanted))
+        own = Positives(offsets - offsets[0], place.index_select(0, items), len(wanted))
         counts = self.other.split(wanted)
         sent_counts = self.group.swap_counts(counts)
         sent = self.group.swap(wanted, counts, sent_counts) - self.other.start
@@ -202,19 +200,47 @@ def shard(group: Group, own: Positives, users: Rows, *, width: int, fetched: int
     own: positives of the users that this process owns. width: of the widest rows that are fetched.
     """
     own = own.to(group.device)
-    items = share_rows(group.sum(own.item_counts), group)
-    owners = items.owners(own.items)
-    order, counts = torch.argsort(owners, stable=True), torch.bincount(owners, minlength=group.size).tolist()
-    del owners
-    pairs = torch.stack([own.users + users.start, own.items], 1)  # (N, 2) int32
-    pairs = group.swap(pairs[order], counts)
-    order = torch.argsort(pairs[:, 1], stable=True)  # users stay increasing within an item
-    item_counts = torch.bincount(pairs[:, 1].long() - items.start, minlength=items.stop - items.start)
-    offsets = torch.nn.functional.pad(item_counts.cumsum(0), (1, 0))
-    of_items = Positives(offsets, pairs[order, 0].contiguous(), users.total)
+    counts = group.sum(own.item_counts)
+    items = share_rows(counts, group)
+    offsets = torch.nn.functional.pad(counts[items.start : items.stop].cumsum(0), (1, 0))
+
+    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, max(group.each(len(own))), SENT):
+            met = own.items[start : start + SENT]
+            at = torch.arange(start, start + len(met), device=group.device)
+            yield met, torch.bucketize(at, own.offsets[1:], right=True) + users.start
+
+    keys, met = swap_pairs(group, items, users.total, pairs(), int(offsets[-1])), own.items.new_empty(int(offsets[-1]))
+    for start in range(0, len(keys), SENT):
+        met[start : start + SENT] = torch.from_numpy(keys[start : start + SENT] % max(users.total, 1))
+    del keys
+    of_items = Positives(offsets, met, users.total)
     options = {"width": width, "fetched": fetched}
     by_user, by_item = Links(group, users, items, own, **options), Links(group, items, users, of_items, **options)
     return Shard(group, own, users, items, by_user, by_item)
+
+
+def swap_pairs(group: Group, own: Rows, others: int, pairs: Iterable[tuple[Tensor, Tensor]], most: int) -> np.ndarray:
+    """Distinct pairs of own rows as row · others + other (N,), increasing, of what all processes send, some at a time.
+
+    pairs: rows, of any process, and others (n,), as often in every process. most: that come to this process, at most.
+    """
+    keys, count = np.empty(most, np.int64), 0
+    for rows, met in pairs:
+        owners = own.owners(rows)
+        order, counts = torch.argsort(owners, stable=True), torch.bincount(owners, minlength=group.size).tolist()
+        came = group.swap((rows.long() * others + met)[order].to(group.device), counts).cpu().numpy()
+        keys[count : count + len(came)] = came
+        count += len(came)
+    keys = keys[:count]
+    keys.sort()
+    count, last = 0, -1
+    for start in range(0, len(keys), SENT):  # in place: what is left is seldom less
+        piece = keys[start : start + SENT]
+        new = piece[np.diff(piece, prepend=last) > 0]
+        keys[count : count + len(new)] = new
+        count, last = count + len(new), piece[-1]
+    return keys[:count]
 
 
 def take_own(group: Group, positives: Positives) -> tuple[Positives, Rows]:

@@ -141,6 +141,15 @@ def test_a_seed_repeats_and_another_differs():
     assert one.positives != other.positives
 
 
+def test_parts_have_other_users_of_the_same_taxonomy():
+    parts = [planted(seed=5, part=part) for part in (0, 1, 2)]
+    assert planted(seed=5).positives == parts[0].positives
+    assert all((part.clusters == parts[0].clusters).all() for part in parts)
+    assert len({part.positives.items[:50].numpy().tobytes() for part in parts}) == 3
+    popular = np.corrcoef([part.positives.item_counts for part in parts])
+    assert popular.min() > 0.8, "the same items are popular"
+
+
 def test_chunks_do_not_change_what_holds(monkeypatch):
     monkeypatch.setattr(synthetic, "CHUNK", 50)
     drawn = planted(300, 640, 9000, noise=0.1)
@@ -199,6 +208,7 @@ def test_planted_interactions_carry_true_clusters_and_split():
         ({"loyalty": (1, -1, 1)}, "loyalty=-1: must be a finite number"),
         ({"seed": -1}, "seed=-1: must be a whole number"),
         ({"seed": 1.5}, r"seed=1\.5"),
+        ({"part": -1}, "part=-1: must be a whole number"),
     ],
 )
 def test_impossible_settings_are_named(setting, message):

@@ -47,9 +47,9 @@ def test_any_number_of_processes_gives_the_same_vectors(processes, tile, fetched
         assert all(np.array_equal(*pair) for pair in zip(found, one, strict=True))
     expected = whole_fit(settings, positives)
     for found, table in zip(one, expected, strict=True):
-        assert np.linalg.norm(found - table.numpy()) < 1e-3 * table.norm()
+        assert np.linalg.norm(found - table.numpy()) < 1e-5 * table.norm()
     scores, expected = one[0] @ one[1].T, (expected[0] @ expected[1].T).numpy()
-    assert np.abs(scores - expected).max() < 1e-4
+    assert np.abs(scores - expected).max() < 1e-5
 
 
 def sent(group: Group, positives: Positives, sweeps: int) -> tuple[int, bool]:

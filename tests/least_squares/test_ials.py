@@ -107,6 +107,17 @@ def test_short_rows_and_those_that_do_not_fit_are_exact_whatever_the_start(chunk
     torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-5)  # a chunk of one number holds no row
 
 
+def test_how_a_row_is_solved_does_not_depend_on_the_others():
+    dense = np.arange(80) < np.arange(10, 70)[:, None]  # from 10 to 69 positives
+    positives, generator = Positives.from_pairs(*np.nonzero(dense), 60, 80), torch.Generator().manual_seed(3)
+    other, far = torch.randn(80, 6, generator=generator), torch.randn(60, 6, generator=generator)
+    options = {"alpha0": 0.2, "chunk": 300}  # of 50 positives or more a row does not fit
+    together = solve_rows(other, positives, torch.ones(60), start=far, **options)
+    for row in range(60):
+        alone = solve_rows(other, positives.take(torch.tensor([row])), torch.ones(1), start=far[[row]], **options)
+        torch.testing.assert_close(together[row], alone[0], rtol=1e-4, atol=1e-5)
+
+
 def test_steps_end_where_exact_solves_do():
     _, positives = random_positives(40, 60, 0.5, 11)
     by_steps = ials(positives, 4, sweeps=30, start=spectral_start(positives, 4), **SETTINGS)

@@ -168,7 +168,7 @@ def test_only_what_is_open_is_tried(data, name) -> None:
     elif name in ("alpha0", "frequency_l2"):
         assert 3 <= len(values[name]) <= search.TRIALS["quick"]
     else:
-        assert values[name] == {"sweeps": {2, 4}, "nested_sweeps": {1}, "rotation": {False, True}}[name]
+        assert values[name] == {"sweeps": {2, 4, 6}, "nested_sweeps": {1}, "rotation": {False, True}}[name]
     assert len(rows) <= QUICK
 
 

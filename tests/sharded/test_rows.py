@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -11,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mrl.data import Positives
+from mrl.runs import peak_memory_mib
 from mrl.sharded import rows as rooms
 from mrl.sharded.group import Group
-from mrl.sharded.rows import Links, Rows, shard, share_rows, take_own
+from mrl.sharded.rows import Links, Rows, shard, share_rows, swap_pairs, take_own
 
 
 def drawn(users: int, items: int, count: int, seed: int) -> Positives:
@@ -105,6 +109,43 @@ def both_sides(group: Group, seed: int) -> list:
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_a_shard_has_the_pairs_of_its_users_and_of_its_items(processes, monkeypatch, size):
     assert sum(processes.run(size, both_sides, 3)[0]) == 40
+
+
+def swapped(group: Group, pairs: np.ndarray, bounds: tuple[int, ...], sent: int) -> np.ndarray:
+    """Every process has every size-th of the pairs, and gives them in three pieces, of which some are empty."""
+    mine = torch.from_numpy(pairs[group.rank :: group.size])
+    pieces = ((piece[:, 0], piece[:, 1]) for piece in mine.split([0, len(mine) // 3, len(mine) - len(mine) // 3]))
+    with patch.object(rooms, "SENT", sent):
+        return swap_pairs(group, Rows(bounds, bounds, group.rank), 50, pieces, len(pairs))
+
+
+@pytest.mark.parametrize("bounds", [(0, 40), (0, 7, 40), (0, 0, 21, 40), (0, 40, 40, 40)], ids=str)
+@pytest.mark.parametrize("sent", [1, 7, 1000])
+def test_distinct_pairs_come_to_the_owners_of_their_rows_in_order(processes, bounds, sent):
+    pairs = np.random.default_rng(0).integers(0, 40, (300, 2)).astype(np.int32)
+    found = processes.run(len(bounds) - 1, swapped, pairs, bounds, sent)
+    expected = np.unique(pairs[:, 0] * 50 + pairs[:, 1])
+    for start, stop, own in zip(bounds[:-1], bounds[1:], found, strict=True):
+        assert np.array_equal(own, expected[(expected >= start * 50) & (expected < stop * 50)])
+
+
+def peak_of_shard(group: Group, pairs: int) -> float:
+    """Bytes a pair at the peak, beside what was there."""
+    own = Positives(torch.arange(0, pairs + 1, 100), torch.arange(pairs, dtype=torch.int32) % 1000 + 1, 1001)
+    own, users = take_own(group, own)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = peak_memory_mib()
+    with patch.object(rooms, "SENT", 2**16):
+        shard(group, own, users, width=2)
+    return (peak_memory_mib() - before) * 2**20 / pairs
+
+
+def test_a_shard_takes_little_memory_while_it_is_made(processes):
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+        assert processes.run(1, peak_of_shard, 4 * 10**6)[0] < 20, "its own, the key of each pair, and the other side's"
+        return
+    pytest.skip("this system does not tell the most memory anew")
 
 
 def fetching_rule(group: Group, dense: bool) -> bool:
