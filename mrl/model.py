@@ -33,6 +33,7 @@ class MatrixFactorization(nn.Module):
     """
 
     hops = 0
+    teacher: tuple[Tensor, Tensor] | None = None  # of `mrl.softmax`: a wide model that this one is cut from
 
     def __init__(
         self,

@@ -8,6 +8,13 @@ of them by its own softmax, so that each has hard negatives of its own (Wu et al
 
 Z is estimated from items that are drawn once a step for all users and levels, popular ones more often: they have most
 of it. Each counts by one over its chance to be drawn (Horvitz and Thompson, 1952).
+
+Positives are few and half of them chance, so that narrow vectors over-fit them. Where there is a wide model that they
+are cut from, it teaches them, too: of the same items each level is to rank as that does,
+
+    + T Σ_k w_k · mean over (u, i) of KL(P(u) ‖ P_k(u)),      P_k(u) ∝ exp s_k(u, ·), P(u) of the wide model
+
+(distillation: Hinton, Vinyals, Dean, arXiv 1503.02531; of rankings Tang and Wang, KDD 2018).
 """
 
 from __future__ import annotations
@@ -24,6 +31,7 @@ from mrl.widths import check_level_weights, check_widths
 
 ITEMS = 4096  # drawn a step, of a large catalogue at least
 ITEM_SHARE = 0.2  # of it
+TEACHING = 1.0  # T, the weight of what the teacher says, beside 1 of the positives
 POPULARITY = 0.5  # the power of an item's positives that it is drawn by
 NEVER = -1e9  # the score of an item that a user has seen
 NUMBERS = 2**19, 2**27  # scores at a time, on a CPU (so that they stay in its cache) and on a GPU
@@ -34,6 +42,8 @@ class NestedSoftmax(nn.Module):
 
     positives: what each user is known to like. widths, level_weights: K of each; weights default to 1/K.
     item_counts: (I,) of all positives, where these are those of some users.
+    teacher: users (U, F) and items (I, F) of a wide model that all levels are to rank like, scaled so that the softmax
+    of its scores is P; None for no such term.
     """
 
     def __init__(
@@ -42,8 +52,10 @@ class NestedSoftmax(nn.Module):
         widths: Sequence[int],
         level_weights: Sequence[float] | None = None,
         item_counts: Tensor | None = None,
+        teacher: tuple[Tensor, Tensor] | None = None,
     ):
         super().__init__()
+        self.teacher = teacher
         self.positives, self.widths = positives, check_widths(widths)
         self.level_weights = check_level_weights(level_weights, self.widths)
         item_counts = positives.item_counts if item_counts is None else item_counts
@@ -76,7 +88,8 @@ class NestedSoftmax(nn.Module):
         place = torch.full((len(items),), -1, device=items.device)
         place[sample] = torch.arange(self.drawn, device=items.device)
         pairs = known.users.long(), known.items.long(), place[known.items.long()]
-        return _Loss.apply(users, items, *pairs, sample, self.log_chance[sample], widths, weights)
+        taught = None if self.teacher is None else (self.teacher[0][user_rows], self.teacher[1][sample])
+        return _Loss.apply(users, items, *pairs, sample, self.log_chance[sample], widths, weights, taught)
 
     def penalty(self, l2: float, users: Tensor, items: Tensor) -> Tensor:
         """λ/2 of the mean over positives of Σ_k w_k (‖p[:d_k]‖² + ‖q[:d_k]‖²/2 + mean over all items of the same).
@@ -114,10 +127,10 @@ class _Loss(torch.autograd.Function):
     """The loss with its gradients in the same pass, some users at a time: scores are never kept for later."""
 
     @staticmethod
-    def forward(ctx, users, items, rows, liked, places, sample, log_chance, widths, weights):
+    def forward(ctx, users, items, rows, liked, places, sample, log_chance, widths, weights, taught):
         """rows, liked, places (P,): of each positive the row in `users`, the item, its place in `sample`, else −1.
 
-        Positives are in the order of rows.
+        Positives are in the order of rows. taught: the teacher's users (B, F) and sampled items (S, F), or None.
         """
         sampled, size = items[sample], max(1, NUMBERS[users.device.type == "cuda"] // len(sample))
         terms = users.new_zeros(len(widths))
@@ -131,7 +144,8 @@ class _Loss(torch.autograd.Function):
             tables = users[some], sampled, items[liked[pairs]]
             places_of = rows[pairs] - first, places[pairs]
             rates = [weight / len(rows) for weight in weights]
-            losses, pushes, pulls = _gradients(*tables, *places_of, log_chance, widths, rates)
+            target = None if taught is None else _target(taught[0][some], taught[1], *places_of, log_chance)
+            losses, pushes, pulls = _gradients(*tables, *places_of, log_chance, widths, rates, target)
             terms += losses / len(rows)
             for columns, push, pull in zip(_columns(widths), pushes, pulls, strict=True):
                 user_out[some, columns] = push @ sampled[:, columns]
@@ -146,19 +160,31 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, of_loss, _):
         users, items = ctx.saved_tensors
-        return of_loss * users, of_loss * items, *[None] * 7
+        return of_loss * users, of_loss * items, *[None] * 8
 
 
-def _gradients(users, sampled, positives, rows, places, log_chance, widths, rates):
+def _target(users, sampled, rows, places, log_chance):
+    """log P (B, S) of the teacher's users (B, F) and sampled items (S, F)."""
+    scores = torch.addmm(-log_chance.to(users), users, sampled.T)
+    scores[rows[places >= 0], places[places >= 0]] = NEVER
+    return scores.log_softmax(1)
+
+
+def _gradients(users, sampled, positives, rows, places, log_chance, widths, rates, target):
     """Of users (B, D), sampled items (S, D) and positives (P, D): the sums of each level's terms (K,); and for each
     block of dimensions the derivatives of the whole loss by scores of sampled items (B, S), by minus those of positives
-    (P,).
+    (P,). target: log P (B, S), or None.
     """
     products = users[rows] * positives
     of_positives = torch.stack([products[:, columns].sum(1) for columns in _columns(widths)], 1).cumsum(1)  # (P, K)
     seen = rows[places >= 0], places[places >= 0]
     scores = users.new_zeros(len(users), len(sampled))
     losses, pushes, pulls = [], [], []
+    if target is not None:
+        lessons = TEACHING * torch.bincount(rows, minlength=len(users)).to(users)  # (B,): a user counts by positives
+        lessons[torch.bincount(seen[0], minlength=len(users)) == len(sampled)] = 0  # nothing is left to rank
+        wanted = target.exp()
+        known = (wanted * target).sum(1)  # Σ P log P
     for level, columns in enumerate(_columns(widths)):
         scores.addmm_(users[:, columns], sampled[:, columns].T)
         weighed = scores - log_chance
@@ -169,7 +195,12 @@ def _gradients(users, sampled, positives, rows, places, log_chance, widths, rate
         losses.append(softplus(gap).sum())
         pulls.append(gap.sigmoid() * rates[level])
         weights = users.new_zeros(len(users)).index_add_(0, rows, pulls[-1])
+        if target is not None:
+            losses[-1] += lessons @ (known - torch.linalg.vecdot(wanted, weighed) + log_z)
+            weights += rates[level] * lessons
         pushes.append(softmax.mul_(weights[:, None]))
+        if target is not None:
+            pushes[-1].addcmul_(wanted, lessons[:, None], value=-rates[level])
     for level in reversed(range(len(widths) - 1)):  # dimensions are seen by their own level and all wider ones
         pushes[level] += pushes[level + 1]
         pulls[level] += pulls[level + 1]

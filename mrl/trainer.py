@@ -52,7 +52,8 @@ class Trainer:
         nested = config.nested_loss
         self.by_user = config.loss == "softmax"  # a step is some users with all that they like, not some pairs
         if self.by_user:
-            self.loss = NestedSoftmax(positives, config.widths, nested.level_weights).to(device)
+            self.loss = NestedSoftmax(positives, config.widths, nested.level_weights, teacher=self.model.teacher)
+            self.loss = self.loss.to(device)
         else:
             options = {"margin": nested.margin, "uniformity": nested.uniformity}
             self.loss = NestedLoss(config.widths, nested.level_weights, kind=config.loss, **options).to(device)

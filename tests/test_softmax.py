@@ -15,6 +15,7 @@ from mrl.softmax import NestedSoftmax, _chances
 WIDTHS, WEIGHTS = (2, 3, 6), (0.2, 0.3, 0.5)
 USERS, ITEMS = 8, 11
 SOME = pytest.mark.parametrize("drawn", [ITEMS, 6])
+TAUGHT = pytest.mark.parametrize("taught", [False, True], ids=["alone", "taught"])
 
 
 def liked() -> Positives:
@@ -30,9 +31,16 @@ def tables(rows: int = USERS, items: int = ITEMS, dtype: torch.dtype = torch.flo
     return [torch.randn(count, 6, dtype=dtype, generator=generator).requires_grad_() for count in (rows, items)]
 
 
-def drawing(monkeypatch, drawn: int, positives: Positives | None = None) -> NestedSoftmax:
+def drawing(monkeypatch, drawn: int, positives: Positives | None = None, taught: bool = False) -> NestedSoftmax:
     monkeypatch.setattr(softmax, "ITEMS", drawn)
-    return NestedSoftmax(positives or liked(), WIDTHS, WEIGHTS)
+    monkeypatch.setattr(softmax, "TEACHING", 0.7)
+    return NestedSoftmax(positives or liked(), WIDTHS, WEIGHTS, teacher=teacher() if taught else None)
+
+
+def teacher() -> tuple[torch.Tensor, torch.Tensor]:
+    """Wider than what it teaches."""
+    generator = torch.Generator().manual_seed(2)
+    return tuple(torch.randn(count, 9, dtype=torch.float64, generator=generator) for count in (USERS, ITEMS))
 
 
 def seeded(seed: int = 3) -> torch.Generator:
@@ -57,15 +65,20 @@ def slow(loss: NestedSoftmax, rows: list[int], users, items, levels=range(3)) ->
                     continue
                 log_z = (scores[row, others] - log_chance[others]).exp().sum().log()
                 term.append(softplus(log_z - scores[row, item]))
+                if loss.teacher is not None:
+                    wide = loss.teacher[0][rows[row]] @ loss.teacher[1][others].T - log_chance[others]
+                    wanted, found = wide.softmax(0), (scores[row, others] - log_chance[others]).log_softmax(0)
+                    term[-1] = term[-1] + 0.7 * (wanted * (wanted.log() - found)).sum()
         terms.append(sum(term) / len(term))
         total = total + WEIGHTS[level] * 3 / len(levels) * terms[-1]
     return total, [term.item() for term in terms]
 
 
 @SOME
+@TAUGHT
 @pytest.mark.parametrize("levels", [None, (1,), (0, 2)])
-def test_the_loss_and_its_gradients_are_those_of_a_loop(monkeypatch, drawn, levels) -> None:
-    loss, rows = drawing(monkeypatch, drawn), [5, 0, 1, 2, 3]
+def test_the_loss_and_its_gradients_are_those_of_a_loop(monkeypatch, drawn, taught, levels) -> None:
+    loss, rows = drawing(monkeypatch, drawn, taught=taught), [5, 0, 1, 2, 3]
     assert loss.drawn == drawn
     users, items = tables(len(rows))
     total, terms = loss(torch.tensor(rows), users, items, levels, seeded())
@@ -80,23 +93,33 @@ def test_the_loss_and_its_gradients_are_those_of_a_loop(monkeypatch, drawn, leve
 
 
 @SOME
-def test_gradients_are_those_of_finite_differences(monkeypatch, drawn) -> None:
-    loss, rows = drawing(monkeypatch, drawn), torch.tensor([4, 0, 1, 2])
+@TAUGHT
+def test_gradients_are_those_of_finite_differences(monkeypatch, drawn, taught) -> None:
+    loss, rows = drawing(monkeypatch, drawn, taught=taught), torch.tensor([4, 0, 1, 2])
     users, items = tables(len(rows))
     assert torch.autograd.gradcheck(lambda *both: loss(rows, *both, None, seeded())[0], (users, items))
 
 
+@TAUGHT
 @pytest.mark.parametrize("at_a_time", [1, 3, 7])
-def test_users_may_be_taken_some_at_a_time(monkeypatch, at_a_time) -> None:
+def test_users_may_be_taken_some_at_a_time(monkeypatch, taught, at_a_time) -> None:
     found = []
     for numbers in (10**6, at_a_time * ITEMS):
         monkeypatch.setattr(softmax, "NUMBERS", (numbers, numbers))
         users, items = tables()
-        total, terms = NestedSoftmax(liked(), WIDTHS, WEIGHTS)(torch.arange(USERS), users, items)
+        total, terms = drawing(monkeypatch, ITEMS, taught=taught)(torch.arange(USERS), users, items)
         total.backward()
         found.append((total.detach(), terms, users.grad, items.grad))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_a_pupil_that_ranks_as_its_teacher_has_nothing_to_learn_of_it(monkeypatch) -> None:
+    users, items = teacher()
+    found = [
+        NestedSoftmax(liked(), (9,), teacher=each)(torch.arange(USERS), users, items)[0] for each in (None, teacher())
+    ]
+    assert found[0].item() == pytest.approx(found[1].item()) and found[0] > 0
 
 
 def test_the_draws_come_from_the_generator(monkeypatch) -> None:

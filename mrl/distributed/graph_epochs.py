@@ -6,7 +6,8 @@ float64 and brings both back to the ego embeddings by the same P, which is symme
 lies. Vectors are those of one process, and of any number of them, but for the rounding of sums in float32.
 
 A process sends (P − 1) / P · (2 hops · 4 D (U + I) + 20 D I) bytes in a step, with P processes, at most, in as few
-steps as there are (`mrl.trainer.steps_of`); its memory is that of `mrl.sharded.rows.Links`, and 24 D I bytes.
+steps as there are (`mrl.trainer.steps_of`); its memory is that of `mrl.sharded.rows.Links`, and (24 D + 4 F) I bytes,
+where F dimensions teach.
 """
 
 from __future__ import annotations
@@ -49,12 +50,13 @@ def check_graph_epochs(config: TrainConfig) -> None:
 class GraphTrainer:
     """Own ego embeddings in training, as `mrl.trainer.Trainer`: one call an epoch, by all processes.
 
-    start: own users (U', D) and items (I', D) to begin with. STATE, KEPT: how many tables these give.
+    start: own users (U', D) and items (I', D) to begin with. teacher: of `mrl.softmax`, own users and all items.
+    STATE, KEPT: how many tables these give.
     """
 
     STATE, KEPT = 8, 4
 
-    def __init__(self, config: TrainConfig, shard: Shard, start: Factors) -> None:
+    def __init__(self, config: TrainConfig, shard: Shard, start: Factors, teacher: Factors | None = None) -> None:
         self.config, self.shard, self.group = config.with_usual(), shard, shard.group
         self.users, self.items = shard.users, shard.items
         self.trained = self.config.with_settings(propagation=(1.0, 1.0))  # as what is trained is propagated
@@ -64,7 +66,7 @@ class GraphTrainer:
         self.generator = torch.Generator(device).manual_seed(seeds_of(config)[1])
         counts, item_counts = shard.by_user.counts, group.gather(shard.by_item.counts, self.items.counts)
         weights = self.config.nested_loss.level_weights
-        self.softmax = NestedSoftmax(shard.positives, config.widths, weights, item_counts).to(device)
+        self.softmax = NestedSoftmax(shard.positives, config.widths, weights, item_counts, teacher).to(device)
         is_active = (counts > 0) & (counts < self.items.total)
         self.active = is_active.nonzero()[:, 0]
         users = group.each(len(self.active))

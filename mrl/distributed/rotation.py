@@ -15,7 +15,7 @@ from mrl.distributed.exact import exact_sum, summed_gram, times
 from mrl.distributed.propagation import propagated
 from mrl.least_squares.axes import spread_by
 from mrl.least_squares.ials import Factors
-from mrl.least_squares.rotation import STEPS, draw_users, learn_from
+from mrl.least_squares.rotation import STEPS, draw_users, learn_from, sharpened
 from mrl.sharded.rows import Shard
 
 
@@ -61,6 +61,12 @@ def spread_of_scores(shard: Shard, users: Tensor, items: Tensor) -> Tensor:
     for tile in shard.users.own_tiles:
         spread[tile] = spread_by(users[tile], covariance.to(users))
     return spread
+
+
+def teacher(config: TrainConfig, shard: Shard, factors: Factors) -> Factors:
+    """Own users (U', F) and all items (I, F) as `mrl.least_squares.rotation.teacher` makes them, of own factors."""
+    users, items = propagated(config, shard, factors)
+    return sharpened(users, spread_of_scores(shard, users, items)), shard.group.gather(items, shard.items.counts)
 
 
 def initial_vectors(config: TrainConfig, shard: Shard, factors: Factors) -> tuple[Factors, Factors, float]:

@@ -27,7 +27,7 @@ from mrl.distributed.epochs import fit_epochs
 from mrl.distributed.evaluation import evaluate
 from mrl.distributed.graph_epochs import GraphTrainer, check_graph_epochs
 from mrl.distributed.least_squares import fit_least_squares
-from mrl.distributed.rotation import initial_vectors
+from mrl.distributed.rotation import initial_vectors, teacher
 from mrl.distributed.training import STATE, Fit, Training
 from mrl.errors import DataError, RunError
 from mrl.evaluation import Evaluation
@@ -46,7 +46,7 @@ from mrl.widths import AUTO
 
 def least_squares(training: Training, data: ShardedData) -> Fit:
     """The recipe least_squares: fitted, propagated and rotated."""
-    made, vectors, ego = _initial(training, data)
+    made, _, vectors, ego = _initial(training, data)
     config = training.settings()
     return Fit(vectors, made.items, ego if any(config.least_squares.propagation) and config.hops else None)
 
@@ -58,22 +58,23 @@ def mrl4rec(training: Training, data: ShardedData) -> Fit:
 
 def default(training: Training, data: ShardedData) -> Fit:
     """The recipe default: least squares, then epochs through the graph, kept where users clearly gain."""
-    if training.generator:  # its epochs have begun
-        made, width = _sharded(training, data), training.settings().widths[-1]
-        ego = [torch.zeros(side.stop - side.start, width) for side in (made.users, made.items)]
-    else:
-        made, _, ego = _initial(training, data)
+    made, factors, _, ego = _initial(training, data)
     config = training.settings()
     config = config.with_settings(epochs=most_epochs(config, size_of(data)))
-    return fit_epochs(training, data, GraphTrainer(config, made, ego))
+    taught = teacher(config, made, factors)
+    del factors
+    return fit_epochs(training, data, GraphTrainer(config, made, ego, taught))
 
 
 def _sharded(training: Training, data: ShardedData) -> Shard:
     return shard(data.group, data.own.train, data.users, width=training.settings().least_squares.fit_width)
 
 
-def _initial(training: Training, data: ShardedData) -> tuple[Shard, Factors, Factors]:
-    """The shard, own vectors as they are served untrained, and what they are before propagation."""
+def _initial(training: Training, data: ShardedData) -> tuple[Shard, Factors, Factors, Factors]:
+    """The shard, own factors, own vectors as they are served untrained, and what they are before propagation.
+
+    They are made anew where epochs have begun: no checkpoint keeps the factors, which teach.
+    """
     if not training.chosen:
         _choose_settings(training, data)
         training.save()
@@ -81,20 +82,25 @@ def _initial(training: Training, data: ShardedData) -> tuple[Shard, Factors, Fac
     give_back()
     made = _sharded(training, data)
     give_back()
-    sides, done = (made.users, made.items), training.done
+    has_begun = bool(training.generator)
+    sides, done = (made.users, made.items), 0 if has_begun else training.done
     kept = training.checkpoint.load(sides, config.least_squares.fit_width) if done else None
 
     def keep(sweeps: int, factors: Factors) -> None:
+        if has_begun:
+            return
         training.done, training.seconds = sweeps, time.perf_counter() - started
         training.save(sides, factors)
 
     factors = fit_least_squares(config, made, keep, done, kept)
-    training.done, training.seconds, fitted = 0, 0.0, time.perf_counter()
-    training.rows.append({"phase": LEAST_SQUARES, "seconds": fitted - started})
+    fitted = time.perf_counter()
     vectors, ego, loss = initial_vectors(config, made, factors)
-    if config.least_squares.rotation:
-        training.rows.append({"phase": "rotation", "loss": loss, "seconds": time.perf_counter() - fitted})
-    return made, vectors, ego
+    if not has_begun:
+        training.done, training.seconds = 0, 0.0
+        training.rows.append({"phase": LEAST_SQUARES, "seconds": fitted - started})
+        if config.least_squares.rotation:
+            training.rows.append({"phase": "rotation", "loss": loss, "seconds": time.perf_counter() - fitted})
+    return made, factors, vectors, ego
 
 
 FITS: dict[str, Callable[[Training, ShardedData], Fit]] = {

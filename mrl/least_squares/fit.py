@@ -14,7 +14,7 @@ from mrl.least_squares.axes import rotate
 from mrl.least_squares.ials import Factors, ials, spectral_start
 from mrl.least_squares.nested import nested_least_squares
 from mrl.least_squares.propagation import Propagation
-from mrl.least_squares.rotation import STEPS, learn_rotation
+from mrl.least_squares.rotation import STEPS, learn_rotation, teacher
 
 Log = Callable[[dict], None] | None
 
@@ -89,20 +89,26 @@ def initial_model(
 ) -> Propagation:
     """The model that is served, or training starts from: factors (F wide) propagated, rotated and cut to the widest.
 
+    The whole of them is its teacher in a training.
+
     steps: of the rotation. on_row: called after the rotation with a row of the history.
     """
-    started, widest = time.perf_counter(), config.widths[-1]
-    if not config.least_squares.rotation:
-        return propagated(config, positives, tuple(table[:, :widest].contiguous() for table in factors))
-    rotation, loss = learn_rotation(
-        *propagated(config, positives, factors).vectors(),
-        positives,
-        config.widths,
-        level_weights=config.nested_loss.level_weights,
-        steps=steps,
-        seed=config.seed,
-    )
-    if on_row is not None:
-        on_row({"phase": "rotation", "loss": loss, "seconds": time.perf_counter() - started})
-    # columns do not mix: as if rotated after propagation
-    return propagated(config, positives, tuple(table @ rotation for table in factors))
+    started, whole = time.perf_counter(), propagated(config, positives, factors).vectors()
+    if config.least_squares.rotation:
+        rotation, loss = learn_rotation(
+            *whole,
+            positives,
+            config.widths,
+            level_weights=config.nested_loss.level_weights,
+            steps=steps,
+            seed=config.seed,
+        )
+        if on_row is not None:
+            on_row({"phase": "rotation", "loss": loss, "seconds": time.perf_counter() - started})
+        cut = tuple(table @ rotation for table in factors)
+    else:
+        cut = tuple(table[:, : config.widths[-1]].contiguous() for table in factors)
+    model = propagated(config, positives, cut)  # columns do not mix: as if rotated after propagation
+    if config.epochs:
+        model.teacher = teacher(*whole)
+    return model

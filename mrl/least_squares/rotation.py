@@ -27,6 +27,7 @@ ITEMS = 2048  # to rank a step, of a large catalogue at least
 ITEM_SHARE = 0.1  # of it, so that some of what is to be recommended is among them
 TEMPERATURE = 0.35  # of the softmax, in standard deviations of a user's scores
 LEARNING_RATE = 0.01  # falls to 0
+TINY = 1e-9  # in place of a spread of nothing
 
 
 @fast_products()
@@ -69,6 +70,16 @@ def learn_rotation(
         learning_rate=learning_rate,
         generator=generator,
     )
+
+
+def teacher(users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """Users (U, F) and items (I, F) whose scores' softmax is the P of `learn_rotation`, for `mrl.softmax`."""
+    return sharpened(users, score_spread(users, items)), items
+
+
+def sharpened(users: Tensor, spread: Tensor) -> Tensor:
+    """The users (U, F) of a teacher by the spread (U,) of their scores."""
+    return users / (TEMPERATURE * spread.clamp_min(TINY))[:, None]
 
 
 def draw_users(is_usable: Tensor, steps: int, generator: torch.Generator) -> Sequence[Tensor]:

@@ -34,6 +34,11 @@ def start(seed: int) -> list[torch.Tensor]:
     return [torch.randn(count, 8, generator=generator) / 3 for count in (USERS, ITEMS)]
 
 
+def teacher(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed + 1)
+    return tuple(torch.randn(count, 12, generator=generator) for count in (USERS, ITEMS))
+
+
 def trained(group: Group, config: TrainConfig, seed: int, edges: list[int], epochs: int, resumed: bool = False):
     """Vectors before and after some epochs, and losses, by users in shares between the edges."""
     with pytest.MonkeyPatch.context() as patch:
@@ -44,12 +49,14 @@ def trained(group: Group, config: TrainConfig, seed: int, edges: list[int], epoc
         made = shard(group, positives.take(torch.arange(users.start, users.stop)), users, width=8)
         tables = [table[side.start : side.stop] for table, side in zip(start(seed), (users, made.items), strict=True)]
         try:
-            trainer, losses = GraphTrainer(config, made, tables), []
+            wide = teacher(seed)
+            taught = wide[0][users.start : users.stop], wide[1]
+            trainer, losses = GraphTrainer(config, made, tables, taught), []
             found = [trainer.kept()]
             for _ in range(epochs):
                 losses.append(trainer.run_epoch())
                 if resumed:
-                    later = GraphTrainer(config, made, [torch.zeros_like(table) for table in tables])
+                    later = GraphTrainer(config, made, [torch.zeros_like(table) for table in tables], taught)
                     later.load_state(trainer.state(), trainer.epoch, trainer.generator.get_state())
                     trainer = later
         except MRLError as error:
@@ -87,9 +94,9 @@ def test_vectors_are_those_of_one_process(processes, seed, edges, size, case):
             patch.setattr(f"mrl.softmax.{name}", value)
         shares = dict(zip(("user_share", "item_share"), settings.least_squares.propagation, strict=True))
         positives = drawn(USERS, ITEMS, PAIRS, seed)
-        alone = Trainer(
-            settings, positives, torch.device("cpu"), Propagation(positives, start(seed), hops=settings.hops, **shares)
-        )
+        model = Propagation(positives, start(seed), hops=settings.hops, **shares)
+        model.teacher = teacher(seed)
+        alone = Trainer(settings, positives, torch.device("cpu"), model)
         before = alone.vectors()
         losses = [alone.run_epoch() for _ in range(2)]
     after = [*alone.vectors(), *(alone.averages[name] for name in ("users", "items"))]

@@ -11,7 +11,8 @@ from mrl.least_squares.axes import rotate
 from mrl.least_squares.fit import fit_least_squares, go_on, initial_model, nest, propagated
 from mrl.least_squares.ials import ials, spectral_start
 from mrl.least_squares.nested import nested_least_squares
-from mrl.least_squares.rotation import learn_rotation
+from mrl.least_squares.rotation import learn_rotation, teacher
+from mrl.trainer import Trainer
 
 SCALE = {"alpha0": 0.3, "l2": 0.03, "nu": 0.8}
 STEPS = 20
@@ -83,6 +84,18 @@ def test_the_rotation_is_learned_of_what_is_served_and_cuts_the_factors(data) ->
         torch.testing.assert_close(found, whole @ rotation, atol=1e-5, rtol=1e-4)
     (row,) = rows
     assert row.keys() == {"phase", "loss", "seconds"} and (row["phase"], row["loss"]) == ("rotation", loss)
+
+
+@pytest.mark.parametrize("rotation", [False, True])
+def test_the_whole_teaches_a_training_and_is_not_kept_without_one(data, rotation) -> None:
+    config = given(rotation=rotation)
+    factors = fit_least_squares(config, data.train)
+    model = initial_model(config, data.train, factors, steps=STEPS)
+    assert equal(model.teacher, teacher(*propagated(config, data.train, factors).vectors()))
+    trainer = Trainer(config, data.train, torch.device("cpu"), model)
+    assert equal(trainer.loss.teacher, model.teacher)
+    untrained = given(rotation=rotation, recipe="least_squares", epochs=0)
+    assert initial_model(untrained, data.train, factors, steps=STEPS).teacher is None
 
 
 @pytest.mark.parametrize("rotation", [False, True])

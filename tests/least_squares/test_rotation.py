@@ -12,7 +12,7 @@ from mrl.evaluation.evaluate import evaluate
 from mrl.least_squares import rotation as module
 from mrl.least_squares.axes import rotate
 from mrl.least_squares.ials import ials, spectral_start
-from mrl.least_squares.rotation import learn_rotation
+from mrl.least_squares.rotation import learn_rotation, teacher
 
 WIDTHS = (2, 4, 12)
 WIDE = 24
@@ -55,6 +55,14 @@ def test_a_wide_fit_cut_by_it_ranks_better_than_principal_axes_cut(data, factors
     before, after = ndcg(data, cut), ndcg(data, [table @ learned[0] for table in factors])
     assert after[0] > 1.3 * before[0] and sum(after) > 1.1 * sum(before)
     assert all(value > 0.97 * other for value, other in zip(after, before, strict=True))
+
+
+def test_a_teacher_has_scores_of_the_same_spread_for_every_user(factors) -> None:
+    users, items = teacher(*factors)
+    assert items is factors[1]
+    assert (users @ items.T).std(1, correction=0).numpy() == pytest.approx(1 / 0.35, rel=1e-3)
+    nothing = teacher(torch.zeros(3, 4), torch.ones(5, 4))[0]
+    assert not nothing.any()
 
 
 def test_prefixes_come_to_rank_unseen_items_as_the_whole_does(data, factors, learned) -> None:
