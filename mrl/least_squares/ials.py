@@ -230,10 +230,9 @@ def row_chunks(counts: Tensor, dim: int, chunk: int, kept: int | None = None) ->
     while start < end:
         longest = int(lengths[start])
         widest = longest if longest < kept else dim  # columns of the largest matrix kept for a row
-        fits = max(1, chunk // (widest * dim))
         alike = int(np.searchsorted(falling, -(longest // 2), side="left"))  # at most half of it is padding
         ends = [int(np.searchsorted(falling, -edge, side="right")) for edge in edges if longest >= edge]
-        stop = min(start + fits, max(alike, start + 1), end, *ends)
+        stop = min(start + max(1, chunk // (widest * dim)), max(alike, start + 1), end, *ends)
         yield order[start:stop], longest
         start = stop
 
