@@ -208,7 +208,7 @@ def test_scale_measures_predicts_and_draws(tmp_path) -> None:
         repeats=1, report="tables/scale.csv", figure="drawn",
     )  # fmt: skip
     table = pl.read_csv(tmp_path / "tables/scale.csv")
-    assert len(table) == 4 * 8 + 2 * 4  # seconds and memory; bytes sent, where there are two processes
+    assert len(table) == 5 * 8 + 3 * 4  # seconds and memory; bytes sent, where there are two processes
     assert table.filter("held_out")["predicted"].is_not_null().all() and (table["measured"] > 0).all()
     on_paper = pl.read_csv(tmp_path / "tables/scale-machines.csv")
     assert on_paper.select("interactions", "machines").rows() == [(10**n, m) for n in (8, 9) for m in (8, 64)]

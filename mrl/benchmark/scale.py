@@ -36,12 +36,14 @@ from mrl.evaluation import evaluate as plain_evaluate
 from mrl.figures.style import GREY, PALETTE, check_table, key, legend_above, panel_grid, styled
 from mrl.least_squares.ials import CHUNK
 from mrl.parameters import PathText, settings
+from mrl.sharded.cost import EPOCH, EpochLoad
+from mrl.sharded.epochs import ShardedTrainer
 from mrl.sharded.group import Group, give_back, join, leave
 from mrl.sharded.rows import shard
 from mrl.widths import check_widths
 from mrl.words import MARKERS
 
-KINDS = {SWEEP: "seconds", EVALUATION: "seconds", SWEEP_MEMORY: "bytes", EVALUATION_MEMORY: "bytes"}
+KINDS = dict.fromkeys((SWEEP, EVALUATION, EPOCH), "seconds") | dict.fromkeys((SWEEP_MEMORY, EVALUATION_MEMORY), "bytes")
 UNIT = {"seconds": "seconds", "bytes": "GiB"}
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
 CLOCKS = {"processor": time.process_time, "wall": time.perf_counter}
@@ -58,8 +60,9 @@ class ScaleConfig:
     the least counts. clock: processor, seconds of a core whatever else wants it; wall, where nothing else runs.
 
     On paper, machines: how many; large: interactions; large_users, large_items: of 10⁸, users with the size and items
-    with its root; large_width: dimensions. cores: processes of a machine, with a thread each. flops: of a core, a
-    second. memory_bandwidth, bandwidth (of the network): bytes a second, of a machine. latency: seconds.
+    with its root; large_width: dimensions; large_batch: positives a step of an epoch. cores: processes of a machine,
+    with a thread each. flops: of a core, a second. memory_bandwidth, bandwidth (of the network): bytes a second, of a
+    machine. latency: seconds.
 
     report, figure: empty for the project's.
     """
@@ -78,6 +81,7 @@ class ScaleConfig:
     large_users: PositiveInt = 1_000_000
     large_items: PositiveInt = 200_000
     large_width: PositiveInt = 128
+    large_batch: PositiveInt = 65_536
     cores: PositiveInt = 16
     flops: PositiveFloat = 1e11
     memory_bandwidth: PositiveFloat = 4e11
@@ -106,7 +110,7 @@ class ScaleConfig:
 def measure_scale(config: ScaleConfig) -> tuple[pl.DataFrame, Machine]:
     """A row a load, of every size, number of processes and width; and what a process has of this machine.
 
-    Columns: those of `Load`; held_out; `sweep` and `evaluation`, seconds; sweep_sent and evaluation_sent, bytes of a
+    Columns: those of `Load`; held_out; `sweep`, `evaluation` and `epoch` (of mrl4rec), seconds; with ` sent` bytes of a
     process on average; `sweep memory` and `evaluation memory`, bytes, the most of a process, sharding included.
     """
     rows, speeds = [], []
@@ -179,10 +183,17 @@ def _measure_width(data: ShardedData, width: int, config: ScaleConfig) -> dict:
     row |= {"width": width, "processes": group.size, "long": sum(group.each(long)), "machines": 1}
     row |= {SWEEP: seconds, f"{SWEEP} sent": sent, SWEEP_MEMORY: _peak(group)}
     _forget_peak()
-    widths = [each for each in (width // 4, width // 2, width) if each]
+    widths = _levels(width)
     seconds, sent, _ = _least(group, config, lambda: evaluate(data, factors, made.items, split="test", widths=widths))
-    row |= {EVALUATION: seconds, f"{EVALUATION} sent": sent}
-    return row | {EVALUATION_MEMORY: _peak(group)}
+    row |= {EVALUATION: seconds, f"{EVALUATION} sent": sent, EVALUATION_MEMORY: _peak(group)}
+    training = TrainConfig(dataset="planted", recipe="mrl4rec", widths=widths, seed=config.seed, device="cpu")
+    seconds, sent, _ = _least(group, config, ShardedTrainer(training, group, train, data.users).run_epoch)
+    return row | {EPOCH: seconds, f"{EPOCH} sent": sent}
+
+
+def _levels(width: int) -> list[int]:
+    """Of a fit of so many dimensions, the widths that are evaluated, and trained by epochs."""
+    return [each for each in (width // 4, width // 2, width) if each]
 
 
 def _least(group: Group, config: ScaleConfig, work: Callable) -> tuple[float, float, Any]:
@@ -233,29 +244,31 @@ def fit_scale(measured: pl.DataFrame, machine: Machine) -> tuple[pl.DataFrame, d
     Columns of a row: those of `Load`, held_out, quantity (a key of KINDS, or its bytes sent, which are not fitted),
     measured, predicted, error (a share of measured).
     """
-    loads, factors, rows = [_load(row) for row in measured.to_dicts()], {}, []
+    factors, rows = {}, []
     fitted = [number for number, held_out in enumerate(measured["held_out"]) if not held_out]
     about = measured.select(*(field.name for field in fields(Load)), "held_out").to_dicts()
     for kind in KINDS:
-        found = measured[kind].to_list()
+        found, loads = measured[kind].to_list(), [_load(kind, row) for row in measured.to_dicts()]
         factors[kind] = fit_factors(kind, [loads[n] for n in fitted], [found[n] for n in fitted], machine)
         predicted = [load.predict(kind, machine, factors[kind]) for load in loads]
         rows += [
             row | {"quantity": kind, "measured": of, "predicted": by}
             for row, of, by in zip(about, found, predicted, strict=True)
         ]
-    for kind, sent in ((SWEEP, Load.sent_by_sweep), (EVALUATION, Load.sent_by_evaluation)):
-        found = zip(about, loads, measured[f"{kind} sent"], strict=True)
+    for kind, sent in ((SWEEP, Load.sent_by_sweep), (EVALUATION, Load.sent_by_evaluation), (EPOCH, EpochLoad.sent)):
         rows += [
-            row | {"quantity": f"{kind} sent", "measured": float(of), "predicted": float(sent(load))}
-            for row, load, of in found
-            if load.processes > 1
+            row | {"quantity": f"{kind} sent", "measured": float(of), "predicted": float(sent(_load(kind, row)))}
+            for row, of in zip(about, measured[f"{kind} sent"], strict=True)
+            if row["processes"] > 1
         ]
     error = (pl.col("predicted") / pl.col("measured") - 1).alias("error")
     return pl.DataFrame(rows, schema_overrides={"measured": pl.Float64}).with_columns(error), factors
 
 
-def _load(row: dict) -> Load:
+def _load(kind: str, row: dict) -> Load | EpochLoad:
+    if kind == EPOCH:
+        sizes = {name: row[name] for name in ("users", "items", "interactions", "processes")}
+        return EpochLoad(**sizes, widths=_levels(row["width"]))
     return Load(**{field.name: row[field.name] for field in fields(Load)})
 
 
@@ -280,13 +293,16 @@ def predict_scale(config: ScaleConfig, factors: dict[str, np.ndarray]) -> pl.Dat
             counts = np.minimum(counts * (interactions / counts.sum()), users)
             long = round(counts[counts >= max(config.large_width, CHUNK // config.large_width)].sum())
             load = Load(users, items, interactions, config.large_width, processes, long, machines)
+            levels, batch = _levels(config.large_width), config.large_batch
+            epoch = EpochLoad(users, items, interactions, levels, batch_size=batch, processes=processes)
             row = {"interactions": interactions, "users": users, "items": items, "width": config.large_width}
             row |= {"machines": machines, "processes": processes}
             for kind, unit in KINDS.items():
-                value = load.predict(kind, config.assumed, factors[kind])
+                value = (epoch if kind == EPOCH else load).predict(kind, config.assumed, factors[kind])
                 row[f"{kind}, {UNIT[unit]}"] = value * (config.cores / 2**30 if unit == "bytes" else 1)
             row |= {"sweep sent, GiB": load.sent_by_sweep() * config.cores / 2**30}
-            rows.append(row | {"evaluation sent, GiB": load.sent_by_evaluation() * config.cores / 2**30})
+            row |= {"evaluation sent, GiB": load.sent_by_evaluation() * config.cores / 2**30}
+            rows.append(row | {"epoch sent, GiB": epoch.sent() * config.cores / 2**30})
     return pl.DataFrame(rows)
 
 

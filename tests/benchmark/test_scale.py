@@ -20,13 +20,14 @@ from mrl.benchmark.scale import (
 )
 from mrl.distributed.cost import Load, Machine
 from mrl.errors import ConfigError, RunError
-from mrl.sharded import Group
+from mrl.sharded import EpochLoad, Group
+from mrl.sharded.cost import EPOCH
 
 SMALL = ScaleConfig(
     sizes=(20_000,), held_out=30_000, processes=(2,), widths=(4, 8), repeats=1, users=4000, items=600, large=(10**9,)
 )
 MACHINE = Machine(2e10, 1e10, 1e9, 1e-4)
-TRUE = [np.array([2.0, 3.0, 1e-3, 1.5, 4.0]), np.array([5.0, 1e-6, 0.1, 2.0])]
+TRUE = [np.array([2.0, 3.0, 1e-3, 1.5, 4.0]), np.array([5.0, 1e-6, 0.1, 2.0]), np.array([2.0, 3e-4, 2.0])]
 TRUE += [np.array([1e8, 3.0, 2.0, 4.0]), np.array([1e8, 3.0, 2.0])]
 
 
@@ -37,9 +38,13 @@ def made() -> pl.DataFrame:
         for width in (16, 64):
             for processes in (1, 2):
                 load = Load(9000 * size, 800 * size, 200_000 * size**2, width, processes, size * width * 1000)
+                levels = (width // 4, width // 2, width)
+                epoch = EpochLoad(load.users, load.items, load.interactions, levels, processes=processes)
                 row = vars(load) | {"held_out": size == 5, "sweep sent": load.sent_by_sweep()}
-                row |= {"evaluation sent": load.sent_by_evaluation()}
-                rows.append(row | {k: load.predict(k, MACHINE, f) for k, f in zip(KINDS, TRUE, strict=True)})
+                row |= {"evaluation sent": load.sent_by_evaluation(), "epoch sent": epoch.sent()}
+                for kind, factors in zip(KINDS, TRUE, strict=True):
+                    row[kind] = (epoch if kind == EPOCH else load).predict(kind, MACHINE, factors)
+                rows.append(row)
     return pl.DataFrame(rows)
 
 
@@ -56,12 +61,13 @@ def test_sizes_are_measured():
 
 def test_what_is_fitted_predicts_what_is_held_out():
     table, factors = fit_scale(made(), MACHINE)
-    assert len(table) == 4 * 16 + 2 * 8 and table["error"].abs().max() < 1e-4
+    assert len(table) == 5 * 16 + 3 * 8 and table["error"].abs().max() < 1e-4
     errors = scale_errors(table)
-    assert set(errors["quantity"]) == {*KINDS, "sweep sent", "evaluation sent"} and len(errors) == 12
+    assert set(errors["quantity"]) == {*KINDS, "sweep sent", "evaluation sent", "epoch sent"} and len(errors) == 16
     small = predict_scale(SMALL, factors)
     assert small["processes"].to_list() == [8 * 16, 64 * 16]
     assert small["sweep, seconds"][1] < small["sweep, seconds"][0]
+    assert (small["epoch, seconds"] > 0).all() and small["epoch sent, GiB"][1] < small["epoch sent, GiB"][0]
     assert len(draw_scale(table).axes) == len(KINDS)
 
 
