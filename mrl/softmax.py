@@ -91,15 +91,20 @@ class NestedSoftmax(nn.Module):
         taught = None if self.teacher is None else (self.teacher[0][user_rows], self.teacher[1][sample])
         return _Loss.apply(users, items, *pairs, sample, self.log_chance[sample], widths, weights, taught)
 
+    def of_dimension(self, table: Tensor) -> Tensor:
+        """(D,): of every dimension of a table (R, D) the weights of the levels that see it."""
+        weights = table.new_zeros(table.shape[1])
+        for width, weight in zip(self.widths, self.level_weights, strict=True):
+            weights[:width] += weight
+        return weights
+
     def penalty(self, l2: float, users: Tensor, items: Tensor) -> Tensor:
         """λ/2 of the mean over positives of Σ_k w_k (‖p[:d_k]‖² + ‖q[:d_k]‖²/2 + mean over all items of the same).
 
         users (U, D), items (I, D): the ego vectors. A level shrinks what it sees, so that wide ones do not shrink more
         than they learn; an item as often as it is a positive or, as likely as any other, a negative.
         """
-        of_dimension = torch.zeros(users.shape[1], dtype=users.dtype, device=users.device)
-        for width, weight in zip(self.widths, self.level_weights, strict=True):
-            of_dimension[:width] += weight
+        of_dimension = self.of_dimension(users)
         count = len(self.positives)
         of_user = self.positives.counts.to(users.dtype) / count
         of_item = (self.positives.item_counts.to(users.dtype) / count + 1 / len(items)) / 2

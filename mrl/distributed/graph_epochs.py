@@ -22,13 +22,11 @@ from mrl.config import TrainConfig
 from mrl.distributed.propagation import propagated
 from mrl.distributed.rotation import spread_of_scores
 from mrl.least_squares.ials import Factors
-from mrl.sharded.epochs import check_trainable, refuse
+from mrl.sharded.epochs import MOMENTS, check_trainable, refuse
 from mrl.sharded.order import own_places
 from mrl.sharded.rows import Shard
 from mrl.softmax import NestedSoftmax
 from mrl.trainer import NEWEST, diverged, draw_levels, seeds_of, steps_of
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def check_graph_epochs(config: TrainConfig) -> None:
@@ -80,10 +78,8 @@ class GraphTrainer:
         known = sum(group.each(int(counts.sum())))
         of_user = counts.to(torch.float32) / known
         of_item = (shard.by_item.counts.to(torch.float32) / known + 1 / self.items.total) / 2
-        by_level = torch.zeros(config.widths[-1], device=device)
-        for width, weight in zip(config.widths, self.softmax.level_weights, strict=True):
-            by_level[:width] += weight
-        self.penalties = [self.config.l2 * of_row[:, None] * by_level for of_row in (of_user, of_item)]
+        shares = self.softmax.of_dimension(start[0])
+        self.penalties = [self.config.l2 * of_row[:, None] * shares for of_row in (of_user, of_item)]
 
     def run_epoch(self) -> tuple[float, list[float]]:
         """One pass over all users in random order. Returns the mean loss and the mean of each level's term.

@@ -93,8 +93,10 @@ def initial_model(
 
     steps: of the rotation. on_row: called after the rotation with a row of the history.
     """
-    started, whole = time.perf_counter(), propagated(config, positives, factors).vectors()
-    if config.least_squares.rotation:
+    started, is_rotated = time.perf_counter(), config.least_squares.rotation
+    if is_rotated or config.epochs:
+        whole = propagated(config, positives, factors).vectors()
+    if is_rotated:
         rotation, loss = learn_rotation(
             *whole,
             positives,
