@@ -17,7 +17,7 @@ from mrl.config import TrainConfig
 from mrl.distributed.exact import exact_sum, summed_gram, times
 from mrl.distributed.propagation import Graph
 from mrl.least_squares.axes import balanced_scale, largest_entries, penalty_by_column, principal_axes
-from mrl.least_squares.fit import fitted_levels
+from mrl.least_squares.fit import fitted_levels, objective
 from mrl.least_squares.ials import RANK, Factors, eigenbasis, frequency_l2, solve_in_eigenbasis
 from mrl.least_squares.nested import BlockSystems, block_eigenbasis
 from mrl.sharded.group import Group, give_back
@@ -145,8 +145,7 @@ def fit_least_squares(
     config: TrainConfig, shard: Shard, keep: Keep = lambda *_: None, done: int = 0, factors: Factors | None = None
 ) -> Factors:
     """Own users and items on their principal axes, by the settings of a config, all of which are given."""
-    chosen = config.least_squares
-    scale = {"alpha0": chosen.alpha0, "l2": chosen.frequency_l2, "nu": chosen.nu}
+    chosen, scale = config.least_squares, objective(config)
     factors = factors or spectral_start(shard, chosen.fit_width, seed=config.seed)
     for sweep in range(done, chosen.sweeps):
         factors = ials(shard, factors, **scale, sweeps=1)

@@ -18,7 +18,7 @@ from mrl.least_squares.axes import rotate
 from mrl.least_squares.climb import climb
 from mrl.least_squares.fit import fit_least_squares, initial_model
 from mrl.least_squares.gains import clearly_better, describe_widths
-from mrl.least_squares.ials import Factors, ials, mean_score, transpose
+from mrl.least_squares.ials import Factors, ials, transpose
 from mrl.least_squares.nested import fold_in, nested_least_squares
 from mrl.least_squares.propagation import Propagation
 from mrl.least_squares.rotation import learn_rotation

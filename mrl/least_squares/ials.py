@@ -7,11 +7,8 @@ RecSys 2022. No sampling and no learning rate: the same seed gives the same fact
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
 from math import isfinite, sqrt
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,13 +16,20 @@ from torch.nn import functional as F
 from mrl.data import Positives
 from mrl.errors import ConfigError, RunError
 from mrl.kernels import fast_products, propagate
+from mrl.kernels.row_systems import (
+    CG_LEAST,
+    CHUNK,
+    add_outer,
+    cholesky_solve,
+    conjugate_gradients,
+    gather_rows,
+    row_chunks,
+    solve_woodbury,
+)
 from mrl.model import normalised_graph
 
 RANK = 1e-6  # of the largest square, below which a direction is rounding
-CHUNK = 2**20  # numbers in the largest intermediate of a batch of rows: 4 MiB in float32, which caches hold
 SWEEPS = 24  # from random factors the wide half still gains up to here on sparse data; the narrow half is done by 8
-CG_STEPS = 3  # of conjugate gradients: as good as exact solves, at a third of the time on dense data
-CG_LEAST = 24  # positives of a row from which on the steps are cheaper than an exact solve
 
 Factors = tuple[Tensor, Tensor]
 
@@ -41,7 +45,6 @@ def ials(
     sweeps: int = SWEEPS,
     generator: torch.Generator | None = None,
     start: Factors | None = None,
-    on_sweep: Callable[[dict], None] | None = None,
     chunk: int = CHUNK,
 ) -> Factors:
     """Factors that minimise the iALS objective, by alternating least squares.
@@ -53,7 +56,6 @@ def ials(
     generator: a CPU generator, for random factors to start from; None for a fresh one with seed 0.
     start: factors to go on from, in its place (`spectral_start`). Rows are then solved by a few steps of conjugate
     gradients from where they are, else exactly. Rows without positives are zero.
-    on_sweep: called after each sweep with `sweep` (from 1), `loss` (the objective) and `seconds` (of the sweep).
     Returns users (U, dim) and items (I, dim), float32, on the device of `positives`.
     Raises ConfigError for impossible settings, RunError where the systems cannot be solved in 32-bit numbers.
     """
@@ -61,22 +63,18 @@ def ials(
     by_item = transpose(positives)
     user_l2 = frequency_l2(positives.counts, positives.num_items, alpha0=alpha0, l2=l2, nu=nu)
     item_l2 = frequency_l2(by_item.counts, positives.num_users, alpha0=alpha0, l2=l2, nu=nu)
-    users, items = start if start is not None else (None, _random_items(positives, dim, generator))
+    users, items = start if start is not None else (None, _random_items(positives, dim, generator) * (0.1 / sqrt(dim)))
     options, go_on = {"alpha0": alpha0, "chunk": chunk}, start is not None
-    for sweep in range(1, sweeps + 1):
-        started = time.perf_counter()
-        users, items = _solve_rotated(items, positives, user_l2, start=users if go_on else None, **options)
-        items, users = _solve_rotated(users, by_item, item_l2, start=items if go_on else None, **options)
-        if on_sweep is not None:
-            loss = ials_objective(users, items, positives, alpha0=alpha0, l2=l2, nu=nu, chunk=chunk)
-            on_sweep({"sweep": sweep, "loss": loss, "seconds": time.perf_counter() - started})
+    for _ in range(sweeps):
+        users, items, _ = solve_rows(items, positives, user_l2, start=users if go_on else None, **options)
+        items, users, _ = solve_rows(users, by_item, item_l2, start=items if go_on else None, **options)
     return users, items
 
 
 def _random_items(positives: Positives, dim: int, generator: torch.Generator | None) -> Tensor:
-    """(I, dim), drawn on the CPU so that every device starts alike; the scale is that of Rendle et al."""
+    """(I, dim), drawn on the CPU so that every device starts alike."""
     generator = generator or torch.Generator().manual_seed(0)
-    items = torch.randn(positives.num_items, dim, dtype=torch.float32, generator=generator) * (0.1 / sqrt(dim))
+    items = torch.randn(positives.num_items, dim, dtype=torch.float32, generator=generator)
     return items.to(positives.items.device)
 
 
@@ -89,8 +87,7 @@ def spectral_start(positives: Positives, dim: int, *, seed: int = 0) -> Factors:
     data have no rank for are zero.
     """
     graph, transposed = normalised_graph(positives)
-    generator = torch.Generator().manual_seed(seed)
-    items = torch.randn(positives.num_items, dim, dtype=torch.float32, generator=generator).to(positives.items.device)
+    items = _random_items(positives, dim, torch.Generator().manual_seed(seed))
     users = _orthonormal(propagate(graph, transposed, items))
     items = _orthonormal(propagate(transposed, graph, users))
     users = _orthonormal(propagate(graph, transposed, items))
@@ -133,29 +130,15 @@ def solve_rows(
     alpha0: float,
     start: Tensor | None = None,
     chunk: int = CHUNK,
-) -> Tensor:
+) -> tuple[Tensor, Tensor, Tensor]:
     """The minimiser of the iALS objective for every row, given the other side's factors `other` (I, D).
 
-    Row u solves (Σ_{i∈S_u} q_i q_iᵀ + α0 QᵀQ + r_u 1) p_u = Σ_{i∈S_u} q_i, with r = row_l2 (R,). Rows need not have
-    been trained on: the positives of new users fold them in. start (R, D): where rows of many positives go on from by
-    CG_STEPS steps of conjugate gradients; None: all are solved exactly.
-    Returns (R, D); rows without positives are zero.
+    Row u solves (Σ_{i∈S_u} q_i q_iᵀ + α0 QᵀQ + r_u 1) p_u = Σ_{i∈S_u} q_i, with r = row_l2 (R,). start (R, D): where
+    rows of many positives go on from by steps of conjugate gradients; None: all are solved exactly.
+    Returns rows (R, D), zero without positives, and the other side, both in the eigenbasis of QᵀQ, so that their scores
+    stay what they are; and that basis (D, D).
     Raises RunError where the systems cannot be solved in 32-bit numbers.
     """
-    solution, _, basis = _in_eigenbasis(other, positives, row_l2, alpha0=alpha0, start=start, chunk=chunk)
-    return solution @ basis.T
-
-
-def _solve_rotated(other: Tensor, *arguments, **options) -> Factors:
-    """The same rows and the other side, rotated alike: their scores stay, and nothing has to be rotated back."""
-    solution, rotated, _ = _in_eigenbasis(other, *arguments, **options)
-    return solution, rotated
-
-
-def _in_eigenbasis(
-    other: Tensor, positives: Positives, row_l2: Tensor, *, alpha0: float, start: Tensor | None, chunk: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`solve_rows` in the eigenbasis of QᵀQ; the other side in it, and the basis (D, D)."""
     spectrum, basis = eigenbasis((other.T @ other).double(), alpha0, row_l2)
     basis = basis.to(other)
     rotated = F.pad(other @ basis, (0, 0, 0, 1))
@@ -196,13 +179,17 @@ def solve_in_eigenbasis(
     try:
         for rows, longest in row_chunks(positives.counts, dim, chunk, kept):
             diagonal = spectrum + row_l2[rows].to(rotated.dtype)[:, None]  # (B, D)
-            if kept and CG_LEAST <= longest < kept:
-                factors = gather_rows(rotated, positives, rows, 0, longest)
-                solution[rows] = _go_on(factors, start[rows] @ basis, diagonal)
-            elif longest < dim:
-                solution[rows] = _solve_short(rotated, positives, rows, longest, diagonal)
+            by_steps = bool(kept) and CG_LEAST <= longest < kept
+            if not by_steps and longest >= dim:
+                system = torch.diag_embed(diagonal)  # (B, D, D)
+                target = add_outer(system, rotated, positives, rows, longest, chunk)
+                solution[rows] = cholesky_solve(system, target)
+                continue
+            own = gather_rows(rotated, positives, rows, 0, longest)  # (B, n, D)
+            if by_steps:
+                solution[rows] = conjugate_gradients(own, start[rows] @ basis, diagonal)
             else:
-                solution[rows] = _solve_long(rotated, positives, rows, longest, diagonal, chunk)
+                solution[rows] = solve_woodbury(own, torch.ones_like(own[:, :, 0]), diagonal)
         solved = bool(torch.isfinite(solution.sum()))
     except torch.linalg.LinAlgError:
         solved = False
@@ -215,132 +202,6 @@ def too_little(row_l2: Tensor, what: str = "iALS") -> RunError:
     """The error of systems that the L2 of some row (R,) leaves unsolvable."""
     least = float(row_l2.min())
     return RunError(f"{what}: L2 of {least:.2g} a row is too little for 32-bit numbers; raise l2 or alpha0")
-
-
-def row_chunks(counts: Tensor, dim: int, chunk: int, kept: int | None = None) -> Iterator[tuple[Tensor, int]]:
-    """Rows with positives, in batches of similar counts, each with its largest count; longest rows first.
-
-    kept: rows with fewer positives keep the factors of all of them, others a (D, D) matrix; None for D. Where it is
-    given, rows of CG_LEAST to `kept` positives have batches of their own: how one is solved depends on no other.
-    """
-    edges, kept = (CG_LEAST, kept) if kept else (), kept or dim
-    order = torch.argsort(counts, descending=True, stable=True)
-    lengths = counts[order].cpu().numpy()
-    falling, start, end = -lengths, 0, int((lengths > 0).sum())
-    while start < end:
-        longest = int(lengths[start])
-        widest = longest if longest < kept else dim  # columns of the largest matrix kept for a row
-        alike = int(np.searchsorted(falling, -(longest // 2), side="left"))  # at most half of it is padding
-        ends = [int(np.searchsorted(falling, -edge, side="right")) for edge in edges if longest >= edge]
-        stop = min(start + max(1, chunk // (widest * dim)), max(alike, start + 1), end, *ends)
-        yield order[start:stop], longest
-        start = stop
-
-
-def mean_score(users: Tensor, items: Tensor, positives: Positives) -> float:
-    """The mean score of the positives by users (U, D) and items (I, D), summed in float64; 0 where there are none."""
-    total, step = 0.0, max(1, CHUNK // users.shape[1])
-    for start in range(0, len(positives), step):
-        pairs = slice(start, start + step)
-        scores = users[positives.users[pairs].long()] * items[positives.items[pairs].long()]
-        total += float(scores.sum(dtype=torch.float64))
-    return total / max(len(positives), 1)
-
-
-def gather_rows(rotated: Tensor, positives: Positives, rows: Tensor, start: int, stop: int) -> Tensor:
-    """(B, stop − start, D): the factors of the start-th to stop-th positive of each row, zero where there is none."""
-    columns = torch.arange(start, stop, device=rows.device)
-    position = positives.offsets[rows][:, None] + columns
-    missing = columns >= positives.counts[rows][:, None]
-    index = positives.items[position.clamp_max(len(positives) - 1)].masked_fill(missing, positives.num_items)
-    return F.embedding(index, rotated)
-
-
-def add_outer(system: Tensor, rotated: Tensor, positives: Positives, rows: Tensor, longest: int, chunk: int) -> Tensor:
-    """Add QᵀQ of the positives of each row to `system` (B, D, D), in place; returns Qᵀ1, (B, D).
-
-    The positives are taken in pieces, so that a row with very many does not need them all at once.
-    """
-    target = torch.zeros_like(system[:, 0])
-    piece = max(1, chunk // target.numel())
-    for start in range(0, longest, piece):
-        factors = gather_rows(rotated, positives, rows, start, min(start + piece, longest))  # (B, n, D)
-        system.baddbmm_(factors.transpose(1, 2), factors)
-        target += factors.sum(1)
-    return target
-
-
-def _solve_short(rotated: Tensor, positives: Positives, rows: Tensor, longest: int, diagonal: Tensor) -> Tensor:
-    """(Δ + QᵀQ)⁻¹ Qᵀ1 = Δ⁻¹ Qᵀ (1 + Q Δ⁻¹ Qᵀ)⁻¹ 1: padding adds ones to the system and nothing to the answer."""
-    factors = gather_rows(rotated, positives, rows, 0, longest)  # (B, n, D)
-    scaled = factors / diagonal[:, None, :]
-    system = torch.bmm(scaled, factors.transpose(1, 2))  # (B, n, n)
-    system.diagonal(dim1=1, dim2=2).add_(1.0)
-    weights = torch.cholesky_solve(torch.ones_like(system[:, :, :1]), torch.linalg.cholesky(system))
-    return torch.bmm(scaled.transpose(1, 2), weights)[:, :, 0]
-
-
-def _go_on(factors: Tensor, solution: Tensor, diagonal: Tensor) -> Tensor:
-    """(B, D): from `solution` by steps of conjugate gradients towards (Δ + QᵀQ)⁻¹ Qᵀ1, preconditioned by Δ.
-
-    factors Q (B, n, D), zero where a row has fewer than n positives; diagonal Δ (B, D).
-    """
-    across = factors.transpose(1, 2)
-
-    def system(vector: Tensor) -> Tensor:
-        return diagonal * vector + torch.bmm(across, torch.bmm(factors, vector[:, :, None]))[:, :, 0]
-
-    left = factors.sum(1) - system(solution)
-    step = left / diagonal
-    square = (left * step).sum(1, keepdim=True)
-    tiny = torch.finfo(left.dtype).tiny
-    for _ in range(CG_STEPS):
-        moved = system(step)
-        length = square / (step * moved).sum(1, keepdim=True).clamp_min(tiny)
-        solution, left = solution + length * step, left - length * moved
-        scaled, before = left / diagonal, square
-        square = (left * scaled).sum(1, keepdim=True)
-        step = scaled + square / before.clamp_min(tiny) * step
-    return solution
-
-
-def _solve_long(
-    rotated: Tensor, positives: Positives, rows: Tensor, longest: int, diagonal: Tensor, chunk: int
-) -> Tensor:
-    """(Δ + QᵀQ)⁻¹ Qᵀ1, for rows with many positives."""
-    system = torch.diag_embed(diagonal)  # (B, D, D)
-    target = add_outer(system, rotated, positives, rows, longest, chunk)
-    return torch.cholesky_solve(target[:, :, None], torch.linalg.cholesky(system))[:, :, 0]
-
-
-def ials_objective(
-    users: Tensor,
-    items: Tensor,
-    positives: Positives,
-    *,
-    alpha0: float,
-    l2: float,
-    nu: float,
-    column_l2: Tensor | None = None,
-    chunk: int = CHUNK,
-) -> float:
-    """The value of the objective that `ials` minimises, summed in float64.
-
-    column_l2 (D,): by how much the penalty of each column is multiplied, None for 1.
-    """
-    by_column = torch.ones_like(users[0]) if column_l2 is None else column_l2
-    step = max(1, chunk // users.shape[1])
-    loss = torch.zeros((), dtype=torch.float64, device=users.device)
-    for start in range(0, len(positives), step):
-        rows, columns = positives.users[start : start + step], positives.items[start : start + step]
-        scores = (users[rows] * items[columns]).sum(1)
-        loss += (1 - scores).double().square().sum()
-    loss += alpha0 * ((users.T @ users).double() * (items.T @ items).double()).sum()
-    sides = ((users, positives.counts, len(items)), (items, positives.item_counts, len(users)))
-    for factors, counts, others in sides:
-        row_l2 = frequency_l2(counts, others, alpha0=alpha0, l2=l2, nu=nu)
-        loss += row_l2.double() @ factors.double().square() @ by_column.double()
-    return float(loss)
 
 
 def transpose(positives: Positives) -> Positives:

@@ -16,28 +16,26 @@ stay behind. No sampling, no learning rate: the same settings give the same vect
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from math import isfinite
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from mrl.data import Positives
-from mrl.errors import ConfigError
-from mrl.least_squares.axes import balance, rotate
-from mrl.least_squares.ials import (
+from mrl.kernels.row_systems import (
     CHUNK,
     add_outer,
-    frequency_l2,
+    cholesky_solve,
     gather_rows,
-    ials_objective,
     row_chunks,
-    too_little,
-    transpose,
+    solve_woodbury,
+    square_chunks,
+    times,
 )
-from mrl.widths import blocks, check_level_weights, check_widths
+from mrl.least_squares.axes import balance, rotate
+from mrl.least_squares.ials import frequency_l2, too_little, transpose
+from mrl.widths import blocks, check_level_weights
 
 FLAT = 16  # dimensions up to which all are penalised alike: those of dense data want less of a penalty than wider ones
 
@@ -53,38 +51,24 @@ def nested_least_squares(
     nu: float = 1.0,
     l2_width_exponent: float = 0.0,
     sweeps: int = 1,
-    on_sweep: Callable[[dict], None] | None = None,
     chunk: int = CHUNK,
 ) -> tuple[Tensor, Tensor]:
     """Users (U, D) and items (I, D), D = widths[-1], whose every prefix has been fitted; float32.
 
     factors: those of iALS, of D dimensions; the sweeps start from their principal axes.
     l2_width_exponent: with which the penalty grows with the width. sweeps: each all users, then all items.
-    on_sweep: called after each sweep with `sweep` (from 1), `loss` (the objective) and `seconds`.
-    Raises ConfigError for impossible settings, RunError where the systems cannot be solved in 32-bit numbers.
+    Raises RunError where the systems cannot be solved in 32-bit numbers.
     """
-    widths = check_widths(widths)
     level_weights = check_level_weights(level_weights, widths)
-    if factors[1].shape[1] != widths[-1]:
-        dim = factors[1].shape[1]
-        raise ConfigError(f"factors of {dim} dimensions: give as many as the widest width, {widths[-1]}")
-    if not isinstance(sweeps, int) or sweeps < 0:
-        raise ConfigError(f"sweeps={sweeps!r}: give a whole number of at least 0")
-    if not (isfinite(l2_width_exponent) and l2_width_exponent >= 0):
-        raise ConfigError(f"l2_width_exponent={l2_width_exponent!r}: must be finite and not negative; 0 to 1 is usual")
     scale = {"alpha0": alpha0, "l2": l2, "nu": nu}
     by_item = transpose(positives)
     user_l2 = frequency_l2(positives.counts, positives.num_items, **scale)
     item_l2 = frequency_l2(by_item.counts, positives.num_users, **scale)
     users, items = balance(*rotate(*factors), user_l2, item_l2)
     levels = {"widths": widths, "level_weights": level_weights, "l2_width_exponent": l2_width_exponent, "chunk": chunk}
-    for sweep in range(1, sweeps + 1):
-        started = time.perf_counter()
+    for _ in range(sweeps):
         users = solve_blocks(users, items, positives, user_l2, alpha0=alpha0, **levels)
         items = solve_blocks(items, users, by_item, item_l2, alpha0=alpha0, **levels)
-        if on_sweep is not None:
-            loss = nested_objective(users, items, positives, **levels, **scale)
-            on_sweep({"sweep": sweep, "loss": loss, "seconds": time.perf_counter() - started})
     return users, items
 
 
@@ -93,29 +77,6 @@ def column_penalty(widths: Sequence[int], l2_width_exponent: float) -> Tensor:
     return _by_column(
         torch.tensor([max(1.0, width / FLAT) ** l2_width_exponent for width in widths], dtype=torch.float64), widths
     )
-
-
-def nested_objective(
-    users: Tensor,
-    items: Tensor,
-    positives: Positives,
-    widths: Sequence[int],
-    level_weights: Sequence[float],
-    *,
-    alpha0: float,
-    l2: float,
-    nu: float = 1.0,
-    l2_width_exponent: float = 0.0,
-    chunk: int = CHUNK,
-) -> float:
-    """The value of the objective above, summed in float64."""
-    scale = {"alpha0": alpha0, "l2": l2, "nu": nu, "chunk": chunk}
-    columns = column_penalty(widths, l2_width_exponent).to(users.device)
-    terms = (
-        ials_objective(users[:, :width], items[:, :width], positives, column_l2=columns[:width], **scale)
-        for width in widths
-    )
-    return sum(weight * term for weight, term in zip(level_weights, terms, strict=True))
 
 
 def shared_weight(widths: Sequence[int], level_weights: Sequence[float]) -> Tensor:
@@ -196,10 +157,10 @@ class BlockSystems:
         try:
             for index, longest in row_chunks(positives.counts, current.shape[1], chunk):
                 diagonal = spectrum + row_l2[index].to(current)[:, None] * columns
-                batch = _Batch(rotated, positives, index, longest, gram, diagonal, chunk)
+                solve_block = _block_solver(rotated, positives, index, longest, gram, diagonal, chunk)
                 block_rows = current[index]
                 for span, ratio in zip(self.spans, ratios, strict=True):
-                    block_rows[:, span] = batch.solve(span, block_rows * ratio)
+                    block_rows[:, span] = solve_block(span, block_rows * ratio)
                 solution[index] = block_rows
             solved = bool(torch.isfinite(solution.sum()))
         except torch.linalg.LinAlgError:
@@ -209,52 +170,42 @@ class BlockSystems:
         return solution
 
 
-class _Batch:
-    """Rows with about as many positives, and the systems of their blocks.
+def _block_solver(
+    rotated: Tensor,
+    positives: Positives,
+    index: Tensor,
+    longest: int,
+    gram: Tensor,
+    diagonal: Tensor,
+    chunk: int,
+) -> Callable[[slice, Tensor], Tensor]:
+    """What solves a block of rows with about as many positives, given the other blocks (B, D), times ω; (B, d).
 
     Few positives: their factors are kept, and a block wider than they are many is solved in as many unknowns as there
-    are positives (Woodbury). Many positives: only the sum of their outer products is kept, taken in pieces.
+    are positives. Many positives: only the sum of their outer products is kept.
     """
+    if longest < 2 * gram.shape[1]:
+        own = gather_rows(rotated, positives, index, 0, longest)  # (B, n, D)
+        present = torch.arange(longest, device=index.device) < positives.counts[index][:, None]
+        present = present.to(rotated)  # (B, n)
+    else:
+        own, outer = None, torch.zeros(len(index), *gram.shape, dtype=gram.dtype, device=gram.device)
+        target = add_outer(outer, rotated, positives, index, longest, chunk)  # (B, D)
 
-    def __init__(
-        self,
-        rotated: Tensor,
-        positives: Positives,
-        index: Tensor,
-        longest: int,
-        gram: Tensor,
-        diagonal: Tensor,
-        chunk: int,
-    ):
-        self.gram, self.diagonal = gram, diagonal
-        self.factors = self.outer = None
-        if longest < 2 * gram.shape[1]:
-            self.factors = gather_rows(rotated, positives, index, 0, longest)  # (B, n, D)
-            present = torch.arange(longest, device=index.device) < positives.counts[index][:, None]
-            self.target = present.to(rotated)  # (B, n)
-        else:
-            self.outer = torch.zeros(len(index), *gram.shape, dtype=gram.dtype, device=gram.device)
-            self.target = add_outer(self.outer, rotated, positives, index, longest, chunk)  # (B, D)
+    def solve(span: slice, others: Tensor) -> Tensor:
+        right, penalty = -(others @ gram[:, span]), diagonal[:, span]
+        if own is None:
+            right += target[:, span] - times(outer[:, span], others)
+            return cholesky_solve(outer[:, span, span] + torch.diag_embed(penalty), right)
+        block = own[:, :, span].contiguous()  # (B, n, d)
+        wanted = present - times(own, others)
+        if longest >= block.shape[2]:
+            system = torch.diag_embed(penalty).baddbmm_(block.transpose(1, 2), block)
+            return cholesky_solve(system, right + times(block.transpose(1, 2), wanted))
+        without = right / penalty  # the optimum of a row without positives
+        return without + solve_woodbury(block, wanted - times(block, without), penalty)
 
-    def solve(self, span: slice, others: Tensor) -> Tensor:
-        """(B, d): the optimum of one block; others (B, D): the other blocks, times ω."""
-        right = -(others @ self.gram[:, span])
-        diagonal = self.diagonal[:, span]
-        if self.factors is None:
-            system = self.outer[:, span, span] + torch.diag_embed(diagonal)
-            right += self.target[:, span] - torch.bmm(self.outer[:, span], others[:, :, None])[:, :, 0]
-            return _cholesky_solve(system, right)
-        factors = self.factors[:, :, span].contiguous()  # (B, n, d)
-        wanted = self.target - torch.bmm(self.factors, others[:, :, None])[:, :, 0]  # (B, n)
-        if factors.shape[1] >= factors.shape[2]:
-            system = torch.diag_embed(diagonal).baddbmm_(factors.transpose(1, 2), factors)
-            return _cholesky_solve(system, right + torch.bmm(factors.transpose(1, 2), wanted[:, :, None])[:, :, 0])
-        scaled = factors / diagonal[:, None]
-        system = torch.bmm(scaled, factors.transpose(1, 2))  # (B, n, n)
-        system.diagonal(dim1=1, dim2=2).add_(1.0)
-        without = right / diagonal  # the optimum of a row without positives
-        weights = _cholesky_solve(system, wanted - torch.bmm(factors, without[:, :, None])[:, :, 0])
-        return without + torch.bmm(scaled.transpose(1, 2), weights[:, :, None])[:, :, 0]
+    return solve
 
 
 def fold_in(
@@ -283,25 +234,13 @@ def fold_in(
     penalised = column_penalty(widths, l2_width_exponent).to(other) * shared.diagonal()
     padded = F.pad(other, (0, 0, 0, 1))
     solution = torch.zeros(positives.num_users, other.shape[1], dtype=other.dtype, device=other.device)
-    for index, longest in _square_chunks(positives.counts, other.shape[1], chunk):
+    for index, longest in square_chunks(positives.counts, other.shape[1], chunk):
         system = gram.expand(len(index), -1, -1).clone()
         target = add_outer(system, padded, positives, index, longest, chunk)
         system *= shared
         system.diagonal(dim1=1, dim2=2).add_(row_l2[index][:, None] * penalised)
         try:
-            solution[index] = _cholesky_solve(system, target * shared.diagonal())
+            solution[index] = cholesky_solve(system, target * shared.diagonal())
         except torch.linalg.LinAlgError:
             raise too_little(row_l2, "least squares") from None
     return solution
-
-
-def _square_chunks(counts: Tensor, dim: int, chunk: int) -> Iterator[tuple[Tensor, int]]:
-    """As `row_chunks`, where every row needs a (D, D) system of its own."""
-    for index, _ in row_chunks(counts, dim, chunk):
-        for part in index.split(max(1, chunk // dim**2)):
-            yield part, int(counts[part].max())
-
-
-def _cholesky_solve(system: Tensor, right: Tensor) -> Tensor:
-    """(B, n): the solutions of B positive definite systems (B, n, n)."""
-    return torch.cholesky_solve(right[:, :, None], torch.linalg.cholesky(system))[:, :, 0]

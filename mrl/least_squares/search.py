@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from operator import itemgetter
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -47,8 +47,6 @@ from mrl.least_squares.validation import (
 from mrl.recipes import USUAL
 from mrl.trainer import Trainer
 from mrl.widths import AUTO, DEFAULT_WIDTHS, powers_of_two
-
-Made = TypeVar("Made")
 
 TRIALS = {"quick": 7, "thorough": 20}  # of alpha0 and l2, at most
 TRIAL_SWEEPS = 2
@@ -128,7 +126,7 @@ def expected_trials(config: TrainConfig) -> int:
 
 
 class _Search:
-    """The steps of the search. Each gives the config with more of its open settings chosen, mean over the splits."""
+    """The steps of the search: each gives the config with more of its open settings chosen, mean over the splits."""
 
     def __init__(self, config: TrainConfig, names: Sequence[str], data: Interactions, on_trial: OnTrial):
         self.names, self.on_trial, self.kind = names, on_trial, config.least_squares.search
@@ -136,34 +134,11 @@ class _Search:
         self.splits = validation_splits(config, sample)
         self.few = [sample_validation_users(split, config.seed, TRIAL_USERS) for split in self.splits]
         self.is_whole = sample is data
-        self.trials = itertools.count(1)
+        self.trials, self.logged = itertools.count(1), time.perf_counter()
         self.narrow_value = 0.0  # of the whole in a trial by the penalty that is chosen
         self.factors: list[Factors] = []  # of the best fit so far, by split
         self.model, self.model_config = None, None
         self.wider: list[tuple[int, float]] | None = None
-
-    def each(self, make: Callable[..., Made], *by_split: Sequence[Any]) -> list[Made]:
-        """make(a split, and what belongs to it) of every split."""
-        return [make(*parts) for parts in zip(self.splits, *by_split, strict=True)]
-
-    def log(self, started: float, value: float, **tried: object) -> None:
-        if self.on_trial is not None:
-            tried = {name: tried[name] if isinstance(tried[name], int | float) else str(tried[name]) for name in tried}
-            seconds = time.perf_counter() - started
-            self.on_trial({"trial": next(self.trials), **tried, "value": value, "seconds": seconds})
-
-    def whole_value(self, config: TrainConfig, factors: Sequence[Factors]) -> float:
-        """The value of the whole vectors, for few users: wide ones take long to rank."""
-        widths, monitor = (factors[0][1].shape[1],), config.early_stopping.monitor
-        vectors = self.each(lambda split, each: propagated(config, split.train, each).vectors(), factors)
-        pairs = zip(vectors, self.few, strict=True)
-        return float(np.mean([validation_value(each, few, widths, monitor) for each, few in pairs]))
-
-    def start(self, config: TrainConfig, width: int) -> list[Factors]:
-        return self.each(lambda split: spectral_start(split.train, width, seed=config.seed))
-
-    def go_on(self, config: TrainConfig, factors: Sequence[Factors], sweeps: int) -> list[Factors]:
-        return self.each(lambda split, each: go_on(config, split.train, each, sweeps), factors)
 
     def choose_penalty(self, config: TrainConfig) -> TrainConfig:
         """alpha0, frequency_l2 and propagation: a climb by the whole of a fit that is not too wide, then a final.
@@ -171,56 +146,50 @@ class _Search:
         The finalists are settings that are close to the best. They go on to more sweeps and are rotated in a hurry;
         the best mean over the widths wins.
         """
+        given, train, found = config.least_squares, self.splits[0].train, {}
         is_open = [name in self.names for name in ("alpha0", "frequency_l2")]
-        given, found = config.least_squares, {}
-        train = self.splits[0].train
+        propagations = PROPAGATIONS if "propagation" in self.names else (given.propagation,)
+        if not any(is_open) and len(propagations) == 1:
+            return config
         most = min(TRIAL_WIDTH, min(train.num_users, train.num_items) // 4)
         allowed = [width for width in fitted_widths(config.widths, train) if width <= most]
-        width = min(given.fit_width, max(allowed, default=config.widths[-1]))
-        starts = self.start(config, width)
+        starts = self.start(config, min(given.fit_width, max(allowed, default=config.widths[-1])))
 
         def value_of(alpha0: float, l2: float) -> float:
-            started = time.perf_counter()
             settings = {"alpha0": alpha0 if is_open[0] else given.alpha0}
             settings |= {"frequency_l2": l2 if is_open[1] else given.frequency_l2}
-            tried = config.with_settings(**settings)
-            factors = self.go_on(tried, starts, TRIAL_SWEEPS)
-            options = PROPAGATIONS if "propagation" in self.names else (given.propagation,)
-            propagations = [tried.with_settings(propagation=option) for option in options]
-            value, tried = max(((self.whole_value(each, factors), each) for each in propagations), key=itemgetter(0))
-            self.log(started, value, **settings, propagation=list(tried.least_squares.propagation))
+            factors = self.go_on(config.with_settings(**settings), starts, TRIAL_SWEEPS)
+            options = [config.with_settings(**settings, propagation=each) for each in propagations]
+            value, tried = max(((self.whole_value(each, factors), each) for each in options), key=itemgetter(0))
+            self.log(value, **settings, propagation=list(tried.least_squares.propagation))
             found[value, -alpha0 * l2] = tried, factors
             for worst in sorted(found)[:-FINALISTS]:
                 del found[worst]
             return value
 
-        if any(is_open) or "propagation" in self.names:  # then the given penalty is the one trial
-            moves = [move for move in NEIGHBOURS if all(is_open[axis] or not move[axis] for axis in (0, 1))]
-            climb(value_of, usual_point(train), TRIALS[self.kind], moves=moves)
-        finalists = [found[key] for key in sorted(found, reverse=True) if key[0] >= CLOSE * max(found)[0]]
-        self.narrow_value = max(found)[0] if found else 0.0
-        best = -1.0, finalists[0][0] if finalists else config
+        moves = [move for move in NEIGHBOURS if all(is_open[axis] or not move[axis] for axis in (0, 1))]
+        climb(value_of, usual_point(train), TRIALS[self.kind], moves=moves)  # of a given penalty it is one trial
+        self.narrow_value = max(found)[0]
+        finalists = [found[key] for key in sorted(found, reverse=True) if key[0] >= CLOSE * self.narrow_value]
+        best = -1.0, finalists[0][0]
         for tried, factors in finalists if len(finalists) > 1 else ():
-            started = time.perf_counter()
             factors = [rotate(*each) for each in self.go_on(tried, factors, TRIAL_SWEEPS)]
-            whole = self.whole_value(tried, factors)
-            value = self.rotated_value(tried, factors, steps=HURRIED)[0]
+            whole, (value, _) = self.whole_value(tried, factors), self.rotated(tried, factors, steps=HURRIED)
             chosen = tried.least_squares
-            self.log(started, value, alpha0=chosen.alpha0, frequency_l2=chosen.frequency_l2, rotation=True)
+            self.log(value, alpha0=chosen.alpha0, frequency_l2=chosen.frequency_l2, rotation=True)
             if value > best[0]:
                 self.narrow_value, best = whole, (value, tried)
         return best[1]
 
     def choose_widths(self, config: TrainConfig, possible: Sequence[int]) -> TrainConfig:
         """widths, up to the widest that gains clearly, by one wide fit that is rotated in a hurry; fit_width anew."""
-        started, is_open = time.perf_counter(), "fit_width" in self.names
+        is_open = "fit_width" in self.names
         fitted = widest_fit(self.splits[0].train) if is_open else config.least_squares.fit_width
         factors = self.go_on(config, self.start(config, fitted), TRIAL_SWEEPS)
-        models = self.rotated_value(config, factors, steps=HURRIED)[1]
+        models = self.rotated(config, factors, steps=HURRIED)[1]
         values = self.values_by_width(config, [width for width in possible if width <= fitted], factors, models)
         for width, by_user in values.items():
-            self.log(started, mean_over_splits(by_user), width=width)
-            started = time.perf_counter()
+            self.log(mean_over_splits(by_user), width=width)
         widest = max([possible[0], *(width for width, _ in gains_of_wider(values))])
         return config.with_settings(widths=powers_of_two(widest), fit_width=None if is_open else fitted)
 
@@ -228,26 +197,24 @@ class _Search:
         """fit_width and sweeps, by the whole: the widest that is allowed unless narrower is clearly better."""
         widest = config.least_squares.fit_width  # that was given, or that all data have room for
         allowed = fitted_widths(config.widths, self.splits[0].train) if "fit_width" in self.names else [widest]
-        widths = [width for width in allowed if width <= widest]
-        best = self.try_width(config, widths.pop())
-        while widths and self.narrow_value > BETTER_NARROW * best[0]:
-            tried = self.try_width(config, widths.pop())
-            if tried[0] <= best[0]:
+        self.whole = -1.0
+        for width in reversed([width for width in allowed if width <= widest]):
+            value, tried, factors = self.try_width(config, width)
+            if value <= self.whole:
                 break
-            best = tried
-        self.whole, config, self.factors = best
-        return config
+            self.whole, chosen, self.factors = value, tried, factors
+            if self.narrow_value <= BETTER_NARROW * value:
+                break
+        return chosen
 
     def try_width(self, config: TrainConfig, width: int) -> tuple[float, TrainConfig, list[Factors]]:
         """The best value of the whole of so many dimensions, the config with its sweeps, its factors."""
-        lengths = SWEEPS if "sweeps" in self.names else (config.least_squares.sweeps,)
         factors = self.start(config, width)
         best, done = (-1.0, config, factors), 0
-        for sweeps in lengths:
-            started = time.perf_counter()
+        for sweeps in SWEEPS if "sweeps" in self.names else (config.least_squares.sweeps,):
             factors = self.go_on(config, factors, sweeps - done)
             value = self.whole_value(config, factors)
-            self.log(started, value, fit_width=width, sweeps=sweeps)
+            self.log(value, fit_width=width, sweeps=sweeps)
             if value <= best[0]:
                 break
             best, done = (value, config.with_settings(fit_width=width, sweeps=sweeps), factors), sweeps
@@ -259,70 +226,32 @@ class _Search:
         Their growing penalty is for data that over-fit, on which the fewest sweeps are best.
         """
         if "nested_sweeps" in self.names and (config.least_squares.sweeps == SWEEPS[0] or self.kind == "thorough"):
-            started, tried = time.perf_counter(), config.with_settings(nested_sweeps=1)
+            tried = config.with_settings(nested_sweeps=1)
             factors = self.nest(tried)
             value = self.whole_value(tried, factors)
-            self.log(started, value, nested_sweeps=1)
+            self.log(value, nested_sweeps=1)
             if value > self.whole:
                 self.factors = factors
                 return tried
         self.factors = self.nest(config)
         return config
 
-    def nest(self, config: TrainConfig) -> list[Factors]:
-        return self.each(lambda split, each: nest(config, split.train, each), self.factors)
-
     def choose_rotation(self, config: TrainConfig) -> TrainConfig:
-        """Whether axes are rotated, by the mean over all widths that are served."""
+        """Whether axes are rotated, by the mean over all widths that are served; and what wider vectors would gain."""
         found = {}
         for rotation in (False, True) if "rotation" in self.names else (config.least_squares.rotation,):
-            started, tried = time.perf_counter(), config.with_settings(rotation=rotation)
-            value, models = self.rotated_value(tried, self.factors)
-            self.log(started, value, rotation=rotation)
+            tried = config.with_settings(rotation=rotation)
+            value, models = self.rotated(tried, self.factors)
+            self.log(value, rotation=rotation)
             found[value, rotation] = tried, models
         config, models = found[max(found)]
         if self.is_whole:
             self.model_config, self.model = config, models[0]
-        self.measure_wider(config, models)
-        return config
-
-    def measure_wider(self, config: TrainConfig, models: Sequence[Propagation]) -> None:
-        """What twice the widest width would gain, and twice that, by the rest of the fit; never on a test set."""
         fitted = self.factors[0][1].shape[1]
         widths = [width for width in (times * config.widths[-1] for times in FITTED) if width <= fitted]
-        if config.protocol == "honest" and len(widths) > 1:
+        if config.protocol == "honest" and len(widths) > 1:  # never on a test set
             self.wider = gains_of_wider(self.values_by_width(config, widths, self.factors, models))
-
-    def values_by_width(
-        self, config: TrainConfig, widths: Sequence[int], factors: Sequence[Factors], models: Sequence[Propagation]
-    ) -> dict[int, Sequence[np.ndarray]]:
-        """The values of each width of models, widened by what they are cut from."""
-        by_split = self.each(lambda *parts: widened_values(config, widths, *parts), factors, models)
-        return dict(zip(widths, zip(*by_split, strict=True), strict=True))
-
-    def rotated_value(
-        self, config: TrainConfig, factors: Sequence[Factors], **options: Any
-    ) -> tuple[float, list[Propagation]]:
-        """The mean over the widths of the initial models from factors, and those."""
-        models = self.each(lambda split, each: initial_model(config, split.train, each, **options), factors)
-        return mean_over_splits(self.by_user(config, models)), models
-
-    def by_user(self, config: TrainConfig, models: Sequence[Propagation | Trainer]) -> list[np.ndarray]:
-        """The value of each validation user, mean over the widths, split by split."""
-        widths, monitor = config.widths, config.early_stopping.monitor
-        return self.each(lambda split, model: validation_by_user(model.vectors(), split, widths, monitor), models)
-
-    def values_by_user(self, config: TrainConfig, *, trained: bool) -> list[np.ndarray]:
-        """The same by the settings of the config, all made anew; trained: after some epochs."""
-        models = []
-        for split in self.splits:
-            model = initial_model(config, split.train, fit_least_squares(config, split.train))
-            if trained:
-                model = Trainer(config, split.train, split.train.items.device, model)
-                for _ in range(min(TRIAL_EPOCHS, config.epochs)):
-                    model.run_epoch()
-            models.append(model)
-        return self.by_user(config, models)
+        return config
 
     def try_others(self, config: TrainConfig) -> TrainConfig:
         """Each other setting moved to other values wherever users gain clearly; most data gain from none."""
@@ -336,10 +265,11 @@ class _Search:
             for direction in DIRECTIONS[name]:
                 reached = None
                 for value in direction:
-                    started, tried = time.perf_counter(), moved(config, name, value, self.splits[0].train)
+                    tried = moved(config, name, value, self.splits[0].train)
                     values = self.values_by_user(tried, trained=trained)
-                    told = value if isinstance(value, str) else tried.setting(name)
-                    self.log(started, mean_over_splits(values), **{name: told})
+                    self.log(
+                        mean_over_splits(values), **{name: value if isinstance(value, str) else tried.setting(name)}
+                    )
                     if not clearly_better(values, best):
                         break
                     reached, best = tried, values
@@ -347,3 +277,62 @@ class _Search:
                     config = reached
                     break
         return config
+
+    def each(self, make: Callable, *by_split: Sequence[Any]) -> list[Any]:
+        """make(a split, and what belongs to it) of every split."""
+        return [make(*parts) for parts in zip(self.splits, *by_split, strict=True)]
+
+    def start(self, config: TrainConfig, width: int) -> list[Factors]:
+        return self.each(lambda split: spectral_start(split.train, width, seed=config.seed))
+
+    def go_on(self, config: TrainConfig, factors: Sequence[Factors], sweeps: int) -> list[Factors]:
+        return self.each(lambda split, each: go_on(config, split.train, each, sweeps), factors)
+
+    def nest(self, config: TrainConfig) -> list[Factors]:
+        return self.each(lambda split, each: nest(config, split.train, each), self.factors)
+
+    def rotated(
+        self, config: TrainConfig, factors: Sequence[Factors], **options: Any
+    ) -> tuple[float, list[Propagation]]:
+        """The mean over the widths of the initial models from factors, and those."""
+        models = self.each(lambda split, each: initial_model(config, split.train, each, **options), factors)
+        return mean_over_splits(self.by_user(config, models)), models
+
+    def whole_value(self, config: TrainConfig, factors: Sequence[Factors]) -> float:
+        """The value of the whole vectors, for few users: wide ones take long to rank."""
+        widths, monitor = (factors[0][1].shape[1],), config.early_stopping.monitor
+        vectors = self.each(lambda split, each: propagated(config, split.train, each).vectors(), factors)
+        pairs = zip(vectors, self.few, strict=True)
+        return float(np.mean([validation_value(each, few, widths, monitor) for each, few in pairs]))
+
+    def by_user(self, config: TrainConfig, models: Sequence[Propagation | Trainer]) -> list[np.ndarray]:
+        """The value of each validation user, mean over the widths, split by split."""
+        widths, monitor = config.widths, config.early_stopping.monitor
+        return self.each(lambda split, model: validation_by_user(model.vectors(), split, widths, monitor), models)
+
+    def values_by_user(self, config: TrainConfig, *, trained: bool) -> list[np.ndarray]:
+        """The same by the settings of the config, all made anew; trained: after some epochs."""
+
+        def made(split: Interactions) -> Propagation | Trainer:
+            model = initial_model(config, split.train, fit_least_squares(config, split.train))
+            if trained:
+                model = Trainer(config, split.train, split.train.items.device, model)
+                for _ in range(min(TRIAL_EPOCHS, config.epochs)):
+                    model.run_epoch()
+            return model
+
+        return self.by_user(config, self.each(made))
+
+    def values_by_width(
+        self, config: TrainConfig, widths: Sequence[int], factors: Sequence[Factors], models: Sequence[Propagation]
+    ) -> dict[int, Sequence[np.ndarray]]:
+        """The values of each width of models, widened by what they are cut from."""
+        by_split = self.each(lambda *parts: widened_values(config, widths, *parts), factors, models)
+        return dict(zip(widths, zip(*by_split, strict=True), strict=True))
+
+    def log(self, value: float, **tried: object) -> None:
+        """Hand on a trial; it began when the one before it ended."""
+        started, self.logged = self.logged, time.perf_counter()
+        if self.on_trial is not None:
+            tried = {name: tried[name] if isinstance(tried[name], int | float) else str(tried[name]) for name in tried}
+            self.on_trial({"trial": next(self.trials), **tried, "value": value, "seconds": self.logged - started})

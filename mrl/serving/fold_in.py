@@ -24,12 +24,13 @@ from mrl.data.frames import as_frame
 from mrl.data.ids import append, rows_by_text, texts
 from mrl.data.splits import check_number
 from mrl.errors import ConfigError, DataError, RunError
-from mrl.least_squares import fold_in, mean_score, transpose
+from mrl.least_squares import fold_in, transpose
 from mrl.runs import Run
 from mrl.runs.lists import find_rows
 from mrl.widths import check_level_weights
 
 TYPICAL_SCORE = 0.5  # what a positive scores in factors of least squares: the scale in which α0 and λ were chosen
+NUMBERS = 2**20  # of vectors at a time
 
 
 def fold_in_users(run: Run, log: Any, *, alpha0: float | None = None, l2: float | None = None) -> Run:
@@ -194,5 +195,15 @@ def _with_new(own: Positives, new: Positives, side: str) -> Positives:
 
 def _vector_scale(run: Run) -> Tensor:
     """By how much the vectors are longer than factors of least squares: propagation and training scale them."""
-    mean = mean_score(run.users, run.items, run.seen)
+    mean = _mean_score(run.users, run.items, run.seen)
     return torch.tensor(mean / TYPICAL_SCORE, dtype=torch.float32).clamp_min(1e-6).sqrt()
+
+
+def _mean_score(users: Tensor, items: Tensor, positives: Positives) -> float:
+    """The mean score of the positives by users (U, D) and items (I, D), summed in float64; 0 where there are none."""
+    total, step = 0.0, max(1, NUMBERS // users.shape[1])
+    for start in range(0, len(positives), step):
+        pairs = slice(start, start + step)
+        scores = users[positives.users[pairs].long()] * items[positives.items[pairs].long()]
+        total += float(scores.sum(dtype=torch.float64))
+    return total / max(len(positives), 1)
