@@ -29,13 +29,12 @@ from mrl.least_squares import (
     Propagation,
     choose_settings,
     clearly_better,
-    describe_widths,
     expected_trials,
     fit_least_squares,
     initial_model,
-    mean_by_user,
     most_epochs,
     sample_validation_users,
+    values_by_user,
 )
 from mrl.runs import (
     REFIT_SHARE,
@@ -51,6 +50,7 @@ from mrl.runs import (
 )
 from mrl.trainer import Trainer
 from mrl.widths import AUTO
+from mrl.words import describe_widths
 
 SEARCH, REFIT = "search", "refit"
 SETTINGS, LEAST_SQUARES = "settings", "least_squares"
@@ -283,7 +283,7 @@ class _Training:
         result = evaluate(*vectors, data, split="valid", widths=widths, ks=ks, per_user=per_user)
         row |= metrics_row(result, trainer.config)
         value = sum(result.value(monitor, width) for width in widths) / len(widths)
-        self.state.keep_if_best(trainer, vectors, value, mean_by_user(result, monitor) if per_user else None)
+        self.state.keep_if_best(trainer, vectors, value, values_by_user(result, monitor).mean(0) if per_user else None)
         row["seconds"] += time.perf_counter() - started
         self.state.rows.append(row)
         self._save(trainer)

@@ -7,13 +7,14 @@ met. The first eight colours are Okabe & Ito's ("Color universal design", 2008),
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 from zlib import crc32
 
 PATH = " > "  # between the parts of a label that is a path in a taxonomy
 MOST = 0.5  # share of all items beyond which what is typical of a cluster says little
 METRICS = {"recall": "Recall", "precision": "Precision", "ndcg": "NDCG", "hit": "Hit ratio", "mrr": "MRR", "map": "MAP"}
+KEPT = 0.9  # of the widest: by narrower vectors that are named
 READABLE = {"popularity": "popularity (log)", "year": "release year", "genres": "genres"}
 
 
@@ -33,6 +34,25 @@ def metric_title(metric: str, k: int | None = None) -> str:
 def listed(words: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else ""
+
+
+def describe_widths(monitor: str, wider: Sequence[tuple[int, float]] | None, values: Mapping[int, float]) -> str:
+    """What wider vectors would gain and the narrowest that are good enough keep, on validation; empty where unknown.
+
+    wider: width and gain; None where none was measured. values: the metric by width that is served, narrowest first.
+    """
+    title, said, widest = metric_title(monitor), [], max(values)
+    if wider:
+        (width, gain), *others = wider
+        said.append(f"{width} dimensions would gain {percent(gain)} in {title}")
+        said[0] = ", ".join([said[0], *(f"{width} {percent(gain)}" for width, gain in others)])
+    elif wider is not None:
+        said.append(f"no wider vectors would gain clearly in {title}")
+    kept = {width: value / values[widest] for width, value in values.items() if value >= KEPT * values[widest] > 0}
+    if kept and min(kept) < widest:
+        of = "" if wider is not None else f" of the {title} of {widest}"
+        said.append(f"{min(kept)}{'' if wider else ' dimensions'} keep {percent(kept[min(kept)])}{of}")
+    return f"on validation, {'; '.join(said)}" if said else ""
 
 
 def readable(label: str) -> str:

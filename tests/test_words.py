@@ -8,6 +8,7 @@ from mrl.words import (
     MODELS,
     STAGES,
     branch_number,
+    describe_widths,
     is_most,
     label_colours,
     listed,
@@ -99,3 +100,30 @@ def test_numbers_and_lists_in_words():
     assert (metric_title("ndcg@20"), metric_title("recall", 10)) == ("NDCG@20", "Recall@10")
     assert (readable("depth_1"), readable("year")) == ("true depth 1", "release year")
     assert is_most({"share": 0.6}) and not is_most({"share": None})
+
+
+VALUES = {4: 0.17, 16: 0.188, 64: 0.2}
+
+
+@pytest.mark.parametrize(
+    ("wider", "values", "line"),
+    [
+        (
+            [(128, 0.06), (256, 0.09)], VALUES,
+            "on validation, 128 dimensions would gain 6 % in NDCG@20, 256 9 %; 16 keep 94 %",
+        ),
+        ([], VALUES, "on validation, no wider vectors would gain clearly in NDCG@20; 16 dimensions keep 94 %"),
+        (None, VALUES, "on validation, 16 dimensions keep 94 % of the NDCG@20 of 64"),
+        ([(128, 0.013)], {4: 0.1, 64: 0.2}, "on validation, 128 dimensions would gain 1 % in NDCG@20"),
+        ([], {64: 0.2}, "on validation, no wider vectors would gain clearly in NDCG@20"),
+        (None, {4: 0.1, 64: 0.2}, ""),
+        (None, {64: 0.2}, ""),
+        (None, {4: 0.0, 64: 0.0}, ""),
+    ],
+)  # fmt: skip
+def test_what_widths_are_worth_is_said_in_one_line(wider, values, line) -> None:
+    assert describe_widths("ndcg@20", wider, values) == line
+
+
+def test_the_metric_of_it_is_the_one_that_is_watched() -> None:
+    assert "in Recall@10;" in describe_widths("recall@10", [(128, 0.06)], VALUES)

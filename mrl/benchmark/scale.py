@@ -34,7 +34,7 @@ from mrl.distributed.least_squares import ials
 from mrl.errors import ConfigError, RunError
 from mrl.evaluation import evaluate as plain_evaluate
 from mrl.figures.style import GREY, PALETTE, check_table, key, legend_above, panel_grid, styled
-from mrl.kernels.row_systems import CHUNK
+from mrl.least_squares.ials import CHUNK
 from mrl.parameters import PathText, settings
 from mrl.sharded.cost import EPOCH, EpochLoad
 from mrl.sharded.epochs import ShardedTrainer

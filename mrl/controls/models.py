@@ -25,9 +25,8 @@ from torch.nn import functional as F
 from mrl.data import Interactions, Positives
 from mrl.errors import ConfigError, DataError
 from mrl.evaluation import Evaluation, evaluate, evaluate_scores
-from mrl.kernels.row_systems import CHUNK
 from mrl.least_squares import climb, rotate, validation_value
-from mrl.least_squares.ials import SWEEPS, ials
+from mrl.least_squares.ials import CHUNK, SWEEPS, ials
 from mrl.widths import DEFAULT_WIDTHS, check_widths
 
 Vectors = tuple[Tensor, Tensor]  # users (U, D) and items (I, D)

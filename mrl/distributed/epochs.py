@@ -17,7 +17,7 @@ from mrl.distributed.data import ShardedData
 from mrl.distributed.evaluation import evaluate
 from mrl.distributed.graph_epochs import GraphTrainer
 from mrl.distributed.training import Fit, Training
-from mrl.least_squares import clearly_better, mean_by_user
+from mrl.least_squares import clearly_better, values_by_user
 from mrl.least_squares.validation import users_left_out, without_validation
 from mrl.sharded import ShardedTrainer
 from mrl.train import FALLEN, REFIT, SEARCH, describe_limit, describe_search, metrics_row, train_epoch
@@ -84,11 +84,11 @@ def _validate(training: Training, data: ShardedData, trainer: Trainer, row: dict
         training.best_value, training.waited = value, 0
 
         def clear() -> bool:
-            by_user = mean_by_user(found, stopping.monitor)
+            by_user = values_by_user(found, stopping.monitor).mean(0)
             return clearly_better([by_user], [np.array(training.start)])
 
         if per_user and trainer.epoch == 0:
-            training.start = data.group.tell(lambda: mean_by_user(found, stopping.monitor).tolist())
+            training.start = data.group.tell(lambda: values_by_user(found, stopping.monitor).mean(0).tolist())
         if training.start is None or trainer.epoch == 0 or data.group.tell(clear):
             training.best_epoch, best = trainer.epoch, now
     elif training.start is not None:

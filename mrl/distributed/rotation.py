@@ -26,7 +26,7 @@ def learn_rotation(config: TrainConfig, shard: Shard, vectors: Factors, steps: i
     is_usable = (spread > 0) & (links.counts > 0) & (links.counts < shard.items.total)
     generator = torch.Generator(group.device).manual_seed(config.seed)
     drawable = group.to_first(is_usable.to(torch.uint8)).bool()
-    batches = draw_users(drawable, steps, generator) if group.is_first else []
+    batches = draw_users(drawable, shard.items.total, steps, generator) if group.is_first else []
     drawn = (
         torch.cat(list(batches)).unique() if len(batches) else torch.zeros(0, dtype=torch.int64, device=group.device)
     )

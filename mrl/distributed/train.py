@@ -31,7 +31,7 @@ from mrl.distributed.rotation import initial_vectors, teacher
 from mrl.distributed.training import STATE, Fit, Training
 from mrl.errors import DataError, RunError
 from mrl.evaluation import Evaluation
-from mrl.least_squares import SEARCHED, choose_settings, describe_widths, expected_trials, most_epochs
+from mrl.least_squares import SEARCHED, choose_settings, expected_trials, most_epochs
 from mrl.least_squares.axes import ROWS
 from mrl.least_squares.ials import Factors
 from mrl.least_squares.validation import MOST_INTERACTIONS, draw_rows
@@ -42,6 +42,7 @@ from mrl.sharded.group import Group, give_back
 from mrl.sharded.rows import Shard, shard
 from mrl.train import LEAST_SQUARES, LONGEST_LIST, SEARCH, metrics_row
 from mrl.widths import AUTO
+from mrl.words import describe_widths
 
 
 def least_squares(training: Training, data: ShardedData) -> Fit:

@@ -1,118 +1,153 @@
-"""Small linear systems, one a row, in batches of rows with about as many positives: (Δ + QᵀQ) p = Qᵀ1.
+"""Small linear systems, one a row: (Δ + QᵀQ) p = Qᵀ1, of the factors Q (n, D) of its positives and a diagonal Δ.
 
-Q (n, D) are the factors of a row's positives, Δ is diagonal. Rows with few positives are solved in as many unknowns as
-they have positives (Woodbury), others by their D × D matrix, or by steps of conjugate gradients from where they are.
+Rows with few positives are solved exactly, in as many unknowns as they have positives (Woodbury). Others go on by steps
+of conjugate gradients from where they are. Loops for a CPU, row by row: its factors stay in the cache, and nothing is
+padded. The same by products of batches, for other devices and numbers, is in `mrl.least_squares.ials`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mrl.data import Positives
+from mrl.kernels.threads import compiled, in_threads
 
-CHUNK = 2**20  # numbers in the largest intermediate of a batch of rows: 4 MiB in float32, which caches hold
 CG_STEPS = 3  # of conjugate gradients: as good as exact solves, at a third of the time on dense data
 CG_LEAST = 24  # positives of a row from which on the steps are cheaper than an exact solve
 
+_kernel = partial(compiled, fastmath={"contract", "reassoc"})
 
-def row_chunks(counts: Tensor, dim: int, chunk: int, kept: int | None = None) -> Iterator[tuple[Tensor, int]]:
-    """Rows with positives, in batches of similar counts, each with its largest count; longest rows first.
 
-    kept: rows with fewer positives keep the factors of all of them, others a (D, D) matrix; None for D. Where it is
-    given, rows of CG_LEAST to `kept` positives have batches of their own: how one is solved depends on no other.
+def solve_compiled(
+    solution: Tensor, rows: Tensor, table: Tensor, positives: Positives, spectrum: Tensor, row_l2: Tensor
+) -> bool:
+    """Solve `rows` of `solution` (R, D) in place, on a CPU in float32; whether all could be.
+
+    Rows of CG_LEAST positives or more go on by steps from where they are. table (I, D): the other side; the diagonal of
+    row r is spectrum (D,) + row_l2[r].
     """
-    edges, kept = (CG_LEAST, kept) if kept else (), kept or dim
-    order = torch.argsort(counts, descending=True, stable=True)
-    lengths = counts[order].cpu().numpy()
-    falling, start, end = -lengths, 0, int((lengths > 0).sum())
-    while start < end:
-        longest = int(lengths[start])
-        widest = longest if longest < kept else dim  # columns of the largest matrix kept for a row
-        alike = int(np.searchsorted(falling, -(longest // 2), side="left"))  # at most half of it is padding
-        ends = [int(np.searchsorted(falling, -edge, side="right")) for edge in edges if longest >= edge]
-        stop = min(start + max(1, chunk // (widest * dim)), max(alike, start + 1), end, *ends)
-        yield order[start:stop], longest
-        start = stop
+    tensors = positives.offsets, positives.items, table, spectrum, row_l2, solution
+    arrays, solved = [tensor.numpy() for tensor in tensors], []
+    is_long = positives.counts[rows] >= CG_LEAST
+    for loop, some in ((_step_rows, rows[is_long].numpy()), (_solve_rows, rows[~is_long].numpy())):
+        work = partial(lambda loop, some, part: solved.append(loop(some[part], *arrays)), loop, some)
+        in_threads(work, len(some), each=64)
+    return all(solved)
 
 
-def square_chunks(counts: Tensor, dim: int, chunk: int) -> Iterator[tuple[Tensor, int]]:
-    """As `row_chunks`, where every row needs a (D, D) system of its own."""
-    for index, _ in row_chunks(counts, dim, chunk):
-        for part in index.split(max(1, chunk // dim**2)):
-            yield part, int(counts[part].max())
+@_kernel
+def _step_rows(rows, offsets, items, table, spectrum, row_l2, solution):
+    """From where they are by CG_STEPS steps, preconditioned by Δ."""
+    dim, longest = table.shape[1], 0
+    for r in rows:
+        longest = max(longest, offsets[r + 1] - offsets[r])
+    own, numbers, tiny = np.empty((longest, dim), np.float32), np.empty((4, dim), np.float32), np.float32(1.2e-38)
+    diagonal, left, step, moved = numbers[0], numbers[1], numbers[2], numbers[3]
+    for r in rows:
+        x, first = solution[r], offsets[r]
+        n = offsets[r + 1] - first
+        left[:] = 0
+        for d in range(dim):
+            diagonal[d] = spectrum[d] + row_l2[r]
+        for j in range(n):
+            vector, place = table[items[first + j]], own[j]
+            for d in range(dim):
+                place[d] = vector[d]
+                left[d] += vector[d]
+        _times_system(own, n, diagonal, x, moved)
+        square = np.float32(0)
+        for d in range(dim):
+            left[d] -= moved[d]
+            step[d] = left[d] / diagonal[d]
+            square += left[d] * step[d]
+        for _ in range(CG_STEPS):
+            _times_system(own, n, diagonal, step, moved)
+            curve = np.float32(0)
+            for d in range(dim):
+                curve += step[d] * moved[d]
+            length, before, square = square / max(curve, tiny), square, np.float32(0)
+            for d in range(dim):
+                x[d] += length * step[d]
+                left[d] -= length * moved[d]
+                moved[d] = left[d] / diagonal[d]
+                square += left[d] * moved[d]
+            ratio = square / max(before, tiny)
+            for d in range(dim):
+                step[d] = moved[d] + ratio * step[d]
+    return True
 
 
-def gather_rows(factors: Tensor, positives: Positives, rows: Tensor, start: int, stop: int) -> Tensor:
-    """(B, stop − start, D): the factors of the start-th to stop-th positive of each row, zero where there is none.
-
-    factors (I + 1, D): the other side, and a last row, all zero, that padding points to.
-    """
-    columns = torch.arange(start, stop, device=rows.device)
-    position = positives.offsets[rows][:, None] + columns
-    missing = columns >= positives.counts[rows][:, None]
-    index = positives.items[position.clamp_max(len(positives) - 1)].masked_fill(missing, positives.num_items)
-    return F.embedding(index, factors)
-
-
-def add_outer(system: Tensor, factors: Tensor, positives: Positives, rows: Tensor, longest: int, chunk: int) -> Tensor:
-    """Add QᵀQ of the positives of each row to `system` (B, D, D), in place; returns Qᵀ1, (B, D).
-
-    The positives are taken in pieces, so that a row with very many does not need them all at once.
-    """
-    target = torch.zeros_like(system[:, 0])
-    piece = max(1, chunk // target.numel())
-    for start in range(0, longest, piece):
-        own = gather_rows(factors, positives, rows, start, min(start + piece, longest))  # (B, n, D)
-        system.baddbmm_(own.transpose(1, 2), own)
-        target += own.sum(1)
-    return target
-
-
-def times(matrices: Tensor, vectors: Tensor) -> Tensor:
-    """(B, n): matrices (B, n, m) times vectors (B, m), one by one."""
-    return torch.bmm(matrices, vectors[:, :, None])[:, :, 0]
+@_kernel
+def _times_system(own, n, diagonal, vector, out):
+    """Fill out (D,) with (Δ + QᵀQ) vector: four positives at a time, each read once."""
+    dim, j = len(vector), 0
+    for d in range(dim):
+        out[d] = diagonal[d] * vector[d]
+    while j + 4 <= n:
+        p, q, s, t = own[j], own[j + 1], own[j + 2], own[j + 3]
+        a = b = c = e = np.float32(0)
+        for d in range(dim):
+            a += p[d] * vector[d]
+            b += q[d] * vector[d]
+            c += s[d] * vector[d]
+            e += t[d] * vector[d]
+        for d in range(dim):
+            out[d] += a * p[d] + b * q[d] + c * s[d] + e * t[d]
+        j += 4
+    for i in range(j, n):
+        p, a = own[i], np.float32(0)
+        for d in range(dim):
+            a += p[d] * vector[d]
+        for d in range(dim):
+            out[d] += a * p[d]
 
 
-def cholesky_solve(system: Tensor, right: Tensor) -> Tensor:
-    """(B, n): the solutions of B positive definite systems (B, n, n), or torch.linalg.LinAlgError."""
-    return torch.cholesky_solve(right[:, :, None], torch.linalg.cholesky(system))[:, :, 0]
-
-
-def solve_woodbury(own: Tensor, wanted: Tensor, diagonal: Tensor) -> Tensor:
-    """(B, D): Δ⁻¹ Qᵀ (1 + Q Δ⁻¹ Qᵀ)⁻¹ wanted, of n × n systems; padding adds ones to them and nothing to the answer.
-
-    own Q (B, n, D), wanted (B, n), diagonal Δ (B, D).
-    """
-    scaled = own / diagonal[:, None, :]
-    system = torch.bmm(scaled, own.transpose(1, 2))  # (B, n, n)
-    system.diagonal(dim1=1, dim2=2).add_(1.0)
-    return times(scaled.transpose(1, 2), cholesky_solve(system, wanted))
-
-
-def conjugate_gradients(own: Tensor, solution: Tensor, diagonal: Tensor) -> Tensor:
-    """(B, D): from `solution` by CG_STEPS steps towards (Δ + QᵀQ)⁻¹ Qᵀ1, preconditioned by Δ.
-
-    own Q (B, n, D), zero where a row has fewer than n positives; diagonal Δ (B, D).
-    """
-    across = own.transpose(1, 2)
-
-    def system(vector: Tensor) -> Tensor:
-        return diagonal * vector + times(across, times(own, vector))
-
-    left = own.sum(1) - system(solution)
-    step = left / diagonal
-    square = (left * step).sum(1, keepdim=True)
-    tiny = torch.finfo(left.dtype).tiny
-    for _ in range(CG_STEPS):
-        moved = system(step)
-        length = square / (step * moved).sum(1, keepdim=True).clamp_min(tiny)
-        solution, left = solution + length * step, left - length * moved
-        scaled, before = left / diagonal, square
-        square = (left * scaled).sum(1, keepdim=True)
-        step = scaled + square / before.clamp_min(tiny) * step
-    return solution
+@_kernel
+def _solve_rows(rows, offsets, items, table, spectrum, row_l2, solution):
+    """Δ⁻¹ Qᵀ (1 + Q Δ⁻¹ Qᵀ)⁻¹ 1 by the Cholesky factors of each row; whether all have one."""
+    dim, solved = table.shape[1], True
+    own, scaled = np.empty((CG_LEAST, dim), np.float32), np.empty((CG_LEAST, dim), np.float32)
+    inverse = np.empty(dim, np.float32)
+    system, weights = np.empty((CG_LEAST, CG_LEAST), np.float32), np.empty(CG_LEAST, np.float32)
+    for r in rows:
+        x, first = solution[r], offsets[r]
+        n = offsets[r + 1] - first
+        for d in range(dim):
+            inverse[d] = 1 / (spectrum[d] + row_l2[r])
+        for i in range(n):
+            vector, p, q = table[items[first + i]], own[i], scaled[i]
+            for d in range(dim):
+                p[d] = vector[d]
+                q[d] = vector[d] * inverse[d]
+            for j in range(i + 1):
+                p, a = own[j], np.float32(0)
+                for d in range(dim):
+                    a += p[d] * q[d]
+                system[i, j] = a
+            system[i, i] += 1
+        for i in range(n):
+            b = np.float32(1)
+            for j in range(i + 1):
+                a = system[i, j]
+                for k in range(j):
+                    a -= system[i, k] * system[j, k]
+                if j < i:
+                    system[i, j] = a / system[j, j]
+                    b -= system[i, j] * weights[j]
+                else:
+                    solved &= a > 0
+                    system[i, i] = np.sqrt(a)
+            weights[i] = b / system[i, i]
+        x[:] = 0
+        for i in range(n - 1, -1, -1):
+            a = weights[i]
+            for k in range(i + 1, n):
+                a -= system[k, i] * weights[k]
+            weights[i] = a = a / system[i, i]
+            q = scaled[i]
+            for d in range(dim):
+                x[d] += a * q[d]
+    return solved

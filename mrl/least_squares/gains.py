@@ -1,4 +1,4 @@
-"""Gains by width: whether they are clear, what wider vectors would gain, what narrower ones keep, in one line."""
+"""Gains by width: whether they are clear, and what wider vectors would gain."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from mrl.least_squares.axes import rotate
 from mrl.least_squares.fit import propagated
 from mrl.least_squares.ials import Factors
 from mrl.least_squares.propagation import Propagation
-from mrl.least_squares.validation import validation_by_width
-from mrl.words import metric_title, percent
+from mrl.least_squares.validation import validation_by_user
 
 CLEAR_GAIN = 2.25  # standard errors: of twelve values that are no better, one is taken in one of seven data sets
 LEAST_GAIN = 0.01  # of twice the dimensions, below which they are not worth it
-KEPT = 0.9  # of the widest: by narrower vectors that are named
 
 ByUser = Sequence[np.ndarray]  # values of the same users, split by split
 
@@ -54,10 +52,10 @@ def widened(served: Factors, whole: Factors) -> Factors:
 
 def widened_values(
     config: TrainConfig, widths: Sequence[int], split: Interactions, factors: Factors, model: Propagation
-) -> list[np.ndarray]:
-    """The value by user of each width of the model that is served, widened by the factors it is cut from."""
+) -> np.ndarray:
+    """(W, n): the value by user of each width of the model that is served, widened by the factors it is cut from."""
     wide = widened(model.vectors(), propagated(config, split.train, factors).vectors())
-    return validation_by_width(wide, split, widths, config.early_stopping.monitor)
+    return validation_by_user(wide, split, widths, config.early_stopping.monitor)
 
 
 def gains_of_wider(values: Mapping[int, ByUser]) -> list[tuple[int, float]]:
@@ -72,22 +70,3 @@ def gains_of_wider(values: Mapping[int, ByUser]) -> list[tuple[int, float]]:
             best = width
             gains.append((width, mean_over_splits(values[width]) / mean_over_splits(values[served]) - 1))
     return gains
-
-
-def describe_widths(monitor: str, wider: Sequence[tuple[int, float]] | None, values: Mapping[int, float]) -> str:
-    """What wider vectors would gain and the narrowest that are good enough keep, on validation; empty where unknown.
-
-    wider: width and gain; None where none was measured. values: the metric by width that is served, narrowest first.
-    """
-    title, said, widest = metric_title(monitor), [], max(values)
-    if wider:
-        (width, gain), *others = wider
-        said.append(f"{width} dimensions would gain {percent(gain)} in {title}")
-        said[0] = ", ".join([said[0], *(f"{width} {percent(gain)}" for width, gain in others)])
-    elif wider is not None:
-        said.append(f"no wider vectors would gain clearly in {title}")
-    kept = {width: value / values[widest] for width, value in values.items() if value >= KEPT * values[widest] > 0}
-    if kept and min(kept) < widest:
-        of = "" if wider is not None else f" of the {title} of {widest}"
-        said.append(f"{min(kept)}{'' if wider else ' dimensions'} keep {percent(kept[min(kept)])}{of}")
-    return f"on validation, {'; '.join(said)}" if said else ""

@@ -23,18 +23,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mrl.data import Positives
-from mrl.kernels.row_systems import (
+from mrl.least_squares.axes import balance, rotate
+from mrl.least_squares.ials import (
     CHUNK,
     add_outer,
     cholesky_solve,
+    frequency_l2,
     gather_rows,
     row_chunks,
     solve_woodbury,
     square_chunks,
     times,
+    too_little,
+    transpose,
 )
-from mrl.least_squares.axes import balance, rotate
-from mrl.least_squares.ials import frequency_l2, too_little, transpose
 from mrl.widths import blocks, check_level_weights
 
 FLAT = 16  # dimensions up to which all are penalised alike: those of dense data want less of a penalty than wider ones
@@ -51,7 +53,6 @@ def nested_least_squares(
     nu: float = 1.0,
     l2_width_exponent: float = 0.0,
     sweeps: int = 1,
-    chunk: int = CHUNK,
 ) -> tuple[Tensor, Tensor]:
     """Users (U, D) and items (I, D), D = widths[-1], whose every prefix has been fitted; float32.
 
@@ -65,7 +66,7 @@ def nested_least_squares(
     user_l2 = frequency_l2(positives.counts, positives.num_items, **scale)
     item_l2 = frequency_l2(by_item.counts, positives.num_users, **scale)
     users, items = balance(*rotate(*factors), user_l2, item_l2)
-    levels = {"widths": widths, "level_weights": level_weights, "l2_width_exponent": l2_width_exponent, "chunk": chunk}
+    levels = {"widths": widths, "level_weights": level_weights, "l2_width_exponent": l2_width_exponent}
     for _ in range(sweeps):
         users = solve_blocks(users, items, positives, user_l2, alpha0=alpha0, **levels)
         items = solve_blocks(items, users, by_item, item_l2, alpha0=alpha0, **levels)
@@ -171,13 +172,7 @@ class BlockSystems:
 
 
 def _block_solver(
-    rotated: Tensor,
-    positives: Positives,
-    index: Tensor,
-    longest: int,
-    gram: Tensor,
-    diagonal: Tensor,
-    chunk: int,
+    rotated: Tensor, positives: Positives, index: Tensor, longest: int, gram: Tensor, diagonal: Tensor, chunk: int
 ) -> Callable[[slice, Tensor], Tensor]:
     """What solves a block of rows with about as many positives, given the other blocks (B, D), times ω; (B, d).
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ USERS = 256  # a step, all of them once before any twice
 PASSES = 50  # over the users at most: of few users, fewer steps do
 ITEMS = 2048  # to rank a step, of a large catalogue at least
 ITEM_SHARE = 0.1  # of it, so that some of what is to be recommended is among them
+PAIRS = 5 * 2**18  # of users and items a step, at most: of 100,000 items half of the users teach as much
+FEWEST = 32  # users a step, whatever the catalogue
 TEMPERATURE = 0.35  # of the softmax, in standard deviations of a user's scores
 LEARNING_RATE = 0.01  # falls to 0
 TINY = 1e-9  # in place of a spread of nothing
@@ -37,11 +40,9 @@ def learn_rotation(
     positives: Positives | None,
     widths: Sequence[int],
     *,
-    level_weights: Sequence[float] = (),
     steps: int = STEPS,
-    temperature: float = TEMPERATURE,
-    learning_rate: float = LEARNING_RATE,
     seed: int = 0,
+    **options: Any,
 ) -> tuple[Tensor, float]:
     """R (F, D), D = widths[-1], such that every level of users (U, F) R and items (I, F) R ranks as the whole does.
 
@@ -49,27 +50,15 @@ def learn_rotation(
     standard deviations of each user's scores, P_k that of a prefix, at a temperature of its own; of unseen items, some
     users and some items each step. R is the first D columns of the Cayley transform of a skew-symmetric matrix, which
     is learned; it starts at 1, and stays there where factors score nothing. positives: what each user has seen; None
-    where nothing is known. temperature: in standard deviations, too. learning_rate: at first.
-    Returns the last loss, too: 0 is perfect.
+    where nothing is known. options: of `learn_from`. Returns the last loss, too: 0 is perfect.
     """
     spread = score_spread(users, items)
     is_usable = spread > 0
     if positives is not None:
         is_usable &= (positives.counts > 0) & (positives.counts < len(items))
     generator = torch.Generator(users.device).manual_seed(seed)
-    batches = draw_users(is_usable, steps, generator)
-    return learn_from(
-        users,
-        items,
-        positives,
-        widths,
-        spread,
-        batches,
-        level_weights=level_weights,
-        temperature=temperature,
-        learning_rate=learning_rate,
-        generator=generator,
-    )
+    batches = draw_users(is_usable, len(items), steps, generator)
+    return learn_from(users, items, positives, widths, spread, batches, generator=generator, **options)
 
 
 def teacher(users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,12 +71,17 @@ def sharpened(users: Tensor, spread: Tensor) -> Tensor:
     return users / (TEMPERATURE * spread.clamp_min(TINY))[:, None]
 
 
-def draw_users(is_usable: Tensor, steps: int, generator: torch.Generator) -> Sequence[Tensor]:
+def items_a_step(count: int) -> int:
+    """How many of so many items are ranked in a step."""
+    return min(count, max(ITEMS, int(ITEM_SHARE * count)))
+
+
+def draw_users(is_usable: Tensor, num_items: int, steps: int, generator: torch.Generator) -> Sequence[Tensor]:
     """Rows of the users of each step, at most `steps` of them: of those that are usable (U,); none where nobody is."""
     usable = is_usable.nonzero()[:, 0]
     if len(usable) == 0:
         return []
-    batch_size = min(USERS, len(usable))
+    batch_size = min(USERS, max(FEWEST, PAIRS // items_a_step(num_items)), len(usable))
     passes = min(PASSES, math.ceil(steps * batch_size / len(usable)))
     steps = min(steps, math.ceil(passes * len(usable) / batch_size))
     order = [torch.randperm(len(usable), generator=generator, device=usable.device) for _ in range(passes)]
@@ -103,14 +97,14 @@ def learn_from(
     spread: Tensor,
     batches: Sequence[Tensor],
     *,
+    generator: torch.Generator,
     level_weights: Sequence[float] = (),
     temperature: float = TEMPERATURE,
     learning_rate: float = LEARNING_RATE,
-    generator: torch.Generator,
 ) -> tuple[Tensor, float]:
     """`learn_rotation` by the users of each step, their rows in `users`; spread (U,): of their scores.
 
-    generator: draws the items of each step.
+    generator: draws the items of each step. temperature: in standard deviations. learning_rate: at first.
     """
     dim, served = users.shape[1], widths[-1]
     levels = [width for width in widths if width < dim]
@@ -122,7 +116,7 @@ def learn_from(
     angles = torch.zeros(dim, served, dtype=users.dtype, device=device, requires_grad=True)
     sharpness = torch.zeros(len(levels), dtype=users.dtype, device=device)  # of each level, its logarithm
     moments = [torch.zeros(2, *table.shape, dtype=table.dtype, device=device) for table in (angles, sharpness)]
-    drawn = min(count, max(ITEMS, int(ITEM_SHARE * count)))
+    drawn = items_a_step(count)
     room = torch.empty(len(levels) + 3, len(batches[0]), drawn, dtype=users.dtype, device=device)
     sampled, place = items, torch.arange(count, device=device)
     for step, rows in enumerate(batches):

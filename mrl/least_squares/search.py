@@ -308,7 +308,8 @@ class _Search:
     def by_user(self, config: TrainConfig, models: Sequence[Propagation | Trainer]) -> list[np.ndarray]:
         """The value of each validation user, mean over the widths, split by split."""
         widths, monitor = config.widths, config.early_stopping.monitor
-        return self.each(lambda split, model: validation_by_user(model.vectors(), split, widths, monitor), models)
+        values = self.each(lambda split, model: validation_by_user(model.vectors(), split, widths, monitor), models)
+        return [each.mean(0) for each in values]
 
     def values_by_user(self, config: TrainConfig, *, trained: bool) -> list[np.ndarray]:
         """The same by the settings of the config, all made anew; trained: after some epochs."""

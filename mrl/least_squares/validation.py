@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import polars as pl
 import torch
 from torch import Tensor
 
@@ -27,41 +26,24 @@ def validation_value(factors: Factors, data: Interactions, widths: Sequence[int]
     """The validation metric, mean over the widths; 0 where a strong penalty has left nothing of the factors."""
     if not factors[1][:, 0].square().sum() > COLLAPSED:
         return 0.0
-    metric, k = _metric_of(monitor, data)
-    result = evaluate(*factors, data, split="valid", widths=widths, ks=(k,))
-    return float(np.mean([result.value(f"{metric}@{k}", width=width) for width in widths]))
+    return float(validation_by_user(factors, data, widths, monitor).mean())
 
 
 def validation_by_user(
     factors: Factors, data: Interactions, widths: Sequence[int], monitor: str = "ndcg@20"
 ) -> np.ndarray:
-    """The validation metric, mean over the widths, of each user who has any, in their order."""
-    metric, k = _metric_of(monitor, data)
+    """(W, n): the validation metric at each width of each user who has any; lists are no longer than the catalogue."""
+    metric, k = monitor.split("@")
+    k = min(int(k), data.num_items)
     result = evaluate(*factors, data, split="valid", widths=widths, ks=(k,), per_user=True)
-    return mean_by_user(result, f"{metric}@{k}")
+    return values_by_user(result, f"{metric}@{k}")
 
 
-def mean_by_user(result: Evaluation, monitor: str) -> np.ndarray:
-    """A metric such as ndcg@20 of each user, mean over the widths."""
+def values_by_user(result: Evaluation, monitor: str) -> np.ndarray:
+    """(W, n): a metric such as ndcg@20 at each width of each user, in their order."""
     metric, k = monitor.split("@")
-    table = result.per_user.filter(metric=metric, k=int(k))
-    return table.group_by("user").agg(pl.col("value").mean()).sort("user")["value"].to_numpy()
-
-
-def validation_by_width(
-    factors: Factors, data: Interactions, widths: Sequence[int], monitor: str = "ndcg@20"
-) -> list[np.ndarray]:
-    """The same of each width."""
-    metric, k = _metric_of(monitor, data)
-    table = evaluate(*factors, data, split="valid", widths=widths, ks=(k,), per_user=True).per_user
-    table = table.filter(metric=metric).sort("user")
-    return [table.filter(width=width)["value"].to_numpy() for width in widths]
-
-
-def _metric_of(monitor: str, data: Interactions) -> tuple[str, int]:
-    """Metric and list length of a monitor, the length at most the whole catalogue."""
-    metric, k = monitor.split("@")
-    return metric, min(int(k), data.num_items)
+    table = result.per_user.filter(metric=metric, k=int(k)).sort("width", "user")
+    return table["value"].to_numpy().reshape(table["width"].n_unique(), -1)
 
 
 def sample_validation_users(data: Interactions, seed: int, most: int = MOST_USERS) -> Interactions:

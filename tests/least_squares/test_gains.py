@@ -1,4 +1,4 @@
-"""Gains by width: which are clear, what is behind the served dimensions, and how it is said."""
+"""Gains by width: which are clear, and what is behind the served dimensions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 from mrl.least_squares.gains import (
     clearly_better,
     clearly_wider,
-    describe_widths,
     gains_of_wider,
     mean_over_splits,
     widened,
@@ -57,30 +56,3 @@ def test_behind_the_served_dimensions_is_the_best_of_each_rank_of_what_they_leav
         expected = left[:, :rank] * singular[:rank] @ right[:rank]
         found = users[:, 2 : 2 + rank] @ items[:, 2 : 2 + rank].T
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
-
-
-VALUES = {4: 0.17, 16: 0.188, 64: 0.2}
-
-
-@pytest.mark.parametrize(
-    ("wider", "values", "line"),
-    [
-        (
-            [(128, 0.06), (256, 0.09)], VALUES,
-            "on validation, 128 dimensions would gain 6 % in NDCG@20, 256 9 %; 16 keep 94 %",
-        ),
-        ([], VALUES, "on validation, no wider vectors would gain clearly in NDCG@20; 16 dimensions keep 94 %"),
-        (None, VALUES, "on validation, 16 dimensions keep 94 % of the NDCG@20 of 64"),
-        ([(128, 0.013)], {4: 0.1, 64: 0.2}, "on validation, 128 dimensions would gain 1 % in NDCG@20"),
-        ([], {64: 0.2}, "on validation, no wider vectors would gain clearly in NDCG@20"),
-        (None, {4: 0.1, 64: 0.2}, ""),
-        (None, {64: 0.2}, ""),
-        (None, {4: 0.0, 64: 0.0}, ""),
-    ],
-)  # fmt: skip
-def test_it_is_said_in_one_line(wider, values, line) -> None:
-    assert describe_widths("ndcg@20", wider, values) == line
-
-
-def test_the_metric_is_the_one_that_is_watched() -> None:
-    assert "in Recall@10;" in describe_widths("recall@10", [(128, 0.06)], VALUES)

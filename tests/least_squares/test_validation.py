@@ -45,7 +45,7 @@ def test_the_value_is_the_mean_over_the_widths_and_that_of_the_users(data, facto
     result = evaluate(*factors, data, split="valid", widths=(2, 4), ks=(int(k),), per_user=True)
     value = validation_value(factors, data, (2, 4), monitor)
     assert value == pytest.approx(np.mean([result.value(monitor, width) for width in (2, 4)]))
-    by_user = validation_by_user(factors, data, (2, 4), monitor)
+    by_user = validation_by_user(factors, data, (2, 4), monitor).mean(0)
     judges = data.valid.counts.nonzero()[:, 0].tolist()
     assert by_user.shape == (len(judges),) and by_user.std() > 0 and by_user.mean() == pytest.approx(value)
     user = result.per_user.filter(user=judges[5], metric=metric)
