@@ -9,7 +9,7 @@ Loops run over slices of a batch in threads, and give the same for any number of
     row_adam        Adam that touches only the rows of a batch
     products        products of tables by the faster library, where it rounds nothing
     sparse          a sparse matrix times a table of vectors
-    row_systems     small linear systems, one a row: Woodbury, Cholesky, conjugate gradients
+    row_systems     the small linear systems of least squares, row by row
     topk            the best k of a row
     scan            scores of one query for all items, from codes of fewer bits
     cuda_graph      a training step recorded once as a CUDA graph and replayed

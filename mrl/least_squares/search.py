@@ -96,13 +96,13 @@ def choose_settings(config: TrainConfig, data: Interactions, on_trial: OnTrial =
     if not left:
         return Chosen(config)
     search = _Search(config, left, data, on_trial)
-    config = search.choose_penalty(config)
+    config = search.choose_penalty(config)  # and the propagation: by the whole of a fit that is not too wide
     if is_auto:
-        config = usual_settings(search.choose_widths(config, possible), train)
-    config = search.choose_width(config)
-    config = search.choose_nested(config)
-    config = search.choose_rotation(config)
-    config = search.try_others(config)
+        config = usual_settings(search.choose_widths(config, possible), train)  # by a wide fit, rotated in a hurry
+    config = search.choose_width(config)  # that is fitted, and the sweeps: by the whole
+    config = search.choose_nested(config)  # a nested sweep or none: by the whole
+    config = search.choose_rotation(config)  # axes rotated or not: by all widths that are served
+    config = search.try_others(config)  # where a thorough search has them open
     return Chosen(config, search.model if search.model_config == config else None, search.wider)
 
 
