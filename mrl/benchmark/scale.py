@@ -10,9 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import fields
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -24,10 +22,9 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from mrl.benchmark.measure import peak_mib
 from mrl.config import TrainConfig
 from mrl.data import planted_interactions
-from mrl.distributed.cost import EVALUATION, EVALUATION_MEMORY, SWEEP, SWEEP_MEMORY, Load, Machine, fit_factors
+from mrl.distributed.cost import EVALUATION, EVALUATION_MEMORY, MEMORY, SWEEP, Load, Machine, fit_factors
 from mrl.distributed.data import ShardedData, load_sharded
 from mrl.distributed.evaluation import evaluate
 from mrl.distributed.least_squares import ials
@@ -38,12 +35,12 @@ from mrl.least_squares.ials import CHUNK
 from mrl.parameters import PathText, settings
 from mrl.sharded.cost import EPOCH, EpochLoad
 from mrl.sharded.epochs import ShardedTrainer
-from mrl.sharded.group import Group, give_back, join, leave
+from mrl.sharded.group import Group, join, leave
 from mrl.sharded.rows import shard
 from mrl.widths import check_widths
 from mrl.words import MARKERS
 
-KINDS = dict.fromkeys((SWEEP, EVALUATION, EPOCH), "seconds") | dict.fromkeys((SWEEP_MEMORY, EVALUATION_MEMORY), "bytes")
+KINDS = dict.fromkeys((SWEEP, EVALUATION, EPOCH), "seconds") | dict.fromkeys((MEMORY, EVALUATION_MEMORY), "bytes")
 UNIT = {"seconds": "seconds", "bytes": "GiB"}
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
 CLOCKS = {"processor": time.process_time, "wall": time.perf_counter}
@@ -58,6 +55,7 @@ class ScaleConfig:
     sizes: interactions of the planted data that are fitted; held_out: of those that are predicted. users, items: of
     data of a million interactions; fewer or more with the root of the size. processes, widths: each with each. repeats:
     the least counts. clock: processor, seconds of a core whatever else wants it; wall, where nothing else runs.
+    memory_sizes, memory_held_out: likewise, of data as on paper, by which memory is measured; memory_width: dimensions.
 
     On paper, machines: how many; large: interactions; large_users, large_items: of 10⁸, users with the size and items
     with its root; large_width: dimensions; large_batch: positives a step of an epoch. cores: processes of a machine,
@@ -75,6 +73,9 @@ class ScaleConfig:
     widths: tuple[PositiveInt, ...] = (32, 128)
     repeats: PositiveInt = 3
     clock: Literal["processor", "wall"] = "processor"
+    memory_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (2_000_000, 5_000_000)
+    memory_held_out: PositiveInt = 20_000_000
+    memory_width: PositiveInt = 64
     seed: NonNegativeInt = 0
     machines: tuple[PositiveInt, ...] = (8, 64)
     large: tuple[PositiveInt, ...] = (10**8, 10**9)
@@ -92,8 +93,9 @@ class ScaleConfig:
 
     def __post_init__(self) -> None:
         check_widths(self.widths)
-        if self.held_out in self.sizes:
-            raise ConfigError(f"held_out={self.held_out}: is one of sizes; give another, so that it is predicted")
+        for held_out, sizes in (("held_out", "sizes"), ("memory_held_out", "memory_sizes")):
+            if (size := getattr(self, held_out)) in getattr(self, sizes):
+                raise ConfigError(f"{held_out}={size}: is one of {sizes}; give another, so that it is predicted")
 
     @property
     def assumed(self) -> Machine:
@@ -106,12 +108,16 @@ class ScaleConfig:
         users, items = round(self.users * share), round(self.items * share)
         return {"num_users": users, "num_items": max(items, 64), "interactions": interactions, "branching": (2,)}
 
+    def at_large(self, interactions: int) -> tuple[int, int]:
+        """Users and items of so many interactions on paper."""
+        return round(self.large_users * interactions / 1e8), round(self.large_items * (interactions / 1e8) ** 0.5)
+
 
 def measure_scale(config: ScaleConfig) -> tuple[pl.DataFrame, Machine]:
     """A row a load, of every size, number of processes and width; and what a process has of this machine.
 
     Columns: those of `Load`; held_out; `sweep`, `evaluation` and `epoch` (of mrl4rec), seconds; with ` sent` bytes of a
-    process on average; `sweep memory` and `evaluation memory`, bytes, the most of a process, sharding included.
+    process on average. Memory is measured by `mrl.benchmark.memory`.
     """
     rows, speeds = [], []
     for processes in config.processes:
@@ -172,7 +178,6 @@ def measure_sizes(group: Group, config: ScaleConfig) -> tuple[list[dict], dict[s
 
 def _measure_width(data: ShardedData, width: int, config: ScaleConfig) -> dict:
     group, train = data.group, data.own.train
-    _forget_peak()
     made = shard(group, train, data.users, width=width)
     generator = torch.Generator().manual_seed(config.seed)
     counts = made.by_user.counts, made.by_item.counts
@@ -181,17 +186,16 @@ def _measure_width(data: ShardedData, width: int, config: ScaleConfig) -> dict:
     long = sum(int(rows[rows >= max(width, CHUNK // width)].sum()) for rows in counts)
     row = {"users": data.num_users, "items": data.num_items, "interactions": sum(group.each(len(train)))}
     row |= {"width": width, "processes": group.size, "long": sum(group.each(long)), "machines": 1}
-    row |= {SWEEP: seconds, f"{SWEEP} sent": sent, SWEEP_MEMORY: _peak(group)}
-    _forget_peak()
-    widths = _levels(width)
+    row |= {SWEEP: seconds, f"{SWEEP} sent": sent}
+    widths = levels_of(width)
     seconds, sent, _ = _least(group, config, lambda: evaluate(data, factors, made.items, split="test", widths=widths))
-    row |= {EVALUATION: seconds, f"{EVALUATION} sent": sent, EVALUATION_MEMORY: _peak(group)}
+    row |= {EVALUATION: seconds, f"{EVALUATION} sent": sent}
     training = TrainConfig(dataset="planted", recipe="mrl4rec", widths=widths, seed=config.seed, device="cpu")
     seconds, sent, _ = _least(group, config, ShardedTrainer(training, group, train, data.users).run_epoch)
     return row | {EPOCH: seconds, f"{EPOCH} sent": sent}
 
 
-def _levels(width: int) -> list[int]:
+def levels_of(width: int) -> list[int]:
     """Of a fit of so many dimensions, the widths that are evaluated, and trained by epochs."""
     return [each for each in (width // 4, width // 2, width) if each]
 
@@ -211,17 +215,6 @@ def _least(group: Group, config: ScaleConfig, work: Callable) -> tuple[float, fl
     return min(seconds[1:]), sum(group.each(sent)) / group.size, result
 
 
-def _forget_peak() -> None:
-    """From here on the most memory is that of what follows, without what was freed; where the system cannot, of all."""
-    give_back()
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak(group: Group) -> int:
-    return max(group.each(round(peak_mib() * 2**20)))
-
-
 def _speed(group: Group, config: ScaleConfig) -> dict[str, float | None]:
     """What this process has of the machine: `Machine` by name; None for the network where there is one process."""
     side, sending = torch.ones(FLOPS_SIDE, FLOPS_SIDE), torch.ones(GATHERED // 4)
@@ -238,27 +231,31 @@ def _speed(group: Group, config: ScaleConfig) -> dict[str, float | None]:
     return speed | {"latency": _least(group, config, lambda: group.largest(0.0))[0]}
 
 
-def fit_scale(measured: pl.DataFrame, machine: Machine) -> tuple[pl.DataFrame, dict[str, np.ndarray]]:
+def fit_scale(
+    measured: pl.DataFrame, memory: pl.DataFrame, machine: Machine
+) -> tuple[pl.DataFrame, dict[str, np.ndarray]]:
     """What was measured beside what `fit_factors` predicts of all, fitted to what is not held out; and the factors.
 
+    measured, memory: of `measure_scale` and `measure_sharded_memory`.
     Columns of a row: those of `Load`, held_out, quantity (a key of KINDS, or its bytes sent, which are not fitted),
     measured, predicted, error (a share of measured).
     """
     factors, rows = {}, []
-    fitted = [number for number, held_out in enumerate(measured["held_out"]) if not held_out]
-    about = measured.select(*(field.name for field in fields(Load)), "held_out").to_dicts()
-    for kind in KINDS:
-        found, loads = measured[kind].to_list(), [_load(kind, row) for row in measured.to_dicts()]
+    names = [*(field.name for field in fields(Load)), "held_out"]
+    for kind, unit in KINDS.items():
+        table = (memory if unit == "bytes" else measured).drop_nulls(kind)
+        fitted = [number for number, held_out in enumerate(table["held_out"]) if not held_out]
+        found, loads = table[kind].to_list(), [_load(kind, row) for row in table.to_dicts()]
         factors[kind] = fit_factors(kind, [loads[n] for n in fitted], [found[n] for n in fitted], machine)
         predicted = [load.predict(kind, machine, factors[kind]) for load in loads]
         rows += [
             row | {"quantity": kind, "measured": of, "predicted": by}
-            for row, of, by in zip(about, found, predicted, strict=True)
+            for row, of, by in zip(table.select(names).to_dicts(), found, predicted, strict=True)
         ]
     for kind, sent in ((SWEEP, Load.sent_by_sweep), (EVALUATION, Load.sent_by_evaluation), (EPOCH, EpochLoad.sent)):
         rows += [
             row | {"quantity": f"{kind} sent", "measured": float(of), "predicted": float(sent(_load(kind, row)))}
-            for row, of in zip(about, measured[f"{kind} sent"], strict=True)
+            for row, of in zip(measured.select(names).to_dicts(), measured[f"{kind} sent"], strict=True)
             if row["processes"] > 1
         ]
     error = (pl.col("predicted") / pl.col("measured") - 1).alias("error")
@@ -268,7 +265,7 @@ def fit_scale(measured: pl.DataFrame, machine: Machine) -> tuple[pl.DataFrame, d
 def _load(kind: str, row: dict) -> Load | EpochLoad:
     if kind == EPOCH:
         sizes = {name: row[name] for name in ("users", "items", "interactions", "processes")}
-        return EpochLoad(**sizes, widths=_levels(row["width"]))
+        return EpochLoad(**sizes, widths=levels_of(row["width"]))
     return Load(**{field.name: row[field.name] for field in fields(Load)})
 
 
@@ -285,15 +282,14 @@ def predict_scale(config: ScaleConfig, factors: dict[str, np.ndarray]) -> pl.Dat
     """
     rows = []
     for interactions in config.large:
-        share = interactions / 1e8
-        users, items = round(config.large_users * share), round(config.large_items * share**0.5)
+        users, items = config.at_large(interactions)
         for machines in config.machines:
             processes = machines * config.cores
             counts = np.arange(1, items + 1) ** -POPULARITY
             counts = np.minimum(counts * (interactions / counts.sum()), users)
             long = round(counts[counts >= max(config.large_width, CHUNK // config.large_width)].sum())
             load = Load(users, items, interactions, config.large_width, processes, long, machines)
-            levels, batch = _levels(config.large_width), config.large_batch
+            levels, batch = levels_of(config.large_width), config.large_batch
             epoch = EpochLoad(users, items, interactions, levels, batch_size=batch, processes=processes)
             row = {"interactions": interactions, "users": users, "items": items, "width": config.large_width}
             row |= {"machines": machines, "processes": processes}

@@ -8,7 +8,7 @@ r"""Beyond one process: tables and data sharded over processes and machines, on 
     checkpoint     what a run goes on from, by torch.distributed.checkpoint, in any number of processes
     data           the interactions of one's own users, of any data set
     evaluation     all items ranked for one's own users; metrics that add up exactly
-    cost           seconds, bytes and memory of a sweep and an evaluation, by formulas with fitted factors
+    cost           seconds and bytes sent of a sweep and an evaluation, memory of a run, by formulas
     training       a run under way: what its checkpoints keep, and what a recipe makes of it
     graph_epochs   epochs of the nested softmax through propagation, on shards
     epochs         epochs of mrl4rec or default: validated, the best one kept, and the refit
@@ -30,8 +30,9 @@ than bpr and softmax, the rules mix and dens, prototypes, dropout.
 
 Each process holds its users' and its items' interactions, their rows of the tables (4 · D bytes each), and for half a
 sweep what these point to of the other side, at most `mrl.sharded.rows.FETCHED` numbers; all ids, in the first one
-and where a Parquet folder is read; all items while it evaluates. The first process searches the settings on users drawn
-at random with at most a million interactions (thorough: three), and writes the run directory.
+and where a Parquet folder is read; all items while it evaluates; and 390 to 540 MiB of the program:
+`mrl.distributed.cost`. The first process searches the settings on users drawn at random with at most a million
+interactions (thorough: three), and writes the run directory.
 
 On two machines, A and B, of 8 processes each (none of what follows has been run by the authors):
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 
 import torch
 import torch.distributed.checkpoint as dcp
@@ -20,9 +21,11 @@ from mrl.config import TrainConfig
 from mrl.distributed.data import ShardedData
 from mrl.errors import RunError
 from mrl.runs import RunDirectory, check_compatible, run_path
-from mrl.sharded.group import RESTARTED
+from mrl.sharded.group import RESTARTED, give_back
 from mrl.sharded.rows import Rows
 from mrl.train import identity
+
+FILE = 2**24  # bytes of a file of tiles, about: while it is written, two copies of it are in memory
 
 
 class Checkpoint:
@@ -60,6 +63,7 @@ class Checkpoint:
             self.leave(self.saved)
 
         self.group.tell(point)
+        give_back()
 
     def load(self, sides: Sequence[Rows], width: int) -> list[Tensor]:
         """Own factors, so wide, as they were kept last. RunError where they are not whole."""
@@ -76,10 +80,12 @@ class Checkpoint:
 
     def _call(self, do: Callable, fault: str, remedy: str, *tables: Sequence) -> None:
         """Save or load own tiles, each named by its side and its first row."""
-        sides, path = enumerate(zip(*tables, strict=True)), str(self.path / f"checkpoint-{self.saved}")
-        tiles = {f"{n}.{rows.start + own.start}": table[own] for n, (rows, table) in sides for own in rows.own_tiles}
-        writer, reader = dcp.HuggingFaceStorageWriter(path, save_distributed=True), dcp.HuggingFaceStorageReader(path)
-        storage = {"storage_writer": writer} if do is dcp.save else {"storage_reader": reader}
+        pairs, path = list(enumerate(zip(*tables, strict=True))), str(self.path / f"checkpoint-{self.saved}")
+        tiles = {f"{n}.{rows.start + own.start}": table[own] for n, (rows, table) in pairs for own in rows.own_tiles}
+        if do is dcp.save:
+            storage = {"storage_writer": dcp.HuggingFaceStorageWriter(path, _files(pairs), save_distributed=True)}
+        else:
+            storage = {"storage_reader": dcp.HuggingFaceStorageReader(path)}
         try:
             with warnings.catch_warnings(action="ignore"):  # that one process is alone
                 do(tiles, **storage, process_group=self.group.process_group, no_dist=self.group.size == 1)
@@ -88,3 +94,13 @@ class Checkpoint:
             error = RunError(f"{path}: {fault} ({why[:200]}); {remedy}")
             error.is_shared = True  # all processes raise it
             raise error from None
+
+
+def _files(pairs: Iterable[tuple[int, tuple[Rows, Tensor]]]) -> dict[str, int]:
+    """In which file each tile of all processes is, from 1."""
+    files, written = {}, 0
+    for n, (rows, table) in pairs:
+        for first, last in pairwise(rows.tiles):
+            files[f"{n}.{first}"] = 1 + written // FILE
+            written += (last - first) * table.shape[1] * table.element_size()
+    return files

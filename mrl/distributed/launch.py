@@ -45,7 +45,7 @@ def fit(
     if data is not None:
         raise ConfigError(f"data: {config.processes} processes read the data of the config; leave data out")
     config = replace(config, dataset=resolve_dataset(config.dataset), run_dir=str(run_path(config).resolve()))
-    _start(config, Progress(shown=progress))
+    start(config, Progress(shown=progress))
     return load(config.run_dir)
 
 
@@ -55,8 +55,11 @@ def arguments(config: TrainConfig) -> list[str]:
     return [word for name, value in settings for word in (name, value if isinstance(value, str) else json.dumps(value))]
 
 
-def _start(config: TrainConfig, progress: Progress) -> None:
-    """Run torchrun until it ends, and show what the first process tells. RunError where it fails."""
+def start(config: TrainConfig, progress: Progress) -> None:
+    """Run torchrun until it ends, on shards even in one process, and show what the first process tells.
+
+    RunError where it fails.
+    """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={config.processes}"]
     command += ["--max-restarts=3", "-m", "mrl.distributed", *arguments(config)]
     threads = str(max(1, (os.cpu_count() or 1) // config.processes))

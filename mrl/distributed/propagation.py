@@ -1,18 +1,17 @@
 """Propagation on shards: own rows pick up a share of their neighbours', which are fetched.
 
-One fetch of each side that is picked up from a hop; a row is summed where it lies, in the order of its neighbours.
+One fetch of each side that is picked up from a hop; a row is summed where it lies, in the order of its neighbours, by
+torch: numba is not loaded before evaluation, beside what least squares hold.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from mrl.config import TrainConfig
-from mrl.kernels import propagate
 from mrl.least_squares.ials import Factors
 from mrl.least_squares.propagation import effective_hops
-from mrl.model import sparse_matrix
 from mrl.sharded.group import Group
 from mrl.sharded.rows import Links, Shard
 
@@ -27,10 +26,9 @@ class Graph:
         """(R, D): own rows times the other side's table, of which this process has its own rows."""
         product = table.new_empty(len(self.counts), table.shape[1])
         for rows, positives, (fetched, counts) in self.links.blocks(table, self.other_counts):
-            values = (self.counts[rows][positives.users.long()] * counts[positives.items.long()]).rsqrt()
-            shape = (positives.num_users, len(fetched))
-            matrix = sparse_matrix(positives.offsets.to(torch.int32), positives.items, values, shape)
-            product[rows] = propagate(matrix, matrix, fetched)  # never backwards, which is what a transpose is for
+            weights = (self.counts[rows][positives.users.long()] * counts[positives.items.long()]).rsqrt()
+            starts = positives.offsets[:-1].to(positives.items.dtype)
+            product[rows] = embedding_bag(positives.items, fetched, starts, mode="sum", per_sample_weights=weights)
         return product
 
 

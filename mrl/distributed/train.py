@@ -149,7 +149,7 @@ def train(config: TrainConfig, group: Group, progress: Progress) -> Path:
         results, advice = [], ""
         idle = sum(group.each(int((data.own.train.counts == data.num_items).sum())))
         if training.validated is None:
-            fit = FITS[config.recipe](training, data)
+            fit, fitted = _fit(training, data)
             result = _validate(training, data, fit)
             training.validated = [result.table.to_dict(as_series=False), result.users]
         settings = training.settings()
@@ -166,7 +166,7 @@ def train(config: TrainConfig, group: Group, progress: Progress) -> Path:
             fit = None  # its tables make room for those of the refit
             data = data.merge_valid()
             vars(data)["fingerprint"] = fingerprint  # of what came: others do not ask any more
-            fit = FITS[config.recipe](training, data)
+            fit, fitted = _fit(training, data)
         if config.protocol == "paper" and not config.per_user:  # validation was the test set
             results.append(replace(result, table=result.table.with_columns(split=pl.lit("test"))))
         else:
@@ -181,12 +181,19 @@ def train(config: TrainConfig, group: Group, progress: Progress) -> Path:
             "notes": [*data.notes, *notes],
             "processes": group.size,
             "bytes_sent": sum(group.each(group.sent)),
+            "fit_memory_mib_by_process": fitted,
             "peak_memory_mib_by_process": group.each(round(peak_memory_mib() or 0)),
             "fingerprint": fingerprint,
         } | {name: fact for name, fact in {"chosen": training.chosen, "advice": advice}.items() if fact}
         _write(training, directory, replace(config, widths=settings.widths), data, results, fit, facts)
     tell_end(progress, config, training.rows, training.chosen, seconds, training.best_epoch, advice)
     return run_path(config).resolve()
+
+
+def _fit(training: Training, data: ShardedData) -> tuple[Fit, list[int]]:
+    """What a recipe makes of the data, and the most memory of each process up to there, MiB."""
+    fit = FITS[training.config.recipe](training, data)
+    return fit, training.group.each(round(peak_memory_mib() or 0))
 
 
 def _validate(training: Training, data: ShardedData, fit: Fit) -> Evaluation:

@@ -23,7 +23,8 @@ from mrl.data import pick_device
 from mrl.errors import MRLError
 
 RESTARTED = "TORCHELASTIC_RESTART_COUNT"  # in the environment: how often torchrun has started all processes again
-PIECE = 2**24  # bytes at a time to the first process
+PIECE = 2**22  # bytes at a time to the first process
+MAPPED = 2**22  # bytes from which on memory is mapped by itself, where that is asked for
 PATIENCE = timedelta(minutes=60)  # for the slowest: one process reads or searches while the others wait
 
 
@@ -182,6 +183,7 @@ def join(device: str = "auto") -> Group:
     """
     if "WORLD_SIZE" not in os.environ:
         return Group(pick_device(device))
+    map_large()
     local, here = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     chosen = pick_device(device)
     if chosen.type == "cuda" and torch.cuda.device_count() < here:
@@ -202,6 +204,16 @@ def give_back() -> None:
     """Give freed memory back to the system, where that can be asked for: glibc keeps what lies between what is held."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def map_large() -> None:
+    """From here on tables of MAPPED bytes and more are mapped one by one, and go back to the system when freed.
+
+    glibc would raise that limit to the largest that was freed, up to 32 MiB, and keep much of what is below.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(-3, MAPPED)  # M_MMAP_THRESHOLD
+        ctypes.CDLL(None).mallopt(-1, MAPPED)  # M_TRIM_THRESHOLD, which is no more than 128 KiB from then on
 
 
 def leave() -> None:

@@ -18,7 +18,7 @@ from mrl.benchmark.scale import (
     predict_scale,
     scale_errors,
 )
-from mrl.distributed.cost import Load, Machine
+from mrl.distributed.cost import EVALUATION, SWEEP, Load, Machine
 from mrl.errors import ConfigError, RunError
 from mrl.sharded import EpochLoad, Group
 from mrl.sharded.cost import EPOCH
@@ -28,7 +28,7 @@ SMALL = ScaleConfig(
 )
 MACHINE = Machine(2e10, 1e10, 1e9, 1e-4)
 TRUE = [np.array([2.0, 3.0, 1e-3, 1.5, 4.0]), np.array([5.0, 1e-6, 0.1, 2.0]), np.array([2.0, 3e-4, 2.0])]
-TRUE += [np.array([1e8, 3.0, 2.0, 4.0]), np.array([1e8, 3.0, 2.0])]
+TRUE += [np.array([3e8]), np.array([5e8])]
 
 
 def made() -> pl.DataFrame:
@@ -55,12 +55,13 @@ def test_sizes_are_measured():
         (4, 1, False), (8, 1, False), (4, 1, True), (8, 1, True),
     ]  # fmt: skip
     assert measured["interactions"][0] == pytest.approx(16_000, rel=0.01), "a fifth is for test"
-    assert all((measured[name] > 0).all() for name in KINDS) and measured["sweep sent"].to_list() == [0] * 4
+    assert all((measured[name] > 0).all() for name in (SWEEP, EVALUATION, EPOCH))
+    assert measured["sweep sent"].to_list() == [0] * 4
     assert speed["flops"] > 1e8 and speed["memory_bandwidth"] > 1e7 and speed["bandwidth"] is speed["latency"] is None
 
 
 def test_what_is_fitted_predicts_what_is_held_out():
-    table, factors = fit_scale(made(), MACHINE)
+    table, factors = fit_scale(made(), made(), MACHINE)
     assert len(table) == 5 * 16 + 3 * 8 and table["error"].abs().max() < 1e-4
     errors = scale_errors(table)
     assert set(errors["quantity"]) == {*KINDS, "sweep sent", "evaluation sent", "epoch sent"} and len(errors) == 16
@@ -73,10 +74,12 @@ def test_what_is_fitted_predicts_what_is_held_out():
 
 def test_what_is_held_out_is_not_fitted():
     slow = made().with_columns(pl.when("held_out").then(pl.col("sweep") * 2).otherwise("sweep").alias("sweep"))
-    errors = scale_errors(fit_scale(slow, MACHINE)[0]).filter(quantity="sweep")
+    errors = scale_errors(fit_scale(slow, made(), MACHINE)[0]).filter(quantity="sweep")
     assert dict(errors.select("held_out", "largest_error").rows()) == pytest.approx({False: 0, True: 0.5}, abs=1e-4)
     with pytest.raises(ConfigError, match="held_out=5: is one of sizes"):
         ScaleConfig(sizes=(5, 6), held_out=5)
+    with pytest.raises(ConfigError, match="memory_held_out=5: is one of memory_sizes"):
+        ScaleConfig(memory_sizes=(5, 6), memory_held_out=5)
 
 
 @pytest.mark.timeout(120)

@@ -37,6 +37,7 @@ def stopped(group: Group, settings: TrainConfig, saves: int) -> str:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunDirectory, "save_checkpoint", save)
+        patch.setattr(checkpoint, "FILE", 1000)  # many files
         return sharded(group, settings)
 
 
@@ -60,6 +61,8 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not(processes, tmp_path, saves
             said = processes.run(sizes[0], stopped, settings, saves)
             assert said == ["RunError: stopped"] * sizes[0]
             assert (tmp_path / path / "checkpoint.safetensors").exists()
+            files = [*(tmp_path / path).glob("checkpoint-*/*.safetensors")]
+            assert not files or len(files) > 2 * sizes[0], "tiles are written in several files"
             with pytest.raises(RunError, match="was interrupted; train with the same settings to resume it"):
                 load(tmp_path / path)
         assert processes.run(sizes[1], sharded, settings) == [str(tmp_path / path)] * sizes[1]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mrl.distributed.cost import EVALUATION, EVALUATION_MEMORY, SWEEP, SWEEP_MEMORY, Load, Machine, fit_factors
+from mrl.distributed.cost import EVALUATION, EVALUATION_MEMORY, MEMORY, SWEEP, Load, Machine, fit_factors
 from mrl.distributed.least_squares import bytes_of_sweep
 from mrl.errors import ConfigError
 from mrl.sharded import rows
@@ -15,7 +15,7 @@ from mrl.sharded.cost import EPOCH, EpochLoad
 
 MACHINE = Machine(flops=1e9, memory_bandwidth=1e8, bandwidth=1e7, latency=1e-3)
 LOAD = Load(users=1000, items=400, interactions=500_000, width=16, processes=4, long=9000, machines=2)
-KINDS = [SWEEP, EVALUATION, SWEEP_MEMORY, EVALUATION_MEMORY]
+KINDS = [SWEEP, EVALUATION, MEMORY, EVALUATION_MEMORY]
 
 
 def test_terms_are_those_of_the_formulas():
@@ -26,9 +26,14 @@ def test_terms_are_those_of_the_formulas():
     scores = 2 * 16 * 1000 * 400 / 4 / 1e9
     assert LOAD.terms(EVALUATION, MACHINE) == pytest.approx([scores, 250, 1, scores / 2])
     assert LOAD.sending(EVALUATION, MACHINE) == pytest.approx(4 * 16 * 400 * 3 / 4 / 1e7)
-    assert LOAD.terms(SWEEP_MEMORY, MACHINE) == pytest.approx([1, 500_000, 64 * 350, 64 * 1000])
-    assert LOAD.terms(EVALUATION_MEMORY, MACHINE) == pytest.approx([1, 500_000, 64 * 350 + 3 * 64 * 400])
-    assert LOAD.sending(SWEEP_MEMORY, MACHINE) == 0
+    assert LOAD.terms(MEMORY, MACHINE).tolist() == LOAD.terms(EVALUATION_MEMORY, MACHINE).tolist() == [1]
+    tables = 64 * (2 * 1000 + 400) / 4
+    assert LOAD.sending(MEMORY, MACHINE) == pytest.approx(8 * 1400 + 17 * 125_000), "pairs are shared out"
+    evaluated = 8 * 1400 + 5 * 125_000 + tables + 2 * 64 * 400
+    assert LOAD.sending(EVALUATION_MEMORY, MACHINE) == pytest.approx(evaluated)
+    assert LOAD.predict(MEMORY, MACHINE, [300]) == 300 + LOAD.sending(MEMORY, MACHINE)
+    wide = replace(LOAD, width=1600)
+    assert wide.sending(MEMORY, MACHINE) == pytest.approx(8 * 1400 + 9 * 125_000 + 100 * tables + 6400 * 1000), "tables"
     assert LOAD.predict(SWEEP, MACHINE, np.ones(5)) == pytest.approx(sum(sweep) + LOAD.sending(SWEEP, MACHINE))
 
 

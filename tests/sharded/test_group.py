@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import platform
+
+import psutil
 import pytest
 import torch
 
 from mrl.errors import RunError
-from mrl.sharded.group import Group, join
+from mrl.sharded.group import Group, join, map_large
 
 COUNTS = (2, 0, 3)
 
@@ -95,3 +98,12 @@ def test_without_torchrun_there_is_one_process(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     group = join("cpu")
     assert (group.rank, group.size, group.is_first) == (0, 1, True)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc alone")
+def test_large_tables_go_back_to_the_system_when_freed():
+    map_large()
+    tables = [torch.ones(2**21) for _ in range(8)]  # 8 MiB each
+    held = psutil.Process().memory_info().rss
+    tables[:-1] = []  # the last one stays, on top of what is freed
+    assert held - psutil.Process().memory_info().rss > 7 * 2**23 - 2**20
