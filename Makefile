@@ -40,7 +40,7 @@ ablation: $(VENV)/.installed ## what each stage of the recipe gives on DATASET: 
 levels: $(VENV)/.installed ## what each width knows of true taxonomies, beside models that are not nested: reports/levels.csv, figures/levels.*; trains what is missing, hours; PROTOTYPES=true adds reports/prototypes.csv
 	$(call execute,levels)
 
-study: $(VENV)/.installed-study ## every model on every data set: reports/study.*, in days; DRY_RUN=true says how long, TRIALS=8 ... are passed on
+study: $(VENV)/.installed-study ## every model on every data set: reports/study.*, in a night; DRY_RUN=true says how long, HOURS=2 ... are passed on
 	$(call execute,study)
 
 test: $(VENV)/.installed-test ## lint and run the whole test suite, a file at a time in each of two processes

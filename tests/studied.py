@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mrl.study import fitting
+from mrl.controls import fitting
 from mrl.study import models as study_models
 from mrl.study.config import StudyConfig
 from mrl.study.folder import write_json

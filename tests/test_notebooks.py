@@ -176,7 +176,7 @@ def test_study_searches_fits_compares_and_writes_three_files(tmp_path) -> None:
     execute(
         "study", tmp_path, datasets=["planted"], planted=SMALL, widths=[2, 4], trials=2, seconds=20.0, seeds=[0, 1],
         epochs=2, eval_every=1, models=["mf-dns-mns", "ials-4", "ease"], main="mf-dns-mns", processes=1,
-        timing=False, resamples=200, report="tables/study",
+        resamples=200, report="tables/study",
     )  # fmt: skip
     written = {path.suffix: path.read_text() for path in tmp_path.glob("tables/study.*")}
     assert set(written) == {".csv", ".tex", ".html"}

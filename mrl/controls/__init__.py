@@ -3,6 +3,7 @@ at each width. Each becomes a run directory with the data and the settings of a 
 
     models      the methods that are computed, and their search
     computed    a run directory of each of them
+    fitting     how models are fitted in a search of their settings and in the refit
     runs        all controls of a nested run, trained or computed
 """
 

@@ -19,8 +19,9 @@ BARS = 0.8  # of the room of a width that the bars take
 def draw_stages(table: pl.DataFrame, *, size: str = "page") -> Figure:
     """A line a stage by width; beside it, or below in a column, the gain over the stage before, a bar a stage.
 
-    table: columns stage, width, metric, k, value and gain (a share; null at the first stage), of one metric at one k.
-    Stages are those of `mrl.words.STAGES`; one without a value is left out.
+    table: columns stage, width, metric, k, value and gain (a share; null at the first stage), of one metric at one k;
+    code, where there is one, is noted in the corner (`mrl.report.code`). Stages are those of `mrl.words.STAGES`; one
+    without a value is left out.
     """
     table = style.check_table(table, "stage", "width", "metric", "k", "value", "gain").drop_nulls("value")
     if unknown := sorted(set(table["stage"]) - set(STAGES)):
@@ -49,5 +50,7 @@ def draw_stages(table: pl.DataFrame, *, size: str = "page") -> Figure:
         ax.set_ylabel("gain over the stage before")
         ax.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g} %".replace("-", "−")))
     handles = [style.key(STAGES[stage].colour, marker=STAGES[stage].marker) for stage in stages]
+    if "code" in table.columns and (code := table["code"][0]):
+        figure.text(0.995, 0.005, f"code {code}", ha="right", va="bottom", fontsize=5, color=GREY)
     style.legend_above(figure, handles, [STAGES[stage].name for stage in stages])
     return figure

@@ -4,6 +4,7 @@ What has not changed is not executed again, and a rerun gives the same files.
 
     stages    notebooks executed one after the other
     headlines  what they found, on two printed pages: every width beside the strongest baseline, which one to take
+    code      which code has made a number: a digest of the files that it depends on
     ablation  how much each stage of the default recipe gives at each width
     levels    what each width knows of a taxonomy, the models trained where they are missing
     prototypes  nested prototypes beside k-means, after a training and in it

@@ -24,6 +24,7 @@ from mrl.evaluation import evaluate
 from mrl.figures import draw_stages
 from mrl.least_squares.stages import TRAINED, refit_stages, used_stages
 from mrl.parameters import PathText, as_config, settings
+from mrl.report.code import RECIPE, code_version
 from mrl.report.paper import write_beside
 from mrl.report.stages import PROJECT, training_config
 from mrl.runs import Run
@@ -34,7 +35,8 @@ STEPS = {  # what leads to a stage, as sentences call it
     "nested": "nested least squares", "propagated": "propagation", "rotated": "the rotation", TRAINED: "the training",
 }  # fmt: skip
 SCHEMA = {
-    "dataset": pl.String, "recipe": pl.String, "protocol": pl.String, "seed": pl.Int64, "stage": pl.String,
+    "dataset": pl.String, "recipe": pl.String, "code": pl.String, "protocol": pl.String, "seed": pl.Int64,
+    "stage": pl.String,
     "width": pl.Int64, "metric": pl.String, "k": pl.Int64, "value": pl.Float64, "gain": pl.Float64,
     "epochs": pl.Int64, "epochs_tried": pl.Int64, "gain_on_validation": pl.Float64,
 }  # fmt: skip
@@ -78,8 +80,8 @@ def measure_stages(run: Run) -> pl.DataFrame:
 
     value, gain: null of a stage that the run does without; gain: over the stage before, as a share of it. epochs: of
     training that the run kept, of epochs_tried; gain_on_validation: of the best of these over no training, of what
-    early stopping looks at, as a share; null where none was tried. Raises RunError where the run has no stages or its
-    data are not the same any more.
+    early stopping looks at, as a share; null where none was tried. code: of the recipe (`mrl.report.code`). Raises
+    RunError where the run has no stages or its data are not the same any more.
     """
     if run.config.get("recipe") not in ("default", "least_squares") or "chosen" not in run.environment:
         raise RunError(f"{run.path}: has no stages; give a run of the recipe default or least_squares")
@@ -92,6 +94,7 @@ def measure_stages(run: Run) -> pl.DataFrame:
     if epochs:
         vectors[TRAINED] = run.users, run.items
     facts = {"dataset": data.name, "recipe": config.recipe, "protocol": config.protocol, "seed": config.seed}
+    facts |= {"code": code_version(RECIPE)}
     facts |= {"epochs": epochs} | _tried_training(run)
     tables = [
         evaluate(*vectors[stage], data, split="test", widths=config.widths, ks=(K,)).table.with_columns(
@@ -156,6 +159,8 @@ def describe_stages(table: pl.DataFrame) -> str:
     unused = [step for stage, step in STEPS.items() if stage not in stages and stage != TRAINED]
     if unused:
         sentences.append(_capital(f"{listed(unused)} {'were' if len(unused) > 1 else 'was'} not used."))
+    if code := table["code"][0]:
+        sentences.append(f"Measured with code {code}.")
     return " ".join(sentences)
 
 

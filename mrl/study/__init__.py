@@ -4,12 +4,11 @@ done yet, `study_tables` collects it, `write_study` writes it.
     config          settings of a study
     datasets        its data sets, and the settings of some of them
     models          which models there are, at which widths and seeds, what of their settings is searched
-    fitting         how each is fitted, in a search and in the refit
     folder          what is kept of a model on a data set
-    jobs            a trial, a test, a timing
+    jobs            a trial, a test
     plan            how long it will take
     run             all of them, shared by processes
-    searches        the trials as a table
+    kept            what is committed, for another call to go on from
     tables          the results as one tidy table
     words           sentences about it
     tex             rows and columns, and LaTeX

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from mrl.config import TrainConfig
+from mrl.controls.fitting import K
 from mrl.data import Interactions, check_held_out, load_data, resolve_dataset
 from mrl.data.datasets import dataset_stamp
 from mrl.errors import DataError
-from mrl.study.fitting import K
 
 _PLANTED = {"num_users": 4000, "num_items": 4096, "interactions": 100_000, "noise": 0.1}
 # Settings of TrainConfig, written down before anything was run on them. planted-flat: 128 groups of items, all alike,
@@ -41,16 +41,31 @@ def load_split(dataset: str, seed: int, planted: Mapping[str, Any]) -> Interacti
 
     Raises DataError for one that is too small.
     """
+    return _load(*_place(dataset, seed, planted))
+
+
+def split_facts(dataset: str, seed: int, planted: Mapping[str, Any]) -> tuple[str, int, int]:
+    """Its fingerprint, its smaller side and its training interactions, remembered where the data are not."""
+    return _facts(*_place(dataset, seed, planted))
+
+
+def _place(dataset: str, seed: int, planted: Mapping[str, Any]) -> tuple[str, tuple]:
+    """The settings of the data, and what changes with the files, so that changed ones are loaded again."""
     options = DATASETS.get(dataset) or ({"planted": dict(planted)} if dataset == "planted" else {})
     options = {"dataset": resolve_dataset(dataset), "seed": seed} | options
-    return _load(json.dumps(options), dataset_stamp(options["dataset"]))
+    return json.dumps(options), dataset_stamp(options["dataset"])
 
 
 @lru_cache(maxsize=2)
 def _load(options: str, stamp: tuple) -> Interactions:
-    """stamp: what changes with the files, so that changed ones are loaded again."""
     data = load_data(TrainConfig(**json.loads(options)))
     if data.num_items < K:
         raise DataError(f"{data.name}: {data.num_items} items, where the study ranks lists of {K}")
     check_held_out(data, "auto", "honest")
     return data
+
+
+@cache
+def _facts(options: str, stamp: tuple) -> tuple[str, int, int]:
+    data = _load(options, stamp)
+    return data.fingerprint, min(data.num_users, data.num_items), len(data.train)

@@ -4,8 +4,8 @@
         search.json           the finished trials
         seed-<n>-<key>.json   one fit that was tested: settings, metrics by width, seconds, device
         seed-<n>-<key>.parquet  the same metrics by user
+        epochs-<key>.json     of a training whose search had a sample of the users: the epochs that all of them take
         stages-<n>-<key>.json  metrics after each stage of that fit, of the default recipe
-        timing-<key>.json     seconds of a fit that had all cores to itself
 
 The first key is of the data, the widths and what the model fixes and searches; <code> of the code that makes its
 numbers (`code_version`); the last key of the settings of the fit. So a change of any makes new files and
@@ -14,32 +14,27 @@ leaves the old ones.
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 
-import mrl
 from mrl.data import dataset_name
 from mrl.errors import RunError
 from mrl.figures import write_whole
+from mrl.report.code import code_version, digest
 from mrl.study.datasets import DATASETS
 from mrl.study.models import StudyModel
 
-# Beside the code of the recipe itself, whose numbers it does not change: so it is no part of that.
 STAGES_CODE = ("least_squares/stages.py",)
-MOVED = {"d3894bc9": "66619da1"}  # code that was written elsewhere and does the same: what it made stays valid
 
 
 class Job(NamedTuple):
-    """A piece of work: trial `number`, the refit and test of seed `number`, or its stages."""
+    """A piece of work: trial `number`, the epochs after a search on a sample, the fit of a seed, its stages."""
 
     dataset: str
     model: str
@@ -60,32 +55,54 @@ class Experiment:
         """Of the data, the widths and what the model fixes and searches, whatever the code."""
         return self.path.name.rsplit("-", 2)[1]
 
+    @property
+    def code(self) -> str:
+        """Of the code that makes its numbers."""
+        return self.path.name.rsplit("-", 1)[1]
+
     def trials(self) -> list[dict[str, Any]]:
         """The finished trials by number: number, settings, refit_settings, value, seconds, timed_out, error (null
-        where none), and the limits of the search: max_trials, max_seconds, epochs, patience.
+        where none), sampled (whether on a sample of the users), and the limits: max_trials, max_seconds, epochs,
+        patience.
         """
         path = self.path / "search.json"
         return read_json(path)["trials"] if path.exists() else []
 
     def best_settings(self) -> dict[str, Any] | None:
-        """All settings of the best trial, the earliest of equals; None while there is none."""
+        """All settings of the best trial, and epochs of all users where it had a sample; None while there is none."""
+        settings = self._searched_settings()
+        if settings is None or not (path := self.epochs_path(settings)).exists():
+            return settings
+        return settings | read_json(path)["refit_settings"]
+
+    def needs_epochs(self) -> bool:
+        """Whether the epochs are those of a sample of the users only."""
+        settings = self._searched_settings() or {}
+        sampled = any(trial.get("sampled") for trial in self.trials())
+        return "epochs" in settings and sampled and not self.epochs_path(settings).exists()
+
+    def epochs_path(self, settings: Mapping[str, Any] | None = None) -> Path:
+        """settings: what the search found; those of the best trial by default."""
+        return self.path / f"epochs-{digest(settings or self._searched_settings())}.json"
+
+    def _searched_settings(self) -> dict[str, Any] | None:
+        """All settings of the best trial, the earliest of equals."""
         trials = [trial for trial in self.trials() if not trial["error"]]
         if not trials:
             return None
         best = max(trials, key=lambda trial: (trial["value"], -trial["number"]))
         return {**self.model.fixed, **best["settings"], **best["refit_settings"]}
 
-    def jobs(self, *, trials: int, seconds: float, seeds: Sequence[int]) -> list[Job]:
-        """What is still to do: trials while there are any to make within the budget, then the fits."""
-        max_trials = trials if self.model.max_trials is None else min(trials, self.model.max_trials)
+    def jobs(self, *, trials: int, seeds: Sequence[int]) -> list[Job]:
+        """What is still to do: trials, then the epochs where they were made on a sample, then the fits."""
         done = self.trials()
-        spent = sum(trial["seconds"] for trial in done)
-        if len(done) < max_trials and (not done or spent < seconds):
-            missing = sorted({*range(max_trials)} - {trial["number"] for trial in done})
+        if missing := sorted({*range(trials)} - {trial["number"] for trial in done}):
             return [Job(self.dataset, self.model.name, "trial", number) for number in missing]
         settings = self.best_settings()
         if settings is None:
             return []
+        if self.needs_epochs():
+            return [Job(self.dataset, self.model.name, "epochs", 0)]
         paths = {"seed": self.result_path} | ({"stages": self.stages_path} if self.model.has_stages else {})
         return [
             Job(self.dataset, self.model.name, kind, seed)
@@ -100,13 +117,21 @@ class Experiment:
     def stages_path(self, seed: int, settings: Mapping[str, Any]) -> Path:
         return self.path / f"stages-{seed}-{digest([dict(settings), code_version(STAGES_CODE)])}.json"
 
-    def timing_path(self, settings: Mapping[str, Any]) -> Path:
-        return self.path / f"timing-{digest(settings)}.json"
-
     def results(self, seeds: Sequence[int]) -> Iterator[tuple[dict[str, Any], Path]]:
         """The finished fits of `seeds` with the best settings, and where their metrics by user are."""
         for path in self._existing(self.result_path, seeds):
             yield read_json(path), path.with_suffix(".parquet")
+
+    def timed_out(self) -> int:
+        """How many of its trainings on validation had no more time."""
+        trials = [trial for trial in self.trials() if not trial["error"]]
+        path = self.epochs_path() if trials else self.path / "none"
+        return sum(one["timed_out"] for one in (*trials, *([read_json(path)] if path.exists() else [])))
+
+    def forget_fits(self) -> None:
+        """So that they are made again, by the settings that are known."""
+        for path in self.path.glob("seed-*.json"):
+            path.unlink()
 
     def stages(self, seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
         """The same fits after each of their stages, as far as that is there."""
@@ -133,30 +158,6 @@ def find_experiment(
         others = [other for other in path.parent.glob(f"{model.name}-{key}-*") if other.is_dir()]
         path = max(others, key=lambda other: other.stat().st_mtime, default=path)
     return Experiment(dataset, model, path)
-
-
-@cache
-def code_version(code: tuple[str, ...]) -> str:
-    """Changes with what these files and folders of `mrl` do, not with their comments, docstrings or layout."""
-    package = Path(mrl.__file__).parent
-    places, aside = [package / name for name in code], {package / name for name in STAGES_CODE}
-    found = [[place] if place.is_file() else sorted({*place.rglob("*.py")} - aside) for place in places]
-    version = digest([_without_docstrings(path.read_text(encoding="utf-8")) for paths in found for path in paths])
-    return MOVED.get(version, version)
-
-
-def _without_docstrings(source: str) -> str:
-    """What source text does, as its syntax tree."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body.pop(0)
-    return ast.dump(tree)
-
-
-def digest(value: Any) -> str:
-    """Eight characters that tell JSON values apart, whatever the order of their names."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -1,8 +1,7 @@
-"""Pieces of work of the study: a trial, a fit that is tested, its stages, its timing; locked by whoever does them."""
+"""Pieces of work of the study: a trial, a fit that is tested, its stages; locked by whoever does them."""
 
 from __future__ import annotations
 
-import time
 import zlib
 from dataclasses import replace
 from typing import Any
@@ -11,11 +10,11 @@ import filelock
 import polars as pl
 import torch
 
+from mrl.controls.fitting import METRICS, objective, rank, recipe_config
 from mrl.errors import MRLError
 from mrl.evaluation import Evaluation
 from mrl.least_squares.stages import refit_stages
 from mrl.study.config import StudyConfig
-from mrl.study.fitting import METRICS, objective, rank, recipe_config
 from mrl.study.folder import Experiment, Job, write_json, write_per_user
 from mrl.study.models import Choice
 
@@ -31,7 +30,7 @@ def do_job(config: StudyConfig, job: Job) -> str | None:
         with filelock.FileLock(experiment.path / f".{job.kind}-{job.number}.lock", timeout=0):
             if job not in config.jobs(experiment):
                 return "done by another process"
-            do = {"trial": _run_trial, "seed": _refit_and_test, "stages": _test_stages}
+            do = {"trial": _run_trial, "epochs": _choose_epochs, "seed": _refit_and_test, "stages": _test_stages}
             return do[job.kind](config, experiment, job.number)
     except filelock.Timeout:
         return None
@@ -40,12 +39,12 @@ def do_job(config: StudyConfig, job: Job) -> str | None:
 def _run_trial(config: StudyConfig, experiment: Experiment, number: int) -> str:
     """One trial, into search.json; what fails with an error of ours counts as a trial of value 0."""
     settings = _ask_for_settings(config, experiment, number)
-    seconds_left = config.seconds - sum(done["seconds"] for done in experiment.trials())
-    task = config.search_task(experiment, config.seed)
+    task = config.search_task(experiment)
     started = task.now()
-    task = replace(task, deadline=started + seconds_left)
+    task = replace(task, deadline=started + config.seconds / config.max_trials(experiment.model))
     facts: dict[str, Any] = {"refit_settings": {}, "timed_out": False, "error": None}
-    facts |= {"max_trials": config.trials, "max_seconds": config.seconds}
+    facts |= {"max_trials": config.max_trials(experiment.model), "max_seconds": config.seconds}
+    facts |= {"sampled": len(task.data.train) < len(config.data(experiment.dataset).train)}
     facts |= {"epochs": config.epochs, "patience": config.patience}
     try:
         result = experiment.model.fit(task, {**experiment.model.fixed, **settings})
@@ -81,6 +80,18 @@ def _ask_for_settings(config: StudyConfig, experiment: Experiment, number: int) 
     for trial in experiment.trials():
         search.add_trial(optuna.create_trial(params=trial["settings"], distributions=space, value=trial["value"]))
     return search.ask(space).params
+
+
+def _choose_epochs(config: StudyConfig, experiment: Experiment, number: int) -> str:
+    """One more training with the best settings, of all users, where the search had a sample of them: its epochs."""
+    settings = experiment.best_settings()
+    task = config.search_task(experiment, whole=True)
+    started = task.now()
+    task = replace(task, deadline=started + config.seconds / 2)
+    result = experiment.model.fit(task, {name: settings[name] for name in settings if name != "epochs"})
+    facts = {"refit_settings": dict(result.refit_settings), "timed_out": result.timed_out}
+    write_json(experiment.epochs_path(), facts | {"seconds": round(task.now() - started, 3)})
+    return f"{result.value:.4f}"
 
 
 def _refit_and_test(config: StudyConfig, experiment: Experiment, seed: int) -> str:
@@ -119,20 +130,6 @@ def _test_stages(config: StudyConfig, experiment: Experiment, seed: int) -> str:
 
 def _metrics(evaluation: Evaluation) -> pl.DataFrame:
     return evaluation.table.filter(pl.col("metric").is_in(METRICS)).select("width", "metric", "k", "value")
-
-
-def time_fit(config: StudyConfig, experiment: Experiment) -> None:
-    """Fit once more, on as many threads as there are now, and note seconds on the wall; those of its own search too."""
-    settings = experiment.best_settings()
-    task = config.refit_task(experiment, config.seeds[0])
-    started = time.monotonic()
-    experiment.model.fit(task, settings)
-    facts = _cost(time.monotonic() - started, task.device) | {"search_seconds": None}
-    if experiment.model.searches_by_itself:
-        started = time.monotonic()
-        experiment.model.fit(config.search_task(experiment, config.seed), dict(experiment.model.fixed))
-        facts["search_seconds"] = round(time.monotonic() - started, 3)
-    write_json(experiment.timing_path(settings), facts)
 
 
 def _cost(seconds: float, device: torch.device) -> dict[str, Any]:

@@ -7,19 +7,29 @@ row of the tables: its parts share `row`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from mrl.controls.fitting import (
+    FitFunction,
+    fit_bpr_rotated,
+    fit_ease,
+    fit_ials,
+    fit_mrl4rec,
+    fit_popularity,
+    fit_recipe,
+)
 from mrl.errors import ConfigError
-from mrl.study.fitting import FitFunction, fit_bpr_rotated, fit_ease, fit_ials, fit_mrl4rec, fit_popularity, fit_recipe
+from mrl.report.code import ALS, RANKING, RECIPE, TRAINING
 
-# The code that makes the numbers of a model, files and folders of `mrl`. What config and data say is in other keys.
-CODE = ("evaluation", "kernels", "study/fitting.py", "widths.py")
-TRAINING_CODE = (*CODE, "loss.py", "model.py", "prototypes", "sampler.py", "trainer.py")
-COMPUTING_CODE = (*CODE, "controls/models.py", "least_squares")
-RECIPE_CODE = (*TRAINING_CODE, "least_squares", "recipes.py", "softmax.py", "train.py")
+FITTING = ("controls/fitting.py", "controls/models.py")
+SEARCH = ("least_squares/validation.py",)  # which users are looked at
+CONTROL_CODE = (*RANKING, *FITTING, *SEARCH)
+ALS_CODE = (*ALS, *FITTING, *SEARCH)
+TRAINING_CODE = (*TRAINING, *FITTING, *SEARCH)
+RECIPE_CODE = (*RECIPE, *FITTING)
 # of trainings, which take minutes where linear models take seconds
-TRAINED_WIDEST, TRAINED_SEEDS = 128, 3
+TRAINED_WIDEST, TRAINED_SEEDS, TRAINED_TRIALS = 128, 3, 4
 
 
 @dataclass(frozen=True)
@@ -52,8 +62,9 @@ class StudyModel:
     first_trial: settings of the first trial. max_trials: fewer than the study has: 1 where nothing is to be chosen or
     the fit searches by itself and reports its `refit_settings`.
     deterministic: the seed changes nothing, so that one is enough. max_seeds: fewer than the study has, for a model
-    that is trained. has_stages: whether `mrl.least_squares.stages` knows its stages. code: files and folders of `mrl`
-    that make the numbers; when what they do changes, old numbers are no longer used.
+    that is trained. on_sample: whether its search may look at a sample of the users. has_stages: whether
+    `mrl.least_squares.stages` knows its stages. code: files and folders of `mrl` that make the numbers; when what they
+    do changes, old numbers are no longer used.
     """
 
     name: str
@@ -67,13 +78,14 @@ class StudyModel:
     max_trials: int | None = None
     deterministic: bool = False
     max_seeds: int | None = None
+    on_sample: bool = True
     has_stages: bool = False
     row: str = ""
 
     @property
     def searches_by_itself(self) -> bool:
         """Whether its one trial is a search of its own."""
-        return self.max_trials == 1 and not self.deterministic
+        return self.role == "recipe" and self.max_trials == 1
 
     @property
     def model(self) -> str:
@@ -83,6 +95,12 @@ class StudyModel:
     def seeds(self, seeds: Sequence[int]) -> Sequence[int]:
         """Those of the study that it is fitted with."""
         return seeds[:1] if self.deterministic else seeds[: self.max_seeds]
+
+    def on_large_data(self) -> StudyModel:
+        """Where a search has a sample of the users. Steps on a graph cost the same whatever they hold, so that there
+        are fewer of them: `batch_size` 0 of TrainConfig."""
+        on_graph = self.fixed.get("backbone") == "lightgcn"
+        return replace(self, fixed={**self.fixed, "batch_size": 0}) if on_graph else self
 
     def is_among(self, names: Iterable[str]) -> bool:
         """Whether it is one of these names or rows; where there are none, yes."""
@@ -119,6 +137,7 @@ def _mrl4rec(widths: tuple[int, ...]) -> list[StudyModel]:
             fixed={"backbone": backbone, "rule": rule, "nested_negatives": nested},
             space=space | hops[backbone][0],
             first_trial=AUTHORS_SETTINGS | hops[backbone][1],
+            max_trials=TRAINED_TRIALS,
             max_seeds=TRAINED_SEEDS,
         )
         for backbone in hops
@@ -132,13 +151,14 @@ def _controls(widths: tuple[int, ...], trained: tuple[int, ...]) -> list[StudyMo
     def ials(name: str, dim: int, judged_at: tuple[int, ...], row: str = "") -> StudyModel:
         space = {"alpha0": LogRange(1e-3, 1.0), "l2": LogRange(3e-4, 0.3)}
         search = {"space": space, "first_trial": {"alpha0": 0.03, "l2": 0.01}}
-        return StudyModel(name, "control", fit_ials, judged_at, COMPUTING_CODE, fixed={"dim": dim}, row=row, **search)
+        return StudyModel(name, "control", fit_ials, judged_at, ALS_CODE, fixed={"dim": dim}, row=row, **search)
 
     widest = widths[-1]
     narrower = tuple(width for width in widths if width <= widest // 2)
-    bpr = {"fixed": {"backbone": "mf", "rule": "dns"}, "first_trial": AUTHORS_SETTINGS, "max_seeds": TRAINED_SEEDS}
+    bpr = {"fixed": {"backbone": "mf", "rule": "dns"}, "first_trial": AUTHORS_SETTINGS}
+    bpr |= {"max_trials": TRAINED_TRIALS, "max_seeds": TRAINED_SEEDS}
     bpr["space"] = TRAINING_SPACE | {"candidates": Choice((1, 4, 16))}  # 1 is uniform sampling
-    bpr_code = (*TRAINING_CODE, *COMPUTING_CODE)
+    bpr_code = (*TRAINING_CODE, "least_squares/axes.py")
     l2 = {"space": {"l2": LogRange(10.0, 3000.0)}, "first_trial": {"l2": 300.0}}
     return [
         *([ials(f"ials-{narrower[-1]}", narrower[-1], narrower)] if narrower else []),
@@ -146,8 +166,9 @@ def _controls(widths: tuple[int, ...], trained: tuple[int, ...]) -> list[StudyMo
         ials(f"ials-{2 * widest}", 2 * widest, widths),
         *(ials(f"ials-alone-{width}", width, (width,), row="ials-alone") for width in widths),
         *([StudyModel("bpr-rotated", "control", fit_bpr_rotated, trained, bpr_code, **bpr)] if trained else []),
-        StudyModel("ease", "control", fit_ease, (), COMPUTING_CODE, deterministic=True, **l2),
-        StudyModel("popularity", "control", fit_popularity, (), COMPUTING_CODE, max_trials=1, deterministic=True),
+        # the best penalty of EASE grows with the users
+        StudyModel("ease", "control", fit_ease, (), CONTROL_CODE, deterministic=True, on_sample=False, **l2),
+        StudyModel("popularity", "control", fit_popularity, (), CONTROL_CODE, max_trials=1, deterministic=True),
     ]
 
 

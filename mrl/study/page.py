@@ -1,7 +1,7 @@
 """The study as people read it: `study.csv` (tidy), `study.tex` (booktabs), `study.html` (one self-contained page).
 
-Beside them `study-searches.csv`, all trials, from which another study can go on. The page and the LaTeX are written
-from the tidy table alone, so a study.csv gives them again: tables by `mrl.study.tex`, sentences by `mrl.study.words`.
+Beside them is what another call goes on from (`mrl.study.kept`). The page and the LaTeX are written from the tidy table
+alone, so a study.csv gives them again: tables by `mrl.study.tex`, sentences by `mrl.study.words`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ import polars as pl
 from jinja2 import Template
 from markupsafe import Markup
 
+from mrl.controls.fitting import METRICS, K
 from mrl.figures import draw_accuracy, encode_png, metric_title, write_whole
 from mrl.report.page import CSS, wrap_page
-from mrl.report.stages import PROJECT
 from mrl.study.config import StudyConfig
-from mrl.study.fitting import METRICS, K
-from mrl.study.searches import searches
 from mrl.study.tables import StudyTables
 from mrl.study.tex import CellFormat, grid, render_latex, stage_rows
 from mrl.study.words import counted, describe_protocol, describe_widths, format_difference, format_metric, summarise
@@ -29,18 +27,18 @@ MODELS_DRAWN = 6
 BELOW = "▼"
 HTML = CellFormat(
     escape=html.escape, bold="<b>%s</b>", half=' <span class="half">±%.0f</span>', below=BELOW,
-    verdicts={"ahead": "*", "behind": "†"}, cut="§", fewer="°", missing="–",
+    verdicts={"ahead": "*", "behind": "†"}, cut="§", fewer="°", sampled="♯",
+    missing="–",
 )  # fmt: skip
 STYLE = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
 
 
 def write_study(tables: StudyTables, config: StudyConfig) -> list[Path]:
     """Write the files and return their paths; of `config.table` only what is made of it, the LaTeX and the page."""
-    stem = Path(config.report) if config.report else PROJECT / "reports" / "study"
+    stem = config.stem
     contents = {".tex": render_latex(tables), ".html": render_page(tables)}
     if not config.table:
-        trials = searches(config.experiments(all_models=True))
-        contents = {".csv": tables.tidy.write_csv(), "-searches.csv": trials.write_csv()} | contents
+        contents = {".csv": tables.tidy.write_csv()} | contents
     paths = [stem.with_name(stem.name + end) for end in contents]
     for path, text in zip(paths, contents.values(), strict=True):
         write_whole(path, text.encode())

@@ -1,58 +1,108 @@
-"""How long a study will take, before it is begun: what is still to do, at the seconds that such work has taken before.
+"""How long a study will take, before it is begun: what is still to do, by a model of what each piece of work costs.
 
-Seconds are those of `reports/study.csv` for the same model on the same data set, or of a rule, in proportion to
-interactions × width ** POWER. They are of CPU, so of processes that have a core each.
+Seconds are of CPU, so of processes that have a core each. The constants were measured on ml100k, tool and gowalla, and
+`machine_pace` says how much longer this machine takes than that one did.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from pathlib import Path
+import time
+from functools import cache
 
 import polars as pl
+import torch
 
-from mrl.report.stages import PROJECT
+from mrl.controls.fitting import SEARCHED_INTERACTIONS, SEARCHED_USERS, sweeps_of
+from mrl.data import Interactions
+from mrl.data.synthetic import planted_interactions
+from mrl.least_squares.ials import ials, spectral_start
 from mrl.study.config import StudyConfig
-from mrl.study.tables import IS_CUT, KEYS, StudyTables, read_tables
+from mrl.study.kept import restore
+from mrl.study.models import StudyModel
 from mrl.study.words import counted
+from mrl.trainer import BATCH
 from mrl.words import listed
 
-MEASURED = PROJECT / "reports" / "study.csv"
-NO_WIDTH = 128  # what EASE counts for, which has none
-POWER = 1.25  # four times the width takes iALS 3.5 to 7.8 times as long
-# Microseconds of a fit, and of a trial or a search of its own, of one interaction × width ** POWER: means of the study
-# of 2026-11; of iALS as it is on gowalla.
-RULE = {
-    "default": (0.5, 9.0), "least_squares": (0.25, 5.0), "mf": (0.3, 2.2), "lightgcn": (2.2, 6.0), "bpr": (0.2, 1.2),
-    "ials": (0.1, 0.1), "ease": (0.2, 0.2), "popularity": (0.0, 0.0),
-}  # fmt: skip
+EPOCHS = 45  # of a training, to its best
+EASE_ITEMS = 25_000
+PROBE_SECONDS = 0.28  # of `machine_pace`, on the machine that the constants are of
+# Seconds: of a score and dimension in a ranking; of a pair and dimension in a sweep of iALS, and of D³ there; of I³ in
+# EASE; of a pair in an epoch; of a pair and of a row in a step on the graph, and of how many pairs on twice as much.
+RANKING, ALS_PAIR, ALS_CUBE, EASE_CUBE = 4.4e-11, 1.65e-8, 7.2e-10, 4e-11
+PAIR, GRAPH_PAIR, GRAPH_ROW, GRAPH_CACHED = 7e-6, 4.3e-7, 1.8e-6, 600_000
+# Of a pair and dimension of the widest width, of a recipe: its fit, and its search.
+RECIPES = {"default": (7e-7, 3e-6), "least_squares": (5.7e-7, 2.2e-6)}
 
 
-def plan_study(config: StudyConfig, measured: Path = MEASURED) -> pl.DataFrame:
-    """A row an experiment: dataset, model, trials and fits still to do, their seconds of CPU, and those of the timing.
+def plan_study(config: StudyConfig, pace: float | None = None) -> pl.DataFrame:
+    """A row an experiment: dataset, model, trials and fits still to do, and their seconds of CPU.
 
-    A search ends with its budget, except one that is a model's own. Stages take as long as a fit. measured: the table
-    of a study.
+    pace: by how much longer this machine takes; None to measure it.
     """
-    rates = _measured(read_tables(measured)) if measured.exists() else {}
-    rows = []
+    restore(config)
+    pace, rows = machine_pace() if pace is None else pace, []
     for experiment in config.experiments():
-        model, dataset, best = experiment.model, experiment.dataset, experiment.best_settings()
-        kind = re.match(r"[a-z_]+", model.name)[0]
-        place = dataset, "ials" if kind == "ials" else model.name
-        rule = [1e-6 * len(config.data(dataset).train) * rate for rate in RULE.get(kind, RULE["lightgcn"])]
-        width = model.fixed.get("dim") or max(model.widths, default=NO_WIDTH)
-        fit, trial = (rate * width**POWER for rate in rates.get(place, rule))
-        jobs = config.jobs(experiment)
-        trials = sum(job.kind == "trial" for job in jobs)
-        fits = len(model.seeds(config.seeds)) * (1 + model.has_stages) if trials else len(jobs)
-        search = trials * trial if model.searches_by_itself else min(trials * trial, config.seconds)
-        is_untimed = config.timing and (best is None or not experiment.timing_path(best).exists())
-        timing = (fit + trial * model.searches_by_itself) * is_untimed
-        row = {"dataset": dataset, "model": model.name, "trials": trials, "fits": fits}
-        rows.append(row | {"seconds": search + fits * fit, "timing": timing})
+        model, dataset = experiment.model, experiment.dataset
+        trial, epochs, fit = expected_seconds(config, config.data(dataset), model)
+        jobs = [job.kind for job in config.jobs(experiment)]
+        trials, fits = jobs.count("trial"), len(jobs) - jobs.count("trial")
+        if trials:
+            fits = len(model.seeds(config.seeds)) * (1 + model.has_stages)
+        needs_epochs = trials or "epochs" in jobs
+        seconds = pace * (trials * trial + fits * fit + epochs * bool(needs_epochs))
+        rows.append({"dataset": dataset, "model": model.name, "trials": trials, "fits": fits, "seconds": seconds})
     return pl.DataFrame(rows)
+
+
+def expected_seconds(config: StudyConfig, data: Interactions, model: StudyModel) -> tuple[float, float, float]:
+    """Of a trial, of the training that chooses the epochs where trials have a sample of the users, and of a fit."""
+    pairs, users, rows = len(data.train), int((data.test.counts > 0).sum()), data.num_users + data.num_items
+    judged = min(int((data.valid.counts > 0).sum()), SEARCHED_USERS)
+    score = RANKING * data.num_items * sum(model.widths or (1,))
+    test, valid = users * score, judged * score
+    share = min(1.0, SEARCHED_INTERACTIONS / pairs) if model.on_sample else 1.0
+    if model.name in RECIPES:
+        fit, search = (rate * pairs * model.widths[-1] for rate in RECIPES[model.name])
+        return search, 0.0, fit + test
+    if "dim" in model.fixed:
+        dim = model.fixed["dim"]
+        sweep = [ALS_PAIR * some * dim + ALS_CUBE * dim**3 for some in (share * pairs, pairs)]
+        return sweeps_of(dim) * sweep[0] + valid, 0.0, sweeps_of(dim) * sweep[1] + test
+    if "backbone" in model.fixed:
+        trial, whole = (_epoch(model, some, rows) + valid / config.eval_every for some in (share * pairs, pairs))
+        searched = EPOCHS + config.patience * config.eval_every
+        limit = config.seconds / config.max_trials(model), config.seconds / 2
+        epochs = min(searched * whole, limit[1]) if share < 1 else 0.0
+        return min(searched * trial, limit[0]), epochs, min(EPOCHS * _epoch(model, pairs, rows), limit[1]) + test
+    # more items than that EASE refuses
+    ease = EASE_CUBE * data.num_items**3 * (model.name == "ease" and data.num_items <= EASE_ITEMS)
+    return ease + valid, 0.0, ease + test
+
+
+def _epoch(model: StudyModel, pairs: float, rows: int) -> float:
+    """Seconds of an epoch of a training at up to 128 dimensions."""
+    seconds = pairs * PAIR * (1.0 if model.fixed.get("nested_negatives") else 0.5)
+    if model.fixed["backbone"] != "lightgcn":
+        return seconds
+    steps = max(1.0, pairs / (2048 if model.fixed.get("batch_size") is None else max(BATCH, pairs / 32)))
+    return seconds + steps * (GRAPH_PAIR * pairs * (1 + pairs / GRAPH_CACHED) + GRAPH_ROW * rows)
+
+
+@cache
+def machine_pace() -> float:
+    """How much longer one thread of this machine takes, by a small fit of iALS, than that which was measured on."""
+    data, threads, taken = planted_interactions(num_users=2000, num_items=640, interactions=50_000), 0, []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(3):
+            started = time.process_time()
+            ials(data.train, 64, sweeps=4, start=spectral_start(data.train, 64))
+            taken.append(time.process_time() - started)
+    finally:
+        torch.set_num_threads(threads)
+    return min(taken) / PROBE_SECONDS
 
 
 def describe_plan(config: StudyConfig) -> list[str]:
@@ -69,24 +119,6 @@ def describe_plan(config: StudyConfig) -> list[str]:
 
 
 def _hours(plan: pl.DataFrame, processes: int) -> str:
-    work, timing = plan["seconds"].sum() / 3600, plan["timing"].sum() / 3600
+    work = plan["seconds"].sum() / 3600
     pieces = f"{counted(plan['trials'].sum(), 'trial')} and {counted(plan['fits'].sum(), 'fit')}"
-    hours = work / processes + timing  # which is one after the other
-    return f"{pieces}, {work:.1f} h of CPU, {timing:.1f} h of timing; {hours:.1f} h on {counted(processes, 'core')}"
-
-
-def _measured(tables: StudyTables) -> dict[tuple[str, str], tuple[float, float]]:
-    """By data set and model, seconds of a fit and of a trial, for a width of 1; iALS as the widest of its rows.
-
-    A trial of iALS and EASE is a fit. Of trainings, where the budget had ended a search, a whole trial takes twice as
-    long as those that are known.
-    """
-    widest = {row[:2]: row[2] for row in tables.means.group_by(*KEYS).agg(pl.col("width").max()).iter_rows()}
-    rates = {}
-    for row in tables.costs.with_columns(is_cut=IS_CUT).iter_rows(named=True):
-        ials = re.fullmatch(r"ials-(\d+)", row["model"])
-        width = int(ials[1]) if ials else widest[row["dataset"], row["model"]] or NO_WIDTH
-        fit, trial = row["fit_seconds"], row["search_seconds"] / row["trials"] * (2 if row["is_cut"] else 1)
-        place = row["dataset"], "ials" if ials else row["model"]
-        rates[place] = fit / width**POWER, (fit if ials or row["model"] == "ease" else trial) / width**POWER
-    return rates
+    return f"{pieces}, {work:.1f} h of CPU, {work / processes:.1f} h on {counted(processes, 'core')}"

@@ -21,11 +21,12 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from mrl.analysis.comparison import compare
+from mrl.controls.fitting import METRICS, K
 from mrl.errors import RunError
 from mrl.least_squares.stages import TRAINED
 from mrl.study.config import StudyConfig
-from mrl.study.fitting import METRICS, K
-from mrl.study.folder import Experiment, read_json, read_table
+from mrl.study.folder import Experiment, read_table
+from mrl.study.kept import keep, keep_values, restore, values_by_user
 
 LEVEL = 0.05
 STAGE = "stage"  # the role of a row that is the default recipe after one of its stages
@@ -34,7 +35,7 @@ KEYS = {"dataset": pl.String, "model": pl.String}
 WIDTH = {"width": pl.Int64}
 POINT = WIDTH | {"metric": pl.String}
 MEANS = {
-    "dataset": pl.String, "model": pl.String, "role": pl.String, **POINT, "k": pl.Int64,
+    "dataset": pl.String, "model": pl.String, "role": pl.String, "code": pl.String, **POINT, "k": pl.Int64,
     "seeds": pl.Int64, "mean": pl.Float64, "low": pl.Float64, "high": pl.Float64,
 }  # fmt: skip
 TESTS = {
@@ -45,8 +46,7 @@ TESTS = {
 COSTS = {
     "trials": pl.Int64, "max_trials": pl.Int64, "trials_timed_out": pl.Int64, "trials_failed": pl.Int64,
     "search_seconds": pl.Float64, "max_search_seconds": pl.Float64, "fit_seconds": pl.Float64, "fit_threads": pl.Int64,
-    "wall_seconds": pl.Float64, "wall_threads": pl.Int64, "wall_search_seconds": pl.Float64, "device": pl.String,
-    "settings": pl.String,
+    "sampled": pl.Boolean, "device": pl.String, "settings": pl.String,
 }  # fmt: skip
 # whether the budget has ended the search that a row or a cell is of
 IS_CUT = (pl.col("trials") < pl.col("max_trials")) | (pl.col("trials_timed_out") > 0)
@@ -102,10 +102,10 @@ class StudyTables:
 
     @cached_property
     def costs(self) -> pl.DataFrame:
-        """A row a model: trials made (of its parts the fewest), and max_trials (null where it may not make as many as
-        others), those stopped by the budget, those that failed, seconds of the search and its budget, mean seconds of a
-        fit, both of CPU in processes of one thread (on a GPU of the wall), seconds on the wall of a fit alone on all
-        cores and of a search of its own, device, settings.
+        """A row a model: trials made (of its parts the fewest), and max_trials (null where nothing is to be chosen or
+        the search is its own), those stopped by the budget, those that failed, seconds of the search and its budget,
+        mean seconds of a fit, both of CPU in processes of one thread (on a GPU of the wall), whether the search had a
+        sample of the users, device, settings.
         """
         parts = {"trials": pl.col("trials").min(), "trials_timed_out": pl.col("trials_timed_out").max()}
         by_row = self.results.group_by(*KEYS, maintain_order=True)
@@ -119,6 +119,7 @@ def study_tables(config: StudyConfig) -> StudyTables:
     """
     if config.table:
         return read_tables(Path(config.table))
+    restore(config)
     experiments = config.experiments(all_models=True)
     experiments = [experiment for experiment in experiments if any(experiment.results(config.seeds))]
     if not experiments:
@@ -150,13 +151,13 @@ def read_tables(path: Path) -> StudyTables:
 
 def _means(experiments: list[Experiment], config: StudyConfig) -> pl.DataFrame:
     rows = [
-        {"dataset": one.dataset, "model": one.model.model, "role": one.model.role, **row}
+        {"dataset": one.dataset, "model": one.model.model, "role": one.model.role, "code": one.code, **row}
         | ({"model": row["stage"], "role": STAGE} if "stage" in row else {})
         for one in experiments
         for result in (*(result for result, _ in one.results(config.seeds)), *one.stages(config.seeds))
         for row in result["metrics"]
     ]
-    keys = ["dataset", "model", "role", *POINT, "k"]
+    keys = ["dataset", "model", "role", "code", *POINT, "k"]
     by_seed = pl.DataFrame(rows, schema={name: MEANS[name] for name in keys} | {"value": pl.Float64})
     value = pl.col("value")
     means = by_seed.group_by(keys, maintain_order=True).agg(
@@ -166,21 +167,70 @@ def _means(experiments: list[Experiment], config: StudyConfig) -> pl.DataFrame:
     return means.with_columns(low=pl.col("mean") - half, high=pl.col("mean") + half).select(*MEANS)
 
 
-def _tests(means: pl.DataFrame, experiments: list[Experiment], main: str, config: StudyConfig) -> pl.DataFrame:
-    """The rows of `StudyTables.tests` of one data set."""
-    widest = means["width"].max() or config.widths[-1]
+def keep_all(config: StudyConfig) -> None:
+    """Keep what is done beside the tables, with the values by user that the tests need (`mrl.study.kept`)."""
+    keep(config)
+    for compared in _compared_fits(config):
+        keep_values(config, compared)
+
+
+def lost_values(config: StudyConfig) -> list[Experiment]:
+    """The experiments that the tests need, but whose values by user are gone: a row has become the best since."""
+    lost = {
+        experiment.path: experiment
+        for compared in _compared_fits(config)
+        for experiment, column in compared
+        if values_by_user(config, experiment, column) is None
+    }
+    return list(lost.values())
+
+
+def _compared_fits(config: StudyConfig) -> Iterator[list[tuple[Experiment, str]]]:
+    """Of each data set, what the tests compare: experiments and columns by user."""
+    experiments = [one for one in config.experiments(all_models=True) if any(one.results(config.seeds))]
+    means = _means(experiments, config)
+    main = config.main or next(iter(means.filter(role="recipe")["model"]), "")
+    for dataset in config.datasets:
+        compared = _compared(means.filter(dataset=dataset), main)
+        yield [_fit_of(experiments, row) for one, _, baseline in compared for row in (one, baseline)]
+
+
+def _compared(means: pl.DataFrame, main: str) -> Iterator[tuple[dict, dict, dict]]:
+    """Of the means of one data set: each of the main model, the best of other rows there, and the best baseline."""
+    widest = means["width"].max() or 0
     others = means.filter(pl.col("model") != main, pl.col("role") != STAGE).with_columns(
         at=pl.col("width").fill_null(widest)
     )
-    rows, main_values, baseline_values = [], [], []
     for row in means.filter(model=main).iter_rows(named=True):
         rivals = others.filter(at=row["width"], metric=row["metric"]).sort("mean", descending=True, maintain_order=True)
         baselines = rivals.filter(pl.col("role") != "recipe")
-        if not len(baselines):
+        if len(baselines):
+            yield row, rivals.row(0, named=True), baselines.row(0, named=True)
+
+
+def _fit_of(experiments: list[Experiment], row: dict) -> tuple[Experiment, str]:
+    """The experiment that a mean is of, and the column of its metrics by user."""
+    width = row["width"]
+    (experiment,) = (
+        one
+        for one in experiments
+        if (one.dataset, one.model.model) == (row["dataset"], row["model"])
+        and (width is None or width in one.model.widths)
+    )
+    return experiment, f"{row['metric']}@{K}" + ("" if width is None else f"_w{width}")
+
+
+def _tests(means: pl.DataFrame, experiments: list[Experiment], main: str, config: StudyConfig) -> pl.DataFrame:
+    """The rows of `StudyTables.tests` of one data set; without those whose values by user are gone."""
+    rows, main_values, baseline_values = [], [], []
+    for row, best, baseline in _compared(means, main):
+        values = [values_by_user(config, *_fit_of(experiments, one)) for one in (row, baseline)]
+        if any(value is None for value in values):
             continue
-        best, baseline = rivals.row(0, named=True), baselines.row(0, named=True)
-        main_values.append(_values_by_user(experiments, config, row, row["width"]))
-        baseline_values.append(_values_by_user(experiments, config, baseline, row["width"]))
+        place = {"width": row["width"], "metric": row["metric"], "k": K}
+        named = [value.with_columns(**{name: pl.lit(where) for name, where in place.items()}) for value in values]
+        main_values.append(named[0])
+        baseline_values.append(named[1])
         rows.append(
             {name: row[name] for name in (*KEYS, *POINT)}
             | {"best_other": best["model"], "best_other_mean": best["mean"], "is_below": best["mean"] > row["mean"]}
@@ -205,30 +255,13 @@ def _tests(means: pl.DataFrame, experiments: list[Experiment], main: str, config
     return table.select(*KEYS, *POINT, *TESTS).cast({"users": pl.Int64})
 
 
-def _values_by_user(experiments: list[Experiment], config: StudyConfig, row: dict, width: int) -> pl.DataFrame:
-    """One metric of one model for every user, averaged over its seeds, as `compare` takes it: in place of `width`."""
-    name = f"{row['metric']}@{K}" + ("" if row["width"] is None else f"_w{row['width']}")
-    paths = [
-        path
-        for one in experiments
-        if (one.dataset, one.model.model) == (row["dataset"], row["model"])
-        and (row["width"] in one.model.widths or row["width"] is None)
-        for _, path in one.results(config.seeds)
-    ]
-    seeds = pl.concat(pl.read_parquet(path, columns=["user", name]) for path in paths)
-    means = seeds.group_by("user").agg(value=pl.col(name).cast(pl.Float64).mean())
-    return means.with_columns(width=pl.lit(width, pl.Int64), metric=pl.lit(row["metric"]), k=pl.lit(K))
-
-
 def _costs(parts: list[Experiment], config: StudyConfig) -> Iterator[dict]:
     """The columns COSTS, by width: of a model of several parts with the sum of what they have spent, and the trials of
     the part of that width."""
     trials = [trial for part in parts for trial in part.trials()]
     results = [[result for result, _ in part.results(config.seeds)] for part in parts]
-    paths = [part.timing_path(part.best_settings()) for part in parts]
-    timings = [read_json(path) for path in paths] if all(path.exists() for path in paths) else []
     settings = [f"{part.model.name}: {_chosen_settings(part)}" for part in parts]
-    has_trials = parts[0].model.max_trials is None  # as many as others
+    has_trials = parts[0].model.max_trials != 1
     row = {
         "dataset": parts[0].dataset,
         "model": parts[0].model.model,
@@ -238,14 +271,12 @@ def _costs(parts: list[Experiment], config: StudyConfig) -> Iterator[dict]:
         "max_search_seconds": max(trial["max_seconds"] for trial in trials),
         "fit_seconds": sum(fmean(result["seconds"] for result in part) for part in results),
         "fit_threads": results[0][0]["threads"],
-        "wall_seconds": sum(timing["seconds"] for timing in timings) if timings else None,
-        "wall_threads": timings[0]["threads"] if timings else None,
-        "wall_search_seconds": timings[0]["search_seconds"] if timings else None,
+        "sampled": any(trial.get("sampled") for trial in trials),
         "device": results[0][0]["device"],
         "settings": "; ".join(settings) if len(parts) > 1 else _chosen_settings(parts[0]),
     }
     for part in parts:
-        timed_out = sum(trial["timed_out"] for trial in part.trials())
+        timed_out = part.timed_out()
         for width in part.model.widths or (None,):
             yield row | {"width": width, "trials": len(part.trials()), "trials_timed_out": timed_out}
 

@@ -1,9 +1,9 @@
 """The tables of the study, a row a model and a column a width, and those tables in LaTeX.
 
 One table a data set and metric. The best of a column is bold. The main model has a triangle where another row has a
-higher mean, a star where it is significantly above the best baseline, a dagger where below. A cell whose search the
-budget has ended is marked, and so is a model that is made at fewer widths or with fewer seeds than others. Published
-numbers of other models stand below.
+higher mean, a star where it is significantly above the best baseline, a dagger where below. Marked are a cell whose
+search the budget has ended, a model that is made at fewer widths, with fewer trials or seeds than others, and one that
+was searched on a sample of the users. Published numbers of other models stand below.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any
 import polars as pl
 from jinja2 import Template
 
+from mrl.controls.fitting import METRICS, SEARCHED_INTERACTIONS, K
 from mrl.figures import metric_title
 from mrl.report.paper import escape_latex
 from mrl.report.reproduction import published_figures
-from mrl.study.fitting import METRICS, K
-from mrl.study.models import TRAINED_SEEDS, TRAINED_WIDEST, select_models
+from mrl.study.models import TRAINED_SEEDS, TRAINED_TRIALS, TRAINED_WIDEST, select_models
 from mrl.study.tables import IS_CUT, StudyTables
 from mrl.study.words import counted, format_metric, format_seconds, short_of_seeds
 from mrl.words import STAGES, model_name
@@ -31,8 +31,8 @@ from mrl.words import STAGES, model_name
 class Row:
     """One model. label: its display name, with the number of seeds where that is lower than it should be. cells: one a
     width (mean and, where known, half of its interval, is_best, is_below, is_cut, verdict), or None. seconds: of search
-    and of a fit, None where unknown. has_fewer: whether it is made at fewer widths or with fewer seeds. source: of a
-    published number.
+    and of a fit, None where unknown. has_fewer: whether it is made at fewer widths or with fewer seeds. is_sampled:
+    whether its search had a sample of the users. source: of a published number.
     """
 
     model: str
@@ -41,6 +41,7 @@ class Row:
     cells: list[dict[str, Any] | None]
     seconds: tuple[float | None, float | None] = (None, None)
     has_fewer: bool = False
+    is_sampled: bool = False
     source: str = ""
 
 
@@ -55,12 +56,14 @@ class CellFormat:
     verdicts: dict[str, str]
     cut: str
     fewer: str
+    sampled: str
     missing: str
 
     def write(self, row: Row) -> list[str]:
         """The texts of a row: label, a cell a width, seconds of search and fit."""
         seconds = [self.missing if value is None else format_seconds(value) for value in row.seconds]
-        return [self.escape(row.label) + self.fewer * row.has_fewer, *map(self._write_cell, row.cells), *seconds]
+        label = self.escape(row.label) + self.fewer * row.has_fewer + self.sampled * row.is_sampled
+        return [label, *map(self._write_cell, row.cells), *seconds]
 
     def _write_cell(self, cell: dict[str, Any] | None) -> str:
         if cell is None:
@@ -75,14 +78,18 @@ class CellFormat:
         cut = any(cell and cell.get("is_cut") for row in rows for cell in row.cells)
         fewer = any(row.has_fewer for row in rows)
         lines = [f"{self.cut} the budget ended its search."] * cut
-        lines += [f"{self.fewer} trained, so made up to width {TRAINED_WIDEST} and with {TRAINED_SEEDS} seeds."] * fewer
+        limits = f"up to width {TRAINED_WIDEST}, with {TRAINED_TRIALS} trials and {TRAINED_SEEDS} seeds at most"
+        lines += [f"{self.fewer} trained, so made {limits}."] * fewer
+        sample = f"{self.sampled} searched on a sample of the users, of {SEARCHED_INTERACTIONS:,} interactions."
+        lines += [sample] * any(row.is_sampled for row in rows)
         sources = [self.escape(f"{row.model}: {row.source}") for row in rows if row.source]
         return lines + [f"Published numbers, by a protocol of their own. {'; '.join(sources)}."] * bool(sources)
 
 
 LATEX = CellFormat(
     escape=escape_latex, bold=r"\textbf{%s}", half=r"{\tiny$\pm$%.0f}", below=r"$^{\bigtriangledown}$",
-    verdicts={"ahead": r"$^{*}$", "behind": r"$^{\dagger}$"}, cut=r"$^{\S}$", fewer=r"$^{\circ}$", missing="--",
+    verdicts={"ahead": r"$^{*}$", "behind": r"$^{\dagger}$"}, cut=r"$^{\S}$", fewer=r"$^{\circ}$",
+    sampled=r"$^{\sharp}$", missing="--",
 )  # fmt: skip
 
 
@@ -94,17 +101,16 @@ def grid(tables: StudyTables, dataset: str, metric: str) -> list[Row]:
     is_best = pl.col("mean") == pl.col("mean").max().over("width")
     means = means.with_columns(half=(pl.col("high") - pl.col("low")) / 2, is_best=is_best, is_cut=IS_CUT)
     models = {model.model: model for model in select_models((), widths)}
-    timed = means["wall_seconds"].null_count() == 0
     few_seeds = short_of_seeds(tables, means)
     rows = []
     for (model, role), part in means.group_by("model", "role", maintain_order=True):
         by_width = {cell["width"]: cell for cell in part.iter_rows(named=True)}
         label = model_name(model) + (f" ({counted(few_seeds[model], 'seed')})" if model in few_seeds else "")
-        seconds = part["search_seconds"][0], part["wall_seconds" if timed else "fit_seconds"][0]
+        seconds = part["search_seconds"][0], part["fit_seconds"][0]
         cells = [by_width.get(width) for width in widths]
         limited = model in models and models[model].max_seeds is not None
         has_fewer = limited and (None in cells or part["seeds"].max() < tables.seeds)
-        rows.append(Row(model, role, label, cells, seconds, has_fewer))
+        rows.append(Row(model, role, label, cells, seconds, has_fewer, bool(part["sampled"].any())))
     for figure in published_figures(dataset):
         if (figure["metric"], figure["k"]) == (metric, K):
             cells = [{"mean": figure["value"]} if width == figure["width"] else None for width in widths]

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 
 import polars as pl
 
+from mrl.config import SECTION_OF, TrainConfig
+from mrl.controls.fitting import SEARCHED_INTERACTIONS, K
 from mrl.figures import metric_title
+from mrl.report.code import code_version
 from mrl.study.datasets import DATASETS, describe_options
-from mrl.study.fitting import K
 from mrl.study.models import select_models
-from mrl.study.searches import KNOWN_SETTINGS
 from mrl.study.tables import IS_CUT, LEVEL, StudyTables
 from mrl.words import listed, model_name
 
+KNOWN_SETTINGS = {*SECTION_OF, *(field.name for field in fields(TrainConfig))}
 TRIED = (
     "What was tried to win them, and did not: levels fitted, trained, held or taught by themselves, several fits "
     "added, other rotations, level weights, penalties, negatives, losses, sweeps and dimensions, EASE distilled, "
@@ -120,19 +123,15 @@ def losses(tables: StudyTables) -> list[str]:
 
 
 def fit_seconds(tables: StudyTables, dataset: str) -> str:
-    """What a fit of the main model takes beside those of the best baselines."""
+    """What a fit of the main model takes beside those of the best baselines, and what its search does."""
     models = dict.fromkeys([tables.main, *tables.tests.filter(dataset=dataset)["best_baseline"]])
     costs = {row["model"]: row for row in tables.costs.filter(dataset=dataset).iter_rows(named=True)}
-    timed = all(costs[model]["wall_seconds"] is not None for model in models)
-    kind = "wall" if timed else "fit"
-    seconds = [f"{model_name(model)} {format_seconds(costs[model][f'{kind}_seconds'])}" for model in models]
-    threads = counted(costs[tables.main][f"{kind}_threads"], "thread")
-    clock = f"on the wall, alone on {threads}" if timed else f"{_clock(tables)}, one thread"
-    sentence = f"{dataset}, seconds of one fit with its settings known, {clock}: {_joined(seconds)}."
-    search = costs[tables.main]["wall_search_seconds"]
-    if search is None:
-        return sentence
-    return f"{sentence} The search of {model_name(tables.main)} takes {format_seconds(search)} there."
+    fits, searches = (
+        _joined([f"{model_name(model)} {format_seconds(costs[model][f'{kind}_seconds'])}" for model in models])
+        for kind in ("fit", "search")
+    )
+    clock = f"{_clock(tables)}, one thread"
+    return f"{dataset}, seconds of one fit with its settings known, {clock}: {fits}. Of the whole search: {searches}."
 
 
 def caveats(tables: StudyTables) -> list[str]:
@@ -172,12 +171,30 @@ def caveats(tables: StudyTables) -> list[str]:
             ],
         }
         sentences += [f"{dataset}: {text.format(_joined(items))}" for text, items in lists.items() if items]
+    sentences += describe_code(tables)
     for (model,), costs in tables.costs.group_by("model", maintain_order=True):
         names = re.findall(r"(\w+)=", " ".join(costs["settings"].drop_nulls()))
         if unknown := [name for name in dict.fromkeys(names) if name not in KNOWN_SETTINGS]:
             gone = f"it has a setting that no longer exists ({listed(unknown)})"
             sentences.append(f"{model_name(model)} was measured with earlier code: {gone}.")
     return sentences or ["Every row is there, with all its seeds, and no search was cut."]
+
+
+def describe_code(tables: StudyTables) -> list[str]:
+    """Which code has made the rows: whether it is this one, and its digests, as in the column `code`."""
+    now = {model.model: code_version(model.code) for model in select_models((), tables.widths)}
+    rows = tables.results.select("model", "dataset", pl.col("code").fill_null("not noted")).unique(maintain_order=True)
+    is_now = rows["code"] == rows["model"].replace_strict(now, default="")
+    earlier, name_all = rows.filter(~is_now), pl.col("model").unique(maintain_order=True)
+    if len(earlier) < len(rows):
+        parts = earlier.group_by("dataset", maintain_order=True).agg(name_all).iter_rows()
+        sentence = "{}: by earlier code than that which has written this: {}."
+        old = [sentence.format(dataset, _joined([*map(model_name, models)])) for dataset, models in parts]
+        by_code = rows.filter(is_now).group_by("code", maintain_order=True).agg(name_all).iter_rows()
+        named = "; ".join(f"{code} of {_joined([*map(model_name, models)])}" for code, models in by_code)
+        return [*old, f"Digests of the code that has made the {'other ' * bool(old)}rows and written this: {named}."]
+    digests = listed(earlier["code"].unique(maintain_order=True).to_list())
+    return [f"Every row was made by earlier code than that which has written this (digest: {digests})."]
 
 
 def short_of_seeds(tables: StudyTables, means: pl.DataFrame) -> dict[str, int]:
@@ -195,15 +212,15 @@ def describe_protocol(tables: StudyTables) -> list[str]:
     recipes = [model for model in select_models((), tables.widths) if model.role == "recipe"]
     recipes = [model for model in recipes if model.model in tables.means["model"] and model.max_trials is not None]
     own_search = _joined([model_name(model.model) for model in recipes])
-    timed = tables.costs["wall_threads"].drop_nulls()
-    all_timed = len(timed) == len(tables.costs)
-    clock = f", on the wall, alone on {_range(timed)} threads" if all_timed else ", likewise"
+    sampled = [*dict.fromkeys(tables.costs.filter("sampled")["dataset"])]
+    sample = f"{SEARCHED_INTERACTIONS:,} interactions of users drawn at random"
     return [
         "Protocol honest: settings and epochs from validation (a seeded tenth of each user's training items), then a "
         "refit on all of train, and test touched once. One split for all models and seeds.",
         *(describe_options(dataset) for dataset in tables.datasets if DATASETS.get(dataset)),
-        f"Each search (Optuna, TPE) maximises validation NDCG@20, mean over the widths, by {trials} at most, "
-        f"the same for all with something to choose, within {seconds} s, summed over its trials.",
+        f"Each search (Optuna, TPE) maximises validation NDCG@20, mean over the widths, by {trials} (fewer of models "
+        f"that are trained), within {seconds} s.",
+        *([f"On {listed(sampled)} a search has {sample}; the epochs are then chosen with all."] if sampled else []),
         *([f"By its own search on the same validation part, not by Optuna: {own_search}."] if own_search else []),
         f"Means and 95 % intervals (Student's t) over {counted(tables.seeds, 'seed')}; EASE and popularity do "
         "not depend on a seed and have no width: they stand in the widest column.",
@@ -211,7 +228,7 @@ def describe_protocol(tables: StudyTables) -> list[str]:
         "user by user, each user's metric averaged over the seeds; a sign-flip permutation test, Holm's correction "
         "over the widths and metrics of a data set. It speaks of other users, not of other seeds.",
         f"Seconds: search is the sum over the trials {_clock(tables)}, in processes of one thread; fit is that of one "
-        f"fit with its settings known{clock}.",
+        "fit with its settings known, likewise.",
     ]
 
 

@@ -9,11 +9,13 @@ import pytest
 import torch
 from settings import GIVEN
 
+from mrl.controls import fitting
+from mrl.controls.fitting import Task, fit_recipe, recipe_config
 from mrl.data.holdout import hold_out
 from mrl.data.synthetic import planted_interactions
 from mrl.least_squares.stages import TRAINED, refit_stages
+from mrl.study import config as study_config
 from mrl.study.config import StudyConfig
-from mrl.study.fitting import Task, fit_recipe, recipe_config
 from mrl.study.folder import read_json, write_json
 from mrl.study.page import write_study
 from mrl.study.run import run_study
@@ -39,7 +41,7 @@ def test_what_is_trained_starts_from_the_last_stage() -> None:
 def test_the_study_keeps_and_shows_them(tmp_path) -> None:
     small = {"num_users": 120, "num_items": 64, "interactions": 2000}
     config = StudyConfig(
-        datasets=("planted",), planted=small, widths=(2, 4), seeds=(0, 1), processes=1, device="cpu", timing=False,
+        datasets=("planted",), planted=small, widths=(2, 4), seeds=(0, 1), processes=1, device="cpu",
         models=("default",), folder=str(tmp_path / "study"), report=str(tmp_path / "report"), resamples=100,
     )  # fmt: skip
     (experiment,) = config.experiments()
@@ -58,7 +60,7 @@ def test_the_study_keeps_and_shows_them(tmp_path) -> None:
     assert set(tables.means["model"]) == set(tables.costs["model"]) == {"default"}
     ends = [stages.filter(model=stage, metric="ndcg")["mean"].to_list() for stage in ("rotated", TRAINED)]
     assert ends[0] == pytest.approx(ends[1], abs=1e-6)  # no epoch was chosen
-    csv, _, tex, page = write_study(tables, config)
+    csv, tex, page = write_study(tables, config)
     assert "The default recipe stage by stage" in page.read_text() and "iALS on its principal axes" in tex.read_text()
     assert tex.read_text().count(r"\begin{table}") == 3
     staged = tex.read_text().partition("after each of its stages")[2]
@@ -67,3 +69,18 @@ def test_the_study_keeps_and_shows_them(tmp_path) -> None:
     assert read_tables(csv).stages("planted").equals(stages)
     rewritten = [path.read_bytes() for path in write_study(study_tables(again), again)]
     assert rewritten == [tex.read_bytes(), page.read_bytes()]
+
+
+def test_epochs_of_all_users_are_chosen_where_the_search_had_a_sample(tmp_path, monkeypatch) -> None:
+    small = {"num_users": 120, "num_items": 64, "interactions": 2000}
+    config = StudyConfig(
+        datasets=("planted",), planted=small, widths=(2, 4), seeds=(0,), processes=1, device="cpu", trials=1, epochs=2,
+        eval_every=1, models=("lightgcn-dns-shared",), folder=str(tmp_path / "study"), report=str(tmp_path / "report"),
+    )  # fmt: skip
+    for place in (fitting, study_config):
+        monkeypatch.setattr(place, "SEARCHED_INTERACTIONS", 500)
+    (experiment,) = run_study(config, progress=False)
+    (trial,) = experiment.trials()
+    assert trial["sampled"] and experiment.best_settings()["batch_size"] == 0 and not config.jobs(experiment)
+    assert read_json(experiment.epochs_path())["refit_settings"]["epochs"] in (1, 2)
+    assert study_tables(config).results["sampled"].all()

@@ -6,8 +6,8 @@ import pytest
 from settings import train_config
 
 from mrl import TrainConfig
+from mrl.controls.fitting import fit_bpr_rotated, fit_mrl4rec
 from mrl.errors import ConfigError
-from mrl.study.fitting import fit_bpr_rotated, fit_mrl4rec
 from mrl.study.models import Choice, LogRange, StudyModel, select_models, study_models
 
 WIDTHS = (4, 8, 16, 32, 64, 128)

@@ -11,6 +11,7 @@ import pytest
 from studied import keep, pretend
 
 from mrl.errors import RunError
+from mrl.report.code import code_version
 from mrl.report.stages import PROJECT
 from mrl.study import models as study_models
 from mrl.study.page import render_page, write_study
@@ -18,6 +19,7 @@ from mrl.study.tables import read_tables, study_tables
 from mrl.study.tex import grid, render_latex
 from mrl.study.words import caveats, describe_protocol, losses, summarise
 
+CODE = code_version(())  # of models that are pretended
 VOID = {"meta", "img", "br"}
 
 
@@ -80,6 +82,7 @@ def test_the_summary_says_what_is_missing_or_short(config) -> None:
         "planted: the budget ended the search of wide (1 of 4 trials) and parts (1 of 4 trials). More might serve "
         "them better.",
         "planted: fewer than 3 seeds: wide (2).",
+        f"Digests of the code that has made the rows and written this: {CODE} of best, wide, parts and flat.",
     ]
     keep(config, "flat", {None: 0.6}, seeds=(0,), spent=61.0)
     sentences = summarise(study_tables(config))["To be known"]
@@ -92,7 +95,7 @@ def test_without_a_recipe_there_are_tables_and_no_comparison(config, tmp_path) -
     tables = study_tables(other)
     assert summarise(tables)["What it shows"] == ["There is nothing to compare: no recipe is among the rows."]
     assert r"\bigtriangledown" not in render_latex(tables)
-    assert len(write_study(tables, other)) == 4
+    assert len(write_study(tables, other)) == 3
 
 
 def test_a_win_everywhere_is_said_as_such(config) -> None:
@@ -136,10 +139,8 @@ def test_latex_is_whole_and_the_best_of_a_column_is_bold(config) -> None:
 
 def test_the_files_are_written_and_the_page_needs_nothing_else(config) -> None:
     tables = study_tables(config)
-    csv, trials, tex, page = write_study(tables, config)
-    names = ["study.csv", "study-searches.csv", "study.tex", "study.html"]
-    assert [path.name for path in (csv, trials, tex, page)] == names
-    assert set(pl.read_csv(trials)["model"]) == {"best", "wide", "parts-2", "flat"}
+    csv, tex, page = write_study(tables, config)
+    assert [path.name for path in (csv, tex, page)] == ["study.csv", "study.tex", "study.html"]
     assert len(pl.read_csv(csv)) == len(tables.tidy) and tex.read_text() == render_latex(tables)
     reader = Balanced()
     reader.feed(page.read_text())
@@ -157,7 +158,7 @@ def test_the_files_are_written_and_the_page_needs_nothing_else(config) -> None:
 
 def test_the_protocol_tells_trials_and_budget(config) -> None:
     text = " ".join(describe_protocol(study_tables(config)))
-    assert "by 4 trials at most" in text and "within 60 s" in text and "over 3 seeds" in text
+    assert "by 4 trials (fewer of models that are trained), within 60 s" in text and "over 3 seeds" in text
     assert "By its own search on the same validation part, not by Optuna: best." in text
 
 
@@ -177,8 +178,27 @@ def test_settings_that_no_longer_exist_are_said_to_be_of_earlier_code(config) ->
     assert not any("earlier code" in sentence for sentence in caveats(tables))
 
 
+def test_rows_of_earlier_code_are_said_to_be_of_it(config) -> None:
+    tables = study_tables(config)
+    of_wide = pl.when(model="wide").then(pl.lit("0badc0de")).otherwise("code")
+    sentences = caveats(replace(tables, tidy=tables.tidy.with_columns(code=of_wide)))
+    assert "planted: by earlier code than that which has written this: wide." in sentences
+    assert sentences[-1].startswith("Digests of the code that has made the other rows") and "wide" not in sentences[-1]
+    none = replace(tables, tidy=tables.tidy.with_columns(code=pl.lit(None, pl.String)))
+    text = "Every row was made by earlier code than that which has written this (digest: not noted)."
+    assert caveats(none)[-1] == text and text in render_page(none)
+
+
+def test_a_search_on_a_sample_is_marked(config) -> None:
+    tables = study_tables(config)
+    sampled = tables.tidy.with_columns(sampled=pl.col("model") == "wide")
+    page, text = render_page(replace(tables, tidy=sampled)), render_latex(replace(tables, tidy=sampled))
+    assert page.count("wide (2 seeds)♯") == 2 and "♯ searched on a sample of the users" in page
+    assert text.count(r"wide (2 seeds)$^{\sharp}$") == 2 and "♯" not in render_page(tables)
+
+
 def test_from_its_table_a_study_is_written_again_to_the_same_bytes(config, tmp_path) -> None:
-    csv, _, tex, page = write_study(study_tables(config), config)
+    csv, tex, page = write_study(study_tables(config), config)
     again = replace(config, table=str(csv), report=str(tmp_path / "again"), folder="nowhere", datasets=("tool",))
     paths = write_study(study_tables(again), again)
     assert [path.name for path in paths] == ["again.tex", "again.html"]

@@ -1,4 +1,4 @@
-"""How long a study will take: by what was measured, else by the rule, and less for what is done."""
+"""How long a study will take: by a model of what pieces of work cost, and less for what is done."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import polars as pl
 import pytest
-from studied import keep, pretend
 
+from mrl.controls.fitting import SEARCHED_INTERACTIONS
+from mrl.study import plan as study_plan
 from mrl.study.config import StudyConfig
-from mrl.study.page import write_study
-from mrl.study.plan import POWER, RULE, describe_plan, plan_study
+from mrl.study.models import select_models
+from mrl.study.plan import describe_plan, expected_seconds, machine_pace, plan_study
 from mrl.study.run import run_study
-from mrl.study.tables import study_tables
 
 pytest.importorskip("optuna")
 
@@ -22,41 +22,46 @@ SMALL = {"num_users": 120, "num_items": 64, "interactions": 2000}
 @pytest.fixture
 def config(tmp_path) -> StudyConfig:
     return StudyConfig(
-        datasets=("planted",), planted=SMALL, widths=(2, 4), trials=2, seconds=100, seeds=(0, 1, 2, 3), processes=1,
+        datasets=("planted",), planted=SMALL, widths=(2, 4), trials=5, seconds=100, seeds=(0, 1, 2, 3), processes=1,
         device="cpu", models=("ials-4", "mf-dns-mns", "popularity", "default"), folder=str(tmp_path / "study"),
+        report=str(tmp_path / "report"),
     )  # fmt: skip
 
 
-def test_without_anything_measured_the_rule_says(config, tmp_path) -> None:
-    plan = {row["model"]: row for row in plan_study(config, tmp_path / "none.csv").iter_rows(named=True)}
-    unit = 1e-6 * len(config.data("planted").train) * 4**POWER
-    assert [plan[name]["trials"] for name in config.models] == [2, 2, 1, 1]
+def test_trials_and_fits_are_counted_and_take_as_long_as_expected(config) -> None:
+    plan = {row["model"]: row for row in plan_study(config, 2.0).iter_rows(named=True)}
+    assert [plan[name]["trials"] for name in config.models] == [5, 4, 1, 1]  # fewer of a training
     assert [plan[name]["fits"] for name in config.models] == [4, 3, 1, 8]  # three seeds of a training; stages, too
-    fit, trial = RULE["mf"]
-    assert plan["mf-dns-mns"]["seconds"] == pytest.approx(unit * (2 * trial + 3 * fit))
-    fit, trial = RULE["default"]
-    assert plan["default"]["seconds"] == pytest.approx(unit * (trial + 8 * fit))
-    assert plan["default"]["timing"] == pytest.approx(unit * (trial + fit))
-    tight = plan_study(replace(config, seconds=1e-9, timing=False), tmp_path / "none.csv")
-    assert tight.filter(model="mf-dns-mns")["seconds"].item() == pytest.approx(unit * 3 * RULE["mf"][0], rel=1e-6)
-    assert tight["timing"].sum() == 0
+    for model in config.models_on("planted"):
+        trial, epochs, fit = expected_seconds(config, config.data("planted"), model)
+        row = plan[model.name]
+        assert row["seconds"] == pytest.approx(2.0 * (row["trials"] * trial + row["fits"] * fit)) and epochs == 0
 
 
-def test_what_was_measured_goes_before_the_rule(tmp_path, monkeypatch) -> None:
-    config = pretend(monkeypatch, tmp_path / "study")
-    keep(config, "wide", {2: 0.3, 4: 0.1})  # a fit of 2 s; a search of 2 s that ended after one of four trials
-    table, *_ = write_study(study_tables(config), config)
-    fresh = replace(config, folder=str(tmp_path / "fresh"), trials=5, seconds=1000.0, timing=False)
-    plan = plan_study(fresh, table).filter(model="wide").row(0, named=True)
-    assert (plan["trials"], plan["fits"]) == (5, 3)
-    assert plan["seconds"] == pytest.approx(5 * 4.0 + 3 * 2.0)
+def test_a_training_takes_no_longer_than_its_share_and_large_data_one_more(config, monkeypatch) -> None:
+    (model,) = (one for one in config.models_on("planted") if one.name == "mf-dns-mns")
+    data = config.data("planted")
+    assert expected_seconds(replace(config, seconds=1e-3), data, model)[0] == 1e-3 / 4
+    whole = expected_seconds(config, data, model)
+    monkeypatch.setattr(study_plan, "SEARCHED_INTERACTIONS", len(data.train) // 10)
+    sampled = expected_seconds(config, data, model)
+    assert sampled[0] < whole[0] and sampled[1] == pytest.approx(whole[0]) and sampled[2] == whole[2]
+
+
+def test_steps_on_a_graph_are_fewer_on_large_data(config) -> None:
+    (model,) = select_models(["lightgcn-dns-mns"], (4, 8))
+    assert "batch_size" not in model.fixed and model.on_large_data().fixed["batch_size"] == 0
+    pairs = 5 * SEARCHED_INTERACTIONS
+    assert study_plan._epoch(model.on_large_data(), pairs, 10_000) < study_plan._epoch(model, pairs, 10_000) / 3
+    (mf,) = select_models(["mf-dns-mns"], (4, 8))
+    assert mf.on_large_data() is mf
 
 
 def test_what_is_done_takes_no_time(config) -> None:
-    config = replace(config, models=("popularity", "ials-4"), timing=False)
-    assert plan_study(config)["fits"].sum() == 5
+    config = replace(config, models=("popularity", "ials-4"))
+    assert plan_study(config, 1.0)["fits"].sum() == 5
     run_study(config, progress=False)
-    assert plan_study(config).select(pl.col("trials", "fits", "seconds", "timing").sum()).row(0) == (0, 0, 0.0, 0.0)
+    assert plan_study(config, 1.0).select(pl.col("trials", "fits", "seconds").sum()).row(0) == (0, 0, 0.0)
 
 
 def test_it_is_told_by_data_set_and_in_all(config) -> None:
@@ -64,7 +69,8 @@ def test_it_is_told_by_data_set_and_in_all(config) -> None:
         config, widths=(2, 64, 128), models=("popularity", "default"), datasets=("planted", "planted-flat")
     )
     first, second, last = describe_plan(config)
-    assert first.startswith("planted (120 users, 64 items): 2 trials and 9 fits, 0.0 h of CPU, 0.0 h of timing; ")
-    assert first.endswith(" h on 1 core; default alone 0.0 h; without width 128, above its smaller side")
+    assert first.startswith("planted (120 users, 64 items): 2 trials and 9 fits, 0.0 h of CPU, 0.0 h on 1 core; ")
+    assert first.endswith("; default alone 0.0 h; without width 128, above its smaller side")
     assert second.startswith("planted-flat (4,000 users, 4,096 items): ") and "without" not in second
     assert last.startswith("In all: ")
+    assert machine_pace() > 0

@@ -11,7 +11,6 @@ from studied import WIDTHS, keep, pretend
 
 from mrl.analysis.comparison import sign_flip
 from mrl.errors import RunError
-from mrl.study.folder import write_json
 from mrl.study.tables import study_tables
 
 
@@ -57,7 +56,7 @@ def test_ours_is_paired_by_user_with_the_best_that_is_not_ours(config) -> None:
                 for user in range(60)
             ]
         )
-        assert row["difference"] == pytest.approx(difference.mean())
+        assert row["difference"] == pytest.approx(difference.mean(), abs=1e-5)  # kept in whole numbers of 2⁻¹⁶
         assert row["difference_low"] < row["difference"] < row["difference_high"]
         p = sign_flip(difference, resamples=400, rng=np.random.default_rng([0, 1]))
         assert row["p"] == pytest.approx(p) and row["p_holm"] >= row["p"]
@@ -88,14 +87,7 @@ def test_what_parts_have_spent_is_summed(config) -> None:
         60.0,
     )
     assert costs["parts"]["settings"] == "parts-2: l2=0.125, epochs=3; parts-4: l2=0.125, epochs=3"
-    assert costs["best"]["trials"] == 1 and costs["best"]["wall_seconds"] is None
-    (experiment,) = (each for each in config.experiments() if each.model.name == "best")
-    write_json(
-        experiment.timing_path(experiment.best_settings()),
-        {"seconds": 9.0, "threads": 2, "search_seconds": 50.0, "device": "cpu"},
-    )
-    best = study_tables(config).costs.filter(model="best").row(0, named=True)
-    assert (best["wall_seconds"], best["wall_threads"], best["wall_search_seconds"]) == (9.0, 2, 50.0)
+    assert costs["best"]["trials"] == 1 and costs["best"]["max_trials"] is None
 
 
 def test_the_tidy_table_has_one_row_a_figure(config) -> None:

@@ -9,13 +9,8 @@ import torch
 from settings import one_validation_split, train_config
 
 from mrl import fit
-from mrl.data.holdout import hold_out
-from mrl.data.interactions import Interactions
-from mrl.data.synthetic import planted_interactions
-from mrl.evaluation.evaluate import evaluate
-from mrl.least_squares.axes import rotate
-from mrl.least_squares.ials import ials
-from mrl.study.fitting import (
+from mrl.controls import fitting
+from mrl.controls.fitting import (
     Task,
     fit_bpr_rotated,
     fit_ease,
@@ -25,7 +20,15 @@ from mrl.study.fitting import (
     fit_recipe,
     objective,
     rank,
+    sample_for_search,
+    sweeps_of,
 )
+from mrl.data.holdout import hold_out
+from mrl.data.interactions import Interactions
+from mrl.data.synthetic import planted_interactions
+from mrl.evaluation.evaluate import evaluate
+from mrl.least_squares.axes import rotate
+from mrl.least_squares.ials import ials, spectral_start
 from mrl.trainer import Trainer
 
 WIDTHS = (2, 4, 8)
@@ -57,8 +60,19 @@ def test_a_model_without_widths_is_judged_by_its_one_number(task) -> None:
 
 def test_wider_ials_is_rotated_then_truncated(task, data) -> None:
     users, items = fit_ials(task, {"dim": 12, "alpha0": 0.1, "l2": 0.01}).model
-    whole = rotate(*ials(data.train, 12, alpha0=0.1, l2=0.01, generator=torch.Generator().manual_seed(0)))
+    start = spectral_start(data.train, 12)
+    whole = rotate(*ials(data.train, 12, alpha0=0.1, l2=0.01, sweeps=sweeps_of(12), start=start))
     assert torch.equal(users, whole[0][:, :8]) and torch.equal(items, whole[1][:, :8])
+
+
+def test_a_search_of_large_data_has_a_sample_of_users_and_of_those_it_looks_at(data, monkeypatch) -> None:
+    assert sample_for_search(data, 0) is data
+    monkeypatch.setattr(fitting, "SEARCHED_INTERACTIONS", len(data.train) // 2)
+    monkeypatch.setattr(fitting, "SEARCHED_USERS", 10)
+    sample, whole = sample_for_search(data, 0), sample_for_search(data, 0, whole=True)
+    assert len(sample.train) <= len(data.train) // 2 and sample.num_items == data.num_items
+    assert whole.train is data.train
+    assert {int((each.valid.counts > 0).sum()) for each in (sample, whole)} == {10}
 
 
 @pytest.mark.parametrize("fit_one", [fit_mrl4rec, fit_bpr_rotated])
