@@ -22,7 +22,7 @@ from pydantic_core import ArgsKwargs
 
 from mrl.errors import ConfigError
 from mrl.parameters import PathText, sections_of, settings
-from mrl.recipes import OF_PAIRS, RECIPES, USUAL
+from mrl.recipes import OF_PAIRS, USUAL, settings_of
 from mrl.widths import AUTO, DEFAULT_WIDTHS, NARROWEST, check_level_weights, check_widths
 
 # Settings that say where and whether, not what: two runs of the same data that differ only here are the same run.
@@ -225,7 +225,7 @@ class TrainConfig:
 
     @model_validator(mode="after")
     def _together(self) -> TrainConfig:
-        for name, value in RECIPES[self.recipe].items():
+        for name, value in settings_of(self.recipe, self.loss).items():
             if self.setting(name) is None:
                 section = SECTION_OF.get(name)
                 filled = replace(getattr(self, section), **{name: value}) if section else value

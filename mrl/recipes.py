@@ -6,7 +6,7 @@ from typing import Any
 
 # What each recipe takes where nothing is said. mrl4rec: the authors' settings; default: see `reports/log.md`.
 _DEFAULT = {
-    "backbone": "propagation", "loss": "softmax", "epochs": 300, "batch_size": 0, "learning_rate": 2e-3,
+    "backbone": "propagation", "loss": "softmax", "epochs": 300, "batch_size": 0, "learning_rate": 4e-3,
     "eval_every": 1, "patience": 5,
 }  # fmt: skip
 RECIPES: dict[str, dict[str, Any]] = {
@@ -23,4 +23,10 @@ USUAL: dict[str, Any] = {
     "frequency_l2": 0.01, "nu": 1.0, "sweeps": 4, "nested_sweeps": 0, "l2_width_exponent": 0.3,
     "propagation": (0.5, 0.0), "rotation": True, "hops": 3, "l2": 0.5, "initial_scale": 1.2,
 }  # fmt: skip
-OF_PAIRS = {"l2": 1e-2}  # instead, of losses other than softmax
+OF_PAIRS = {"l2": 1e-2, "learning_rate": 2e-3}  # instead, of losses other than softmax
+
+
+def settings_of(recipe: str, loss: str | None) -> dict[str, Any]:
+    """What a recipe takes where nothing is said. loss: what is said of it, None where nothing is."""
+    of_loss = OF_PAIRS if recipe != "mrl4rec" and loss not in (None, "softmax") else {}
+    return {name: of_loss.get(name, value) for name, value in RECIPES[recipe].items()}

@@ -29,8 +29,8 @@ from torch.nn.functional import softplus
 from mrl.data import Positives
 from mrl.widths import check_level_weights, check_widths
 
-ITEMS = 4096  # drawn a step, of a large catalogue at least
-ITEM_SHARE = 0.2  # of it
+ITEMS, MOST_ITEMS = 2048, 8192  # drawn a step, of a large catalogue: at least, at most
+ITEM_SHARE = 0.2  # of it, between these
 TEACHING = 1.0  # T, the weight of what the teacher says, beside 1 of the positives
 POPULARITY = 0.5  # the power of an item's positives that it is drawn by
 NEVER = -1e9  # the score of an item that a user has seen
@@ -60,7 +60,8 @@ class NestedSoftmax(nn.Module):
         self.level_weights = check_level_weights(level_weights, self.widths)
         item_counts = positives.item_counts if item_counts is None else item_counts
         popularity = (item_counts.float() + 1) ** POPULARITY
-        self.drawn = min(positives.num_items, max(ITEMS, int(ITEM_SHARE * positives.num_items)))
+        share = min(MOST_ITEMS, int(ITEM_SHARE * positives.num_items))
+        self.drawn = min(positives.num_items, max(ITEMS, share))
         self.register_buffer("popularity", popularity, persistent=False)
         self.register_buffer("log_chance", _chances(popularity, self.drawn).log(), persistent=False)
 
@@ -137,28 +138,29 @@ class _Loss(torch.autograd.Function):
 
         Positives are in the order of rows. taught: the teacher's users (B, F) and sampled items (S, F), or None.
         """
-        sampled, size = items[sample], max(1, NUMBERS[users.device.type == "cuda"] // len(sample))
-        terms = users.new_zeros(len(widths))
-        user_out, item_out, sample_out = (torch.zeros_like(table) for table in (users, items, sampled))
+        # all tables lie by dimension, where products of few dimensions are faster
+        sampled, own_users = items[sample].T.contiguous(), users.T.contiguous()  # (D, S), (D, B)
+        item_out, user_out, sample_out = (torch.zeros_like(table) for table in (items, own_users, sampled))
+        terms, shift = users.new_zeros(len(widths)), -log_chance.to(users)
+        size = max(1, NUMBERS[users.device.type == "cuda"] // len(sample))
+        room = users.new_empty(4, min(size, len(users)), len(sample))
         starts = range(0, len(users), size)
         ends = [len(rows)]
         if len(starts) > 1:
             ends = torch.searchsorted(rows, torch.arange(size, len(users) + size, size, device=rows.device)).tolist()
         for first, start, end in zip(starts, [0, *ends], ends, strict=False):
             some, pairs = slice(first, first + size), slice(start, end)
-            tables = users[some], sampled, items[liked[pairs]]
-            places_of = rows[pairs] - first, places[pairs]
+            own, at, positives = users[some], rows[pairs] - first, items[liked[pairs]]
+            parts, places_of = room[:, : len(own)].unbind(), (at, places[pairs])
+            lesson = None if taught is None else _lesson(taught[0][some], taught[1], *places_of, shift, *parts[:3])
+            tables = own, own_users[:, some], sampled, shift, positives, *places_of
             rates = [weight / len(rows) for weight in weights]
-            target = None if taught is None else _target(taught[0][some], taught[1], *places_of, log_chance)
-            losses, pushes, pulls = _gradients(*tables, *places_of, log_chance, widths, rates, target)
+            losses, pulls = _gradients(*tables, widths, rates, lesson, user_out[:, some], sample_out, *parts[1:])
             terms += losses / len(rows)
-            for columns, push, pull in zip(_columns(widths), pushes, pulls, strict=True):
-                user_out[some, columns] = push @ sampled[:, columns]
-                sample_out[:, columns].addmm_(push.T, users[some, columns])
-                user_out[:, columns].index_add_(0, rows[pairs], -pull[:, None] * tables[2][:, columns])
-                item_out[:, columns].index_add_(0, liked[pairs], -pull[:, None] * users[rows[pairs], columns])
-        item_out.index_add_(0, sample, sample_out)
-        ctx.save_for_backward(user_out, item_out)
+            user_out[:, some].T.index_add_(0, at, pulls * positives, alpha=-1)
+            item_out.index_add_(0, liked[pairs], pulls * own[at], alpha=-1)
+        item_out.index_add_(0, sample, sample_out.T)
+        ctx.save_for_backward(user_out.T, item_out)
         ctx.mark_non_differentiable(terms)
         return terms @ terms.new_tensor(weights), terms
 
@@ -168,48 +170,66 @@ class _Loss(torch.autograd.Function):
         return of_loss * users, of_loss * items, *[None] * 8
 
 
-def _target(users, sampled, rows, places, log_chance):
-    """log P (B, S) of the teacher's users (B, F) and sampled items (S, F)."""
-    scores = torch.addmm(-log_chance.to(users), users, sampled.T)
-    scores[rows[places >= 0], places[places >= 0]] = NEVER
-    return scores.log_softmax(1)
-
-
-def _gradients(users, sampled, positives, rows, places, log_chance, widths, rates, target):
-    """Of users (B, D), sampled items (S, D) and positives (P, D): the sums of each level's terms (K,); and for each
-    block of dimensions the derivatives of the whole loss by scores of sampled items (B, S), by minus those of positives
-    (P,). target: log P (B, S), or None.
+def _lesson(users, sampled, rows, places, shift, wanted, scores, products):
+    """What the teacher's users (B, F) say of its sampled items (S, F): P (B, S), Σ P log P (B,), and T times how often
+    a user counts (B,), by which both are multiplied. The last three are written over; the first of them is P.
     """
-    products = users[rows] * positives
-    of_positives = torch.stack([products[:, columns].sum(1) for columns in _columns(widths)], 1).cumsum(1)  # (P, K)
     seen = rows[places >= 0], places[places >= 0]
-    scores = users.new_zeros(len(users), len(sampled))
-    losses, pushes, pulls = [], [], []
-    if target is not None:
-        lessons = TEACHING * torch.bincount(rows, minlength=len(users)).to(users)  # (B,): a user counts by positives
-        lessons[torch.bincount(seen[0], minlength=len(users)) == len(sampled)] = 0  # nothing is left to rank
-        wanted = target.exp()
-        known = (wanted * target).sum(1)  # Σ P log P
-    for level, columns in enumerate(_columns(widths)):
-        scores.addmm_(users[:, columns], sampled[:, columns].T)
-        weighed = scores - log_chance
-        weighed[seen] = NEVER
-        softmax = weighed.softmax(1)
-        log_z = weighed.amax(1) - softmax.amax(1).log()  # logsumexp would take all the powers again
-        gap = log_z[rows] - of_positives[:, level]
+    counts = TEACHING * torch.bincount(rows, minlength=len(users)).to(shift)  # a user counts by positives
+    counts[torch.bincount(seen[0], minlength=len(users)) == len(sampled)] = 0  # nothing is left to rank
+    torch.addmm(shift, users.to(shift), sampled.to(shift).T, out=scores)
+    scores[seen] = NEVER
+    torch.softmax(scores, 1, out=wanted)
+    known = torch.mul(wanted, scores, out=products).sum(1) - _log_z(scores, wanted)
+    return wanted.mul_(counts[:, None]), known * counts, counts
+
+
+def _gradients(own, users, sampled, shift, positives, rows, places, widths, rates, lesson, user_out, sample_out, *room):
+    """Of users (B, D) and positives (P, D): the sums of each level's terms (K,), and minus the derivatives of the whole
+    loss by scores of positives, as each dimension sees them (P, D).
+
+    Those by users and sampled items but for that, (D, B) and (D, S) as these, are added to user_out and sample_out.
+    shift: −log chance (S,). room: three tables (B, S) to be written over.
+    """
+    scores, softmax, push = room
+    seen, products = (rows[places >= 0], places[places >= 0]), own[rows] * positives
+    pulls, losses, told = torch.zeros_like(positives), [], [0.0] * len(widths)
+    torch.addmm(shift, own[:, : widths[-1]], sampled[: widths[-1]], out=scores)
+    scores[seen] = NEVER  # and stays there, whatever is taken away
+    if lesson is not None:
+        wanted, known, counts = lesson
+        of_wanted = sampled @ wanted.T  # (D, B)
+        means = (users * of_wanted).cumsum(0)[[width - 1 for width in widths]] + wanted @ shift
+        told = known - means  # (K, B): Σ P (log P − s)
+        shares = torch.zeros_like(users[:, :1])  # (D, 1): the rates of the levels that see a dimension
+        for width, rate in zip(widths, rates, strict=True):
+            shares[:width] += rate
+        user_out -= shares * of_wanted
+        sample_out.addmm_(shares * users, wanted, alpha=-1)
+    push.zero_()
+    for width, columns, rate, left in reversed(list(zip(widths, _columns(widths), rates, told, strict=True))):
+        torch.softmax(scores, 1, out=softmax)
+        log_z = _log_z(scores, softmax)
+        gap = log_z[rows] - products[:, :width].sum(1)
+        pull = gap.sigmoid() * rate
+        pulls[:, :width] += pull[:, None]
+        weights = torch.zeros_like(log_z).index_add_(0, rows, pull)
         losses.append(softplus(gap).sum())
-        pulls.append(gap.sigmoid() * rates[level])
-        weights = users.new_zeros(len(users)).index_add_(0, rows, pulls[-1])
-        if target is not None:
-            losses[-1] += lessons @ (known - torch.linalg.vecdot(wanted, weighed) + log_z)
-            weights += rates[level] * lessons
-        pushes.append(softmax.mul_(weights[:, None]))
-        if target is not None:
-            pushes[-1].addcmul_(wanted, lessons[:, None], value=-rates[level])
-    for level in reversed(range(len(widths) - 1)):  # dimensions are seen by their own level and all wider ones
-        pushes[level] += pushes[level + 1]
-        pulls[level] += pulls[level + 1]
-    return torch.stack(losses), pushes, pulls
+        if lesson is not None:
+            losses[-1] += (left + counts * log_z).sum()
+            weights.add_(counts, alpha=rate)
+        # (B, S), by scores: of this level and all wider ones, which see its dimensions, too
+        push.addcmul_(softmax, weights[:, None])
+        user_out[columns] += sampled[columns] @ push.T
+        sample_out[columns].addmm_(users[columns], push)
+        if columns.start:
+            scores.addmm_(own[:, columns], sampled[columns], alpha=-1)
+    return torch.stack(losses[::-1]), pulls
+
+
+def _log_z(scores, softmax):
+    """The logarithms of sums of powers of scores (B, S) by their softmax: without taking all the powers again."""
+    return scores.amax(1) - softmax.amax(1).log()
 
 
 def _columns(widths: Sequence[int]) -> list[slice]:

@@ -24,7 +24,7 @@ from mrl.sampler import NegativeSampler
 from mrl.softmax import NestedSoftmax
 
 BATCH = 8192  # positives a step, where nothing is said
-LONGEST_STEP = 2.5  # times the learning rate, of larger batches
+LONGEST_STEP, HIGHEST_RATE = 2.5, 5e-3  # of larger batches: times the learning rate, as far as to this one
 NEWEST = 0.02  # share of the last step in the mean that is served where items are sampled: of some 50 steps
 
 
@@ -304,7 +304,8 @@ def steps_of(config: TrainConfig, pairs: int) -> tuple[int, float]:
     # steps on a graph cost the same whatever they hold, so large data is not cut into more of them
     batch_size = config.batch_size or max(BATCH, -(-pairs // 32))
     # steps that are fewer for their data are longer
-    return batch_size, config.learning_rate * (1.0 if config.batch_size else min(LONGEST_STEP, batch_size / BATCH))
+    rate = config.learning_rate * (1.0 if config.batch_size else min(LONGEST_STEP, batch_size / BATCH))
+    return batch_size, max(config.learning_rate, min(rate, HIGHEST_RATE))
 
 
 def draw_levels(config: TrainConfig, steps: int, generator: torch.Generator) -> Iterable[tuple[int, ...] | None]:

@@ -159,7 +159,7 @@ def test_settings_are_found_and_changed_by_name_whatever_their_section() -> None
     usual = TrainConfig().with_usual()  # alpha0 and fit_width depend on the data
     assert {name: usual.setting(name) for name in USUAL} == USUAL and usual.with_usual() == usual
     pairs = TrainConfig(loss="bpr").with_usual()
-    assert {name: pairs.setting(name) for name in USUAL} == USUAL | OF_PAIRS
+    assert {name: pairs.setting(name) for name in USUAL | OF_PAIRS} == USUAL | OF_PAIRS
     assert usual.least_squares.alpha0 is usual.least_squares.fit_width is None
     given = {"sweeps": 3, "nested_sweeps": 0, "rotation": False, "propagation": (0.0, 0.0), "hops": 0, "l2": 0.0}
     assert {name: TrainConfig(**in_sections(given)).with_usual().setting(name) for name in given} == given

@@ -164,6 +164,11 @@ def test_chances_add_up_to_the_number_and_are_the_frequencies_of_the_draws(drawn
     assert chances[popularity.argsort()].diff().min() >= 0
 
 
+@pytest.mark.parametrize(("items", "drawn"), [(1_000, 1_000), (5_000, 2_048), (20_000, 4_000), (100_000, 8_192)])
+def test_a_fifth_of_the_items_is_drawn_within_bounds(items, drawn) -> None:
+    assert NestedSoftmax(Positives.from_pairs([0], [0], 1, items), WIDTHS).drawn == drawn
+
+
 def test_all_items_are_drawn_for_certain() -> None:
     assert _chances(torch.rand(40) + 0.01, 40).eq(1).all()
     assert NestedSoftmax(liked(), WIDTHS).log_chance.eq(0).all()

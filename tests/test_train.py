@@ -27,7 +27,7 @@ from mrl.model import LightGCN
 from mrl.recipes import USUAL
 from mrl.runs.run import Run, load
 from mrl.train import fit
-from mrl.trainer import Trainer
+from mrl.trainer import Trainer, steps_of
 from mrl.words import percent
 
 
@@ -625,6 +625,22 @@ def test_batches_grow_with_the_data_where_nothing_is_said(tmp_path, data) -> Non
     users, items = np.divmod(np.arange(600 * 500), 500)
     much = Positives.from_pairs(users, items, 600, 501)
     assert Trainer(settings(tmp_path, batch_size=0), much, torch.device("cpu")).batch_size == 9375
+
+
+@pytest.mark.parametrize(
+    ("given", "pairs", "expected"),
+    [
+        ({}, 10_000, 4e-3),
+        ({}, 10**7, 5e-3),
+        ({"loss": "bpr"}, 10_000, 2e-3),
+        ({"loss": "bpr"}, 10**7, 5e-3),
+        ({"learning_rate": 1e-3}, 10**7, 2.5e-3),
+        ({"learning_rate": 1e-2}, 10**7, 1e-2),
+        ({"batch_size": 512}, 10**7, 4e-3),
+    ],
+)
+def test_larger_batches_take_longer_steps_up_to_a_rate(given, pairs, expected) -> None:
+    assert steps_of(train_config(**{"recipe": "default"} | given), pairs)[1] == pytest.approx(expected)
 
 
 @pytest.mark.robustness

@@ -29,15 +29,10 @@ class Propagation(LightGCN):
         self.user_share, self.item_share = user_share, item_share
 
     def forward(self, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        users, items = self.users, self.items
-        if self.hops:
-            graph, transpose = self._graph(generator)
-        for _ in range(self.hops):
-            users, items = (
-                self.users + self.user_share * propagate(graph, transpose, items) if self.user_share else self.users,
-                self.items + self.item_share * propagate(transpose, graph, users) if self.item_share else self.items,
-            )
-        return users, items
+        if not self.hops:
+            return self.users, self.items
+        tables = *self._graph(generator), self.users, self.items
+        return _Propagated.apply(*tables, self.user_share, self.item_share, self.hops)
 
     def item_lean(self, users: Tensor, signs: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.item_share * super().item_lean(users, signs, generator)
@@ -69,3 +64,35 @@ class Propagation(LightGCN):
 def effective_hops(hops: int, user_share: float, item_share: float) -> int:
     """After how many hops nothing changes any more: what one side alone picks up is the same after every hop."""
     return hops if user_share and item_share else min(hops, int(bool(user_share or item_share)))
+
+
+class _Propagated(torch.autograd.Function):
+    """All hops at once, so that nothing is kept of them: the gradients go back by as many, the shares exchanged."""
+
+    @staticmethod
+    def forward(ctx, graph, transpose, users, items, user_share, item_share, hops):
+        ctx.back = graph, transpose, item_share, user_share, hops
+        return _hops(graph, transpose, users, items, user_share, item_share, hops)
+
+    @staticmethod
+    def backward(ctx, users, items):
+        graph, transpose, *rest = ctx.back
+        return None, None, *_hops(graph, transpose, users, items, *rest), None, None, None
+
+
+def _hops(graph, transpose, ego_users, ego_items, user_share, item_share, hops):
+    """Ego users (U, D) and items (I, D) after so many hops; graph (U, I) and its transpose."""
+    users, items = ego_users, ego_items
+    for _ in range(hops):
+        users, items = (
+            _picked_up(graph, transpose, items, ego_users, user_share),
+            _picked_up(transpose, graph, users, ego_items, item_share),
+        )
+    return users, items
+
+
+def _picked_up(graph, transpose, table, ego, share):
+    if not share:
+        return ego
+    product = propagate(graph, transpose, table)
+    return torch.add(ego, product, alpha=share, out=product)

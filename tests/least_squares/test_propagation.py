@@ -36,15 +36,19 @@ def test_vectors_pick_up_their_share_of_their_neighbours(hops, propagation) -> N
     assert model.hops == (hops if all(propagation) else int(any(propagation)))
 
 
-def test_gradients_go_back_to_the_neighbours() -> None:
+@pytest.mark.parametrize("propagation", [(0.5, 1.0), (0.5, 0.0), (0.0, 0.7)])
+def test_gradients_go_back_to_the_neighbours(propagation) -> None:
     positives, start, graph = made()
-    model = Propagation(positives, start, user_share=0.5, item_share=1.0, hops=2)
+    model = Propagation(positives, start, user_share=propagation[0], item_share=propagation[1], hops=2)
     users, items = model()
     (users.square().sum() + items.sum()).backward()
     own = [table.clone().requires_grad_() for table in start]
     dense_users, dense_items = own
     for _ in range(2):
-        dense_users, dense_items = own[0] + 0.5 * graph @ dense_items, own[1] + graph.T @ dense_users
+        dense_users, dense_items = (
+            own[0] + propagation[0] * graph @ dense_items,
+            own[1] + propagation[1] * graph.T @ dense_users,
+        )
     (dense_users.square().sum() + dense_items.sum()).backward()
     torch.testing.assert_close(model.users.grad, own[0].grad)
     torch.testing.assert_close(model.items.grad, own[1].grad)
