@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from mrl.config import TrainConfig
-from mrl.kernels import propagate
+from mrl.kernels import propagate, sparse_matrix
 from mrl.least_squares.ials import Factors
 from mrl.least_squares.propagation import effective_hops
-from mrl.model import sparse_matrix
 from mrl.sharded.group import Group
 from mrl.sharded.rows import Links, Shard
 
