@@ -6,15 +6,13 @@ embeddings of 0…h propagations over the symmetrically normalised interaction g
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mrl.data import Positives
 from mrl.errors import ConfigError
-from mrl.kernels import propagate
+from mrl.kernels import Neighbours, propagate, sparse_matrix
 
 
 def xavier_uniform(rows: int, dim: int, generator: torch.Generator | None = None, of: int | None = None) -> Tensor:
@@ -33,7 +31,9 @@ class MatrixFactorization(nn.Module):
     """
 
     hops = 0
-    teacher: tuple[Tensor, Tensor] | None = None  # of `mrl.softmax`: a wide model that this one is cut from
+    teacher: tuple[Tensor, Tensor, Neighbours | None] | None = (
+        None  # of `mrl.softmax`: a wide model that this one is cut from
+    )
 
     def __init__(
         self,
@@ -158,10 +158,3 @@ def _sparse_graph(tables: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     graph = sparse_matrix(tables["offsets"], tables["columns"], tables["values"], shape)
     values = tables["values"][tables["transposed"]]
     return graph, sparse_matrix(tables["transposed_offsets"], tables["transposed_columns"], values, shape[::-1])
-
-
-def sparse_matrix(offsets: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
-    """A sparse CSR matrix, nothing of it checked."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(offsets, columns, values, shape, check_invariants=False)

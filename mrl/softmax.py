@@ -14,7 +14,9 @@ are cut from, it teaches them, too: of the same items each level is to rank as t
 
     + T Σ_k w_k · mean over (u, i) of KL(P(u) ‖ P_k(u)),      P_k(u) ∝ exp s_k(u, ·), P(u) of the wide model
 
-(distillation: Hinton, Vinyals, Dean, arXiv 1503.02531; of rankings Tang and Wang, KDD 2018).
+(distillation: Hinton, Vinyals, Dean, arXiv 1503.02531; of rankings Tang and Wang, KDD 2018). To its scores those by
+neighbours in the graph are added (`mrl.kernels.neighbours`) where these are quickly told: they know of rare items what
+no wide model does.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from mrl.data import Positives
+from mrl.kernels import Neighbours
 from mrl.widths import check_level_weights, check_widths
 
 ITEMS, MOST_ITEMS = 2048, 8192  # drawn a step, of a large catalogue: at least, at most
@@ -36,6 +39,8 @@ POPULARITY = 0.5  # the power of an item's positives that it is drawn by
 NEVER = -1e9  # the score of an item that a user has seen
 NUMBERS = 2**19, 2**27  # scores at a time, on a CPU (so that they stay in its cache) and on a GPU
 
+Teacher = tuple[Tensor, Tensor, Neighbours | None]  # users (U, F), items (I, F), and what is added to their scores
+
 
 class NestedSoftmax(nn.Module):
     """The weighted sum over levels of a sampled softmax, and the penalty that belongs to it.
@@ -43,7 +48,7 @@ class NestedSoftmax(nn.Module):
     positives: what each user is known to like. widths, level_weights: K of each; weights default to 1/K.
     item_counts: (I,) of all positives, where these are those of some users.
     teacher: users (U, F) and items (I, F) of a wide model that all levels are to rank like, scaled so that the softmax
-    of its scores is P; None for no such term.
+    of its scores is P, and what neighbours add to these, of user rows and items, or None; None for no such term.
     """
 
     def __init__(
@@ -52,7 +57,7 @@ class NestedSoftmax(nn.Module):
         widths: Sequence[int],
         level_weights: Sequence[float] | None = None,
         item_counts: Tensor | None = None,
-        teacher: tuple[Tensor, Tensor] | None = None,
+        teacher: Teacher | None = None,
     ):
         super().__init__()
         self.teacher = teacher
@@ -89,7 +94,11 @@ class NestedSoftmax(nn.Module):
         place = torch.full((len(items),), -1, device=items.device)
         place[sample] = torch.arange(self.drawn, device=items.device)
         pairs = known.users.long(), known.items.long(), place[known.items.long()]
-        taught = None if self.teacher is None else (self.teacher[0][user_rows], self.teacher[1][sample])
+        taught = None
+        if self.teacher is not None:
+            wide_users, wide_items, neighbours = self.teacher
+            added = None if neighbours is None else neighbours(user_rows, sample)
+            taught = wide_users[user_rows], wide_items[sample], added
         return _Loss.apply(users, items, *pairs, sample, self.log_chance[sample], widths, weights, taught)
 
     def of_dimension(self, table: Tensor) -> Tensor:
@@ -136,7 +145,8 @@ class _Loss(torch.autograd.Function):
     def forward(ctx, users, items, rows, liked, places, sample, log_chance, widths, weights, taught):
         """rows, liked, places (P,): of each positive the row in `users`, the item, its place in `sample`, else −1.
 
-        Positives are in the order of rows. taught: the teacher's users (B, F) and sampled items (S, F), or None.
+        Positives are in the order of rows.
+        taught: of the teacher users (B, F), sampled items (S, F) and what neighbours add (B, S) or None; or None.
         """
         # all tables lie by dimension, where products of few dimensions are faster
         sampled, own_users = items[sample].T.contiguous(), users.T.contiguous()  # (D, S), (D, B)
@@ -152,7 +162,10 @@ class _Loss(torch.autograd.Function):
             some, pairs = slice(first, first + size), slice(start, end)
             own, at, positives = users[some], rows[pairs] - first, items[liked[pairs]]
             parts, places_of = room[:, : len(own)].unbind(), (at, places[pairs])
-            lesson = None if taught is None else _lesson(taught[0][some], taught[1], *places_of, shift, *parts[:3])
+            lesson = None
+            if taught is not None:
+                added = None if taught[2] is None else taught[2][some]
+                lesson = _lesson(taught[0][some], taught[1], added, *places_of, shift, *parts[:3])
             tables = own, own_users[:, some], sampled, shift, positives, *places_of
             rates = [weight / len(rows) for weight in weights]
             losses, pulls = _gradients(*tables, widths, rates, lesson, user_out[:, some], sample_out, *parts[1:])
@@ -170,14 +183,17 @@ class _Loss(torch.autograd.Function):
         return of_loss * users, of_loss * items, *[None] * 8
 
 
-def _lesson(users, sampled, rows, places, shift, wanted, scores, products):
+def _lesson(users, sampled, added, rows, places, shift, wanted, scores, products):
     """What the teacher's users (B, F) say of its sampled items (S, F): P (B, S), Σ P log P (B,), and T times how often
-    a user counts (B,), by which both are multiplied. The last three are written over; the first of them is P.
+    a user counts (B,), by which both are multiplied. added: by neighbours (B, S), or None. The last three are written
+    over; the first of them is P.
     """
     seen = rows[places >= 0], places[places >= 0]
     counts = TEACHING * torch.bincount(rows, minlength=len(users)).to(shift)  # a user counts by positives
     counts[torch.bincount(seen[0], minlength=len(users)) == len(sampled)] = 0  # nothing is left to rank
     torch.addmm(shift, users.to(shift), sampled.to(shift).T, out=scores)
+    if added is not None:
+        scores += added
     scores[seen] = NEVER
     torch.softmax(scores, 1, out=wanted)
     known = torch.mul(wanted, scores, out=products).sum(1) - _log_z(scores, wanted)

@@ -10,6 +10,7 @@ from torch.nn.functional import softplus
 from mrl import softmax
 from mrl.data.interactions import Positives
 from mrl.errors import ConfigError
+from mrl.kernels import Neighbours
 from mrl.softmax import NestedSoftmax, _chances
 
 WIDTHS, WEIGHTS = (2, 3, 6), (0.2, 0.3, 0.5)
@@ -37,10 +38,11 @@ def drawing(monkeypatch, drawn: int, positives: Positives | None = None, taught:
     return NestedSoftmax(positives or liked(), WIDTHS, WEIGHTS, teacher=teacher() if taught else None)
 
 
-def teacher() -> tuple[torch.Tensor, torch.Tensor]:
+def teacher() -> tuple[torch.Tensor, torch.Tensor, Neighbours]:
     """Wider than what it teaches."""
     generator = torch.Generator().manual_seed(2)
-    return tuple(torch.randn(count, 9, dtype=torch.float64, generator=generator) for count in (USERS, ITEMS))
+    wide = (torch.randn(count, 9, dtype=torch.float64, generator=generator) for count in (USERS, ITEMS))
+    return *wide, Neighbours(liked())
 
 
 def seeded(seed: int = 3) -> torch.Generator:
@@ -67,6 +69,7 @@ def slow(loss: NestedSoftmax, rows: list[int], users, items, levels=range(3)) ->
                 term.append(softplus(log_z - scores[row, item]))
                 if loss.teacher is not None:
                     wide = loss.teacher[0][rows[row]] @ loss.teacher[1][others].T - log_chance[others]
+                    wide = wide + loss.teacher[2](torch.tensor(rows[row : row + 1]), torch.tensor(others))[0]
                     wanted, found = wide.softmax(0), (scores[row, others] - log_chance[others]).log_softmax(0)
                     term[-1] = term[-1] + 0.7 * (wanted * (wanted.log() - found)).sum()
         terms.append(sum(term) / len(term))
@@ -115,9 +118,10 @@ def test_users_may_be_taken_some_at_a_time(monkeypatch, taught, at_a_time) -> No
 
 
 def test_a_pupil_that_ranks_as_its_teacher_has_nothing_to_learn_of_it(monkeypatch) -> None:
-    users, items = teacher()
+    users, items, _ = teacher()
     found = [
-        NestedSoftmax(liked(), (9,), teacher=each)(torch.arange(USERS), users, items)[0] for each in (None, teacher())
+        NestedSoftmax(liked(), (9,), teacher=each)(torch.arange(USERS), users, items)[0]
+        for each in (None, (users, items, None))
     ]
     assert found[0].item() == pytest.approx(found[1].item()) and found[0] > 0
 

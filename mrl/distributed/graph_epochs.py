@@ -7,7 +7,7 @@ lies. Vectors are those of one process, and of any number of them, but for the r
 
 A process sends (P − 1) / P · (2 hops · 4 D (U + I) + 20 D I) bytes in a step, with P processes, at most, in as few
 steps as there are (`mrl.trainer.steps_of`); its memory is that of `mrl.sharded.rows.Links`, and (24 D + 4 F) I bytes,
-where F dimensions teach.
+where F dimensions teach, and where neighbours do 21 bytes an interaction of all.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mrl.least_squares.ials import Factors
 from mrl.sharded.epochs import MOMENTS, check_trainable, refuse
 from mrl.sharded.order import own_places
 from mrl.sharded.rows import Shard
-from mrl.softmax import NestedSoftmax
+from mrl.softmax import NestedSoftmax, Teacher
 from mrl.trainer import NEWEST, diverged, draw_levels, seeds_of, steps_of
 
 
@@ -54,7 +54,7 @@ class GraphTrainer:
 
     STATE, KEPT = 8, 4
 
-    def __init__(self, config: TrainConfig, shard: Shard, start: Factors, teacher: Factors | None = None) -> None:
+    def __init__(self, config: TrainConfig, shard: Shard, start: Factors, teacher: Teacher | None = None) -> None:
         self.config, self.shard, self.group = config.with_usual(), shard, shard.group
         self.users, self.items = shard.users, shard.items
         self.trained = self.config.with_settings(propagation=(1.0, 1.0))  # as what is trained is propagated

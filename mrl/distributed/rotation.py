@@ -13,9 +13,10 @@ from mrl.config import TrainConfig
 from mrl.data import Positives
 from mrl.distributed.exact import exact_sum, summed_gram, times
 from mrl.distributed.propagation import propagated
+from mrl.kernels import Neighbours
 from mrl.least_squares.axes import spread_by
 from mrl.least_squares.ials import Factors
-from mrl.least_squares.rotation import STEPS, draw_users, learn_from, sharpened
+from mrl.least_squares.rotation import MOST_LINKS, STEPS, draw_users, learn_from, neighbours, sharpened
 from mrl.sharded.rows import Shard
 
 
@@ -63,10 +64,29 @@ def spread_of_scores(shard: Shard, users: Tensor, items: Tensor) -> Tensor:
     return spread
 
 
-def teacher(config: TrainConfig, shard: Shard, factors: Factors) -> Factors:
-    """Own users (U', F) and all items (I, F) as `mrl.least_squares.rotation.teacher` makes them, of own factors."""
+def teacher(config: TrainConfig, shard: Shard, factors: Factors) -> tuple[Tensor, Tensor, Neighbours | None]:
+    """Own users (U', F) and all items (I, F) as `mrl.least_squares.rotation.teacher` makes them, of own factors.
+
+    Every process has the interactions of all, where neighbours teach.
+    """
     users, items = propagated(config, shard, factors)
-    return sharpened(users, spread_of_scores(shard, users, items)), shard.group.gather(items, shard.items.counts)
+    users, whole = (
+        sharpened(users, spread_of_scores(shard, users, items)),
+        shard.group.gather(items, shard.items.counts),
+    )
+    return users, whole, _neighbours(shard, users.shape[1])
+
+
+def _neighbours(shard: Shard, dim: int) -> Neighbours | None:
+    group, own = shard.group, shard.positives
+    sizes = group.each(len(own))
+    if sum(sizes) > MOST_LINKS:
+        return None
+    offsets = torch.nn.functional.pad(group.gather(own.counts, shard.users.counts).cumsum(0), (1, 0))
+    found = neighbours(Positives(offsets, group.gather(own.items, sizes), own.num_items), dim)
+    if found is not None:
+        found.first = shard.users.start
+    return found
 
 
 def initial_vectors(config: TrainConfig, shard: Shard, factors: Factors) -> tuple[Factors, Factors, float]:

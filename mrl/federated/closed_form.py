@@ -37,9 +37,9 @@ from mrl.federated.clients import Clients, Population
 from mrl.federated.config import FederatedConfig
 from mrl.federated.messages import Message
 from mrl.federated.method import METHODS, Server, Uploads
+from mrl.kernels import sparse_matrix
 from mrl.least_squares.ials import frequency_l2
 from mrl.least_squares.nested import column_penalty, shared_weight, solve_blocks
-from mrl.model import sparse_matrix
 
 COLUMNS = 64  # of outer products that are added up at a time
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 
 import numpy as np
@@ -17,6 +18,13 @@ AHEAD = 8  # entries from one that is worked on to one whose vector is fetched
 def propagate(graph: Tensor, transpose: Tensor, x: Tensor) -> Tensor:
     """graph (R, C) @ x (C, D) for a sparse CSR matrix, differentiable in x; `transpose` is its transpose (C, R)."""
     return _Propagate.apply(graph, transpose, x)
+
+
+def sparse_matrix(offsets: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    """A sparse CSR matrix, nothing of it checked."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(offsets, columns, values, shape, check_invariants=False)
 
 
 class _Propagate(torch.autograd.Function):

@@ -83,5 +83,5 @@ def initial_model(
         cut = tuple(table[:, : config.widths[-1]].contiguous() for table in factors)
     model = propagated(config, positives, cut)  # columns do not mix: as if rotated after propagation
     if config.epochs:
-        model.teacher = teacher(*whole)
+        model.teacher = teacher(*whole, positives)
     return model

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mrl.data import Positives
-from mrl.kernels import adam_step, distillation_gradients, distillation_loss, fast_products
+from mrl.kernels import Neighbours, adam_step, additions, distillation_gradients, distillation_loss, fast_products
 from mrl.least_squares.axes import score_spread
 
 STEPS = 300
@@ -30,6 +30,9 @@ PAIRS = 5 * 2**18  # of users and items a step, at most: of 100,000 items half o
 FEWEST = 32  # users a step, whatever the catalogue
 TEMPERATURE = 0.35  # of the softmax, in standard deviations of a user's scores
 LEARNING_RATE = 0.01  # falls to 0
+NEIGHBOURS = 0.5  # the spread of what they add to the scores of a teacher, in that of the teacher's
+MOST_LINKS = 2**25  # interactions: every process has them all, and a step looks at each
+ADDITION = 16  # times as long as a product of two numbers among many takes one to a number that is not at hand
 TINY = 1e-9  # in place of a spread of nothing
 
 
@@ -61,9 +64,28 @@ def learn_rotation(
     return learn_from(users, items, positives, widths, spread, batches, generator=generator, **options)
 
 
-def teacher(users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-    """Users (U, F) and items (I, F) whose scores' softmax is the P of `learn_rotation`, for `mrl.softmax`."""
-    return sharpened(users, score_spread(users, items)), items
+def teacher(users: Tensor, items: Tensor, positives: Positives) -> tuple[Tensor, Tensor, Neighbours | None]:
+    """Users (U, F) and items (I, F) whose scores' softmax is the P of `learn_rotation`, for `mrl.softmax`.
+
+    And what neighbours in the graph add to the scores, where that costs little beside them.
+    """
+    return sharpened(users, score_spread(users, items)), items, neighbours(positives, users.shape[1])
+
+
+def neighbours(positives: Positives, dim: int) -> Neighbours | None:
+    """What neighbours add to the scores of a teacher of so many dimensions; positives: of all users.
+
+    Their scores spread half as much as the teacher's, in the mean over users. None where they are too many.
+    """
+    scores = positives.num_users * positives.num_items
+    if len(positives) > MOST_LINKS or additions(positives) * ADDITION > scores * dim:
+        return None
+    found, known = Neighbours(positives), positives.counts.nonzero()[:, 0]
+    some = known[torch.linspace(0, len(known) - 1, min(USERS, len(known)), device=known.device).long()]
+    everything = torch.arange(positives.num_items, device=known.device)
+    spread = torch.cat([found(few, everything).std(1, correction=0) for few in some.split(16)]).mean()
+    found.scale = NEIGHBOURS / (TEMPERATURE * spread.clamp_min(TINY))
+    return found
 
 
 def sharpened(users: Tensor, spread: Tensor) -> Tensor:

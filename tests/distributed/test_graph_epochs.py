@@ -13,6 +13,7 @@ from sharded.test_rows import cut, drawn
 from mrl import TrainConfig
 from mrl.distributed.graph_epochs import GraphTrainer, check_graph_epochs
 from mrl.errors import ConfigError, MRLError
+from mrl.kernels import Neighbours
 from mrl.least_squares import Propagation
 from mrl.sharded import rows
 from mrl.sharded.group import Group
@@ -34,9 +35,10 @@ def start(seed: int) -> list[torch.Tensor]:
     return [torch.randn(count, 8, generator=generator) / 3 for count in (USERS, ITEMS)]
 
 
-def teacher(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def teacher(seed: int) -> tuple[torch.Tensor, torch.Tensor, Neighbours]:
     generator = torch.Generator().manual_seed(seed + 1)
-    return tuple(torch.randn(count, 12, generator=generator) for count in (USERS, ITEMS))
+    wide = (torch.randn(count, 12, generator=generator) for count in (USERS, ITEMS))
+    return *wide, Neighbours(drawn(USERS, ITEMS, PAIRS, seed))
 
 
 def trained(group: Group, config: TrainConfig, seed: int, edges: list[int], epochs: int, resumed: bool = False):
@@ -50,7 +52,8 @@ def trained(group: Group, config: TrainConfig, seed: int, edges: list[int], epoc
         tables = [table[side.start : side.stop] for table, side in zip(start(seed), (users, made.items), strict=True)]
         try:
             wide = teacher(seed)
-            taught = wide[0][users.start : users.stop], wide[1]
+            taught = wide[0][users.start : users.stop], wide[1], wide[2]
+            taught[2].first = users.start
             trainer, losses = GraphTrainer(config, made, tables, taught), []
             found = [trainer.kept()]
             for _ in range(epochs):

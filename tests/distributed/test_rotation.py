@@ -7,8 +7,9 @@ import torch
 
 from mrl import TrainConfig
 from mrl.data.synthetic import planted
-from mrl.distributed.rotation import initial_vectors, learn_rotation
+from mrl.distributed.rotation import initial_vectors, learn_rotation, teacher
 from mrl.least_squares import learn_rotation as whole
+from mrl.least_squares import rotation
 from mrl.sharded import rows
 from mrl.sharded.group import Group
 from mrl.sharded.rows import shard, take_own
@@ -43,6 +44,29 @@ def test_rotations_are_the_same_in_any_number_of_processes(processes):
     _, loss = whole(*TABLES, POSITIVES, WIDTHS, steps=20, seed=3)
     assert abs(one[1] - loss) < 1e-4
     assert np.abs(one[0].T @ one[0] - np.eye(4)).max() < 1e-5, "columns of a rotation"
+
+
+def taught(group: Group, settings: TrainConfig) -> tuple:
+    rotation.ADDITION = 0  # so that neighbours teach
+    own, users = take_own(group, POSITIVES)
+    made = shard(group, own, users, width=8)
+    factors = tuple(TABLES[n][side.start : side.stop] for n, side in enumerate((made.users, made.items)))
+    wide, items, neighbours = teacher(settings, made, factors)
+    rotation.ADDITION, rotation.MOST_LINKS = 16, 10
+    assert teacher(settings, made, factors)[2] is None
+    rotation.MOST_LINKS = 2**25
+    rows = torch.arange(users.stop - users.start)
+    added = neighbours(rows, torch.arange(0, 60, 7))
+    return [group.gather(table, made.users.counts).numpy() for table in (wide, added)], items.numpy()
+
+
+def test_what_teaches_is_what_teaches_in_one_process(processes, monkeypatch):
+    monkeypatch.setattr(rotation, "ADDITION", 0)
+    users, items, neighbours = rotation.teacher(*TABLES, POSITIVES)
+    added = neighbours(torch.arange(300), torch.arange(0, 60, 7)).numpy()
+    for (wide, found), catalogue in processes.run(2, taught, config(False)):
+        assert np.array_equal(found, added) and np.array_equal(catalogue, items.numpy())
+        np.testing.assert_allclose(wide, users.numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_without_a_rotation_the_leading_columns_are_served(processes):

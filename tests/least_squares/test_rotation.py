@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -57,12 +58,21 @@ def test_a_wide_fit_cut_by_it_ranks_better_than_principal_axes_cut(data, factors
     assert all(value > 0.97 * other for value, other in zip(after, before, strict=True))
 
 
-def test_a_teacher_has_scores_of_the_same_spread_for_every_user(factors) -> None:
-    users, items = teacher(*factors)
+def test_a_teacher_has_scores_of_the_same_spread_for_every_user(data, factors) -> None:
+    users, items, _ = teacher(*factors, data.train)
     assert items is factors[1]
     assert (users @ items.T).std(1, correction=0).numpy() == pytest.approx(1 / 0.35, rel=1e-3)
-    nothing = teacher(torch.zeros(3, 4), torch.ones(5, 4))[0]
+    nothing = teacher(torch.zeros(3, 4), torch.ones(5, 4), Positives.from_pairs([0], [1], 3, 5))[0]
     assert not nothing.any()
+
+
+def test_what_neighbours_add_spreads_half_as_much_as_a_teacher_and_is_left_out_of_dense_data(data, factors) -> None:
+    rng = np.random.default_rng(0)
+    sparse = Positives.from_pairs(rng.integers(0, 150, 900), rng.integers(0, 400, 900), 200, 400)  # 50 users have none
+    added = module.neighbours(sparse, 64)(torch.arange(200), torch.arange(400))
+    spread = added.std(1, correction=0)
+    assert spread[spread > 0].mean().item() == pytest.approx(0.5 / 0.35, rel=1e-4)
+    assert teacher(*factors, data.train)[2] is None
 
 
 def test_prefixes_come_to_rank_unseen_items_as_the_whole_does(data, factors, learned) -> None:

@@ -1,0 +1,68 @@
+"""Items by the users in common: the compiled loop and torch's products against dense matrices, for any threads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mrl.data import Positives
+from mrl.kernels import Neighbours, additions
+
+
+def drawn(users: int, items: int, share: float) -> Positives:
+    met = np.random.default_rng([users, items]).random((users, items)) < share
+    return Positives.from_pairs(*met.nonzero(), users, items)
+
+
+def dense(positives: Positives) -> torch.Tensor:
+    matrix = torch.zeros(positives.num_users, positives.num_items, dtype=torch.float64)
+    matrix[positives.users.long(), positives.items.long()] = 1
+    return matrix
+
+
+@given(st.integers(1, 30), st.integers(1, 30), st.floats(0, 1), st.integers(0, 30))
+def test_scores_are_those_of_dense_matrices(users, items, share, asked) -> None:
+    positives, rng = drawn(users, items, share), np.random.default_rng(asked)
+    rows = torch.from_numpy(rng.integers(0, users, asked))
+    sample = torch.from_numpy(rng.permutation(items)[: 1 + asked])
+    matrix = dense(positives)
+    graph = matrix / (matrix.sum(1, keepdim=True) * matrix.sum(0)).sqrt().clamp_min(1)
+    found = Neighbours(positives)
+    found.scale = 3.0
+    expected = 3 * (matrix @ graph.T @ graph)[rows][:, sample].float()
+    torch.testing.assert_close(found(rows, sample), expected)
+    if asked:
+        by_products = 3 * found.weights[sample] * found._products(rows, sample)
+        torch.testing.assert_close(by_products, expected)
+
+
+def test_the_rows_of_a_shard_begin_at_its_first_user() -> None:
+    found, sample = Neighbours(drawn(9, 7, 0.4)), torch.arange(7)
+    expected = found(torch.tensor([5, 7]), sample)
+    found.first = 4
+    assert torch.equal(found(torch.tensor([1, 3]), sample), expected)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.9])
+def test_no_more_additions_than_are_told(share: float) -> None:
+    positives = drawn(30, 40, share)
+    matrix = dense(positives)
+    meets = (matrix @ matrix.T > 0).double()
+    made = float((meets @ matrix.sum(1)).sum())
+    assert made <= additions(positives) <= 30 * len(positives)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_change_no_bit(threads: int) -> None:
+    found, rows, sample = Neighbours(drawn(300, 80, 0.1)), torch.arange(300), torch.arange(0, 80, 3)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = found(rows, sample)
+        torch.set_num_threads(threads)
+        assert torch.equal(found(rows, sample), alone)
+    finally:
+        torch.set_num_threads(before)
