@@ -87,7 +87,7 @@ def test_a_process_that_is_killed_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "arguments", lambda _: ["nothing"])
     with pytest.raises(DataError) as error:
         monkeypatch.setattr(launch.errors, "ConfigError", DataError)
-        launch._start(config(tmp_path), launch.Progress(shown=False))
+        launch.start(config(tmp_path), launch.Progress(shown=False))
     assert "has no value" in str(error.value)
 
 
