@@ -87,9 +87,14 @@ class StudyConfig:
     def models_on(self, dataset: str, *, all_models: bool = False) -> list[StudyModel]:
         """The chosen models, or all, at the widths of a data set."""
         models = select_models((), self.widths_on(dataset))
-        if self._facts(dataset)[2] > SEARCHED_INTERACTIONS:
+        if is_large := self._facts(dataset)[2] > SEARCHED_INTERACTIONS:
             models = [model.on_large_data() for model in models]
-        return [model for model in models if all_models or model.is_among(self.models)]
+        left_out = is_large and not self.models
+        return [
+            model
+            for model in models
+            if all_models or (model.is_among(self.models) and not (left_out and model.is_dear))
+        ]
 
     def experiments(self, *, all_models: bool = False, any_code: bool | None = None) -> list[Experiment]:
         """The chosen models, or all, on every data set. any_code: in place of the setting."""

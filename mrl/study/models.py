@@ -62,9 +62,9 @@ class StudyModel:
     first_trial: settings of the first trial. max_trials: fewer than the study has: 1 where nothing is to be chosen or
     the fit searches by itself and reports its `refit_settings`.
     deterministic: the seed changes nothing, so that one is enough. max_seeds: fewer than the study has, for a model
-    that is trained. on_sample: whether its search may look at a sample of the users. has_stages: whether
-    `mrl.least_squares.stages` knows its stages. code: files and folders of `mrl` that make the numbers; when what they
-    do changes, old numbers are no longer used.
+    that is trained. on_sample: whether its search may look at a sample of the users. is_dear: left out on large data,
+    unless it is named. has_stages: whether `mrl.least_squares.stages` knows its stages. code: files and folders of
+    `mrl` that make the numbers; when what they do changes, old numbers are no longer used.
     """
 
     name: str
@@ -79,6 +79,7 @@ class StudyModel:
     deterministic: bool = False
     max_seeds: int | None = None
     on_sample: bool = True
+    is_dear: bool = False
     has_stages: bool = False
     row: str = ""
 
@@ -139,6 +140,7 @@ def _mrl4rec(widths: tuple[int, ...]) -> list[StudyModel]:
             first_trial=AUTHORS_SETTINGS | hops[backbone][1],
             max_trials=TRAINED_TRIALS,
             max_seeds=TRAINED_SEEDS,
+            is_dear=backbone == "lightgcn" and not (rule == "dns" and nested),
         )
         for backbone in hops
         for rule, nested in (("dns", True), ("dns", False), ("ahns", True))

@@ -67,7 +67,7 @@ def expected_seconds(config: StudyConfig, data: Interactions, model: StudyModel)
         return search, 0.0, fit + test
     if "dim" in model.fixed:
         dim = model.fixed["dim"]
-        sweep = [ALS_PAIR * some * dim + ALS_CUBE * dim**3 for some in (share * pairs, pairs)]
+        sweep = [ALS_PAIR * some * (dim + 20) + ALS_CUBE * dim**3 for some in (share * pairs, pairs)]
         return sweeps_of(dim) * sweep[0] + valid, 0.0, sweeps_of(dim) * sweep[1] + test
     if "backbone" in model.fixed:
         trial, whole = (_epoch(model, some, rows) + valid / config.eval_every for some in (share * pairs, pairs))

@@ -79,6 +79,7 @@ def test_epochs_of_all_users_are_chosen_where_the_search_had_a_sample(tmp_path, 
     )  # fmt: skip
     for place in (fitting, study_config):
         monkeypatch.setattr(place, "SEARCHED_INTERACTIONS", 500)
+    assert not any("shared" in each.name for each in replace(config, models=()).models_on("planted")[4:])  # not named
     (experiment,) = run_study(config, progress=False)
     (trial,) = experiment.trials()
     assert trial["sampled"] and experiment.best_settings()["batch_size"] == 0 and not config.jobs(experiment)
