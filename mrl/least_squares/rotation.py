@@ -32,7 +32,7 @@ TEMPERATURE = 0.35  # of the softmax, in standard deviations of a user's scores
 LEARNING_RATE = 0.01  # falls to 0
 NEIGHBOURS = 0.5  # the spread of what they add to the scores of a teacher, in that of the teacher's
 MOST_LINKS = 2**25  # interactions: every process has them all, and a step looks at each
-ADDITION = 16  # times as long as a product of two numbers among many takes one to a number that is not at hand
+ADDITION = 32  # times as long as a product of two numbers among many takes one to a number that is not at hand
 TINY = 1e-9  # in place of a spread of nothing
 
 

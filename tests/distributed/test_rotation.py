@@ -47,14 +47,15 @@ def test_rotations_are_the_same_in_any_number_of_processes(processes):
 
 
 def taught(group: Group, settings: TrainConfig) -> tuple:
+    before = rotation.ADDITION, rotation.MOST_LINKS
     rotation.ADDITION = 0  # so that neighbours teach
     own, users = take_own(group, POSITIVES)
     made = shard(group, own, users, width=8)
     factors = tuple(TABLES[n][side.start : side.stop] for n, side in enumerate((made.users, made.items)))
     wide, items, neighbours = teacher(settings, made, factors)
-    rotation.ADDITION, rotation.MOST_LINKS = 16, 10
+    rotation.MOST_LINKS = 10
     assert teacher(settings, made, factors)[2] is None
-    rotation.MOST_LINKS = 2**25
+    rotation.ADDITION, rotation.MOST_LINKS = before
     rows = torch.arange(users.stop - users.start)
     added = neighbours(rows, torch.arange(0, 60, 7))
     return [group.gather(table, made.users.counts).numpy() for table in (wide, added)], items.numpy()
