@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from mrl.data import Positives
 from mrl.errors import ConfigError
-from mrl.kernels import Neighbours, propagate, sparse_matrix
+from mrl.graph_filter import Neighbours
+from mrl.kernels import propagate, sparse_matrix
 
 
 def xavier_uniform(rows: int, dim: int, generator: torch.Generator | None = None, of: int | None = None) -> Tensor:

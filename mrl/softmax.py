@@ -15,7 +15,7 @@ are cut from, it teaches them, too: of the same items each level is to rank as t
     + T Σ_k w_k · mean over (u, i) of KL(P(u) ‖ P_k(u)),      P_k(u) ∝ exp s_k(u, ·), P(u) of the wide model
 
 (distillation: Hinton, Vinyals, Dean, arXiv 1503.02531; of rankings Tang and Wang, KDD 2018). To its scores those by
-neighbours in the graph are added (`mrl.kernels.neighbours`) where these are quickly told: they know of rare items what
+neighbours in the graph are added (`mrl.graph_filter`) where these are quickly told: they know of rare items what
 no wide model does.
 """
 
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from mrl.data import Positives
-from mrl.kernels import Neighbours
+from mrl.graph_filter import Neighbours
 from mrl.widths import check_level_weights, check_widths
 
 ITEMS, MOST_ITEMS = 2048, 8192  # drawn a step, of a large catalogue: at least, at most

@@ -10,7 +10,7 @@ from torch.nn.functional import softplus
 from mrl import softmax
 from mrl.data.interactions import Positives
 from mrl.errors import ConfigError
-from mrl.kernels import Neighbours
+from mrl.graph_filter import Neighbours
 from mrl.softmax import NestedSoftmax, _chances
 
 WIDTHS, WEIGHTS = (2, 3, 6), (0.2, 0.3, 0.5)

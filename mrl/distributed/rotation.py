@@ -13,7 +13,7 @@ from mrl.config import TrainConfig
 from mrl.data import Positives
 from mrl.distributed.exact import exact_sum, summed_gram, times
 from mrl.distributed.propagation import propagated
-from mrl.kernels import Neighbours
+from mrl.graph_filter import Neighbours
 from mrl.least_squares.axes import spread_by
 from mrl.least_squares.ials import Factors
 from mrl.least_squares.rotation import MOST_LINKS, STEPS, draw_users, learn_from, neighbours, sharpened

@@ -10,7 +10,6 @@ Loops run over slices of a batch in threads, and give the same for any number of
     products        products of tables by the faster library, where it rounds nothing
     sparse          a sparse matrix times a table of vectors
     row_systems     the small linear systems of least squares, row by row
-    neighbours      items by the users in common, as a graph filter scores them
     topk            the best k of a row
     scan            scores of one query for all items, from codes of fewer bits
     cuda_graph      a training step recorded once as a CUDA graph and replayed
@@ -21,7 +20,6 @@ from mrl.kernels.bpr import Gradients, bpr_gradients, bpr_sums
 from mrl.kernels.candidates import UniformCandidates, level_scores, mix, pick_hardest, similarity
 from mrl.kernels.cuda_graph import GraphStep
 from mrl.kernels.distillation import adam_step, distillation_gradients, distillation_loss
-from mrl.kernels.neighbours import Neighbours, additions
 from mrl.kernels.products import fast_products
 from mrl.kernels.row_adam import RowAdam
 from mrl.kernels.scan import scan_bits, scan_halves, scan_numbers

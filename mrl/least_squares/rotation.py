@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from mrl.data import Positives
-from mrl.kernels import Neighbours, adam_step, additions, distillation_gradients, distillation_loss, fast_products
+from mrl.graph_filter import Neighbours, additions
+from mrl.kernels import adam_step, distillation_gradients, distillation_loss, fast_products
 from mrl.least_squares.axes import score_spread
 
 STEPS = 300

@@ -13,7 +13,7 @@ from sharded.test_rows import cut, drawn
 from mrl import TrainConfig
 from mrl.distributed.graph_epochs import GraphTrainer, check_graph_epochs
 from mrl.errors import ConfigError, MRLError
-from mrl.kernels import Neighbours
+from mrl.graph_filter import Neighbours
 from mrl.least_squares import Propagation
 from mrl.sharded import rows
 from mrl.sharded.group import Group

@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from mrl.data import Positives
-from mrl.kernels.sparse import sparse_matrix
-from mrl.kernels.threads import compiled, in_threads
+from mrl.kernels import compiled, in_threads, sparse_matrix
 
 LEAST = 32  # users a slice at least
 NUMBERS = 2**27  # of users and items beside users, at a time, of the products of torch

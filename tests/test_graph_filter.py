@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrl.data import Positives
-from mrl.kernels import Neighbours, additions
+from mrl.graph_filter import Neighbours, additions
 
 
 def drawn(users: int, items: int, share: float) -> Positives:
