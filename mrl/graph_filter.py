@@ -46,9 +46,8 @@ class Neighbours:
         place = self.place.index_copy(0, sample, torch.arange(len(sample), dtype=torch.int32, device=sample.device))
         places = place[self.positives.items.long()]
         is_kept = places >= 0
-        offsets = pad(is_kept.cumsum(0, dtype=torch.int32), (1, 0))[
-            self.positives.offsets
-        ]  # of the sample alone, by user
+        kept_before = pad(is_kept.cumsum(0, dtype=torch.int32), (1, 0))
+        offsets = kept_before[self.positives.offsets]  # of the sample alone, by user
         if rows.device.type == "cpu":
             out = torch.zeros(len(rows), len(sample), dtype=torch.float32)
             tables = (
@@ -76,6 +75,10 @@ class Neighbours:
             shared = (graph @ table) / known.counts.clamp_min(1)[:, None]  # (U, B)
             out.append((items @ shared)[sample].T)
         return torch.cat(out)
+
+
+# Of `mrl.softmax`: users (U, F) and items (I, F) of a wide model, and what is added to their scores.
+Teacher = tuple[Tensor, Tensor, Neighbours | None]
 
 
 @compiled

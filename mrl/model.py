@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from mrl.data import Positives
 from mrl.errors import ConfigError
-from mrl.graph_filter import Neighbours
+from mrl.graph_filter import Teacher
 from mrl.kernels import propagate, sparse_matrix
 
 
@@ -32,9 +32,7 @@ class MatrixFactorization(nn.Module):
     """
 
     hops = 0
-    teacher: tuple[Tensor, Tensor, Neighbours | None] | None = (
-        None  # of `mrl.softmax`: a wide model that this one is cut from
-    )
+    teacher: Teacher | None = None  # of `mrl.softmax`: a wide model that this one is cut from
 
     def __init__(
         self,

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from mrl.data import Positives
-from mrl.graph_filter import Neighbours
+from mrl.graph_filter import Teacher
 from mrl.widths import check_level_weights, check_widths
 
 ITEMS, MOST_ITEMS = 2048, 8192  # drawn a step, of a large catalogue: at least, at most
@@ -38,8 +38,6 @@ TEACHING = 1.0  # T, the weight of what the teacher says, beside 1 of the positi
 POPULARITY = 0.5  # the power of an item's positives that it is drawn by
 NEVER = -1e9  # the score of an item that a user has seen
 NUMBERS = 2**19, 2**27  # scores at a time, on a CPU (so that they stay in its cache) and on a GPU
-
-Teacher = tuple[Tensor, Tensor, Neighbours | None]  # users (U, F), items (I, F), and what is added to their scores
 
 
 class NestedSoftmax(nn.Module):

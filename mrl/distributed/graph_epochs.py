@@ -21,11 +21,12 @@ from torch import Tensor
 from mrl.config import TrainConfig
 from mrl.distributed.propagation import propagated
 from mrl.distributed.rotation import spread_of_scores
+from mrl.graph_filter import Teacher
 from mrl.least_squares.ials import Factors
 from mrl.sharded.epochs import MOMENTS, check_trainable, refuse
 from mrl.sharded.order import own_places
 from mrl.sharded.rows import Shard
-from mrl.softmax import NestedSoftmax, Teacher
+from mrl.softmax import NestedSoftmax
 from mrl.trainer import NEWEST, diverged, draw_levels, seeds_of, steps_of
 
 
