@@ -29,10 +29,10 @@ draws there; the splits of other data, which every process reads whole, are the 
 than bpr and softmax, the rules mix and dens, prototypes, dropout.
 
 Each process holds its users' and its items' interactions, their rows of the tables (4 · D bytes each), and for half a
-sweep what these point to of the other side, at most `mrl.sharded.rows.FETCHED` numbers; all ids, in the first one
-and where a Parquet folder is read; all items while it evaluates; and 390 to 540 MiB of the program:
-`mrl.distributed.cost`. The first process searches the settings on users drawn at random with at most a million
-interactions (thorough: three), and writes the run directory.
+sweep what these point to of the other side, at most `mrl.sharded.rows.FETCHED` numbers; all ids, in the first one and
+where a Parquet folder is read; while it evaluates all items, at most `mrl.sharded.ranking.BLOCK` numbers at a time; and
+390 to 540 MiB of the program: `mrl.distributed.cost`. The first process searches the settings on users drawn at random
+with at most a million interactions (thorough: three), and writes the run directory.
 
 On two machines, A and B, of 8 processes each (none of what follows has been run by the authors):
 

@@ -9,7 +9,7 @@ and P processes, all shares even: seconds as if a machine ran at its full speed,
               + f₃ · 2 T / P                                   seconds a tile, T = N / TILE, at most MOST_TILES
               + f₄ · 2 (7 + P) ⌈log₂ P⌉ · latency              collectives, one after the other
               + f₅ · (1 − M / P) · 88 D N / (P · memory_bandwidth)     what M machines' processes take from each other
-    evaluation  4 D I (P − 1) / (P · bandwidth)                items to all
+    evaluation  4 D I C (P − 1) / (P · bandwidth)              items to all, C times
               + f₁ · 2 D U I / (P · flops)  +  f₂ · U / P  +  f₃  +  f₄ · (1 − M / P) · 2 D U I / (P · flops)
                                                                scores; seconds a user, and once; neighbours
     memory      f₁ + 8 (U + I)                                 the program; all ids; and the most of
@@ -17,13 +17,14 @@ and P processes, all shares even: seconds as if a machine ran at its full speed,
                 + (16 N + 4 H) / P                             sharing: keys of pairs by item, beside rows of both sides
                 + (8 N + 4 H + 4 D (2 U + I)) / P + 4 D max(U, I)   vectors, before and after propagation; fetched
     evaluation memory
-                f₁ + 8 (U + I) + (4 N + 4 H + 4 D (2 U + I)) / P + 8 D I     as they are, and items twice, gathered
+                f₁ + 8 (U + I) + (4 N + 4 H + 4 D (2 U + I)) / P + 8 D I / B    as they are, and twice a block of items
 
 What is sent has no factor: processes of one machine say nothing of a network. S is of sides that are gathered whole;
 where only what is pointed to is fetched (`mrl.sharded.rows.Links`), its rows are bounded by those of equally
 popular ones, n (1 − exp(−N / P n)) of n. What is fetched is at most FETCHED numbers. Bytes of memory have no factor
 either, but that of the program, f₁, which is more in evaluation, for which loops are compiled; H interactions are held
-out, `HELD_OUT` of N. Users alone pick up their neighbours' vectors, as usual settings have it.
+out, `HELD_OUT` of N. Users alone pick up their neighbours' vectors, as usual settings have it. Items are gathered for
+evaluation once, C = B = 1, or in B blocks for each of C parts of a process's users (`mrl.sharded.ranking`).
 
 Left out: nested sweeps, propagation and reading data (but in memory), the rotation, writing runs, waiting for the
 slowest process, rows of few positives, eigenvectors (on the first process); and the sampled epochs of mrl4rec, which
@@ -40,7 +41,7 @@ from math import ceil, log2
 import numpy as np
 
 from mrl.distributed.least_squares import bytes_of_sweep
-from mrl.sharded import rows
+from mrl.sharded import ranking, rows
 from mrl.sharded.cost import EpochLoad, Machine
 
 SWEEP, EVALUATION, MEMORY, EVALUATION_MEMORY = "sweep", "evaluation", "memory", "evaluation memory"
@@ -82,7 +83,13 @@ class Load:
 
     def sent_by_evaluation(self) -> float:
         """Bytes that a process sends in an evaluation, on average."""
-        return 4 * self.width * self.items * (self.processes - 1) / self.processes
+        times = 1 if self.block == self.items else ceil(self.users / self.processes / ranking.USERS)
+        return 4 * self.width * self.items * times * (self.processes - 1) / self.processes
+
+    @property
+    def block(self) -> int:
+        """Items that are gathered at a time for evaluation."""
+        return min(self.items, max(1, ranking.BLOCK // self.width))
 
     def terms(self, kind: str, machine: Machine) -> np.ndarray:
         """The terms of the formula of a kind that have factors, with all of these 1: seconds; of memory bytes."""
@@ -110,7 +117,7 @@ class Load:
     def held_in_evaluation(self) -> float:
         """Bytes of a process that evaluates, beside its program."""
         shared, both, table = self.interactions / self.processes, self.users + self.items, 4 * self.width
-        tables = table * (both + self.users) / self.processes + 2 * table * self.items
+        tables = table * (both + self.users) / self.processes + 2 * table * self.block
         return 8 * both + 4 * (1 + HELD_OUT) * shared + tables
 
     def sending(self, kind: str, machine: Machine) -> float:

@@ -1,7 +1,7 @@
 """Evaluation on shards: each process ranks all items for its own users; the metrics add up exactly.
 
-Items are gathered whole, users stay where they lie. Lists do not depend on what else is ranked beside them, and means
-are summed in fixed point: the metrics are the same bit for bit in any number of processes.
+Items are gathered, whole or in blocks of 256 MiB; users stay where they lie. Lists do not depend on what else is ranked
+beside them, and means are summed in fixed point: the metrics are the same bit for bit in any number of processes.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from dataclasses import replace
 
 from mrl.distributed.data import ShardedData
 from mrl.errors import RunError
-from mrl.evaluation import Evaluation, VectorRanking, check_ks, sum_metrics
+from mrl.evaluation import Evaluation, check_ks, sum_metrics
 from mrl.least_squares.ials import Factors
+from mrl.sharded.ranking import ShardedRanking
 from mrl.sharded.rows import Rows
 
 
@@ -31,9 +32,10 @@ def evaluate(
     items: whose they are. per_user: only in the first process.
     """
     group, ks = data.group, check_ks(ks, data.num_items)
-    ranking = VectorRanking(vectors[0], group.gather(vectors[1], items.counts), widths)
+    ranking = ShardedRanking(group, *vectors, items, widths)
     options = {"chunk": ranking.users_per_batch(ks[-1]), "device": group.device, "widths": ranking.widths}
     sums = sum_metrics(ranking, data.own, split=split, ks=ks, per_user=per_user, **options)
+    ranking.finish()
     rows, values = sums.rows + data.users.start, sums.values
     if per_user:
         rows, values = group.to_first(rows), group.to_first(values.to(group.device)).cpu()
