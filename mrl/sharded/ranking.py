@@ -51,10 +51,8 @@ class ShardedRanking:
                 for some in torch.arange(len(rows), device=rows.device).split(ranking.users_per_batch(k)):
                     for level, (_, found, scores) in enumerate(ranking(some, k, seen)):
                         found = torch.where(found < 0, found, found + start)
-                        # of equal scores those of smaller rows come first, and stay there
-                        both, order = torch.cat([best[level, some], scores], 1).sort(dim=1, descending=True, stable=True)
-                        merged = torch.cat([ids[level, some], found], 1).gather(1, order)
-                        best[level, some], ids[level, some] = both[:, :k], merged[:, :k]
+                        lists = ids[level, some], best[level, some], found, scores
+                        ids[level, some], best[level, some] = _merge(*lists)
         finally:
             for _ in blocks:  # if this process has failed, the others wait for its part
                 pass
@@ -76,6 +74,13 @@ class ShardedRanking:
         own = slice(*(edge - self.items.start for edge in edges[self.group.rank : self.group.rank + 2]))
         counts = [end - first for first, end in pairwise(edges)]
         return self.group.gather(self.own_items[own], counts)
+
+
+def _merge(ids: Tensor, best: Tensor, more: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """The best k of lists (B, k) and of more items, whose rows are all larger: of equal scores these come later."""
+    values, order = torch.cat([best, scores], 1).sort(dim=1, descending=True, stable=True)
+    k = ids.shape[1]
+    return torch.cat([ids, more], 1).gather(1, order)[:, :k], values[:, :k]
 
 
 def _within(positives: Positives, start: int, count: int) -> Positives:
