@@ -37,6 +37,7 @@ ITEM_SHARE = 0.2  # of it, between these
 TEACHING = 1.0  # T, the weight of what the teacher says, beside 1 of the positives
 POPULARITY = 0.5  # the power of an item's positives that it is drawn by
 NEVER = -1e9  # the score of an item that a user has seen
+LEAST = -60.0  # exponent: e^-60 is nothing beside 1, but no subnormal number, nor is what comes of it; those are slow
 NUMBERS = 2**19, 2**27  # scores at a time, on a CPU (so that they stay in its cache) and on a GPU
 
 
@@ -193,9 +194,9 @@ def _lesson(users, sampled, added, rows, places, shift, wanted, scores, products
     if added is not None:
         scores += added
     scores[seen] = NEVER
-    torch.softmax(scores, 1, out=wanted)
-    known = torch.mul(wanted, scores, out=products).sum(1) - _log_z(scores, wanted)
-    return wanted.mul_(counts[:, None]), known * counts, counts
+    sums, log_z = _powers(scores, wanted)
+    wanted.mul_((counts / sums)[:, None])
+    return wanted, torch.mul(wanted, scores, out=products).sum(1) - counts * log_z, counts
 
 
 def _gradients(own, users, sampled, shift, positives, rows, places, widths, rates, lesson, user_out, sample_out, *room):
@@ -205,7 +206,7 @@ def _gradients(own, users, sampled, shift, positives, rows, places, widths, rate
     Those by users and sampled items but for that, (D, B) and (D, S) as these, are added to user_out and sample_out.
     shift: −log chance (S,). room: three tables (B, S) to be written over.
     """
-    scores, softmax, push = room
+    scores, powers, push = room
     seen, products = (rows[places >= 0], places[places >= 0]), own[rows] * positives
     pulls, losses, told = torch.zeros_like(positives), [], [0.0] * len(widths)
     torch.addmm(shift, own[:, : widths[-1]], sampled[: widths[-1]], out=scores)
@@ -222,8 +223,7 @@ def _gradients(own, users, sampled, shift, positives, rows, places, widths, rate
         sample_out.addmm_(shares * users, wanted, alpha=-1)
     push.zero_()
     for width, columns, rate, left in reversed(list(zip(widths, _columns(widths), rates, told, strict=True))):
-        torch.softmax(scores, 1, out=softmax)
-        log_z = _log_z(scores, softmax)
+        sums, log_z = _powers(scores, powers)
         gap = log_z[rows] - products[:, :width].sum(1)
         pull = gap.sigmoid() * rate
         pulls[:, :width] += pull[:, None]
@@ -233,7 +233,7 @@ def _gradients(own, users, sampled, shift, positives, rows, places, widths, rate
             losses[-1] += (left + counts * log_z).sum()
             weights.add_(counts, alpha=rate)
         # (B, S), by scores: of this level and all wider ones, which see its dimensions, too
-        push.addcmul_(softmax, weights[:, None])
+        push.addcmul_(powers, (weights / sums)[:, None])
         user_out[columns] += sampled[columns] @ push.T
         sample_out[columns].addmm_(users[columns], push)
         if columns.start:
@@ -241,9 +241,11 @@ def _gradients(own, users, sampled, shift, positives, rows, places, widths, rate
     return torch.stack(losses[::-1]), pulls
 
 
-def _log_z(scores, softmax):
-    """The logarithms of sums of powers of scores (B, S) by their softmax: without taking all the powers again."""
-    return scores.amax(1) - softmax.amax(1).log()
+def _powers(scores, out):
+    """Fill out with the powers of scores (B, S) over their largest; return the sums of these (B,), and log Z (B,)."""
+    largest = scores.amax(1)
+    sums = torch.sub(scores, largest[:, None], out=out).clamp_(min=LEAST).exp_().sum(1)
+    return sums, largest + sums.log()
 
 
 def _columns(widths: Sequence[int]) -> list[slice]:
