@@ -20,14 +20,14 @@ import mrl
 RANKING = ("evaluation", "kernels/topk.py", "widths.py")
 TRAINING = (
     *RANKING, "kernels/bpr.py", "kernels/candidates.py", "kernels/row_adam.py", "kernels/sparse.py", "loss.py",
-    "model.py", "sampler.py", "trainer.py",
+    "model.py", "recipes.py", "sampler.py", "trainer.py",
 )  # fmt: skip
 ALS = (
     *RANKING, "kernels/row_systems.py", "kernels/sparse.py", "least_squares/axes.py", "least_squares/ials.py",
     "model.py",
 )  # fmt: skip
 RECIPE = (
-    *TRAINING, "graph_filter.py", "kernels/distillation.py", "kernels/row_systems.py", "least_squares", "recipes.py",
+    *TRAINING, "graph_filter.py", "kernels/distillation.py", "kernels/row_systems.py", "least_squares",
     "softmax.py", "train.py",
 )  # fmt: skip
 APART = ("least_squares/stages.py",)  # in a folder, but it fits nothing that the recipe does not
