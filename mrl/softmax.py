@@ -160,12 +160,13 @@ class _Loss(torch.autograd.Function):
         for first, start, end in zip(starts, [0, *ends], ends, strict=False):
             some, pairs = slice(first, first + size), slice(start, end)
             own, at, positives = users[some], rows[pairs] - first, items[liked[pairs]]
-            parts, places_of = room[:, : len(own)].unbind(), (at, places[pairs])
+            parts, is_drawn = room[:, : len(own)].unbind(), places[pairs] >= 0
+            seen = at[is_drawn], places[pairs][is_drawn]
             lesson = None
             if taught is not None:
                 added = None if taught[2] is None else taught[2][some]
-                lesson = _lesson(taught[0][some], taught[1], added, *places_of, shift, *parts[:3])
-            tables = own, own_users[:, some], sampled, shift, positives, *places_of
+                lesson = _lesson(taught[0][some], taught[1], added, at, seen, shift, *parts[:3])
+            tables = own, own_users[:, some], sampled, shift, positives, at, seen
             rates = [weight / len(rows) for weight in weights]
             losses, pulls = _gradients(*tables, widths, rates, lesson, user_out[:, some], sample_out, *parts[1:])
             terms += losses / len(rows)
@@ -182,12 +183,11 @@ class _Loss(torch.autograd.Function):
         return of_loss * users, of_loss * items, *[None] * 8
 
 
-def _lesson(users, sampled, added, rows, places, shift, wanted, scores, products):
+def _lesson(users, sampled, added, rows, seen, shift, wanted, scores, products):
     """What the teacher's users (B, F) say of its sampled items (S, F): P (B, S), Σ P log P (B,), and T times how often
     a user counts (B,), by which both are multiplied. added: by neighbours (B, S), or None. The last three are written
-    over; the first of them is P.
+    over; the first of them is P. seen: rows and columns of the pairs that do not count.
     """
-    seen = rows[places >= 0], places[places >= 0]
     counts = TEACHING * torch.bincount(rows, minlength=len(users)).to(shift)  # a user counts by positives
     counts[torch.bincount(seen[0], minlength=len(users)) == len(sampled)] = 0  # nothing is left to rank
     torch.addmm(shift, users.to(shift), sampled.to(shift).T, out=scores)
@@ -199,7 +199,7 @@ def _lesson(users, sampled, added, rows, places, shift, wanted, scores, products
     return wanted, torch.mul(wanted, scores, out=products).sum(1) - counts * log_z, counts
 
 
-def _gradients(own, users, sampled, shift, positives, rows, places, widths, rates, lesson, user_out, sample_out, *room):
+def _gradients(own, users, sampled, shift, positives, rows, seen, widths, rates, lesson, user_out, sample_out, *room):
     """Of users (B, D) and positives (P, D): the sums of each level's terms (K,), and minus the derivatives of the whole
     loss by scores of positives, as each dimension sees them (P, D).
 
@@ -207,7 +207,7 @@ def _gradients(own, users, sampled, shift, positives, rows, places, widths, rate
     shift: −log chance (S,). room: three tables (B, S) to be written over.
     """
     scores, powers, push = room
-    seen, products = (rows[places >= 0], places[places >= 0]), own[rows] * positives
+    products = own[rows] * positives
     pulls, losses, told = torch.zeros_like(positives), [], [0.0] * len(widths)
     torch.addmm(shift, own[:, : widths[-1]], sampled[: widths[-1]], out=scores)
     scores[seen] = NEVER  # and stays there, whatever is taken away
