@@ -6,6 +6,8 @@ hundred dimensions do. Two implementations: a compiled loop for the CPU, and spa
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -60,17 +62,20 @@ class Neighbours:
             out = self._products(rows, sample)
         return out.mul_(self.scale * self.weights[sample])
 
+    @cached_property
+    def _matrices(self) -> tuple[Tensor, Tensor]:
+        """Interactions by user (U, I) and by item (I, U), as sparse matrices of ones."""
+        known = self.positives
+        values, shape = torch.ones_like(known.items, dtype=torch.float32), (known.num_users, known.num_items)
+        by_user = sparse_matrix(known.offsets, known.items.long(), values, shape)
+        return by_user, sparse_matrix(self.item_offsets, self.item_users.long(), values, shape[::-1])
+
     def _products(self, rows: Tensor, sample: Tensor) -> Tensor:
         """The same but for the weights of the sample, by products of the sparse matrix and tables of some users."""
-        known = self.positives
-        values = torch.ones(len(known), dtype=torch.float32, device=rows.device)
-        shape = known.num_users, known.num_items
-        graph = sparse_matrix(known.offsets, known.items.long(), values, shape)
-        items = sparse_matrix(self.item_offsets, self.item_users.long(), values, shape[::-1])
-        out = []
+        known, (graph, items), out = self.positives, self._matrices, []
         for some in rows.split(max(1, NUMBERS // (known.num_users + known.num_items))):
             mine = known.take(some)
-            table = values.new_zeros(known.num_items, len(some))
+            table = self.weights.new_zeros(known.num_items, len(some))
             table[mine.items.long(), mine.users.long()] = self.weights[mine.items.long()]
             shared = (graph @ table) / known.counts.clamp_min(1)[:, None]  # (U, B)
             out.append((items @ shared)[sample].T)
