@@ -10,13 +10,13 @@ Z is estimated from items that are drawn once a step for all users and levels, p
 of it. Each counts by one over its chance to be drawn (Horvitz and Thompson, 1952).
 
 Positives are few and half of them chance, so that narrow vectors over-fit them. Where there is a wide model that they
-are cut from, it teaches them, too: of the same items each level is to rank as that does,
+are cut from, it teaches them, too: each level is to rank as that does,
 
     + T Σ_k w_k · mean over (u, i) of KL(P(u) ‖ P_k(u)),      P_k(u) ∝ exp s_k(u, ·), P(u) of the wide model
 
-(distillation: Hinton, Vinyals, Dean, arXiv 1503.02531; of rankings Tang and Wang, KDD 2018). To its scores those by
-neighbours in the graph are added (`mrl.graph_filter`) where these are quickly told: they know of rare items what
-no wide model does.
+(distillation: Hinton, Vinyals, Dean, arXiv 1503.02531; of rankings Tang and Wang, KDD 2018). P(u) is 0 but for the
+items that come first for a user (`mrl.least_squares.rotation.teacher`), so that the term costs next to nothing. Of
+these, too, only those that are drawn count: what chance does to P_k, it does to P.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import embedding_bag, softplus
 
 from mrl.data import Positives
 from mrl.graph_filter import Teacher
@@ -36,6 +36,7 @@ ITEMS, MOST_ITEMS = 2048, 8192  # drawn a step, of a large catalogue: at least, 
 ITEM_SHARE = 0.2  # of it, between these
 TEACHING = 1.0  # T, the weight of what the teacher says, beside 1 of the positives
 POPULARITY = 0.5  # the power of an item's positives that it is drawn by
+TINY = 1e-9  # in place of a sum of nothing
 NEVER = -1e9  # the score of an item that a user has seen
 LEAST = -60.0  # exponent: e^-60 is nothing beside 1, but no subnormal number, nor is what comes of it; those are slow
 NUMBERS = 2**19, 2**27  # scores at a time, on a CPU (so that they stay in its cache) and on a GPU
@@ -46,8 +47,7 @@ class NestedSoftmax(nn.Module):
 
     positives: what each user is known to like. widths, level_weights: K of each; weights default to 1/K.
     item_counts: (I,) of all positives, where these are those of some users.
-    teacher: users (U, F) and items (I, F) of a wide model that all levels are to rank like, scaled so that the softmax
-    of its scores is P, and what neighbours add to these, of user rows and items, or None; None for no such term.
+    teacher: of each user some items (U, N) and P of each (U, N), 0 for no such item; None for no such term.
     """
 
     def __init__(
@@ -93,12 +93,16 @@ class NestedSoftmax(nn.Module):
         place = torch.full((len(items),), -1, device=items.device)
         place[sample] = torch.arange(self.drawn, device=items.device)
         pairs = known.users.long(), known.items.long(), place[known.items.long()]
-        taught = None
+        means = taught = None
         if self.teacher is not None:
-            wide_users, wide_items, neighbours = self.teacher
-            added = None if neighbours is None else neighbours(user_rows, sample)
-            taught = wide_users[user_rows], wide_items[sample], added
-        return _Loss.apply(users, items, *pairs, sample, self.log_chance[sample], widths, weights, taught)
+            wanted, likely = (table[user_rows] for table in self.teacher)
+            wanted = wanted.long()
+            log_chance = self.log_chance[wanted]
+            likely = (likely * (place[wanted] >= 0) * (-log_chance).exp()).to(items)
+            likely /= likely.sum(1, keepdim=True).clamp_min(TINY)
+            means = embedding_bag(wanted, items, mode="sum", per_sample_weights=likely)  # (B, D): Σ P q
+            taught = TEACHING * likely.sum(1), (likely * log_chance - torch.special.entr(likely)).sum(1)
+        return _Loss.apply(users, items, means, *pairs, sample, self.log_chance[sample], widths, weights, taught)
 
     def of_dimension(self, table: Tensor) -> Tensor:
         """(D,): of every dimension of a table (R, D) the weights of the levels that see it."""
@@ -141,18 +145,19 @@ class _Loss(torch.autograd.Function):
     """The loss with its gradients in the same pass, some users at a time: scores are never kept for later."""
 
     @staticmethod
-    def forward(ctx, users, items, rows, liked, places, sample, log_chance, widths, weights, taught):
+    def forward(ctx, users, items, means, rows, liked, places, sample, log_chance, widths, weights, taught):
         """rows, liked, places (P,): of each positive the row in `users`, the item, its place in `sample`, else −1.
 
-        Positives are in the order of rows.
-        taught: of the teacher users (B, F), sampled items (S, F) and what neighbours add (B, S) or None; or None.
+        Positives are in the order of rows. means (B, D): of the teacher Σ P q. taught: T, or 0 for users whom it says
+        nothing of (B,), and Σ P log (P · chance) (B,). Both are None where there is no teacher.
         """
         # all tables lie by dimension, where products of few dimensions are faster
         sampled, own_users = items[sample].T.contiguous(), users.T.contiguous()  # (D, S), (D, B)
         item_out, user_out, sample_out = (torch.zeros_like(table) for table in (items, own_users, sampled))
+        mean_out = None if means is None else torch.zeros_like(means)
         terms, shift = users.new_zeros(len(widths)), -log_chance.to(users)
         size = max(1, NUMBERS[users.device.type == "cuda"] // len(sample))
-        room = users.new_empty(4, min(size, len(users)), len(sample))
+        room = users.new_empty(3, min(size, len(users)), len(sample))
         starts = range(0, len(users), size)
         ends = [len(rows)]
         if len(starts) > 1:
@@ -164,39 +169,23 @@ class _Loss(torch.autograd.Function):
             seen = at[is_drawn], places[pairs][is_drawn]
             lesson = None
             if taught is not None:
-                added = None if taught[2] is None else taught[2][some]
-                lesson = _lesson(taught[0][some], taught[1], added, at, seen, shift, *parts[:3])
+                counts = taught[0][some] * torch.bincount(at, minlength=len(own))  # a user counts by positives
+                lesson = means[some], mean_out[some], taught[1][some], counts
             tables = own, own_users[:, some], sampled, shift, positives, at, seen
             rates = [weight / len(rows) for weight in weights]
-            losses, pulls = _gradients(*tables, widths, rates, lesson, user_out[:, some], sample_out, *parts[1:])
+            losses, pulls = _gradients(*tables, widths, rates, lesson, user_out[:, some], sample_out, *parts)
             terms += losses / len(rows)
             user_out[:, some].T.index_add_(0, at, pulls * positives, alpha=-1)
             item_out.index_add_(0, liked[pairs], pulls * own[at], alpha=-1)
         item_out.index_add_(0, sample, sample_out.T)
-        ctx.save_for_backward(user_out.T, item_out)
+        ctx.save_for_backward(user_out.T, item_out, mean_out)
         ctx.mark_non_differentiable(terms)
         return terms @ terms.new_tensor(weights), terms
 
     @staticmethod
     def backward(ctx, of_loss, _):
-        users, items = ctx.saved_tensors
-        return of_loss * users, of_loss * items, *[None] * 8
-
-
-def _lesson(users, sampled, added, rows, seen, shift, wanted, scores, products):
-    """What the teacher's users (B, F) say of its sampled items (S, F): P (B, S), Σ P log P (B,), and T times how often
-    a user counts (B,), by which both are multiplied. added: by neighbours (B, S), or None. The last three are written
-    over; the first of them is P. seen: rows and columns of the pairs that do not count.
-    """
-    counts = TEACHING * torch.bincount(rows, minlength=len(users)).to(shift)  # a user counts by positives
-    counts[torch.bincount(seen[0], minlength=len(users)) == len(sampled)] = 0  # nothing is left to rank
-    torch.addmm(shift, users.to(shift), sampled.to(shift).T, out=scores)
-    if added is not None:
-        scores += added
-    scores[seen] = NEVER
-    sums, log_z = _powers(scores, wanted)
-    wanted.mul_((counts / sums)[:, None])
-    return wanted, torch.mul(wanted, scores, out=products).sum(1) - counts * log_z, counts
+        users, items, means = ctx.saved_tensors
+        return of_loss * users, of_loss * items, None if means is None else of_loss * means, *[None] * 8
 
 
 def _gradients(own, users, sampled, shift, positives, rows, seen, widths, rates, lesson, user_out, sample_out, *room):
@@ -204,7 +193,8 @@ def _gradients(own, users, sampled, shift, positives, rows, seen, widths, rates,
     loss by scores of positives, as each dimension sees them (P, D).
 
     Those by users and sampled items but for that, (D, B) and (D, S) as these, are added to user_out and sample_out.
-    shift: −log chance (S,). room: three tables (B, S) to be written over.
+    shift: −log chance (S,). lesson: None, or Σ P q (B, D), where its derivatives (B, D) go, Σ P log (P · chance) (B,)
+    and T times how often a user counts (B,). room: three tables (B, S) to be written over.
     """
     scores, powers, push = room
     products = own[rows] * positives
@@ -212,15 +202,15 @@ def _gradients(own, users, sampled, shift, positives, rows, seen, widths, rates,
     torch.addmm(shift, own[:, : widths[-1]], sampled[: widths[-1]], out=scores)
     scores[seen] = NEVER  # and stays there, whatever is taken away
     if lesson is not None:
-        wanted, known, counts = lesson
-        of_wanted = sampled @ wanted.T  # (D, B)
-        means = (users * of_wanted).cumsum(0)[[width - 1 for width in widths]] + wanted @ shift
-        told = known - means  # (K, B): Σ P (log P − s)
-        shares = torch.zeros_like(users[:, :1])  # (D, 1): the rates of the levels that see a dimension
+        means, mean_out, known, counts = lesson
+        said = (own * means).cumsum(1).T[[width - 1 for width in widths]]
+        told = counts * (known - said)  # (K, B): Σ P (log P − s + log chance)
+        shares = torch.zeros_like(own[0])  # (D,): the rates of the levels that see a dimension
         for width, rate in zip(widths, rates, strict=True):
             shares[:width] += rate
-        user_out -= shares * of_wanted
-        sample_out.addmm_(shares * users, wanted, alpha=-1)
+        pull = counts[:, None] * shares
+        user_out -= (pull * means).T
+        mean_out.addcmul_(pull, own, value=-1)
     push.zero_()
     for width, columns, rate, left in reversed(list(zip(widths, _columns(widths), rates, told, strict=True))):
         sums, log_z = _powers(scores, powers)

@@ -27,23 +27,15 @@ def dense(positives: Positives) -> torch.Tensor:
 def test_scores_are_those_of_dense_matrices(users, items, share, asked) -> None:
     positives, rng = drawn(users, items, share), np.random.default_rng(asked)
     rows = torch.from_numpy(rng.integers(0, users, asked))
-    sample = torch.from_numpy(rng.permutation(items)[: 1 + asked])
     matrix = dense(positives)
     graph = matrix / (matrix.sum(1, keepdim=True) * matrix.sum(0)).sqrt().clamp_min(1)
     found = Neighbours(positives)
     found.scale = 3.0
-    expected = 3 * (matrix @ graph.T @ graph)[rows][:, sample].float()
-    torch.testing.assert_close(found(rows, sample), expected)
+    expected = 3 * (matrix @ graph.T @ graph)[rows].float()
+    torch.testing.assert_close(found(rows), expected)
     if asked:
-        by_products = 3 * found.weights[sample] * found._products(rows, sample)
+        by_products = 3 * found.weights * found._products(rows)
         torch.testing.assert_close(by_products, expected)
-
-
-def test_the_rows_of_a_shard_begin_at_its_first_user() -> None:
-    found, sample = Neighbours(drawn(9, 7, 0.4)), torch.arange(7)
-    expected = found(torch.tensor([5, 7]), sample)
-    found.first = 4
-    assert torch.equal(found(torch.tensor([1, 3]), sample), expected)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.9])
@@ -57,12 +49,12 @@ def test_no_more_additions_than_are_told(share: float) -> None:
 
 @pytest.mark.parametrize("threads", [2, 3])
 def test_threads_change_no_bit(threads: int) -> None:
-    found, rows, sample = Neighbours(drawn(300, 80, 0.1)), torch.arange(300), torch.arange(0, 80, 3)
+    found, rows = Neighbours(drawn(300, 80, 0.1)), torch.arange(300)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        alone = found(rows, sample)
+        alone = found(rows)
         torch.set_num_threads(threads)
-        assert torch.equal(found(rows, sample), alone)
+        assert torch.equal(found(rows), alone)
     finally:
         torch.set_num_threads(before)

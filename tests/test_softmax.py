@@ -10,7 +10,6 @@ from torch.nn.functional import softplus
 from mrl import softmax
 from mrl.data.interactions import Positives
 from mrl.errors import ConfigError
-from mrl.graph_filter import Neighbours
 from mrl.softmax import NestedSoftmax, _chances
 
 WIDTHS, WEIGHTS = (2, 3, 6), (0.2, 0.3, 0.5)
@@ -38,11 +37,16 @@ def drawing(monkeypatch, drawn: int, positives: Positives | None = None, taught:
     return NestedSoftmax(positives or liked(), WIDTHS, WEIGHTS, teacher=teacher() if taught else None)
 
 
-def teacher() -> tuple[torch.Tensor, torch.Tensor, Neighbours]:
-    """Wider than what it teaches."""
-    generator = torch.Generator().manual_seed(2)
-    wide = (torch.randn(count, 9, dtype=torch.float64, generator=generator) for count in (USERS, ITEMS))
-    return *wide, Neighbours(liked())
+def teacher(items: int = ITEMS // 2) -> tuple[torch.Tensor, torch.Tensor]:
+    """Some unseen items of each user, and how likely they are: fewer where there are no more."""
+    rng = np.random.default_rng(2)
+    wanted, likely = np.zeros((USERS, items), np.int32), np.zeros((USERS, items))
+    for user in range(USERS):
+        unseen = np.setdiff1d(np.arange(ITEMS), liked().of(user).numpy())
+        count = min(items, len(unseen))
+        wanted[user, :count] = rng.permutation(unseen)[:count]
+        likely[user, :count] = rng.dirichlet(np.ones(count)) if count else 0
+    return torch.from_numpy(wanted), torch.from_numpy(likely)
 
 
 def seeded(seed: int = 3) -> torch.Generator:
@@ -68,10 +72,12 @@ def slow(loss: NestedSoftmax, rows: list[int], users, items, levels=range(3)) ->
                 log_z = (scores[row, others] - log_chance[others]).exp().sum().log()
                 term.append(softplus(log_z - scores[row, item]))
                 if loss.teacher is not None:
-                    wide = loss.teacher[0][rows[row]] @ loss.teacher[1][others].T - log_chance[others]
-                    wide = wide + loss.teacher[2](torch.tensor(rows[row : row + 1]), torch.tensor(others))[0]
-                    wanted, found = wide.softmax(0), (scores[row, others] - log_chance[others]).log_softmax(0)
-                    term[-1] = term[-1] + 0.7 * (wanted * (wanted.log() - found)).sum()
+                    named = zip(*(table[rows[row]].tolist() for table in loss.teacher), strict=True)
+                    said = {item: chance for item, chance in named if chance}
+                    wanted = torch.tensor([said.get(item, 0.0) for item in others]).double() / log_chance[others].exp()
+                    if wanted.any():
+                        wanted, found = wanted / wanted.sum(), (scores[row, others] - log_chance[others]).log_softmax(0)
+                        term[-1] = term[-1] + 0.7 * (torch.xlogy(wanted, wanted) - wanted * found).sum()
         terms.append(sum(term) / len(term))
         total = total + WEIGHTS[level] * 3 / len(levels) * terms[-1]
     return total, [term.item() for term in terms]
@@ -118,12 +124,16 @@ def test_users_may_be_taken_some_at_a_time(monkeypatch, taught, at_a_time) -> No
 
 
 def test_a_pupil_that_ranks_as_its_teacher_has_nothing_to_learn_of_it(monkeypatch) -> None:
-    users, items, _ = teacher()
-    found = [
-        NestedSoftmax(liked(), (9,), teacher=each)(torch.arange(USERS), users, items)[0]
-        for each in (None, (users, items, None))
-    ]
-    assert found[0].item() == pytest.approx(found[1].item()) and found[0] > 0
+    users, items = tables()
+    scores = (users @ items.T).detach()
+    scores[liked().users.long(), liked().items.long()] = -torch.inf
+    likely, wanted = scores.softmax(1).nan_to_num(0.0).sort(descending=True)
+    found = []
+    for each in (None, (wanted, likely)):
+        loss, _ = NestedSoftmax(liked(), (6,), teacher=each)(torch.arange(USERS), users, items)
+        found.append([loss, *torch.autograd.grad(loss, (users, items))])
+    for alone, taught in zip(*found, strict=True):
+        torch.testing.assert_close(alone, taught)
 
 
 def test_the_draws_come_from_the_generator(monkeypatch) -> None:

@@ -6,8 +6,8 @@ float64 and brings both back to the ego embeddings by the same P, which is symme
 lies. Vectors are those of one process, and of any number of them, but for the rounding of sums in float32.
 
 A process sends (P − 1) / P · (2 hops · 4 D (U + I) + 20 D I) bytes in a step, with P processes, at most, in as few
-steps as there are (`mrl.trainer.steps_of`); its memory is that of `mrl.sharded.rows.Links`, and (24 D + 4 F) I bytes,
-where F dimensions teach, and where neighbours do 21 bytes an interaction of all.
+steps as there are (`mrl.trainer.steps_of`); its memory is that of `mrl.sharded.rows.Links`, and 24 D I bytes. Before it
+what is taught is found, in 4 F I bytes of a fit of F dimensions and 17 an interaction of all where neighbours teach.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def check_graph_epochs(config: TrainConfig) -> None:
 class GraphTrainer:
     """Own ego embeddings in training, as `mrl.trainer.Trainer`: one call an epoch, by all processes.
 
-    start: own users (U', D) and items (I', D) to begin with. teacher: of `mrl.softmax`, own users and all items.
+    start: own users (U', D) and items (I', D) to begin with. teacher: of `mrl.softmax`, of own users.
     STATE, KEPT: how many tables these give.
     """
 

@@ -13,10 +13,10 @@ from mrl.config import TrainConfig
 from mrl.data import Positives
 from mrl.distributed.exact import exact_sum, summed_gram, times
 from mrl.distributed.propagation import propagated
-from mrl.graph_filter import Neighbours
+from mrl.graph_filter import Neighbours, Teacher
 from mrl.least_squares.axes import spread_by
 from mrl.least_squares.ials import Factors
-from mrl.least_squares.rotation import MOST_LINKS, STEPS, draw_users, learn_from, neighbours, sharpened
+from mrl.least_squares.rotation import MOST_LINKS, STEPS, draw_users, first_items, learn_from, neighbours, sharpened
 from mrl.sharded.rows import Shard
 
 
@@ -64,17 +64,16 @@ def spread_of_scores(shard: Shard, users: Tensor, items: Tensor) -> Tensor:
     return spread
 
 
-def teacher(config: TrainConfig, shard: Shard, factors: Factors) -> tuple[Tensor, Tensor, Neighbours | None]:
-    """Own users (U', F) and all items (I, F) as `mrl.least_squares.rotation.teacher` makes them, of own factors.
+def teacher(config: TrainConfig, shard: Shard, factors: Factors) -> Teacher:
+    """Items (U', N) and P (U', N) of own users as `mrl.least_squares.rotation.teacher` makes them, of own factors.
 
-    Every process has the interactions of all, where neighbours teach.
+    Every process has the interactions of all in the meantime, where neighbours teach.
     """
     users, items = propagated(config, shard, factors)
-    users, whole = (
-        sharpened(users, spread_of_scores(shard, users, items)),
-        shard.group.gather(items, shard.items.counts),
-    )
-    return users, whole, _neighbours(shard, users.shape[1])
+    users = sharpened(users, spread_of_scores(shard, users, items))
+    found, first = _neighbours(shard, users.shape[1]), shard.users.start
+    added = None if found is None else lambda rows: found(rows + first)
+    return first_items(users, shard.group.gather(items, shard.items.counts), shard.positives, added)
 
 
 def _neighbours(shard: Shard, dim: int) -> Neighbours | None:
@@ -83,10 +82,7 @@ def _neighbours(shard: Shard, dim: int) -> Neighbours | None:
     if sum(sizes) > MOST_LINKS:
         return None
     offsets = torch.nn.functional.pad(group.gather(own.counts, shard.users.counts).cumsum(0), (1, 0))
-    found = neighbours(Positives(offsets, group.gather(own.items, sizes), own.num_items), dim)
-    if found is not None:
-        found.first = shard.users.start
-    return found
+    return neighbours(Positives(offsets, group.gather(own.items, sizes), own.num_items), dim)
 
 
 def initial_vectors(config: TrainConfig, shard: Shard, factors: Factors) -> tuple[Factors, Factors, float]:

@@ -10,14 +10,14 @@ few hundred steps, which do not over-fit. Of the rotation only the columns that 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mrl.data import Positives
-from mrl.graph_filter import Neighbours, additions
+from mrl.graph_filter import Neighbours, Teacher, additions
 from mrl.kernels import adam_step, distillation_gradients, distillation_loss, fast_products
 from mrl.least_squares.axes import score_spread
 
@@ -31,6 +31,8 @@ PAIRS = 5 * 2**18  # of users and items a step, at most: of 100,000 items half o
 FEWEST = 32  # users a step, whatever the catalogue
 TEMPERATURE = 0.35  # of the softmax, in standard deviations of a user's scores
 LEARNING_RATE = 0.01  # falls to 0
+FIRST = 64  # items of a user that a teacher speaks of: nearly all of P
+SCORES = 2**24  # at a time, in finding them
 NEIGHBOURS = 0.5  # the spread of what they add to the scores of a teacher, in that of the teacher's
 MOST_LINKS = 2**25  # interactions: every process has them all, and a step looks at each
 ADDITION = 32  # times as long as a product of two numbers among many takes one to a number that is not at hand
@@ -65,12 +67,31 @@ def learn_rotation(
     return learn_from(users, items, positives, widths, spread, batches, generator=generator, **options)
 
 
-def teacher(users: Tensor, items: Tensor, positives: Positives) -> tuple[Tensor, Tensor, Neighbours | None]:
-    """Users (U, F) and items (I, F) whose scores' softmax is the P of `learn_rotation`, for `mrl.softmax`.
+def teacher(users: Tensor, items: Tensor, positives: Positives) -> Teacher:
+    """What `mrl.softmax` teaches: by users (U, F) and items (I, F) the P of `learn_rotation`, of a user's first items.
 
-    And what neighbours in the graph add to the scores, where that costs little beside them.
+    And by what neighbours in the graph add to the scores, where that costs little beside them.
     """
-    return sharpened(users, score_spread(users, items)), items, neighbours(positives, users.shape[1])
+    added = neighbours(positives, users.shape[1])
+    return first_items(sharpened(users, score_spread(users, items)), items, positives, added)
+
+
+def first_items(
+    users: Tensor, items: Tensor, positives: Positives, added: Callable[[Tensor], Tensor] | None = None
+) -> Teacher:
+    """Of each of these users (U, F) the FIRST items (U, N) that score highest of those not seen, and P of these (U, N).
+
+    added: to the scores of users in rows (B,): (B, I). P is 0 for what is seen, where a user has seen too much.
+    """
+    count, found = min(FIRST, len(items)), []
+    for rows in torch.arange(len(users), device=users.device).split(max(1, SCORES // len(items))):
+        scores, known = users[rows] @ items.T, positives.take(rows)
+        if added is not None:
+            scores += added(rows)
+        scores[known.users.long(), known.items.long()] = -math.inf
+        best = scores.topk(count)
+        found.append((best.indices.to(torch.int32), best.values.softmax(1).nan_to_num(0.0)))
+    return tuple(torch.cat(tables) for tables in zip(*found, strict=True))
 
 
 def neighbours(positives: Positives, dim: int) -> Neighbours | None:
@@ -83,8 +104,7 @@ def neighbours(positives: Positives, dim: int) -> Neighbours | None:
         return None
     found, known = Neighbours(positives), positives.counts.nonzero()[:, 0]
     some = known[torch.linspace(0, len(known) - 1, min(USERS, len(known)), device=known.device).long()]
-    everything = torch.arange(positives.num_items, device=known.device)
-    spread = torch.cat([found(few, everything).std(1, correction=0) for few in some.split(16)]).mean()
+    spread = torch.cat([found(few).std(1, correction=0) for few in some.split(16)]).mean()
     found.scale = NEIGHBOURS / (TEMPERATURE * spread.clamp_min(TINY))
     return found
 

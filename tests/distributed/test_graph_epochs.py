@@ -15,6 +15,7 @@ from mrl.distributed.graph_epochs import GraphTrainer, check_graph_epochs
 from mrl.errors import ConfigError, MRLError
 from mrl.graph_filter import Neighbours
 from mrl.least_squares import Propagation
+from mrl.least_squares.rotation import first_items
 from mrl.sharded import rows
 from mrl.sharded.group import Group
 from mrl.sharded.rows import shard
@@ -35,10 +36,11 @@ def start(seed: int) -> list[torch.Tensor]:
     return [torch.randn(count, 8, generator=generator) / 3 for count in (USERS, ITEMS)]
 
 
-def teacher(seed: int) -> tuple[torch.Tensor, torch.Tensor, Neighbours]:
+def teacher(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed + 1)
     wide = (torch.randn(count, 12, generator=generator) for count in (USERS, ITEMS))
-    return *wide, Neighbours(drawn(USERS, ITEMS, PAIRS, seed))
+    positives = drawn(USERS, ITEMS, PAIRS, seed)
+    return first_items(*wide, positives, Neighbours(positives))
 
 
 def trained(group: Group, config: TrainConfig, seed: int, edges: list[int], epochs: int, resumed: bool = False):
@@ -51,9 +53,7 @@ def trained(group: Group, config: TrainConfig, seed: int, edges: list[int], epoc
         made = shard(group, positives.take(torch.arange(users.start, users.stop)), users, width=8)
         tables = [table[side.start : side.stop] for table, side in zip(start(seed), (users, made.items), strict=True)]
         try:
-            wide = teacher(seed)
-            taught = wide[0][users.start : users.stop], wide[1], wide[2]
-            taught[2].first = users.start
+            taught = tuple(table[users.start : users.stop] for table in teacher(seed))
             trainer, losses = GraphTrainer(config, made, tables, taught), []
             found = [trainer.kept()]
             for _ in range(epochs):

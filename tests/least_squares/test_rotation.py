@@ -58,21 +58,35 @@ def test_a_wide_fit_cut_by_it_ranks_better_than_principal_axes_cut(data, factors
     assert all(value > 0.97 * other for value, other in zip(after, before, strict=True))
 
 
-def test_a_teacher_has_scores_of_the_same_spread_for_every_user(data, factors) -> None:
-    users, items, _ = teacher(*factors, data.train)
-    assert items is factors[1]
-    assert (users @ items.T).std(1, correction=0).numpy() == pytest.approx(1 / 0.35, rel=1e-3)
-    nothing = teacher(torch.zeros(3, 4), torch.ones(5, 4), Positives.from_pairs([0], [1], 3, 5))[0]
-    assert not nothing.any()
+def test_a_teacher_names_the_first_unseen_items_and_how_likely_they_are(monkeypatch, data, factors) -> None:
+    """By scores of the same spread for every user; some users at a time."""
+    monkeypatch.setattr(module, "SCORES", 7 * data.num_items)
+    monkeypatch.setattr(module, "FIRST", 20)
+    items, likely = teacher(*factors, data.train)
+    scores = factors[0] @ factors[1].T
+    scores = scores / (0.35 * scores.std(1, correction=0, keepdim=True))
+    scores[data.train.users.long(), data.train.items.long()] = -torch.inf
+    best = scores.topk(20)
+    assert torch.equal(items.long(), best.indices)
+    torch.testing.assert_close(likely, best.values.softmax(1), atol=1e-5, rtol=1e-3)
+
+
+def test_a_teacher_says_nothing_of_what_is_seen() -> None:
+    positives = Positives.from_pairs([0, 0, 0, 1, 1], [0, 1, 2, 0, 2], 3, 3)  # all items, all but one, none
+    items, likely = teacher(torch.ones(3, 1), torch.tensor([[1.0], [2.0], [3.0]]), positives)
+    assert not likely[0].any() and items[1, 0] == 1 and likely[1].tolist() == [1, 0, 0]
+    assert items[2].tolist() == [2, 1, 0] and likely[2].sum().item() == pytest.approx(1)
+    nothing = teacher(torch.zeros(2, 4), torch.ones(5, 4), Positives.from_pairs([0], [1], 2, 5))[1]
+    assert nothing[1].tolist() == pytest.approx([0.2] * 5)
 
 
 def test_what_neighbours_add_spreads_half_as_much_as_a_teacher_and_is_left_out_of_dense_data(data, factors) -> None:
     rng = np.random.default_rng(0)
     sparse = Positives.from_pairs(rng.integers(0, 150, 900), rng.integers(0, 400, 900), 200, 400)  # 50 users have none
-    added = module.neighbours(sparse, 64)(torch.arange(200), torch.arange(400))
+    added = module.neighbours(sparse, 64)(torch.arange(200))
     spread = added.std(1, correction=0)
     assert spread[spread > 0].mean().item() == pytest.approx(0.5 / 0.35, rel=1e-4)
-    assert teacher(*factors, data.train)[2] is None
+    assert module.neighbours(data.train, 64) is None
 
 
 def test_prefixes_come_to_rank_unseen_items_as_the_whole_does(data, factors, learned) -> None:
