@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding_bag, softplus
 
 from mrl.data import Positives
+from mrl.distillation import row_powers
 from mrl.graph_filter import Teacher
 from mrl.widths import check_level_weights, check_widths
 
@@ -38,7 +39,6 @@ TEACHING = 1.0  # T, the weight of what the teacher says, beside 1 of the positi
 POPULARITY = 0.5  # the power of an item's positives that it is drawn by
 TINY = 1e-9  # in place of a sum of nothing
 NEVER = -1e9  # the score of an item that a user has seen
-LEAST = -60.0  # exponent: e^-60 is nothing beside 1, but no subnormal number, nor is what comes of it; those are slow
 NUMBERS = 2**19, 2**27  # scores at a time, on a CPU (so that they stay in its cache) and on a GPU
 
 
@@ -213,7 +213,7 @@ def _gradients(own, users, sampled, shift, positives, rows, seen, widths, rates,
         mean_out.addcmul_(pull, own, value=-1)
     push.zero_()
     for width, columns, rate, left in reversed(list(zip(widths, _columns(widths), rates, told, strict=True))):
-        sums, log_z = _powers(scores, powers)
+        sums, log_z = row_powers(scores, powers)
         gap = log_z[rows] - products[:, :width].sum(1)
         pull = gap.sigmoid() * rate
         pulls[:, :width] += pull[:, None]
@@ -229,13 +229,6 @@ def _gradients(own, users, sampled, shift, positives, rows, seen, widths, rates,
         if columns.start:
             scores.addmm_(own[:, columns], sampled[columns], alpha=-1)
     return torch.stack(losses[::-1]), pulls
-
-
-def _powers(scores, out):
-    """Fill out with the powers of scores (B, S) over their largest; return the sums of these (B,), and log Z (B,)."""
-    largest = scores.amax(1)
-    sums = torch.sub(scores, largest[:, None], out=out).clamp_(min=LEAST).exp_().sum(1)
-    return sums, largest + sums.log()
 
 
 def _columns(widths: Sequence[int]) -> list[slice]:

@@ -5,7 +5,6 @@ Loops run over slices of a batch in threads, and give the same for any number of
     threads         compile a loop at its first call; run it over slices in threads
     candidates      uniform unobserved items, and their scores at every level
     bpr             nested BPR and its gradients in one pass, by triplet or summed by row
-    distillation    gradients of nested self-distillation, and Adam without torch's compiler
     row_adam        Adam that touches only the rows of a batch
     products        products of tables by the faster library, where it rounds nothing
     sparse          a sparse matrix times a table of vectors
@@ -19,7 +18,6 @@ Loops run over slices of a batch in threads, and give the same for any number of
 from mrl.kernels.bpr import Gradients, bpr_gradients, bpr_sums
 from mrl.kernels.candidates import UniformCandidates, level_scores, mix, pick_hardest, similarity
 from mrl.kernels.cuda_graph import GraphStep
-from mrl.kernels.distillation import adam_step, distillation_gradients, distillation_loss
 from mrl.kernels.products import fast_products
 from mrl.kernels.row_adam import RowAdam
 from mrl.kernels.scan import scan_bits, scan_halves, scan_numbers

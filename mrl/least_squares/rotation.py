@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from mrl.data import Positives
+from mrl.distillation import adam_step, distillation_gradients
 from mrl.graph_filter import Neighbours, Teacher, additions
-from mrl.kernels import adam_step, distillation_gradients, distillation_loss, fast_products
+from mrl.kernels import fast_products
 from mrl.least_squares.axes import score_spread
 
 STEPS = 300
@@ -160,7 +161,7 @@ def learn_from(
     sharpness = torch.zeros(len(levels), dtype=users.dtype, device=device)  # of each level, its logarithm
     moments = [torch.zeros(2, *table.shape, dtype=table.dtype, device=device) for table in (angles, sharpness)]
     drawn = items_a_step(count)
-    room = torch.empty(len(levels) + 3, len(batches[0]), drawn, dtype=users.dtype, device=device)
+    room = torch.empty(3, len(batches[0]), drawn, dtype=users.dtype, device=device)
     sampled, place = items, torch.arange(count, device=device)
     for step, rows in enumerate(batches):
         if drawn < count:
@@ -174,15 +175,16 @@ def learn_from(
             seen = torch.stack([known.users.long(), place[known.items.long()]])
             seen = seen[:, seen[1] >= 0]
         whole, rotation = users[rows] / spread[rows, None] / temperature, _rotation(angles)
-        batch = whole, sampled, seen, rotation.detach(), sharpness, levels, weights
-        of_rotation, of_sharpness = distillation_gradients(*batch, room[:, : len(rows)].unbind())
-        loss = distillation_loss(*batch) if step == len(batches) - 1 else 0.0
+        tables = room[:, : len(rows)].unbind()
+        gradients = distillation_gradients(whole, sampled, seen, rotation.detach(), sharpness, levels, weights, tables)
+        of_rotation, of_sharpness, losses = gradients
         (of_angles,) = torch.autograd.grad(rotation, angles, of_rotation)
         rate = learning_rate * (1 - step / len(batches))
         with torch.no_grad():
             adam_step(angles, of_angles, moments[0], step + 1, rate)
             adam_step(sharpness, of_sharpness, moments[1], step + 1, 2 * rate)
-    return _rotation(angles).detach(), float(loss)
+    entropy = torch.special.entr(tables[0]).sum(1).mean()
+    return _rotation(angles).detach(), float(weights @ losses / weights.sum() - entropy)
 
 
 def _rotation(angles: Tensor) -> Tensor:
