@@ -26,8 +26,7 @@ they do with the rule dens, up to the noise of seeds. With other OMP_NUM_THREADS
 sums of least squares are added up in another order: scores differ by some 1e-6, metrics by less than 1e-4, or 1e-3
 where a rotation is learned, which makes much of little; mrl4rec trains the same vectors there (`mrl.sharded.epochs`
 says up to where). A Parquet folder is split by a hash here and by draws there; the splits of other data, which every
-process reads whole, are the same. Refused: lightgcn, losses other than bpr and softmax, the rule mix, prototypes,
-dropout.
+process reads whole, are the same. Refused: lightgcn, losses other than bpr and softmax, prototypes, dropout.
 
 Each process holds its users' and its items' interactions, their rows of the tables (4 · D bytes each), and for half a
 sweep what these point to of the other side, at most `mrl.sharded.rows.FETCHED` numbers; all ids, in the first one and

@@ -15,9 +15,10 @@ those of one process without shards (`mrl.trainer.Trainer`), too, bit for bit wh
 they do where tested; above `mrl.sharded.order.DRAWN` interactions the order is another one. Its losses are summed up in
 float32: they differ in the sixth digit.
 
-The rule dens learns gates beside the tables (`mrl.sharded.gates`): by sums that round, so that tables are the same but
-for rounding, in any number of processes and without shards. Where rounding decides between two candidates, a run goes
-another way from there, as with another seed.
+With the rule mix, too, tables are the same in any number of processes; one without shards takes Adam of torch there,
+and differs by rounding. The rule dens learns gates beside the tables (`mrl.sharded.gates`): by sums that round, so that
+tables are the same but for rounding, in any number of processes and without shards. Where rounding decides between two
+candidates, a run goes another way from there, as with another seed.
 
 Memory of a process: its interactions, 12 D bytes a row that it owns, 9 bytes an item of all, and the rows of a step.
 """
@@ -42,6 +43,7 @@ from mrl.sampler import NegativeSampler, Step
 from mrl.sharded.asked import Asked
 from mrl.sharded.gates import MOMENTS, Gates
 from mrl.sharded.group import Group
+from mrl.sharded.mixes import mixed_gradients
 from mrl.sharded.order import own_places
 from mrl.sharded.rows import Rows, share_rows
 from mrl.trainer import diverged, draw_levels, levels_of_step, seeds_of, steps_of
@@ -55,7 +57,6 @@ def check_epochs(config: TrainConfig) -> None:
     found = {
         "backbone": (config.backbone != "mf", graph, "take backbone='mf'"),
         "loss": (config.loss != "bpr", "of epochs on shards, bpr alone is there", "take loss='bpr'"),
-        "rule": (config.rule == "mix", "mixes are drawn for a whole batch, not for a part of it", "take rule='dens'"),
         "prototypes": (config.nested_loss.prototypes > 0, "look at all items at each step", "take prototypes=0"),
         "device": (config.device.startswith("cuda"), "epochs on shards run on CPUs", "take device='cpu'"),
     }
@@ -105,6 +106,7 @@ class ShardedTrainer:
         self.batch_size, rate = steps_of(self.config, self.total)
         self.optimiser, self.epoch = RowAdam(self.tables, rate), 0
         self.gates = Gates(group, self.sampler, rate) if config.rule == "dens" else None
+        self.is_dense = config.rule in ("mix", "dens")  # in one process Adam moves all rows in each step, not compiled
         self.is_wanted = torch.zeros(self.items.total, dtype=torch.bool)
         self.place = torch.empty(self.items.total, dtype=torch.int32)  # of an item among those that are fetched
 
@@ -152,7 +154,7 @@ class ShardedTrainer:
         self.optimiser.catch_up(users, user_rows.numpy())
         progress = self.epoch / self.config.epochs
         step = self.sampler.step(user_rows, levels, progress, self.generator, places, size)
-        negatives, caught_up = self._pick(step, user_rows, item_rows)
+        negatives, share, caught_up = self._pick(step, user_rows, item_rows)
         rows = torch.cat([item_rows[:, None], negatives], 1)  # (B', 1 + N)
         occurrences = torch.arange(rows.shape[1])
         asked = Asked(
@@ -161,9 +163,14 @@ class ShardedTrainer:
         self.optimiser.catch_up(items, asked.rows.numpy())
         vectors, at = asked.fetch(items), np.arange(rows.numel()).reshape(rows.shape)
         widths, weights = levels_of_step(self.loss, levels)
-        gradients = bpr_gradients(
-            users.numpy(), vectors.numpy(), user_rows.numpy(), at, widths, weights, self.config.l2, batch=size
-        )
+        levels_and_penalty = widths, weights, self.config.l2
+        if share is None:
+            tables = users.numpy(), vectors.numpy(), user_rows.numpy(), at
+            gradients = bpr_gradients(*tables, *levels_and_penalty, batch=size)
+        else:
+            gradients = mixed_gradients(
+                users[user_rows], vectors.view(*rows.shape, vectors.shape[1]), share, *levels_and_penalty, size
+            )
         losses = gradients.each @ weights + self.config.l2 / 2 * gradients.norms
         by_item = torch.from_numpy(gradients.items)
         if self.gates:
@@ -175,32 +182,36 @@ class ShardedTrainer:
         given = asked.give(by_item.flatten(0, 1))
         order = asked.keys.argsort()  # of the batch: sums of the same rows are rounded alike
         touched, given = asked.rows[order], given[order]
-        if self.gates:  # what has caught up has to step, too: the rest of it without a gradient
+        if self.is_dense:  # what has caught up has to step, too: the rest of it without a gradient
             touched, given = torch.cat([touched, caught_up]), torch.cat([given, torch.zeros_like(items[caught_up])])
         self.optimiser.update(items, touched.numpy(), given.numpy())
         self.sums[1] += int((~np.isfinite(losses)).sum())
         self.sums[0] += self._in_fixed_point(losses)
         self.sums[2:][slice(None) if levels is None else list(levels)] += self._in_fixed_point(gradients.each)
 
-    def _pick(self, step: Step, user_rows: Tensor, item_rows: Tensor) -> tuple[Tensor, Tensor]:
-        """(B', N) items: the negatives of a step; and own items that have caught up before.
+    def _pick(self, step: Step, user_rows: Tensor, item_rows: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """(B', N) items: negatives; of mixes the positive's share (B', N, 1); own items that have caught up before.
 
-        Positives do; candidates do for `dens` alone, whose steps in one process are of whole tables.
+        Positives do; candidates do where a step in one process is of whole tables.
         """
         candidates, (users, items) = self.sampler.draw_candidates(step), self.tables
         if self.config.rule == "rns":
-            return candidates[..., 0], item_rows[:0]
+            return candidates[..., 0], None, item_rows[:0]
         self.is_wanted[candidates.flatten()] = self.is_wanted[item_rows] = True
         wanted = self.is_wanted.nonzero()[:, 0]
         self.is_wanted[wanted] = False
         self.place[wanted] = torch.arange(len(wanted), dtype=torch.int32)
         positives = self.place[item_rows].long()
         asked = Asked(self.group, self.items, wanted, torch.zeros_like(wanted).index_fill_(0, positives, 1))
-        caught_up = asked.rows if self.gates else asked.rows[asked.keys == 1]
+        caught_up = asked.rows if self.is_dense else asked.rows[asked.keys == 1]
         self.optimiser.catch_up(items, caught_up.numpy())
         vectors = asked.fetch(items)
         among = users[user_rows], vectors[positives], vectors, self.place[candidates].long()
-        return self.sampler.pick_among(step, candidates, *among), caught_up
+        if self.config.rule == "mix":
+            anchors, liked, vectors, at = among
+            chosen, share = self.sampler.pick_mixes(step, candidates, anchors, liked[:, None], vectors[:, None], at)
+            return chosen[..., 0], share, caught_up
+        return self.sampler.pick_among(step, candidates, *among), None, caught_up
 
     def _in_fixed_point(self, losses: np.ndarray) -> Tensor:
         """The sums of losses (B', …), in whole units, which add up to the same in any order."""

@@ -71,12 +71,13 @@ def test_a_run_that_was_stopped_goes_on_with_more_or_fewer(processes, tmp_path, 
     assert len(load(tmp_path / "stopped").history.filter(phase="refit")) > 4, "or the last case stops nothing"
 
 
-def test_dens_is_that_of_one_process_but_for_rounding(processes, tmp_path):
-    """Its gates learn by sums of all processes; stopped, too, and gone on with by more or fewer of them."""
-    runs = [fit(config(tmp_path / "alone", rule="dens"), progress=False)]
+@pytest.mark.parametrize("rule", ["dens", "mix"])
+def test_what_adam_of_torch_trains_alone_is_the_same_but_for_rounding(processes, tmp_path, rule):
+    """Stopped, too, and gone on with by more or fewer processes."""
+    runs = [fit(config(tmp_path / "alone", rule=rule), progress=False)]
     for sizes, saves in (((3,), 0), ((3, 2), 2), ((2, 1), 6)):
         *before, size = sizes
-        settings = config(tmp_path / f"{sizes}", rule="dens")
+        settings = config(tmp_path / f"{sizes}", rule=rule)
         for other in before:
             assert processes.run(other, stopped, settings, saves) == ["RunError: stopped"] * other
         assert processes.run(size, sharded, settings) == [str(settings.run_dir)] * size

@@ -154,11 +154,10 @@ def test_where_there_is_nothing_to_train_on_all_say_so(processes):
             r"backbone='lightgcn': each step takes the vectors of all rows, gathered once a hop",
         ),
         ({"loss": "cml"}, r"loss='cml': .*; take loss='bpr', or processes=1"),
-        ({"rule": "mix"}, r"rule='mix': .*; take rule='dens', or processes=1"),
         ({"prototypes": 3.0}, r"prototypes=3.0: look at all items at each step; take prototypes=0, or processes=1"),
         ({"device": "cuda:1"}, r"device='cuda:1': epochs on shards run on CPUs; take device='cpu', or processes=1"),
     ],
-    ids=["lightgcn", "loss", "mix", "prototypes", "device"],
+    ids=["lightgcn", "loss", "prototypes", "device"],
 )
 def test_what_is_not_sharded_is_refused_in_one_line(changes, said):
     with pytest.raises(ConfigError, match=said):
