@@ -264,24 +264,37 @@ class NegativeSampler(nn.Module):
 
     def _mix(self, step: Step, users: Tensor, positives: Tensor, items: Tensor) -> Negatives:
         """Per level and hop, the hardest mix of a candidate with the positive; the negative is their mean over hops."""
-        candidates = self.draw(step.user_rows, (len(step.picks), self.candidates), step.generator)  # (B, K, M)
-        batch, hops = positives.shape[:2]
-        amount = torch.rand(
-            batch, len(step.widths), hops, dtype=users.dtype, device=users.device, generator=step.generator
-        )
-        rows = []
-        with torch.no_grad():
-            for level, width in enumerate(step.widths):
-                share = amount[:, level, None, :, None]  # (B, 1, H, 1)
-                vectors = items[..., :width][candidates[:, level]]  # (B, M, H, d_k)
-                mixed = share * positives[:, None, :, :width] + (1 - share) * vectors
-                scores = similarity(self.similarity, users[:, :width], mixed.flatten(1, 2)).unflatten(1, (-1, hops))
-                rows.append(candidates[:, level].gather(1, scores.argmax(1)))  # (B, H)
-        chosen = torch.stack(rows, 1)  # (B, K, H)
-        negatives = items[chosen, torch.arange(hops, device=chosen.device)]  # (B, K, H, D)
-        share = amount.unsqueeze(-1)
-        vectors = (share * positives.unsqueeze(1) + (1 - share) * negatives).mean(2)  # (B, K, D)
+        candidates = self.draw_candidates(step)  # (B, K, M)
+        chosen, share = self.pick_mixes(step, candidates, users, positives, items, candidates)
+        negatives = items[chosen, torch.arange(items.shape[1], device=chosen.device)]  # (B, K, H, D)
+        vectors = mix_hops(share, positives, negatives)
         return Negatives(chosen, vectors, vectors.new_zeros(()))
+
+    @torch.no_grad()
+    def pick_mixes(
+        self, step: Step, candidates: Tensor, users: Tensor, positives: Tensor, items: Tensor, rows: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Which of the candidates (B, K, M) `mix` picks, (B, K, H), and the share that positives have (B, K, H).
+
+        users (B, D); positives (B, H, D). rows (B, K, M): where the candidates' vectors stand in items (…, H, D).
+        """
+        hops = positives.shape[1]
+        size = step.size, len(step.widths), hops
+        amount = torch.rand(size, dtype=users.dtype, device=users.device, generator=step.generator)
+        amount, picked = amount if step.places is None else amount[step.places], []
+        for level, width in enumerate(step.widths):
+            share = amount[:, level, None, :, None]  # (B, 1, H, 1)
+            vectors = items[..., :width][rows[:, level]]  # (B, M, H, d_k)
+            mixed = share * positives[:, None, :, :width] + (1 - share) * vectors
+            scores = similarity(self.similarity, users[:, :width], mixed.flatten(1, 2)).unflatten(1, mixed.shape[1:3])
+            picked.append(candidates[:, level].gather(1, scores.argmax(1)))  # (B, H)
+        return torch.stack(picked, 1), amount
+
+
+def mix_hops(share: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    """(B, K, D): negatives (B, K, H, D) mixed with positives (B, H, D), of which they have a share (B, K, H)."""
+    share = share.unsqueeze(-1)
+    return (share * positives.unsqueeze(1) + (1 - share) * negatives).mean(2)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,12 +21,12 @@ parameters of `train.ipynb` as `name value`:
     torchrun --standalone --nproc-per-node 2 -m mrl.distributed dataset interactions/ recipe least_squares
 
 Vectors and metrics of least_squares and mrl4rec are the same bit for bit for any number of processes of one kind of
-machine with as many threads each; those of default, where epochs are kept, but for rounding, which epochs enlarge. With
-other OMP_NUM_THREADS, or without shards (`processes=1`), sums of least squares are added up in another order: scores
-differ by some 1e-6, metrics by less than 1e-4, or 1e-3 where a rotation is learned, which makes much of little; mrl4rec
-trains the same vectors there (`mrl.sharded.epochs` says up to where). A Parquet folder is split by a hash here and by
-draws there; the splits of other data, which every process reads whole, are the same. Refused: lightgcn, losses other
-than bpr and softmax, the rules mix and dens, prototypes, dropout.
+machine with as many threads each; those of default, where epochs are kept, but for rounding, which epochs enlarge, as
+they do with the rule dens, up to the noise of seeds. With other OMP_NUM_THREADS, or without shards (`processes=1`),
+sums of least squares are added up in another order: scores differ by some 1e-6, metrics by less than 1e-4, or 1e-3
+where a rotation is learned, which makes much of little; mrl4rec trains the same vectors there (`mrl.sharded.epochs`
+says up to where). A Parquet folder is split by a hash here and by draws there; the splits of other data, which every
+process reads whole, are the same. Refused: lightgcn, losses other than bpr and softmax, prototypes, dropout.
 
 Each process holds its users' and its items' interactions, their rows of the tables (4 · D bytes each), and for half a
 sweep what these point to of the other side, at most `mrl.sharded.rows.FETCHED` numbers; all ids, in the first one and

@@ -19,7 +19,7 @@ from mrl.distributed.graph_epochs import GraphTrainer
 from mrl.distributed.training import Fit, Training
 from mrl.least_squares import clearly_better, values_by_user
 from mrl.least_squares.validation import users_left_out, without_validation
-from mrl.sharded import ShardedTrainer
+from mrl.sharded import Rows, ShardedTrainer
 from mrl.train import FALLEN, REFIT, SEARCH, describe_limit, describe_search, metrics_row, train_epoch
 
 Trainer = ShardedTrainer | GraphTrainer
@@ -27,13 +27,12 @@ Trainer = ShardedTrainer | GraphTrainer
 
 def fit_epochs(training: Training, data: ShardedData, trainer: Trainer) -> Fit:
     """Own vectors of the best epoch; where they are validated already, after as many epochs on these interactions."""
-    is_search, sides, best = training.validated is None, [trainer.users, trainer.items], []
+    is_search, best = training.validated is None, []
     if training.generator:
-        tables = trainer.STATE + trainer.KEPT * is_search
-        saved = training.checkpoint.load(sides * (tables // 2), trainer.config.widths[-1])
-        generator = torch.frombuffer(bytearray.fromhex(training.generator), dtype=torch.uint8)
-        trainer.load_state(saved[: trainer.STATE], training.done, generator)
-        best = saved[trainer.STATE :]
+        saved = training.checkpoint.load(_sides(trainer, trainer.KEPT * is_search), trainer.config.widths[-1])
+        generator, tables = torch.frombuffer(bytearray.fromhex(training.generator), dtype=torch.uint8), _sides(trainer)
+        trainer.load_state(saved[: len(tables)], training.done, generator)
+        best = saved[len(tables) :]
     best = _search(training, data, trainer, best) if is_search else _refit(training, trainer)
     training.done, training.generator = 0, ""
     users, items, *ego = best
@@ -109,7 +108,13 @@ def _refit(training: Training, trainer: Trainer) -> list[Tensor]:
     return trainer.kept()
 
 
+def _sides(trainer: Trainer, kept: int = 0) -> list[Rows]:
+    """Whose rows the tables of a trainer's state are, and then so many of an epoch that is kept."""
+    sides = [trainer.users, trainer.items]
+    learned = trainer.learned if isinstance(trainer, ShardedTrainer) else []
+    return sides * (trainer.STATE // 2) + learned + sides * (kept // 2)
+
+
 def _save(training: Training, trainer: Trainer, best: list[Tensor]) -> None:
-    tables = [*trainer.state(), *best]
     training.done, training.generator = trainer.epoch, trainer.generator.get_state().numpy().tobytes().hex()
-    training.save([trainer.users, trainer.items] * (len(tables) // 2), tables)
+    training.save(_sides(trainer, len(best)), [*trainer.state(), *best])

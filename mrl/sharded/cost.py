@@ -16,6 +16,7 @@ bytes are sent by a process, and an epoch takes
     + f₂ · N / B           +  f₃ · 7 N / B · (P − 1) · latency                 seconds a step; collectives
 
 Candidates are most of it: of a large catalogue, 4 D bytes each. With rule rns there are none, nor what fetches them.
+With dens gates are summed up, too, Σ 64 (d_k² + d_k) (P − 1) / P bytes a step, and learned; that is not in the formula.
 What is sent has no factor; the others are fitted by `mrl.distributed.cost.fit_factors`, of the kind EPOCH.
 """
 

@@ -71,6 +71,26 @@ def test_a_run_that_was_stopped_goes_on_with_more_or_fewer(processes, tmp_path, 
     assert len(load(tmp_path / "stopped").history.filter(phase="refit")) > 4, "or the last case stops nothing"
 
 
+@pytest.mark.parametrize("rule", ["dens", "mix"])
+def test_what_adam_of_torch_trains_alone_is_the_same_but_for_rounding(processes, tmp_path, rule):
+    """Stopped, too, and gone on with by more or fewer processes."""
+    runs = [fit(config(tmp_path / "alone", rule=rule), progress=False)]
+    for sizes, saves in (((3,), 0), ((3, 2), 2), ((2, 1), 6)):
+        *before, size = sizes
+        settings = config(tmp_path / f"{sizes}", rule=rule)
+        for other in before:
+            assert processes.run(other, stopped, settings, saves) == ["RunError: stopped"] * other
+        assert processes.run(size, sharded, settings) == [str(settings.run_dir)] * size
+        runs.append(load(settings.run_dir))
+    expected = runs[0]
+    for run in runs[1:]:
+        for ours, theirs in ((run.users, expected.users), (run.items, expected.items)):
+            assert (ours - theirs).abs().max() < 1e-3 * theirs.abs().max()
+        assert run.environment["best_epoch"] == expected.environment["best_epoch"]
+        assert run.history["loss"].to_list() == pytest.approx(expected.history["loss"].to_list(), rel=1e-4)
+        assert run.metrics["value"].to_list() == pytest.approx(expected.metrics["value"].to_list(), abs=2e-3)
+
+
 DEFAULT = GIVEN | {
     "recipe": "default", "fit_width": 8, "sweeps": 1, "rotation": False, "batch_size": 1000, "learning_rate": 0.02,
     "eval_every": 1, "patience": 2, "epochs": 4, "candidates": 16,

@@ -3,8 +3,14 @@ that has everything up to rounding."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cache
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from in_threads import run
 
 from mrl import TrainConfig
 from mrl.data import Positives
@@ -50,6 +56,52 @@ def test_any_number_of_processes_gives_the_same_vectors(processes, tile, fetched
         assert np.linalg.norm(found - table.numpy()) < 1e-5 * table.norm()
     scores, expected = one[0] @ one[1].T, (expected[0] @ expected[1].T).numpy()
     assert np.abs(scores - expected).max() < 1e-5
+
+
+Edges = tuple[list[float], list[float]]  # where the shares of users and of items end, from 0 to 1
+
+
+def cut(edges: Edges, size: int, seed: int, nested: int, tile: int, fetched: int) -> tuple:
+    """Vectors of so many shards, in threads, whose users and items are shared out between the edges."""
+    positives, kept = interactions(80, 40, 900, seed), rows.share_rows
+
+    def share(counts, group: Group) -> rows.Rows:
+        made, shares = kept(counts, group), edges[len(counts) == positives.num_items]
+        places = [made.tiles[round(share * (len(made.tiles) - 1))] for share in sorted(shares[: size - 1])]
+        return replace(made, bounds=(0, *places, made.total))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows, "TILE", tile)
+        patch.setattr(rows, "share_rows", share)
+        found = run(size, fitted, positives, config(12, nested), tile, fetched)
+    assert all(np.array_equal(*pair) for each in found for pair in zip(each, found[0], strict=True))
+    return found[0]
+
+
+@cache
+def uncut(seed: int, nested: int, tile: int) -> tuple:
+    """Vectors of one shard, and of one process without shards."""
+    whole = whole_fit(config(12, nested), interactions(80, 40, 900, seed))
+    return cut(([], []), 1, seed, nested, tile, 2**20), [table.numpy() for table in whole]
+
+
+edges = st.lists(st.floats(0, 1), min_size=4, max_size=4)
+
+
+@settings(max_examples=30)
+@given(
+    edges=st.tuples(edges, edges),
+    size=st.integers(1, 5),
+    seed=st.integers(0, 9),
+    nested=st.integers(0, 1),
+    tile=st.sampled_from([50, 200, 10**6]),  # many tiles, some, one: where a shard of two has all
+    fetched=st.sampled_from([100, 2**20]),
+)
+def test_vectors_are_the_same_however_rows_are_shared_out(edges, size, seed, nested, tile, fetched):
+    one, whole = uncut(seed, nested, tile)
+    for found, alone, table in zip(cut(edges, size, seed, nested, tile, fetched), one, whole, strict=True):
+        assert np.array_equal(found, alone)
+        assert np.linalg.norm(found - table) < 1e-5 * np.linalg.norm(table)
 
 
 def sent(group: Group, positives: Positives, sweeps: int) -> tuple[int, bool]:

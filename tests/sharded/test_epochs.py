@@ -40,7 +40,7 @@ def trained(group: Group, config: TrainConfig, seed: int, edges: list[int], epoc
             losses = [trainer.run_epoch() for _ in range(epochs)]
         except MRLError as error:
             return f"{type(error).__name__}: {error}"
-        sides = [trainer.users, trainer.items] * 3
+        sides = [trainer.users, trainer.items] * 3 + trainer.learned
         return [group.gather(t, side.counts) for t, side in zip(trainer.state(), sides, strict=True)], losses
 
 
@@ -99,7 +99,7 @@ def resumed(group: Group, config: TrainConfig, edges: list[int]) -> list[torch.T
         trainer = later
         for _ in range(2 if not epoch else 1):
             loss = trainer.run_epoch()
-    sides = [trainer.users, trainer.items] * 3
+    sides = [trainer.users, trainer.items] * 3 + trainer.learned
     return [group.gather(t, side.counts) for t, side in zip(trainer.state(), sides, strict=True)], loss
 
 
@@ -154,12 +154,10 @@ def test_where_there_is_nothing_to_train_on_all_say_so(processes):
             r"backbone='lightgcn': each step takes the vectors of all rows, gathered once a hop",
         ),
         ({"loss": "cml"}, r"loss='cml': .*; take loss='bpr', or processes=1"),
-        ({"rule": "mix"}, r"rule='mix': .*; take rule='dns', or processes=1"),
-        ({"rule": "dens"}, r"rule='dens': "),
         ({"prototypes": 3.0}, r"prototypes=3.0: look at all items at each step; take prototypes=0, or processes=1"),
         ({"device": "cuda:1"}, r"device='cuda:1': epochs on shards run on CPUs; take device='cpu', or processes=1"),
     ],
-    ids=["lightgcn", "loss", "mix", "dens", "prototypes", "device"],
+    ids=["lightgcn", "loss", "prototypes", "device"],
 )
 def test_what_is_not_sharded_is_refused_in_one_line(changes, said):
     with pytest.raises(ConfigError, match=said):

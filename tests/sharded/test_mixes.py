@@ -1,0 +1,69 @@
+"""The rule mix on shards: the same bits in any number of processes; `mrl.trainer.Trainer` but for rounding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sharded.test_epochs import ITEMS, KINDS, PAIRS, USERS, config, resumed, trained
+from sharded.test_rows import drawn
+
+from mrl.kernels import candidates
+from mrl.loss import NestedLoss, l2_penalty
+from mrl.sampler import mix_hops
+from mrl.sharded.mixes import mixed_gradients
+from mrl.trainer import Trainer
+
+CASES = {
+    "mns": {},
+    "shared": {"nested_negatives": False},
+    "levels": {"levels_per_step": 2, "level_weights": (0.5, 0.2, 0.3)},
+    "cosine": {"similarity": "cosine"},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("windows", [False, True], ids=["all", "windows"])
+def test_mix_is_the_same_in_any_number_of_processes(processes, monkeypatch, case, windows):
+    settings = config(**CASES[case], rule="mix", seed=1)
+    shares = ((1, []), (2, [1]), (3, [2, 2]), (3, [4, 4]))  # where they end; some have no user
+    found = [each for size, edges in shares for each in processes.run(size, trained, settings, 1, edges, 3, windows)]
+    if windows:
+        monkeypatch.setattr(candidates, "LARGE", 16)
+        monkeypatch.setattr(candidates, "WINDOW", 8)
+    alone = Trainer(settings, drawn(USERS, ITEMS, PAIRS, 1), torch.device("cpu"))
+    losses = [alone.run_epoch() for _ in range(3)]
+    state = alone.state()
+    names = [f"{kind}model.{side}{end}" for kind, end in KINDS for side in ("users", "items")]
+    for tables, told in found:
+        assert told == found[0][1] and all(map(torch.equal, tables, found[0][0]))
+    for table, name in zip(found[0][0], names, strict=True):
+        assert (table - state[name]).abs().max() < 1e-4 * state[name].abs().max(), name
+    for (loss, by_level), (expected, expected_levels) in zip(found[0][1], losses, strict=True):
+        assert loss == pytest.approx(expected, rel=1e-5) and by_level == pytest.approx(expected_levels, rel=1e-5)
+
+
+def test_a_trainer_goes_on_where_another_one_was(processes):
+    expected, losses = processes.run(1, trained, config(rule="mix"), 1, [], 3, False)[0]
+    for tables, loss in processes.run(2, resumed, config(rule="mix"), [1]):
+        assert all(map(torch.equal, tables, expected)) and loss == losses[-1]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_gradients_are_those_of_autograd(shared):
+    generator = torch.Generator().manual_seed(0)
+    picks, widths, l2, batch = 1 if shared else 2, (2, 4), 0.1, 8
+    users, items = torch.randn(5, 4, generator=generator), torch.randn(5, 1 + picks, 4, generator=generator)
+    share = torch.rand(5, picks, 1, generator=generator)
+    loss = NestedLoss(widths)
+    weights = loss.level_weights.numpy()
+    found = mixed_gradients(users, items, share, np.array(widths), weights, l2, batch)
+    users.requires_grad_(), items.requires_grad_()
+    positives, negatives = items[:, 0], mix_hops(share, items[:, :1], items[:, 1:, None])
+    whole = (loss(users, positives, negatives)[0] + l2_penalty(l2, users, items)) * (5 / batch)
+    whole.backward()
+    assert found.loss == pytest.approx(float(whole.detach()), rel=1e-6)
+    np.testing.assert_allclose(found.users, users.grad, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(found.items, items.grad, rtol=1e-5, atol=1e-7)
+    each = found.each @ weights + l2 / 2 * found.norms
+    assert float(each.sum()) / batch == pytest.approx(found.loss, rel=1e-6)
