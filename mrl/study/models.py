@@ -99,7 +99,11 @@ class StudyModel:
 
     def on_large_data(self) -> StudyModel:
         """Where a search has a sample of the users. Steps on a graph cost the same whatever they hold, so that there
-        are fewer of them: `batch_size` 0 of TrainConfig."""
+        are fewer of them: `batch_size` 0 of TrainConfig. A recipe whose epochs are kept there is as dear as a training,
+        and has as few widths and seeds."""
+        if self.has_stages:
+            widths = tuple(width for width in self.widths if width <= TRAINED_WIDEST) or self.widths[:1]
+            return replace(self, widths=widths, max_seeds=TRAINED_SEEDS)
         on_graph = self.fixed.get("backbone") == "lightgcn"
         return replace(self, fixed={**self.fixed, "batch_size": 0}) if on_graph else self
 

@@ -108,7 +108,7 @@ def grid(tables: StudyTables, dataset: str, metric: str) -> list[Row]:
         label = model_name(model) + (f" ({counted(few_seeds[model], 'seed')})" if model in few_seeds else "")
         seconds = part["search_seconds"][0], part["fit_seconds"][0]
         cells = [by_width.get(width) for width in widths]
-        limited = model in models and models[model].max_seeds is not None
+        limited = model in models and (models[model].max_seeds is not None or models[model].has_stages)
         has_fewer = limited and (None in cells or part["seeds"].max() < tables.seeds)
         rows.append(Row(model, role, label, cells, seconds, has_fewer, bool(part["sampled"].any())))
     for figure in published_figures(dataset):

@@ -53,6 +53,9 @@ def test_steps_on_a_graph_are_fewer_on_large_data(config) -> None:
     assert "batch_size" not in model.fixed and model.on_large_data().fixed["batch_size"] == 0
     pairs = 5 * SEARCHED_INTERACTIONS
     assert study_plan._epoch(model.on_large_data(), pairs, 10_000) < study_plan._epoch(model, pairs, 10_000) / 3
+    default, least_squares = (one.on_large_data() for one in select_models(["default", "least_squares"], (4, 128, 256)))
+    assert (default.widths, default.max_seeds) == ((4, 128), 3)
+    assert (least_squares.widths, least_squares.max_seeds) == ((4, 128, 256), None)
     (mf,) = select_models(["mf-dns-mns"], (4, 8))
     assert mf.on_large_data() is mf
 
