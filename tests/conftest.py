@@ -46,6 +46,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("numprocesses", None) and "PYTEST_XDIST_WORKER" not in os.environ:  # before there are any
         compile_loops()
+        if hasattr(os, "fork"):  # one for all of them, which starts while they collect
+            server = kernel_server()
+            os.environ["MRL_TEST_KERNELS"] = str(server.__enter__())
+            config.add_cleanup(lambda: server.__exit__(None, None, None))
 
 
 @pytest.fixture(scope="session")
@@ -57,11 +61,13 @@ def training_server() -> Iterator[TrainingServer]:
 
 @pytest.fixture(scope="session")
 def started_kernels() -> Iterator[Path | None]:
-    if not hasattr(os, "fork"):
+    if "MRL_TEST_KERNELS" in os.environ:
+        yield Path(os.environ["MRL_TEST_KERNELS"])
+    elif not hasattr(os, "fork"):
         yield None
-        return
-    with kernel_server() as folder:
-        yield folder
+    else:
+        with kernel_server() as folder:
+            yield folder
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # What notebooks spend seconds on; nothing of it starts a thread, which a fork would not have.
@@ -37,20 +38,22 @@ def kernel_server() -> Iterator[Path]:
         spec.mkdir(parents=True)
         argv = [sys.executable, "-S", script, "ask", str(address), "-f", "{connection_file}"]
         (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "forked", "language": "python"}))
-        server = subprocess.Popen([sys.executable, script, "serve", str(address)], stdout=subprocess.PIPE)
+        server = subprocess.Popen([sys.executable, script, "serve", str(address)])
         try:
-            assert server.stdout.readline(), "it did not start"
             yield Path(folder)
         finally:
             server.terminate()
             server.wait(timeout=60)
-            server.stdout.close()
 
 
 def ask(address: str, arguments: list[str]) -> int:
     """The exit status of a kernel with these arguments, in this folder and environment."""
+    started = time.monotonic()
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(address)
+        while connection.connect_ex(address):  # it still imports
+            if time.monotonic() - started > 120:
+                return 1
+            time.sleep(0.05)
         answers = connection.makefile("rw")
         print(
             json.dumps({"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}), file=answers
@@ -73,7 +76,8 @@ def become_kernel(arguments: list[str], folder: str, environment: dict[str, str]
     sys.argv = ["ipykernel_launcher", *arguments]
     from ipykernel.kernelapp import IPKernelApp
 
-    IPKernelApp.launch_instance([*arguments, f"--IPKernelApp.parent_handle={parent}"])
+    quiet = "--IPKernelApp.log_level=ERROR"  # it warns of TCP
+    IPKernelApp.launch_instance([*arguments, f"--IPKernelApp.parent_handle={parent}", quiet])
 
 
 def serve(address: str) -> None:
@@ -89,7 +93,6 @@ def serve(address: str) -> None:
     listener.bind(address)
     listener.listen()
     waiting.register(listener, selectors.EVENT_READ)
-    print("ready", flush=True)
     while True:
         for key, _ in waiting.select(timeout=0.05 if kernels else None):
             if key.fileobj is not listener:  # killed before its kernel ended
@@ -113,7 +116,8 @@ def serve(address: str) -> None:
                 continue
             if connection in waiting.get_map():
                 waiting.unregister(connection)
-                connection.sendall(f"{os.waitstatus_to_exitcode(status) % 256}\n".encode())
+                with suppress(OSError):  # killed at this moment
+                    connection.sendall(f"{os.waitstatus_to_exitcode(status) % 256}\n".encode())
             connection.close()
             del kernels[connection]
 
