@@ -76,7 +76,7 @@ def become_kernel(arguments: list[str], folder: str, environment: dict[str, str]
     sys.argv = ["ipykernel_launcher", *arguments]
     from ipykernel.kernelapp import IPKernelApp
 
-    quiet = "--IPKernelApp.log_level=ERROR"  # it warns of TCP
+    quiet = "--IPKernelApp.log_level=CRITICAL"  # it tells of TCP, and of interrupts
     IPKernelApp.launch_instance([*arguments, f"--IPKernelApp.parent_handle={parent}", quiet])
 
 
