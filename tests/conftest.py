@@ -8,6 +8,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # two processes with two threads each w
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -47,9 +48,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("numprocesses", None) and "PYTEST_XDIST_WORKER" not in os.environ:  # before there are any
         compile_loops()
         if hasattr(os, "fork"):  # one for all of them, which starts while they collect
-            server = kernel_server()
-            os.environ["MRL_TEST_KERNELS"] = str(server.__enter__())
-            config.add_cleanup(lambda: server.__exit__(None, None, None))
+            started = ExitStack()
+            os.environ["MRL_TEST_KERNELS"] = str(started.enter_context(kernel_server()))
+            config.add_cleanup(started.close)
 
 
 @pytest.fixture(scope="session")

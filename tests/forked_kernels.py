@@ -38,7 +38,8 @@ def kernel_server() -> Iterator[Path]:
         spec.mkdir(parents=True)
         argv = [sys.executable, "-S", script, "ask", str(address), "-f", "{connection_file}"]
         (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "forked", "language": "python"}))
-        server = subprocess.Popen([sys.executable, script, "serve", str(address)])
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}  # read when torch is imported, not by each fork
+        server = subprocess.Popen([sys.executable, script, "serve", str(address)], env=environment)
         try:
             yield Path(folder)
         finally:
