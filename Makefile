@@ -47,7 +47,7 @@ test: $(VENV)/.installed-test ## lint and run the whole test suite, a file at a 
 	$(BIN)/ruff check mrl tests notebooks
 	$(BIN)/ruff format --check mrl tests notebooks
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 robustness: $(VENV)/.installed-test ## every fault and bad input in full, with 100 kills; writes reports/robustness.md
 	$(BIN)/python -m pytest -m robustness --fault-report=reports/robustness.md $(ARGS)

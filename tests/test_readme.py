@@ -54,6 +54,9 @@ def commands() -> list[str]:
     return [line.partition(" #")[0].strip() for line in lines if line.strip()]
 
 
+PAPERMILL = [command for command in commands() if command.startswith("papermill")]
+
+
 def write_stand_in(folder: Path) -> None:
     """An atomic file with the users, items and interactions of MovieLens-100K by number, and titles."""
     folder.mkdir(parents=True)
@@ -129,9 +132,14 @@ def write_split(folder: Path, interactions: int) -> None:
 
 @pytest.mark.robustness
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("command", [command for command in commands() if command.startswith("papermill")])
-def test_papermill_lines_run_as_they_stand(command: str, tmp_path) -> None:
-    """On data under the name that the line has, as many as the registry asks for, and with defaults that are quick."""
+@pytest.mark.parametrize("command", PAPERMILL)
+def test_papermill_lines_run_as_they_stand(command: str, tmp_path, request) -> None:
+    """On data under the name that the line has, as many as the registry asks for, and with defaults that are quick.
+
+    The first line starts a kernel as a reader does, the others fork one.
+    """
+    if command != PAPERMILL[0]:
+        request.getfixturevalue("forked_kernels")
     program, *rest = shlex.split(command)
     options = [word for word in rest if word == "--log-output"]
     notebook, out, *parameters = [word for word in rest if word not in options]

@@ -52,21 +52,26 @@ def check_equal(expected: Run, run: Run) -> None:
     assert {file.name for file in run.path.iterdir()} == {file.name for file in expected.path.iterdir()}
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    """Where the run that nothing stopped is: one for all tests, since any number of processes writes the same."""
+    return tmp_path_factory.mktemp("undisturbed")
+
+
 # of two fits with two sweeps each: settings that are given, sweeps, validation, sweeps
 @pytest.mark.parametrize("saves, sizes", [(1, (2, 3)), (2, (3, 1)), (3, (1, 3)), (4, (3, 2)), (5, (2, 1))])
-def test_a_run_that_was_stopped_ends_as_if_it_had_not(processes, tmp_path, saves, sizes):
-    for path in ("undisturbed", "stopped"):
-        settings = config(tmp_path / path)
-        if path == "stopped":
-            said = processes.run(sizes[0], stopped, settings, saves)
-            assert said == ["RunError: stopped"] * sizes[0]
-            assert (tmp_path / path / "checkpoint.safetensors").exists()
-            files = [*(tmp_path / path).glob("checkpoint-*/*.safetensors")]
-            assert not files or len(files) > 2 * sizes[0], "tiles are written in several files"
-            with pytest.raises(RunError, match="was interrupted; train with the same settings to resume it"):
-                load(tmp_path / path)
-        assert processes.run(sizes[1], sharded, settings) == [str(tmp_path / path)] * sizes[1]
-    check_equal(load(tmp_path / "undisturbed"), load(tmp_path / "stopped"))
+def test_a_run_that_was_stopped_ends_as_if_it_had_not(processes, tmp_path, undisturbed, saves, sizes):
+    if not (undisturbed / "metrics.csv").exists():
+        assert processes.run(2, sharded, config(undisturbed)) == [str(undisturbed)] * 2
+    settings = config(tmp_path)
+    assert processes.run(sizes[0], stopped, settings, saves) == ["RunError: stopped"] * sizes[0]
+    assert (tmp_path / "checkpoint.safetensors").exists()
+    files = [*tmp_path.glob("checkpoint-*/*.safetensors")]
+    assert not files or len(files) > 2 * sizes[0], "tiles are written in several files"
+    with pytest.raises(RunError, match="was interrupted; train with the same settings to resume it"):
+        load(tmp_path)
+    assert processes.run(sizes[1], sharded, settings) == [str(tmp_path)] * sizes[1]
+    check_equal(load(undisturbed), load(tmp_path))
 
 
 def searchless(group: Group, settings: TrainConfig) -> str:

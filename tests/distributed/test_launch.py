@@ -14,7 +14,7 @@ from settings import train_config
 import mrl
 from mrl import TrainConfig, load_data
 from mrl.distributed import __main__, launch
-from mrl.errors import ConfigError, DataError, RunError
+from mrl.errors import ConfigError, RunError
 from mrl.parameters import as_config
 
 PLANTED = {"num_users": 200, "num_items": 60, "interactions": 4000, "branching": (3, 3)}
@@ -83,12 +83,18 @@ def test_one_process_is_trained_as_ever(tmp_path):
         replace(settings, processes=0)
 
 
-def test_a_process_that_is_killed_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(launch, "arguments", lambda _: ["nothing"])
-    with pytest.raises(DataError) as error:
-        monkeypatch.setattr(launch.errors, "ConfigError", DataError)
-        launch.start(config(tmp_path), launch.Progress(shown=False))
-    assert "has no value" in str(error.value)
+def test_processes_that_end_without_a_result_are_an_error(tmp_path, monkeypatch):
+    """In place of torchrun a program that tells something, and ends as torchrun does where a process was killed."""
+    program = tmp_path / "program"
+    lines = ('{"mrl": {"note": "begun"}}', "RuntimeError: killed", "the last line")
+    program.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines) + "exit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(launch.sys, "executable", str(program))
+    notes = []
+    monkeypatch.setattr(launch.Progress, "note", lambda self, line: notes.append(line))
+    with pytest.raises(RunError, match=r"of 2 ended without a result \(RuntimeError: killed\); see its machine"):
+        launch.start(config(tmp_path / "run", processes=2), launch.Progress(shown=False))
+    assert notes == ["begun"]
 
 
 def test_the_module_is_what_torchrun_runs():

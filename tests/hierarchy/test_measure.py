@@ -126,12 +126,14 @@ print(len(tables.rows), len(tables.neighbours), seconds, mebibytes, min(best["va
 @pytest.mark.robustness
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_twenty_thousand_items_of_1500_classes_are_measured_in_bounded_time_and_memory():
-    command = [sys.executable, "-c", LARGE, "20000"]
+def test_twenty_thousand_items_of_1500_classes_are_measured_in_bounded_time_and_memory(full_run):
+    """In the short selection 8,000; a number for each pair of them would take 500 MiB."""
+    items, most_seconds, most_mebibytes = (20_000, 60, 1500) if full_run else (8_000, 25, 900)
+    command = [sys.executable, "-c", LARGE, str(items)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=True)
     rows, neighbours, seconds, mebibytes, least = map(float, done.stdout.split())
-    assert rows == 20_000 and neighbours == 3 * 2 and least > 0.1
-    assert seconds < 60 and mebibytes < 1500
+    assert rows == items and neighbours == 3 * 2 and least > 0.1
+    assert seconds < most_seconds and mebibytes < most_mebibytes
 
 
 @pytest.mark.robustness

@@ -1,6 +1,6 @@
 """In place of umap-learn, whose first call compiles for a quarter of a minute: two columns for a map.
 
-For notebooks whose maps are not what is tested; `figures/test_maps.py` and the hierarchy notebook draw them by UMAP.
+For notebooks whose maps are not what is tested; `figures/test_maps.py` draws them by UMAP.
 """
 
 from __future__ import annotations

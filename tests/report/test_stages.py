@@ -20,6 +20,7 @@ from mrl.parameters import as_config
 from mrl.report.headlines import summarise
 from mrl.report.stages import MANY, ReportConfig, _reason_to_execute, execute, fingerprint
 
+pytestmark = pytest.mark.usefixtures("forked_kernels")
 COUNT = """
 from pathlib import Path
 log = Path(folder) / "log.txt"
