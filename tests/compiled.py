@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 KINDS = {
-    "least_squares": [{"recipe": "least_squares"}],
+    "least_squares": [{"recipe": "default", "epochs": 1}],
     "epochs": [{"recipe": "mrl4rec", "epochs": 1}, {"recipe": "mrl4rec", "epochs": 1, "rule": "dens"}],
 }
 ROOT = Path(__file__).resolve().parents[1]
