@@ -26,6 +26,9 @@ LOWEST = -60.0  # exponent: e^-60 is nothing beside 1, but no subnormal number, 
 LEAST, LANES = 16, 64  # users a thread at least; numbers side by side
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam
 
+# Of `mrl.softmax`: the items (U, N) that come first for each user, and P of each of them (U, N).
+Teacher = tuple[Tensor, Tensor]
+
 _kernel = partial(compiled, fastmath={"contract", "reassoc", "nnan", "nsz"})
 
 

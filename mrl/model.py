@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mrl.data import Positives
+from mrl.distillation import Teacher
 from mrl.errors import ConfigError
-from mrl.graph_filter import Teacher
 from mrl.kernels import propagate, sparse_matrix
 
 

@@ -29,8 +29,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding_bag, softplus
 
 from mrl.data import Positives
-from mrl.distillation import row_powers
-from mrl.graph_filter import Teacher
+from mrl.distillation import Teacher, row_powers
 from mrl.widths import check_level_weights, check_widths
 
 ITEMS, MOST_ITEMS = 2048, 8192  # drawn a step, of a large catalogue: at least, at most

@@ -32,7 +32,7 @@ PROJECT = PYPROJECT["project"]
 # The method itself and what it stands on; all else is a wing.
 TOP = {
     "errors", "words", "widths", "config", "parameters", "recipes", "model", "loss", "sampler", "softmax", "trainer",
-    "train", "sweep", "popularity", "graph_filter", "distillation",
+    "train", "sweep", "popularity", "distillation",
 }  # fmt: skip
 LARGEST_WING = 1900  # lines
 # What pins older versions than the rest is tested with wants an environment of its own, and is in no list of pins.

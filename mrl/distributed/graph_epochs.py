@@ -7,7 +7,7 @@ lies. Vectors are those of one process, and of any number of them, but for the r
 
 A process sends (P − 1) / P · (2 hops · 4 D (U + I) + 20 D I) bytes in a step, with P processes, at most, in as few
 steps as there are (`mrl.trainer.steps_of`); its memory is that of `mrl.sharded.rows.Links`, and 24 D I bytes. Before it
-what is taught is found, in 4 F I bytes of a fit of F dimensions and 17 an interaction of all where neighbours teach.
+what is taught is found, in 4 F I bytes of a fit of F dimensions.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from mrl.config import TrainConfig
+from mrl.distillation import Teacher
 from mrl.distributed.propagation import propagated
 from mrl.distributed.rotation import spread_of_scores
-from mrl.graph_filter import Teacher
 from mrl.least_squares.ials import Factors
 from mrl.sharded.epochs import MOMENTS, check_trainable, refuse
 from mrl.sharded.order import own_places

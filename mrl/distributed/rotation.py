@@ -11,12 +11,12 @@ from torch import Tensor
 
 from mrl.config import TrainConfig
 from mrl.data import Positives
+from mrl.distillation import Teacher
 from mrl.distributed.exact import exact_sum, summed_gram, times
 from mrl.distributed.propagation import propagated
-from mrl.graph_filter import Neighbours, Teacher
 from mrl.least_squares.axes import spread_by
 from mrl.least_squares.ials import Factors
-from mrl.least_squares.rotation import MOST_LINKS, STEPS, draw_users, first_items, learn_from, neighbours, sharpened
+from mrl.least_squares.rotation import STEPS, draw_users, first_items, learn_from, sharpened
 from mrl.sharded.rows import Shard
 
 
@@ -65,24 +65,10 @@ def spread_of_scores(shard: Shard, users: Tensor, items: Tensor) -> Tensor:
 
 
 def teacher(config: TrainConfig, shard: Shard, factors: Factors) -> Teacher:
-    """Items (U', N) and P (U', N) of own users as `mrl.least_squares.rotation.teacher` makes them, of own factors.
-
-    Every process has the interactions of all in the meantime, where neighbours teach.
-    """
+    """Items (U', N) and P (U', N) of own users as `mrl.least_squares.rotation.teacher` makes them, of own factors."""
     users, items = propagated(config, shard, factors)
     users = sharpened(users, spread_of_scores(shard, users, items))
-    found, first = _neighbours(shard, users.shape[1]), shard.users.start
-    added = None if found is None else lambda rows: found(rows + first)
-    return first_items(users, shard.group.gather(items, shard.items.counts), shard.positives, added)
-
-
-def _neighbours(shard: Shard, dim: int) -> Neighbours | None:
-    group, own = shard.group, shard.positives
-    sizes = group.each(len(own))
-    if sum(sizes) > MOST_LINKS:
-        return None
-    offsets = torch.nn.functional.pad(group.gather(own.counts, shard.users.counts).cumsum(0), (1, 0))
-    return neighbours(Positives(offsets, group.gather(own.items, sizes), own.num_items), dim)
+    return first_items(users, shard.group.gather(items, shard.items.counts), shard.positives)
 
 
 def initial_vectors(config: TrainConfig, shard: Shard, factors: Factors) -> tuple[Factors, Factors, float]:

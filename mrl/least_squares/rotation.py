@@ -10,15 +10,14 @@ few hundred steps, which do not over-fit. Of the rotation only the columns that 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mrl.data import Positives
-from mrl.distillation import adam_step, distillation_gradients
-from mrl.graph_filter import Neighbours, Teacher, additions
+from mrl.distillation import Teacher, adam_step, distillation_gradients
 from mrl.kernels import fast_products
 from mrl.least_squares.axes import score_spread
 
@@ -34,9 +33,6 @@ TEMPERATURE = 0.35  # of the softmax, in standard deviations of a user's scores
 LEARNING_RATE = 0.01  # falls to 0
 FIRST = 64  # items of a user that a teacher speaks of: nearly all of P
 SCORES = 2**24  # at a time, in finding them
-NEIGHBOURS = 0.5  # the spread of what they add to the scores of a teacher, in that of the teacher's
-MOST_LINKS = 2**25  # interactions: every process has them all, and a step looks at each
-ADDITION = 32  # times as long as a product of two numbers among many takes one to a number that is not at hand
 TINY = 1e-9  # in place of a spread of nothing
 
 
@@ -69,45 +65,22 @@ def learn_rotation(
 
 
 def teacher(users: Tensor, items: Tensor, positives: Positives) -> Teacher:
-    """What `mrl.softmax` teaches: by users (U, F) and items (I, F) the P of `learn_rotation`, of a user's first items.
-
-    And by what neighbours in the graph add to the scores, where that costs little beside them.
-    """
-    added = neighbours(positives, users.shape[1])
-    return first_items(sharpened(users, score_spread(users, items)), items, positives, added)
+    """For `mrl.softmax` the P of `learn_rotation`, by users (U, F) and items (I, F), of each user's first items."""
+    return first_items(sharpened(users, score_spread(users, items)), items, positives)
 
 
-def first_items(
-    users: Tensor, items: Tensor, positives: Positives, added: Callable[[Tensor], Tensor] | None = None
-) -> Teacher:
+def first_items(users: Tensor, items: Tensor, positives: Positives) -> Teacher:
     """Of each of these users (U, F) the FIRST items (U, N) that score highest of those not seen, and P of these (U, N).
 
-    added: to the scores of users in rows (B,): (B, I). P is 0 for what is seen, where a user has seen too much.
+    P is 0 for what is seen, where a user has seen too much.
     """
     count, found = min(FIRST, len(items)), []
     for rows in torch.arange(len(users), device=users.device).split(max(1, SCORES // len(items))):
         scores, known = users[rows] @ items.T, positives.take(rows)
-        if added is not None:
-            scores += added(rows)
         scores[known.users.long(), known.items.long()] = -math.inf
         best = scores.topk(count)
         found.append((best.indices.to(torch.int32), best.values.softmax(1).nan_to_num(0.0)))
     return tuple(torch.cat(tables) for tables in zip(*found, strict=True))
-
-
-def neighbours(positives: Positives, dim: int) -> Neighbours | None:
-    """What neighbours add to the scores of a teacher of so many dimensions; positives: of all users.
-
-    Their scores spread half as much as the teacher's, in the mean over users. None where they are too many.
-    """
-    scores = positives.num_users * positives.num_items
-    if len(positives) > MOST_LINKS or additions(positives) * ADDITION > scores * dim:
-        return None
-    found, known = Neighbours(positives), positives.counts.nonzero()[:, 0]
-    some = known[torch.linspace(0, len(known) - 1, min(USERS, len(known)), device=known.device).long()]
-    spread = torch.cat([found(few).std(1, correction=0) for few in some.split(16)]).mean()
-    found.scale = NEIGHBOURS / (TEMPERATURE * spread.clamp_min(TINY))
-    return found
 
 
 def sharpened(users: Tensor, spread: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ ALS = (
     "model.py",
 )  # fmt: skip
 RECIPE = (
-    *TRAINING, "distillation.py", "graph_filter.py", "kernels/row_systems.py", "least_squares",
+    *TRAINING, "distillation.py", "kernels/row_systems.py", "least_squares",
     "softmax.py", "train.py",
 )  # fmt: skip
 APART = ("least_squares/stages.py",)  # in a folder, but it fits nothing that the recipe does not

@@ -13,7 +13,6 @@ from sharded.test_rows import cut, drawn
 from mrl import TrainConfig
 from mrl.distributed.graph_epochs import GraphTrainer, check_graph_epochs
 from mrl.errors import ConfigError, MRLError
-from mrl.graph_filter import Neighbours
 from mrl.least_squares import Propagation
 from mrl.least_squares.rotation import first_items
 from mrl.sharded import rows
@@ -39,8 +38,7 @@ def start(seed: int) -> list[torch.Tensor]:
 def teacher(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed + 1)
     wide = (torch.randn(count, 12, generator=generator) for count in (USERS, ITEMS))
-    positives = drawn(USERS, ITEMS, PAIRS, seed)
-    return first_items(*wide, positives, Neighbours(positives))
+    return first_items(*wide, drawn(USERS, ITEMS, PAIRS, seed))
 
 
 def trained(group: Group, config: TrainConfig, seed: int, edges: list[int], epochs: int, resumed: bool = False):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
@@ -78,15 +77,6 @@ def test_a_teacher_says_nothing_of_what_is_seen() -> None:
     assert items[2].tolist() == [2, 1, 0] and likely[2].sum().item() == pytest.approx(1)
     nothing = teacher(torch.zeros(2, 4), torch.ones(5, 4), Positives.from_pairs([0], [1], 2, 5))[1]
     assert nothing[1].tolist() == pytest.approx([0.2] * 5)
-
-
-def test_what_neighbours_add_spreads_half_as_much_as_a_teacher_and_is_left_out_of_dense_data(data, factors) -> None:
-    rng = np.random.default_rng(0)
-    sparse = Positives.from_pairs(rng.integers(0, 150, 900), rng.integers(0, 400, 900), 200, 400)  # 50 users have none
-    added = module.neighbours(sparse, 64)(torch.arange(200))
-    spread = added.std(1, correction=0)
-    assert spread[spread > 0].mean().item() == pytest.approx(0.5 / 0.35, rel=1e-4)
-    assert module.neighbours(data.train, 64) is None
 
 
 def test_prefixes_come_to_rank_unseen_items_as_the_whole_does(data, factors, learned) -> None:
