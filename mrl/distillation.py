@@ -29,7 +29,8 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam
 # Of `mrl.softmax`: the items (U, N) that come first for each user, and P of each of them (U, N).
 Teacher = tuple[Tensor, Tensor]
 
-_kernel = partial(compiled, fastmath={"contract", "reassoc", "nnan", "nsz"})
+# Not "reassoc": the compiler's order of a sum is another one where the loop comes from the disk.
+_kernel = partial(compiled, fastmath={"contract", "nnan", "nsz"})
 
 
 def distillation_gradients(
@@ -100,13 +101,15 @@ def _add_gradients(scores, target, push, scale, rate, sums):
     for b in range(len(scores)):
         row, wanted, out = scores[b], target[b], push[b]
         total, largest = powers_of(row, scale, powers, exponents)
-        share, lean, told = np.float32(1) / total, np.float32(0), np.float32(0)
+        share, room = np.float32(1) / total, exponents.view(np.float32)
         for j in range(count):
             gradient = powers[j] * share - wanted[j]
-            lean += gradient * row[j]
-            told += wanted[j] * row[j]
             out[j] += rate * gradient
-        sums[b, 0], sums[b, 1] = lean * scale, largest + np.log(total) - told * scale
+            powers[j] = gradient * row[j]
+        sums[b, 0] = _sum(powers, room) * scale
+        for j in range(count):
+            powers[j] = wanted[j] * row[j]
+        sums[b, 1] = largest + np.log(total) - _sum(powers, room) * scale
 
 
 def row_powers(scores: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,11 +150,28 @@ def powers_of(row, scale, powers, exponents):
         y = ((y + np.float32(1.6666665459e-1)) * r + np.float32(5.0000001201e-1)) * r * r
         powers[j] = y + r + np.float32(1)
         exponents[j] = (np.int32(n) + np.int32(127)) << np.int32(23)
-    total, factors = np.float32(0), exponents.view(np.float32)
+    factors = exponents.view(np.float32)
     for j in range(len(row)):
         powers[j] *= factors[j]
-        total += powers[j]
-    return total, largest
+    return _sum(powers, factors), largest
+
+
+@_kernel
+def _sum(row, room):
+    """The sum of row (S,), LANES numbers at a time, always in the same order; room (S,): written over."""
+    lanes = min(LANES, len(row))
+    sums, start, total = room[:lanes], lanes, np.float32(0)
+    sums[:] = row[:lanes]
+    while start + lanes <= len(row):
+        part = row[start : start + lanes]
+        for g in range(lanes):
+            sums[g] += part[g]
+        start += lanes
+    for g in range(lanes):
+        total += sums[g]
+    for j in range(start, len(row)):
+        total += row[j]
+    return total
 
 
 @_kernel

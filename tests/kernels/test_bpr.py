@@ -18,6 +18,7 @@ WIDTHS = (2, 3, 9)
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6), batch=st.integers(1, 20), shared=st.booleans(), scale=st.sampled_from([0.1, 1, 20]))
+@example(seed=45122, batch=2, shared=False, scale=20)
 @example(seed=566, batch=1, shared=False, scale=20)  # a negative that is the positive itself, with scores of thousands
 def test_loss_and_gradients_are_those_of_autograd(seed: int, batch: int, shared: bool, scale: float) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -30,8 +31,9 @@ def test_loss_and_gradients_are_those_of_autograd(seed: int, batch: int, shared:
         np.array(weights, np.float32), 0.3,
     )  # fmt: skip
 
-    p, q = users[user_rows].requires_grad_(), items[item_rows].requires_grad_()
-    loss, terms = NestedLoss(WIDTHS, weights)(p, q[:, 0], q[:, 1:])
+    # in float64, as scores of thousands have few digits after the point in float32
+    p, q = users[user_rows].double().requires_grad_(), items[item_rows].double().requires_grad_()
+    loss, terms = NestedLoss(WIDTHS, weights).double()(p, q[:, 0], q[:, 1:])
     total = loss + l2_penalty(0.3, p, q)
     total.backward()
     assert gradients.loss == pytest.approx(total.item(), rel=1e-4)
