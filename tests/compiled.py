@@ -1,7 +1,7 @@
 """The loops that most tests need, compiled before any of them starts: numba keeps them on disk for all processes.
 
 Two test processes, and all that they start, would each compile the same for half a minute. Run as a program it trains
-on a few interactions: `python compiled.py least_squares`.
+on a few interactions: `python compiled.py default`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 
 KINDS = {
-    "least_squares": [{"recipe": "default", "epochs": 1}],
-    "epochs": [{"recipe": "mrl4rec", "epochs": 1}, {"recipe": "mrl4rec", "epochs": 1, "rule": "dens"}],
+    "default": [{"recipe": "default", "epochs": 1}],
+    "mrl4rec": [{"recipe": "mrl4rec", "epochs": 1}, {"recipe": "mrl4rec", "epochs": 1, "rule": "dens"}],
 }
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,7 +36,7 @@ def train_small(kind: str) -> None:
 
     planted = {"num_users": 150, "num_items": 64, "interactions": 2500}
     for settings in KINDS[kind]:
-        given = GIVEN if kind == "least_squares" else {}
+        given = GIVEN if kind == "default" else {}
         with tempfile.TemporaryDirectory() as folder:
             base = {"dataset": "planted", "planted": planted, "widths": (2, 4, 8), "device": "cpu", **given}
             fit(train_config(**base | settings, run_dir=f"{folder}/run"), progress=False)

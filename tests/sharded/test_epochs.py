@@ -44,6 +44,21 @@ def trained(group: Group, config: TrainConfig, seed: int, edges: list[int], epoc
         return [group.gather(t, side.counts) for t, side in zip(trainer.state(), sides, strict=True)], losses
 
 
+KINDS = [("parameter.", ""), ("optimiser.", ".exp_avg"), ("optimiser.", ".exp_avg_sq")]
+
+
+def trained_alone(config: TrainConfig, epochs: int, windows: bool) -> tuple[Trainer, dict[str, torch.Tensor], list]:
+    """In one process without shards, on what its seed draws: the trainer, tables and moments by name, and losses."""
+    with pytest.MonkeyPatch.context() as patch:
+        if windows:
+            patch.setattr(candidates, "LARGE", 16)
+            patch.setattr(candidates, "WINDOW", 8)
+        trainer = Trainer(config, drawn(USERS, ITEMS, PAIRS, config.seed), torch.device("cpu"))
+        losses = [trainer.run_epoch() for _ in range(epochs)]
+    names, state = [f"{kind}model.{side}{end}" for kind, end in KINDS for side in ("users", "items")], trainer.state()
+    return trainer, {name: state[name] for name in names}, losses
+
+
 CASES = {
     "mns": {},
     "shared": {"nested_negatives": False},
@@ -68,24 +83,14 @@ CASES = {
 def test_tables_are_those_of_one_process_bit_for_bit(processes, seed, edges, size, case, windows):
     settings = config(**CASES[case], seed=seed)
     found = processes.run(size, trained, settings, seed, edges, 2, windows)
-    with pytest.MonkeyPatch.context() as patch:
-        if windows:
-            patch.setattr(candidates, "LARGE", 16)
-            patch.setattr(candidates, "WINDOW", 8)
-        alone = Trainer(settings, drawn(USERS, ITEMS, PAIRS, seed), torch.device("cpu"))
-        losses = [alone.run_epoch() for _ in range(2)]
-    state = alone.state()
-    names = [f"{kind}model.{side}{end}" for kind, end in KINDS for side in ("users", "items")]
+    _, expected_tables, losses = trained_alone(settings, 2, windows)
     for tables, told in found:
         assert told == found[0][1], "losses are the same in all processes"
-        for name, table in zip(names, tables, strict=True):
-            assert torch.equal(table, state[name]), name
+        for (name, expected), table in zip(expected_tables.items(), tables, strict=True):
+            assert torch.equal(table, expected), name
         for (loss, by_level), (expected, expected_levels) in zip(told, losses, strict=True):
             assert loss == pytest.approx(expected, rel=1e-5)
             np.testing.assert_allclose(by_level, expected_levels, rtol=1e-5)
-
-
-KINDS = [("parameter.", ""), ("optimiser.", ".exp_avg"), ("optimiser.", ".exp_avg_sq")]
 
 
 def resumed(group: Group, config: TrainConfig, edges: list[int]) -> list[torch.Tensor]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from sharded.test_epochs import ITEMS, KINDS, PAIRS, USERS, config, resumed, trained
+from sharded.test_epochs import config, resumed, trained, trained_alone
 from sharded.test_rows import drawn
 
-from mrl.kernels import candidates
 from mrl.sampler import NegativeSampler
 from mrl.sharded.gates import Gates
 from mrl.sharded.group import Group
-from mrl.trainer import Trainer
 
 NEAR = 1e-4  # of the largest entry; found: 5e-6
 CASES = {
@@ -35,21 +33,15 @@ def whole_gates(state: dict[str, torch.Tensor], sampler: NegativeSampler) -> tor
 @pytest.mark.parametrize("size, edges", [(1, []), (2, [1]), (3, [2, 2]), (3, [4, 4])], ids=str)
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("windows", [False, True], ids=["all", "windows"])
-def test_dens_is_that_of_one_process_but_for_rounding(processes, monkeypatch, size, edges, case, windows):
+def test_dens_is_that_of_one_process_but_for_rounding(processes, size, edges, case, windows):
     settings = config(**CASES[case], rule="dens", seed=1)
     found = processes.run(size, trained, settings, 1, edges, 3, windows)
-    if windows:
-        monkeypatch.setattr(candidates, "LARGE", 16)
-        monkeypatch.setattr(candidates, "WINDOW", 8)
-    alone = Trainer(settings, drawn(USERS, ITEMS, PAIRS, 1), torch.device("cpu"))
-    losses = [alone.run_epoch() for _ in range(3)]
-    state = alone.state()
-    expected = [state[f"{kind}model.{side}{end}"] for kind, end in KINDS for side in ("users", "items")]
+    alone, expected, losses = trained_alone(settings, 3, windows)
     for tables, told in found:
         assert told == found[0][1] and all(map(torch.equal, tables, found[0][0])), "the same in all processes"
-        for table, other in zip(tables[:-1], expected, strict=True):
+        for table, other in zip(tables[:-1], expected.values(), strict=True):
             assert (table - other).abs().max() < NEAR * other.abs().max()
-        gates, other = tables[-1].flatten(), whole_gates(state, alone.sampler)
+        gates, other = tables[-1].flatten(), whole_gates(alone.state(), alone.sampler)
         assert not gates[len(other) :].any() and (gates[: len(other)] - other).abs().max() < NEAR
         for (loss, by_level), (one, one_by_level) in zip(told, losses, strict=True):
             assert loss == pytest.approx(one, rel=1e-5) and by_level == pytest.approx(one_by_level, rel=1e-5)

@@ -5,40 +5,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sharded.test_epochs import ITEMS, KINDS, PAIRS, USERS, config, resumed, trained
-from sharded.test_rows import drawn
+from sharded.test_epochs import config, resumed, trained, trained_alone
+from sharded.test_gates import CASES
 
-from mrl.kernels import candidates
 from mrl.loss import NestedLoss, l2_penalty
 from mrl.sampler import mix_hops
 from mrl.sharded.mixes import mixed_gradients
-from mrl.trainer import Trainer
-
-CASES = {
-    "mns": {},
-    "shared": {"nested_negatives": False},
-    "levels": {"levels_per_step": 2, "level_weights": (0.5, 0.2, 0.3)},
-    "cosine": {"similarity": "cosine"},
-}
 
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("windows", [False, True], ids=["all", "windows"])
-def test_mix_is_the_same_in_any_number_of_processes(processes, monkeypatch, case, windows):
+def test_mix_is_the_same_in_any_number_of_processes(processes, case, windows):
     settings = config(**CASES[case], rule="mix", seed=1)
     shares = ((1, []), (2, [1]), (3, [2, 2]), (3, [4, 4]))  # where they end; some have no user
     found = [each for size, edges in shares for each in processes.run(size, trained, settings, 1, edges, 3, windows)]
-    if windows:
-        monkeypatch.setattr(candidates, "LARGE", 16)
-        monkeypatch.setattr(candidates, "WINDOW", 8)
-    alone = Trainer(settings, drawn(USERS, ITEMS, PAIRS, 1), torch.device("cpu"))
-    losses = [alone.run_epoch() for _ in range(3)]
-    state = alone.state()
-    names = [f"{kind}model.{side}{end}" for kind, end in KINDS for side in ("users", "items")]
+    _, alone, losses = trained_alone(settings, 3, windows)
     for tables, told in found:
         assert told == found[0][1] and all(map(torch.equal, tables, found[0][0]))
-    for table, name in zip(found[0][0], names, strict=True):
-        assert (table - state[name]).abs().max() < 1e-4 * state[name].abs().max(), name
+    for table, (name, other) in zip(found[0][0], alone.items(), strict=True):
+        assert (table - other).abs().max() < 1e-4 * other.abs().max(), name
     for (loss, by_level), (expected, expected_levels) in zip(found[0][1], losses, strict=True):
         assert loss == pytest.approx(expected, rel=1e-5) and by_level == pytest.approx(expected_levels, rel=1e-5)
 
