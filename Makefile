@@ -70,15 +70,20 @@ clean: ## remove .venv and caches; runs/ and downloaded data stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find mrl tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
 
+# Of pip and compileall, which uses all cores, the latter is faster in compiling; what is not Python 3 it leaves out.
+define install
+$(BIN)/python -m pip install --no-compile -c constraints.txt -e '.$(1)'
+@$(BIN)/python -m compileall -qq -j 0 "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || true
+@touch $(VENV)/.installed $@
+endef
+
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/pip
-	$(BIN)/python -m pip install -c constraints.txt -e .
-	@touch $@
+	$(call install)
 
 # The extras of pyproject.toml: .installed-test, .installed-explore, .installed-study, .installed-bench,
 # .installed-serve, .installed-databases, .installed-hub.
-$(VENV)/.installed-%: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$*]'
-	@touch $@
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/pip
+	$(call install,[$*])
 
 # Apart from what it audits; --strict because a version that could not be looked up is not a safe one.
 $(VENV)/audit/bin/pip-audit: | $(BIN)/pip

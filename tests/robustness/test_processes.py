@@ -32,7 +32,7 @@ def run(tmp_path_factory) -> Run:
     return fit(config, progress=False)
 
 
-def python(source: str, *arguments: object, seconds: float = 30) -> str:
+def python(source: str, *arguments: object, seconds: float = 120) -> str:
     """What a program prints; a program that hangs fails, and none of its processes is left."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
