@@ -10,11 +10,10 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
 from mrl.config import TrainConfig
@@ -56,7 +55,7 @@ class Checkpoint:
         """Where it `is_kept`. RunError where that fails; what was kept before is whole then."""
         self.saved += 1
         if factors:
-            self._call(dcp.save, "could not be saved", "make room and resume", sides, factors)
+            self._call("save", "could not be saved", "make room and resume", sides, factors)
 
         def point() -> None:
             self.directory.save_checkpoint({}, self.identity | dict(state) | {"saved": self.saved})
@@ -68,7 +67,7 @@ class Checkpoint:
     def load(self, sides: Sequence[Rows], width: int) -> list[Tensor]:
         """Own factors, so wide, as they were kept last. RunError where they are not whole."""
         factors = [torch.empty(side.stop - side.start, width, device=self.group.device) for side in sides]
-        self._call(dcp.load, "is not whole", "give resume=False to start over", sides, factors)
+        self._call("load", "is not whole", "give resume=False to start over", sides, factors)
         return factors
 
     def leave(self, saved: int | None = None) -> None:
@@ -78,17 +77,19 @@ class Checkpoint:
         for folder in {*self.path.glob("checkpoint-*")} - {self.path / f"checkpoint-{saved}"}:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _call(self, do: Callable, fault: str, remedy: str, *tables: Sequence) -> None:
+    def _call(self, do: str, fault: str, remedy: str, *tables: Sequence) -> None:
         """Save or load own tiles, each named by its side and its first row."""
+        import torch.distributed.checkpoint as dcp  # half as long to import as torch, and nobody else needs it
+
         pairs, path = list(enumerate(zip(*tables, strict=True))), str(self.path / f"checkpoint-{self.saved}")
         tiles = {f"{n}.{rows.start + own.start}": table[own] for n, (rows, table) in pairs for own in rows.own_tiles}
-        if do is dcp.save:
+        if do == "save":
             storage = {"storage_writer": dcp.HuggingFaceStorageWriter(path, _files(pairs), save_distributed=True)}
         else:
             storage = {"storage_reader": dcp.HuggingFaceStorageReader(path)}
         try:
             with warnings.catch_warnings(action="ignore"):  # that one process is alone
-                do(tiles, **storage, process_group=self.group.process_group, no_dist=self.group.size == 1)
+                getattr(dcp, do)(tiles, **storage, process_group=self.group.process_group, no_dist=self.group.size == 1)
         except dcp.CheckpointException as failed:
             why = str(next(iter(failed.failures.values()))[0]).partition("\n")[0]
             error = RunError(f"{path}: {fault} ({why[:200]}); {remedy}")

@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
-from scipy.optimize import isotonic_regression
 
 from mrl.errors import ConfigError, DataError
 from mrl.figures.style import GREY, PALETTE, SMALL, Drawing, check_size, check_table, ink, shorten, styled, text_inches
@@ -210,6 +209,8 @@ def spread_names(
 
     Where the height has no room for all, the largest clusters are named.
     """
+    from scipy.optimize import isotonic_regression  # a fifth of the import of all figures, and only of this one
+
     largest = sorted(column, key=lambda node: (-sizes[node], node))[: max(int(height / line), 1)]
     named = [node for node in column if node in largest]
     steps = line * np.arange(len(named))

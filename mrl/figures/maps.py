@@ -2,7 +2,7 @@
 
 UMAP (McInnes, Healy, Melville, arXiv 1802.03426) of every prefix, each item tied to itself at the neighbouring widths
 (AlignedUMAP of umap-learn), so that what moves between two maps moved in the embedding. Read neighbourhoods off them,
-not distances. umap is slow to import, so it is imported only where coordinates are computed.
+not distances. umap and `mrl.hierarchy` are slow to import, so they are imported only where coordinates are computed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 
 from mrl.errors import ConfigError
 from mrl.figures.style import PALE, canvas, check_size, check_table, key, legend_above, styled
-from mrl.hierarchy import check_items, item_titles, membership, name_branches, normalise_rows, sample_rows
 from mrl.words import COLOURS, branch_number, label_colours
 
 OTHER = "other"
@@ -42,6 +41,8 @@ def compute_maps(
     length (mostly popularity) does not. Rows of zeros (nothing learned) are left out. num_neighbours, min_dist, epochs:
     UMAP's. Returns columns item (raw id or row), width, x, y, label (all labels of the item, joined by `|`), title.
     """
+    from mrl.hierarchy import check_items, item_titles, normalise_rows, sample_rows
+
     items, widths = check_items(items, widths, labels=labels, item_ids=item_ids)
     rows = sample_rows(np.flatnonzero(np.abs(items[:, : widths[0]]).sum(axis=1) > 0), sample, seed)
     if num_neighbours < 2 or len(rows) <= num_neighbours + 1:
@@ -60,6 +61,8 @@ def compute_maps(
 def _join_labels(labels: pl.DataFrame | None, label: str, num_items: int) -> pl.Series:
     if labels is None or label not in labels.columns:
         return pl.Series([""] * num_items)
+    from mrl.hierarchy import membership, name_branches
+
     has_label, names = membership(labels[label])
     names = name_branches(label, names)
     return pl.Series(["|".join(names[column] for column in np.flatnonzero(row)) for row in has_label])

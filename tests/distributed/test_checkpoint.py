@@ -14,6 +14,7 @@ import pytest
 import torch
 from distributed.test_train import GIVEN, QUICK, sharded
 from settings import train_config
+from torch.distributed.checkpoint import HuggingFaceStorageWriter
 
 from mrl import Run, TrainConfig, fit, load
 from mrl.distributed import checkpoint, launch
@@ -117,7 +118,7 @@ def unwritable(group: Group, settings: TrainConfig) -> str:
 
     with pytest.MonkeyPatch.context() as patch:
         if group.rank == group.size - 1:
-            patch.setattr(checkpoint.dcp.HuggingFaceStorageWriter, "write_data", write_data)
+            patch.setattr(HuggingFaceStorageWriter, "write_data", write_data)
         return sharded(group, settings)
 
 
