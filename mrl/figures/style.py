@@ -296,7 +296,9 @@ def text_inches(text: str, size: float = SMALL) -> float:
     """How wide a text is in print."""
     if not text.strip():
         return 0.0
-    return TextPath((0, 0), text.replace("$", r"\$"), prop=FontProperties(family=FONT, size=size)).get_extents().x1 / 72
+    path = TextPath((0, 0), text.replace("$", r"\$"), prop=FontProperties(family=FONT, size=size))
+    # A font has points where its curves go farthest: as far as `get_extents`, which solves for that, curve by curve.
+    return float(path.vertices[path.codes != path.CLOSEPOLY, 0].max(initial=0.0)) / 72
 
 
 def shorten(text: str, inches: float, size: float = SMALL) -> str:

@@ -17,6 +17,8 @@ import polars as pl
 import pytest
 from drawn import check_readable, words
 from matplotlib.colors import to_rgb
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 from PIL import Image
 
 from mrl.errors import ConfigError, DataError
@@ -24,8 +26,10 @@ from mrl.figures.hierarchy import draw_block_probes, draw_cluster_quality, draw_
 from mrl.figures.panels import draw_costs, draw_differences, draw_lists
 from mrl.figures.plots import draw_accuracy, draw_groups, draw_oracle_widths
 from mrl.figures.style import (
+    FONT,
     PALETTE,
     SIZES,
+    SMALL,
     canvas,
     check_table,
     from_zero,
@@ -130,6 +134,13 @@ def test_shorten_fits_and_keeps_what_fits() -> None:
     assert shorten("GROCERY > SOFT DRINKS > COLA", text_inches("SOFT DRINKS > COLA")) == "SOFT DRINKS > COLA"
     assert shorten("GROCERY > SOFT DRINKS", text_inches("SOFT DRI…")) == "SOFT DRI…"
     assert text_inches("$5 and $6") > text_inches("$5")  # dollars are text, not formulas
+
+
+@pytest.mark.parametrize("text", ["Æon & “½ of $5” – ÄÖÜß@ß", "SOFT DRINKS > COLA", "Łódź, j", "…", "1·10⁻³"])
+def test_a_text_is_as_wide_as_its_curves(text: str) -> None:
+    for size in (5.0, SMALL):
+        path = TextPath((0, 0), text.replace("$", r"\$"), prop=FontProperties(family=FONT, size=size))
+        assert text_inches(text, size) == path.get_extents().x1 / 72
 
 
 def test_width_axis_has_the_widths_as_ticks() -> None:
