@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # two processes with two threads each wait for one another on two cores
@@ -17,7 +18,7 @@ from forked_kernels import kernel_server
 from hypothesis import settings
 from training_server import TrainingServer
 
-import mrl  # noqa: F401  (before anything imports torch, whose threads it tells how to wait)
+import mrl  # before anything imports torch, whose threads it tells how to wait
 
 pytest_plugins = ["fault_report", "mirror"]
 
@@ -46,6 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("numprocesses", None) and "PYTEST_XDIST_WORKER" not in os.environ:  # before there are any
+        compileall.compile_dir(Path(mrl.__file__).parent, quiet=2)  # once, also where no process may keep bytecode
         compile_loops()
         if hasattr(os, "fork"):  # one for all of them, which starts while they collect
             started = ExitStack()
