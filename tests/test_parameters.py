@@ -273,7 +273,7 @@ print(config)
 
 
 @pytest.fixture
-def notebook(tmp_path):
+def notebook(tmp_path, forked_kernels):
     parameters = nbformat.v4.new_code_cell(
         "epochs: int = 3  # how long\nlearning_rate: float = 0.1\nwidths: list = [4]\n"
         "sampler: dict = {}\nnested_loss: dict = {}"
