@@ -25,7 +25,7 @@ from pathlib import Path
 IMPORTED = (
     *("ipykernel.kernelapp", "matplotlib.pyplot", "matplotlib_inline.backend_inline", "nbconvert", "nbformat", "numba"),
     *("numpy", "papermill", "scipy.sparse.linalg", "scipy.stats", "seaborn", "sklearn.cluster", "sklearn.metrics"),
-    *("torch", "torch._dynamo", "torch.distributed.checkpoint", "tqdm.auto"),
+    *("statsmodels.stats.multitest", "torch", "torch._dynamo", "torch.distributed.checkpoint", "tqdm.auto"),
 )
 
 
