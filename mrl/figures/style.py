@@ -12,7 +12,7 @@ from base64 import b64encode
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import lru_cache, wraps
+from functools import wraps
 from io import BytesIO
 from pathlib import Path
 
@@ -291,7 +291,6 @@ def model_legend(
     legend_above(figure, [handle for handle, _ in entries], [name for _, name in entries])
 
 
-@lru_cache(maxsize=4096)
 def text_inches(text: str, size: float = SMALL) -> float:
     """How wide a text is in print."""
     if not text.strip():
