@@ -70,7 +70,7 @@ clean: ## remove .venv and caches; runs/ and downloaded data stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find mrl tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
 
-# Of pip and compileall, which uses all cores, the latter is faster in compiling; what is not Python 3 it leaves out.
+# pip compiles one file after the other, compileall with all cores; what does not compile (templates) is left as it is.
 define install
 $(BIN)/python -m pip install --no-compile -c constraints.txt -e '.$(1)'
 @$(BIN)/python -m compileall -qq -j 0 "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || true
