@@ -73,7 +73,7 @@ clean: ## remove .venv and caches; runs/ and downloaded data stay
 # pip compiles one file after the other, compileall with all cores; what does not compile (templates) is left as it is.
 define install
 $(BIN)/python -m pip install --no-compile -c constraints.txt -e '.$(1)'
-@$(BIN)/python -m compileall -qq -j 0 "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || true
+@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 @touch $(VENV)/.installed $@
 endef
 
