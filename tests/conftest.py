@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import compileall
+import gc
 import os
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # two processes with two threads each wait for one another on two cores
@@ -43,6 +44,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return min(found, default=len(LONG))
 
     items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # modules and tests stay: a collection of garbage need not look through them
 
 
 def pytest_configure(config: pytest.Config) -> None:

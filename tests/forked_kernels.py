@@ -9,6 +9,7 @@ on to it and ends as it ends. The fork runs ipykernel, and imports `mrl` itself.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -90,6 +91,7 @@ def serve(address: str) -> None:
     for name in IMPORTED:
         importlib.import_module(name)
     sys.path.pop(0)  # the folder of the tests
+    gc.freeze()  # what is imported is not looked through again by each fork
     listener, waiting, kernels = socket.socket(socket.AF_UNIX), selectors.DefaultSelector(), {}
     listener.bind(address)
     listener.listen()

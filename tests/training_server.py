@@ -7,6 +7,7 @@ Run as a program it reads requests from stdin, a JSON object a line, and answers
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -151,5 +152,6 @@ def _import_and_compile() -> None:
 
 if __name__ == "__main__":
     _import_and_compile()
+    gc.freeze()  # as in forked_kernels
     for line in sys.stdin:
         print(json.dumps(_answer(json.loads(line))), flush=True)
