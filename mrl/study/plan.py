@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from functools import cache
 
 import polars as pl
@@ -24,17 +25,17 @@ from mrl.study.words import counted
 from mrl.trainer import BATCH
 from mrl.words import listed
 
-EPOCHS = 45  # of a training, to its best
+EPOCHS = 20  # of a training, to its best
 EASE_ITEMS = 25_000
 PROBE_SECONDS = 0.06  # of `machine_pace`, on the machine that the constants are of
 # Seconds: of a score and dimension in a ranking; of a pair and dimension in a sweep of iALS, and of D³ there; of I³ in
 # EASE; of a pair in an epoch; of a pair and of a row in a step on the graph, and of how many pairs on twice as much.
 RANKING, ALS_PAIR, ALS_CUBE, EASE_CUBE = 4.4e-11, 2.2e-9, 5e-10, 4e-11
 PAIR, GRAPH_PAIR, GRAPH_ROW, GRAPH_CACHED = 7e-6, 4.3e-7, 1.8e-6, 600_000
-# Of a pair and dimension of the widest width, of a recipe: its fit, its search, and each of its epochs, of which there
-# are few on small data.
-RECIPES = {"default": (7e-7, 3e-6, 4e-7), "least_squares": (5.7e-7, 2.2e-6, 0.0)}
-FEW_EPOCHS = 8
+# Of a pair and dimension of the widest width, of a recipe: its search, its fit, and each epoch of the default one; how
+# many epochs it tries and keeps where data are small and large.
+RECIPE_SEARCH, RECIPE_FIT, RECIPE_EPOCH = 3e-6, 7e-7, 4e-7
+SMALL_TRIED, SMALL_KEPT, LARGE_TRIED, LARGE_KEPT = 3, 0, 45, 45
 
 
 def plan_study(config: StudyConfig, pace: float | None = None) -> pl.DataFrame:
@@ -46,41 +47,50 @@ def plan_study(config: StudyConfig, pace: float | None = None) -> pl.DataFrame:
     pace, rows = machine_pace() if pace is None else pace, []
     for experiment in config.experiments():
         model, dataset = experiment.model, experiment.dataset
-        trial, epochs, fit = expected_seconds(config, config.data(dataset), model)
-        jobs = [job.kind for job in config.jobs(experiment)]
-        trials, fits = jobs.count("trial"), len(jobs) - jobs.count("trial")
-        if trials:
-            fits = len(model.seeds(config.seeds)) * (1 + model.has_stages)
-        needs_epochs = trials or "epochs" in jobs
-        seconds = pace * (trials * trial + fits * fit + epochs * bool(needs_epochs))
-        rows.append({"dataset": dataset, "model": model.name, "trials": trials, "fits": fits, "seconds": seconds})
+        jobs = Counter(job.kind for job in config.jobs(experiment))
+        if jobs["trial"]:  # all else comes after it
+            seeds = len(model.seeds(config.seeds))
+            jobs |= {"epochs": 1, "seed": seeds, "stages": seeds * model.has_stages}
+        each = expected_seconds(config, config.data(dataset), model)
+        seconds = pace * sum(number * each[kind] for kind, number in jobs.items())
+        fits = jobs["seed"] + jobs["stages"]
+        rows.append(
+            {"dataset": dataset, "model": model.name, "trials": jobs["trial"], "fits": fits, "seconds": seconds}
+        )
     return pl.DataFrame(rows)
 
 
-def expected_seconds(config: StudyConfig, data: Interactions, model: StudyModel) -> tuple[float, float, float]:
-    """Of a trial, of the training that chooses the epochs where trials have a sample of the users, and of a fit."""
+def expected_seconds(config: StudyConfig, data: Interactions, model: StudyModel) -> dict[str, float]:
+    """Of each kind of `Job`: a trial, the training that chooses the epochs where trials have a sample of the users, a
+    fit that is tested, and its stages."""
     pairs, users, rows = len(data.train), int((data.test.counts > 0).sum()), data.num_users + data.num_items
     judged = min(int((data.valid.counts > 0).sum()), SEARCHED_USERS)
     score = RANKING * data.num_items * sum(model.widths or (1,))
     test, valid = users * score, judged * score
     share = min(1.0, SEARCHED_INTERACTIONS / pairs) if model.on_sample else 1.0
-    if model.name in RECIPES:
-        fit, search, epoch = (rate * pairs * model.widths[-1] for rate in RECIPES[model.name])
-        epochs = epoch * (EPOCHS if pairs > SEARCHED_INTERACTIONS else FEW_EPOCHS)
-        return search + epochs, 0.0, fit + epochs + test
-    if "dim" in model.fixed:
+    trial = seed = epochs = stages = 0.0
+    if model.role == "recipe":
+        search, stages, epoch = (
+            rate * pairs * model.widths[-1] for rate in (RECIPE_SEARCH, RECIPE_FIT, RECIPE_EPOCH * model.has_stages)
+        )
+        tried, kept = (LARGE_TRIED, LARGE_KEPT) if share < 1 else (SMALL_TRIED, SMALL_KEPT)
+        trial, seed = search + tried * epoch, stages + kept * epoch
+    elif "dim" in model.fixed:
         dim = model.fixed["dim"]
-        sweep = [ALS_PAIR * some * (dim + 20) + ALS_CUBE * dim**3 for some in (share * pairs, pairs)]
-        return sweeps_of(dim) * sweep[0] + valid, 0.0, sweeps_of(dim) * sweep[1] + test
-    if "backbone" in model.fixed:
-        trial, whole = (_epoch(model, some, rows) + valid / config.eval_every for some in (share * pairs, pairs))
-        searched = EPOCHS + config.patience * config.eval_every
+        trial, seed = (
+            sweeps_of(dim) * (ALS_PAIR * some * (dim + 20) + ALS_CUBE * dim**3) for some in (share * pairs, pairs)
+        )
+        trial += valid
+    elif "backbone" in model.fixed:
+        epoch, searched = _epoch(model, pairs, rows), EPOCHS + config.patience * config.eval_every
+        sampled, whole = (_epoch(model, some, rows) + valid / config.eval_every for some in (share * pairs, pairs))
         limit = config.seconds / config.max_trials(model), config.seconds / 2
+        trial, seed = min(searched * sampled, limit[0]), min(EPOCHS * epoch, limit[1])
         epochs = min(searched * whole, limit[1]) if share < 1 else 0.0
-        return min(searched * trial, limit[0]), epochs, min(EPOCHS * _epoch(model, pairs, rows), limit[1]) + test
-    # more items than that EASE refuses
-    ease = EASE_CUBE * data.num_items**3 * (model.name == "ease" and data.num_items <= EASE_ITEMS)
-    return ease + valid, 0.0, ease + test
+    elif model.name == "ease" and data.num_items <= EASE_ITEMS:  # it refuses more
+        trial = seed = EASE_CUBE * data.num_items**3
+        trial += valid
+    return {"trial": trial, "epochs": epochs, "seed": seed + test, "stages": 4 * test}
 
 
 def _epoch(model: StudyModel, pairs: float, rows: int) -> float:

@@ -33,19 +33,32 @@ def test_trials_and_fits_are_counted_and_take_as_long_as_expected(config) -> Non
     assert [plan[name]["trials"] for name in config.models] == [5, 4, 1, 1]  # fewer of a training
     assert [plan[name]["fits"] for name in config.models] == [4, 3, 1, 8]  # three seeds of a training; stages, too
     for model in config.models_on("planted"):
-        trial, epochs, fit = expected_seconds(config, config.data("planted"), model)
-        row = plan[model.name]
-        assert row["seconds"] == pytest.approx(2.0 * (row["trials"] * trial + row["fits"] * fit)) and epochs == 0
+        each, row = expected_seconds(config, config.data("planted"), model), plan[model.name]
+        seeds = len(model.seeds(config.seeds))
+        fits = seeds * each["seed"] + (row["fits"] - seeds) * each["stages"]
+        assert row["seconds"] == pytest.approx(2.0 * (row["trials"] * each["trial"] + fits))
+        assert row["fits"] == seeds * (1 + model.has_stages) and each["epochs"] == 0
 
 
 def test_a_training_takes_no_longer_than_its_share_and_large_data_one_more(config, monkeypatch) -> None:
     (model,) = (one for one in config.models_on("planted") if one.name == "mf-dns-mns")
     data = config.data("planted")
-    assert expected_seconds(replace(config, seconds=1e-3), data, model)[0] == 1e-3 / 4
+    assert expected_seconds(replace(config, seconds=1e-3), data, model)["trial"] == 1e-3 / 4
     whole = expected_seconds(config, data, model)
     monkeypatch.setattr(study_plan, "SEARCHED_INTERACTIONS", len(data.train) // 10)
     sampled = expected_seconds(config, data, model)
-    assert sampled[0] < whole[0] and sampled[1] == pytest.approx(whole[0]) and sampled[2] == whole[2]
+    assert sampled["trial"] < whole["trial"] and sampled["seed"] == whole["seed"]
+    assert sampled["epochs"] == pytest.approx(whole["trial"])
+
+
+def test_epochs_of_the_default_recipe_are_tried_and_on_large_data_kept(config, monkeypatch) -> None:
+    default, least_squares = select_models(["default", "least_squares"], (2, 4))
+    data = config.data("planted")
+    small, without = (expected_seconds(config, data, model) for model in (default, least_squares))
+    assert small["trial"] > without["trial"] and small["seed"] == without["seed"]
+    monkeypatch.setattr(study_plan, "SEARCHED_INTERACTIONS", len(data.train) // 10)
+    large = expected_seconds(config, data, default)
+    assert large["trial"] > small["trial"] and large["seed"] > small["seed"] and large["stages"] == small["stages"]
 
 
 def test_steps_on_a_graph_are_fewer_on_large_data(config) -> None:
