@@ -96,6 +96,8 @@ MODELS = {
     "alone": Look("BPR at each width alone", INDIGO, ">"),
     "mf-dns-alone": Look("BPR at each width alone", INDIGO, ">"),
     "ials": Look("iALS, rotated", GREEN, "v"),
+    "ials-512": Look("iALS-512, rotated", INDIGO, "v"),
+    "ials-1024": Look("iALS-1024, rotated", ORANGE, "v"),
     "ials-alone": Look("iALS at each width alone", TEAL, "<"),
     "svd": Look("SVD, truncated", BLACK, ">"),
     "ease": Look("EASE", BLACK, "d"),

@@ -25,17 +25,16 @@ from mrl.study.words import counted
 from mrl.trainer import BATCH
 from mrl.words import listed
 
-EPOCHS = 20  # of a training, to its best
-EASE_ITEMS = 25_000
+EPOCHS, EASE_ITEMS = 20, 25_000  # of a training, to its best; more than EASE refuses
 PROBE_SECONDS = 0.06  # of `machine_pace`, on the machine that the constants are of
 # Seconds: of a score and dimension in a ranking; of a pair and dimension in a sweep of iALS, and of D³ there; of I³ in
 # EASE; of a pair in an epoch; of a pair and of a row in a step on the graph, and of how many pairs on twice as much.
 RANKING, ALS_PAIR, ALS_CUBE, EASE_CUBE = 4.4e-11, 2.2e-9, 5e-10, 4e-11
 PAIR, GRAPH_PAIR, GRAPH_ROW, GRAPH_CACHED = 7e-6, 4.3e-7, 1.8e-6, 600_000
-# Of a pair and dimension of the widest width, of a recipe: its search, its fit, and each epoch of the default one; how
-# many epochs it tries and keeps where data are small and large.
+# Of a pair and dimension of the widest width, of a recipe: its search, its fit, and each epoch of the default one, with
+# its validation; how many it tries, and half of how many it keeps (without), where data are small and large.
 RECIPE_SEARCH, RECIPE_FIT, RECIPE_EPOCH = 3e-6, 7e-7, 4e-7
-SMALL_TRIED, SMALL_KEPT, LARGE_TRIED, LARGE_KEPT = 3, 0, 45, 45
+SMALL_TRIED, SMALL_KEPT, LARGE_TRIED, LARGE_KEPT = 3, 0, 45, 20
 
 
 def plan_study(config: StudyConfig, pace: float | None = None) -> pl.DataFrame:
@@ -53,11 +52,8 @@ def plan_study(config: StudyConfig, pace: float | None = None) -> pl.DataFrame:
             jobs |= {"epochs": 1, "seed": seeds, "stages": seeds * model.has_stages}
         each = expected_seconds(config, config.data(dataset), model)
         seconds = pace * sum(number * each[kind] for kind, number in jobs.items())
-        fits = jobs["seed"] + jobs["stages"]
-        rows.append(
-            {"dataset": dataset, "model": model.name, "trials": jobs["trial"], "fits": fits, "seconds": seconds}
-        )
-    return pl.DataFrame(rows)
+        rows.append((dataset, model.name, jobs["trial"], jobs["seed"] + jobs["stages"], seconds))
+    return pl.DataFrame(rows, schema=["dataset", "model", "trials", "fits", "seconds"], orient="row")
 
 
 def expected_seconds(config: StudyConfig, data: Interactions, model: StudyModel) -> dict[str, float]:
@@ -68,29 +64,27 @@ def expected_seconds(config: StudyConfig, data: Interactions, model: StudyModel)
     score = RANKING * data.num_items * sum(model.widths or (1,))
     test, valid = users * score, judged * score
     share = min(1.0, SEARCHED_INTERACTIONS / pairs) if model.on_sample else 1.0
-    trial = seed = epochs = stages = 0.0
+    sizes, trial, seed, epochs, stages = (share * pairs, pairs), 0.0, 0.0, 0.0, 0.0
     if model.role == "recipe":
-        search, stages, epoch = (
-            rate * pairs * model.widths[-1] for rate in (RECIPE_SEARCH, RECIPE_FIT, RECIPE_EPOCH * model.has_stages)
-        )
+        size, epoch = pairs * model.widths[-1], RECIPE_EPOCH * model.has_stages
         tried, kept = (LARGE_TRIED, LARGE_KEPT) if share < 1 else (SMALL_TRIED, SMALL_KEPT)
-        trial, seed = search + tried * epoch, stages + kept * epoch
+        trial, seed, stages = (
+            size * rate for rate in (RECIPE_SEARCH + tried * epoch, RECIPE_FIT + kept * epoch, RECIPE_FIT)
+        )
     elif "dim" in model.fixed:
         dim = model.fixed["dim"]
-        trial, seed = (
-            sweeps_of(dim) * (ALS_PAIR * some * (dim + 20) + ALS_CUBE * dim**3) for some in (share * pairs, pairs)
-        )
+        trial, seed = (sweeps_of(dim) * (ALS_PAIR * some * (dim + 20) + ALS_CUBE * dim**3) for some in sizes)
         trial += valid
     elif "backbone" in model.fixed:
         epoch, searched = _epoch(model, pairs, rows), EPOCHS + config.patience * config.eval_every
-        sampled, whole = (_epoch(model, some, rows) + valid / config.eval_every for some in (share * pairs, pairs))
+        sampled, whole = (_epoch(model, some, rows) + valid / config.eval_every for some in sizes)
         limit = config.seconds / config.max_trials(model), config.seconds / 2
         trial, seed = min(searched * sampled, limit[0]), min(EPOCHS * epoch, limit[1])
         epochs = min(searched * whole, limit[1]) if share < 1 else 0.0
     elif model.name == "ease" and data.num_items <= EASE_ITEMS:  # it refuses more
         trial = seed = EASE_CUBE * data.num_items**3
         trial += valid
-    return {"trial": trial, "epochs": epochs, "seed": seed + test, "stages": 4 * test}
+    return {"trial": trial, "epochs": epochs, "seed": seed + test, "stages": stages + 4 * test}
 
 
 def _epoch(model: StudyModel, pairs: float, rows: int) -> float:
