@@ -36,7 +36,7 @@ def draw_stages(table: pl.DataFrame, *, size: str = "page") -> Figure:
         panels[0].plot(
             style.dodge(line["width"], number, len(stages)), line["value"], color=look.colour, marker=look.marker
         )
-    style.width_axis(panels[0], widths)
+    style.width_axis(panels[0], widths, len(stages))
     panels[0].set_ylabel(metric_title(table["metric"][0], table["k"][0]))
     for ax in panels[1:]:
         ax.axhline(0, color=GREY, linewidth=0.8, zorder=1)

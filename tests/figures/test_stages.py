@@ -27,6 +27,8 @@ def test_each_stage_is_a_line_and_what_it_gives_a_bar(size: str) -> None:
     used = ["ials", "propagated", "rotated"]
     assert [colour(line) for line in lines.lines] == [STAGES[stage].colour for stage in used]
     assert [line.get_ydata().tolist() for line in lines.lines] == [list(VALUES[stage]) for stage in used]
+    left, right = lines.get_xlim()
+    assert all(left < x < right for line in lines.lines for x in line.get_xdata())
     heights = [[bar.get_height() for bar in group] for group in bars.containers]
     assert heights == [list(GAINS[stage]) for stage in used[1:]]
     assert legend_names(figure) == [STAGES[stage].name for stage in used]  # what was not used is no part of it
