@@ -32,9 +32,9 @@ PROBE_SECONDS = 0.06  # of `machine_pace`, on the machine that the constants are
 RANKING, ALS_PAIR, ALS_CUBE, EASE_CUBE = 4.4e-11, 2.2e-9, 5e-10, 4e-11
 PAIR, GRAPH_PAIR, GRAPH_ROW, GRAPH_CACHED = 7e-6, 4.3e-7, 1.8e-6, 600_000
 # Of a pair and dimension of the widest width, of a recipe: its search, its fit, and each epoch of the default one, with
-# its validation; how many it tries, and half of how many it keeps (without), where data are small and large.
+# its validation; how many it tries, and half of how many it keeps (without): on small data, and on large.
 RECIPE_SEARCH, RECIPE_FIT, RECIPE_EPOCH = 3e-6, 7e-7, 4e-7
-SMALL_TRIED, SMALL_KEPT, LARGE_TRIED, LARGE_KEPT = 3, 0, 45, 20
+SMALL_EPOCHS, LARGE_EPOCHS = (3, 0), (45, 20)
 
 
 def plan_study(config: StudyConfig, pace: float | None = None) -> pl.DataFrame:
@@ -66,11 +66,9 @@ def expected_seconds(config: StudyConfig, data: Interactions, model: StudyModel)
     share = min(1.0, SEARCHED_INTERACTIONS / pairs) if model.on_sample else 1.0
     sizes, trial, seed, epochs, stages = (share * pairs, pairs), 0.0, 0.0, 0.0, 0.0
     if model.role == "recipe":
-        size, epoch = pairs * model.widths[-1], RECIPE_EPOCH * model.has_stages
-        tried, kept = (LARGE_TRIED, LARGE_KEPT) if share < 1 else (SMALL_TRIED, SMALL_KEPT)
-        trial, seed, stages = (
-            size * rate for rate in (RECIPE_SEARCH + tried * epoch, RECIPE_FIT + kept * epoch, RECIPE_FIT)
-        )
+        search, stages, epoch = (pairs * model.widths[-1] * rate for rate in (RECIPE_SEARCH, RECIPE_FIT, RECIPE_EPOCH))
+        tried, kept = LARGE_EPOCHS if share < 1 else SMALL_EPOCHS
+        trial, seed = search + tried * epoch * model.has_stages, stages + kept * epoch * model.has_stages
     elif "dim" in model.fixed:
         dim = model.fixed["dim"]
         trial, seed = (sweeps_of(dim) * (ALS_PAIR * some * (dim + 20) + ALS_CUBE * dim**3) for some in sizes)
@@ -81,7 +79,7 @@ def expected_seconds(config: StudyConfig, data: Interactions, model: StudyModel)
         limit = config.seconds / config.max_trials(model), config.seconds / 2
         trial, seed = min(searched * sampled, limit[0]), min(EPOCHS * epoch, limit[1])
         epochs = min(searched * whole, limit[1]) if share < 1 else 0.0
-    elif model.name == "ease" and data.num_items <= EASE_ITEMS:  # it refuses more
+    elif model.name == "ease" and data.num_items <= EASE_ITEMS:
         trial = seed = EASE_CUBE * data.num_items**3
         trial += valid
     return {"trial": trial, "epochs": epochs, "seed": seed + test, "stages": stages + 4 * test}
@@ -99,7 +97,7 @@ def _epoch(model: StudyModel, pairs: float, rows: int) -> float:
 @cache
 def machine_pace() -> float:
     """How much longer one thread of this machine takes, by a small fit of iALS, than that which was measured on."""
-    data, threads, taken = planted_interactions(num_users=2000, num_items=640, interactions=50_000), 0, []
+    data, taken = planted_interactions(num_users=2000, num_items=640, interactions=50_000), []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
